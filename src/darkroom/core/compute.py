@@ -1,0 +1,79 @@
+"""Where and in which precision work is done; a value passed in, never a global switch."""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from darkroom.core.errors import InputError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@final
+@dataclass(frozen=True)
+class Compute:
+    """A device and the type that convolutions and matrix products run in (weights stay float32)."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """A context in which eligible operations run in `dtype`; nothing changes for float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """The tensor on this device; pictures and latents (4-d, floating) in channels_last."""
+        image_like = tensor.ndim == 4 and tensor.is_floating_point()
+        layout = torch.channels_last if image_like else torch.preserve_format
+        return tensor.to(self.device, memory_format=layout, non_blocking=True)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The named device, or the best present: cuda, then mps, then cpu."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is unknown; auto, cpu, cuda, cuda:1 and mps fit") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r} was asked for and no CUDA device is present; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device {name!r} was asked for and MPS is not present; use --device cpu")
+    return device
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Does this device compute in bfloat16 itself? Where it does not, bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        features = torch.cpu.get_capabilities()
+        return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+    return False
+
+
+def training_compute(device: str = "auto", precision: Precision = "auto") -> Compute:
+    """Device and precision for training: bfloat16 where it is native, unless said otherwise."""
+    place = choose_device(device)
+    if precision == "auto":
+        return Compute(place, torch.bfloat16 if native_bfloat16(place) else torch.float32)
+    return Compute(place, _DTYPES[precision])
+
+
+def sampling_compute(device: str = "auto", precision: str = "auto") -> Compute:
+    """Device and precision for inference: float32 unless asked otherwise, so that numbers repeat."""
+    place = choose_device(device)
+    if precision == "auto":
+        return Compute(place)
+    if precision not in _DTYPES:
+        raise InputError(f"precision {precision!r} is unknown; auto, {', '.join(_DTYPES)} fit")
+    return Compute(place, _DTYPES[precision])

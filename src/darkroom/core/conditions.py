@@ -1,0 +1,56 @@
+"""The only thing that crosses from conditioners to the network: three ports."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from darkroom.core.shapes import Images, Tokens, Vector
+
+
+@final
+@dataclass(frozen=True)
+class Conditions:
+    """What steers generation. An empty port is None; all filled ports share the batch size b.
+
+    tokens: (b, l, d) for cross-attention · vector: (b, d) of time-embedding width, joins the time embedding ·
+    planes: (b, c, h, w) at latent size, concatenated to the noisy latent.
+    """
+
+    tokens: Tokens | None = None
+    vector: Vector | None = None
+    planes: Images | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        """The same conditions with `change` applied to every filled port."""
+        ports = (self.tokens, self.vector, self.planes)
+        return Conditions(*(None if port is None else change(port) for port in ports))
+
+    def repeat(self, times: int) -> "Conditions":
+        """Each sample `times` times in a row."""
+        return self.map(lambda port: port.repeat_interleave(times, dim=0))
+
+    @property
+    def empty(self) -> bool:
+        """No port is filled."""
+        return self.tokens is None and self.vector is None and self.planes is None
+
+
+def concatenate(parts: Sequence[Conditions]) -> Conditions:
+    """Batches joined along b; the parts must fill the same ports."""
+
+    def join(ports: Sequence[Tensor | None], name: str) -> Tensor | None:
+        filled = [port for port in ports if port is not None]
+        if not filled:
+            return None
+        if len(filled) != len(ports):
+            raise ValueError(f"conditions to join must all fill the port {name!r} or none of them")
+        return torch.cat(filled)
+
+    return Conditions(
+        tokens=join([part.tokens for part in parts], "tokens"),
+        vector=join([part.vector for part in parts], "vector"),
+        planes=join([part.planes for part in parts], "planes"),
+    )

@@ -1,0 +1,50 @@
+"""The errors a user can meet.
+
+DarkroomError
+├── InputError           what was asked for cannot be done: one sentence, exit code 2
+│   ├── SpecError        a recipe, spec or option has a wrong key or value
+│   ├── DataError        a folder, picture or metadata file is missing, empty or inconsistent
+│   ├── ModelFileError   a model file is missing, foreign, corrupt or unsafe
+│   └── NotYetError      the part is planned and not there yet
+└── TrainingError        a run had to stop (non-finite losses, ...); its last good state is kept
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DarkroomError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(DarkroomError):
+    """Something given from outside does not fit; the message names the place, what came and what fits."""
+
+
+class SpecError(InputError):
+    """A recipe, spec or option has an unknown key or a value that does not fit."""
+
+
+class DataError(InputError):
+    """A data set, picture or metadata file is missing, empty, broken or inconsistent."""
+
+
+class ModelFileError(InputError):
+    """A model file is missing, of another kind, damaged, or refused because it is unsafe."""
+
+
+class NotYetError(InputError):
+    """A part that is planned and not there yet."""
+
+
+class TrainingError(DarkroomError):
+    """A run had to stop; the last good state is kept."""
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the nearest option, or the sorted options when nothing is near."""
+    names = sorted(set(options))
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f" (did you mean {near[0]!r}?)"
+    return f" (known: {', '.join(names)})" if names else ""

@@ -1,0 +1,75 @@
+"""Pictures in and out: PIL outside, tensors in [-1, 1] inside, PNG with metadata on disk."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from darkroom.core.errors import InputError
+from darkroom.core.record import atomic, writable_folder
+from darkroom.core.shapes import Bytes, Images
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def to_bytes(picture: Image.Image, channels: int = 3) -> Tensor:
+    """(c, h, w) uint8 of a picture, converted to 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+    array = np.array(picture.convert(MODES[channels]))
+    return rearrange(torch.from_numpy(array), "h w ... -> (...) h w").contiguous()
+
+
+def from_bytes(pictures: Bytes) -> Images:
+    """0..255 to [-1, 1] (x / 127.5 - 1, as the original does)."""
+    return pictures.float() / 127.5 - 1
+
+
+def to_pictures(images: Images) -> list[Image.Image]:
+    """[-1, 1] to PIL pictures, rounded to the nearest of 256 levels, clipped."""
+    levels = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+    arrays = [rearrange(level, "c h w -> h w c").squeeze(-1).contiguous().numpy() for level in levels]
+    return [Image.fromarray(array) for array in arrays]
+
+
+def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None, gap: int = 2) -> Image.Image:
+    """Pictures of one size side by side on white, row by row."""
+    if not pictures:
+        raise ValueError("a contact sheet needs at least one picture")
+    width, height = pictures[0].size
+    across = columns or math.ceil(math.sqrt(len(pictures)))
+    down = math.ceil(len(pictures) / across)
+    sheet = Image.new(
+        "RGB", (across * (width + gap) + gap, down * (height + gap) + gap), (255, 255, 255)
+    )
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, across)
+        sheet.paste(picture.convert("RGB"), (gap + column * (width + gap), gap + row * (height + gap)))
+    return sheet
+
+
+def save_png(picture: Image.Image, path: Path, *, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a PNG atomically, with text metadata; the folder is made if needed."""
+    writable_folder(path.parent)
+    info = PngInfo()
+    for key, value in (metadata or {}).items():
+        info.add_itxt(key, value)
+    with atomic(path) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=info)
+    return path
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A decoded picture; `InputError` when the file is missing or is not a picture."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such picture") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable picture ({error})") from None

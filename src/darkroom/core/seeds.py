@@ -1,0 +1,35 @@
+"""Randomness as an argument: every draw is a function of (seed, sample index, purpose), made on the CPU.
+
+Sample k of a seed has the same noise whatever the batch, device or number of processes: one generator a sample.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+
+def stream(seed: int, index: int, purpose: str) -> int:
+    """A 63-bit seed for one purpose of one sample; different purposes never share random numbers."""
+    digest = hashlib.blake2b(f"{purpose}/{seed}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, index: int, purpose: str) -> Generator:
+    """A CPU generator for one purpose of one sample."""
+    return Generator("cpu").manual_seed(stream(seed, index, purpose))
+
+
+def normal(shape: Sequence[int], *, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
+    """Standard normal numbers, (len(indices), *shape) float32 on the CPU, one generator per sample."""
+    return torch.stack(
+        [torch.randn(tuple(shape), generator=generator(seed, i, purpose)) for i in indices]
+    )
+
+
+def uniform(*, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
+    """One number in [0, 1) per sample, float64 on the CPU."""
+    return torch.stack(
+        [torch.rand((), generator=generator(seed, i, purpose), dtype=torch.float64) for i in indices]
+    )

@@ -1,0 +1,17 @@
+"""Shape types in one place: b batch, c channels, h w height and width, l tokens, d width."""
+
+from typing import TypeAlias
+
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+Images: TypeAlias = Float[Tensor, "b c h w"]  # pixels in [-1, 1]
+Bytes: TypeAlias = UInt8[Tensor, "b c h w"]  # pixels in 0..255, as pictures are kept
+Latent: TypeAlias = Float[Tensor, "b c h w"]  # the denoiser's units (scale applied)
+Time: TypeAlias = Float[Tensor, " b"] | Int[Tensor, " b"]  # a time per sample: integer if discrete
+Tokens: TypeAlias = Float[Tensor, "b l d"]
+Vector: TypeAlias = Float[Tensor, "b d"]
+Ids: TypeAlias = Int[Tensor, "b l"]
+Labels: TypeAlias = Int[Tensor, " b"]
+PerSample: TypeAlias = Float[Tensor, " b"]
+Choice: TypeAlias = Bool[Tensor, " b"]

@@ -1,0 +1,111 @@
+"""Specs: frozen pydantic values, parsed once at the door, unknown keys refused with a did-you-mean."""
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from darkroom.core.errors import SpecError, did_you_mean
+
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """A value that says what to build; frozen, comparable, written to YAML or JSON without loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def plain(self) -> dict[str, Any]:
+        """The spec as JSON-ready values; `parse(type(spec), spec.plain())` gives an equal spec."""
+        return self.model_dump(mode="json")
+
+
+def parse(kind: type[S], data: object, *, where: str) -> S:
+    """Read a spec from plain values; `SpecError` names the key, what came and what fits. `where`: the source."""
+    if not isinstance(data, Mapping):
+        raise SpecError(f"{where}: a mapping of keys is needed, {type(data).__name__} came")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(f"{where}: {_sentence(kind, error)}") from None
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Plain values from YAML text (safe loader); `SpecError` names the line at fault."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark is not None else ""
+        raise SpecError(f"{where}: not valid YAML{line}") from None
+
+
+def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested plain values with `a.b=value` assignments applied; values are read as YAML."""
+    result = cast("dict[str, Any]", _copy(data))
+    for assignment in assignments:
+        path, found, value = assignment.partition("=")
+        if not found or not path:
+            raise SpecError(f"{assignment!r}: an override is written key=value, e.g. training.steps=2000")
+        *parents, last = path.split(".")
+        place = result
+        for key in parents:
+            inner = place.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise SpecError(f"{assignment!r}: {key!r} is a value, it has no keys below it")
+            place = cast("dict[str, Any]", inner)
+        place[last] = parse_yaml(value, where=assignment)
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_copy(inner) for inner in cast("Sequence[Any]", value)]
+    return value
+
+
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    name = ".".join(place)
+    match first["type"]:
+        case "extra_forbidden":
+            return f"unknown key {name!r}{did_you_mean(place[-1], _keys_at(kind, place[:-1]))}"
+        case "missing":
+            return f"{name!r} is missing"
+        case "union_tag_invalid":
+            context = first.get("ctx", {})
+            tag, expected = str(context.get("tag")), str(context.get("expected_tags", ""))
+            options = [option.strip(" '") for option in expected.split(",")]
+            return f"{name!r}: unknown kind {tag!r}{did_you_mean(tag, options)}"
+        case _:
+            message = first["msg"].removeprefix("Value error, ")
+            at = f"{name!r}: " if name else ""
+            return f"{at}{message[0].lower()}{message[1:]} ({first['input']!r} came)"[:400]
+
+
+def _keys_at(kind: type[BaseModel], place: Sequence[str]) -> set[str]:
+    """Field names of the spec classes that may stand at this place (union tags in the place are skipped)."""
+    classes = {kind}
+    for part in place:
+        below = {
+            inner
+            for each in classes
+            if part in each.model_fields
+            for inner in _spec_classes(each.model_fields[part].annotation)
+        }
+        classes = below or classes
+    return {name for each in classes for name in each.model_fields}
+
+
+def _spec_classes(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    if typing.get_origin(annotation) is None and not isinstance(annotation, types.UnionType):
+        return set()
+    return {found for inner in typing.get_args(annotation) for found in _spec_classes(inner)}
