@@ -1,0 +1,1 @@
+"""The built-in `shapes` world: what can be in a scene, how it is said, how it is drawn."""
