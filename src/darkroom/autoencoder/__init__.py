@@ -1,0 +1,1 @@
+"""Floor 2: the first stage, which compresses pictures perceptually."""

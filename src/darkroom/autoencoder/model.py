@@ -1,0 +1,220 @@
+"""The first stage: pictures to latents and back (paper, section 3.1)."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from darkroom.autoencoder.bottleneck import BottleneckSpec, Codebook, KLSpec, Posterior, VQSpec
+from darkroom.autoencoder.coder import Decoder, Encoder
+from darkroom.core.errors import InputError
+from darkroom.core.shapes import Images, Latent, PerSample
+from darkroom.core.spec import Spec
+
+PATCH = {"conv": 1, "patch2": 2, "patch4": 4}
+
+
+class PixelsSpec(Spec):
+    """No compression (f = 1): the denoiser works on pixels, the paper's LDM-1."""
+
+    kind: Literal["pixels"] = "pixels"
+    image_channels: int = Field(default=3, gt=0)
+
+    @property
+    def factor(self) -> int:
+        """Downsampling factor f."""
+        return 1
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.image_channels
+
+
+class AutoencoderSpec(Spec):
+    """What a first stage is made of.
+
+    channels and multipliers: widths of the levels, each at half the resolution of the one before · blocks: residual
+    blocks per level of the encoder (one more in the decoder) · attention: downsampling factors of levels that attend ·
+    stem: `conv`, or `patch2` / `patch4`, which first turn squares of pixels into channels · code_channels: width
+    between encoder and the 1 x 1 convolution to latents (None: latent_channels).
+    """
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    image_channels: int = Field(default=3, gt=0)
+    channels: int = Field(default=128, gt=0)
+    multipliers: tuple[int, ...] = Field(default=(1, 2, 4), min_length=1)
+    blocks: int = Field(default=2, gt=0)
+    attention: tuple[int, ...] = ()
+    middle_attention: bool = True
+    stem: Literal["conv", "patch2", "patch4"] = "conv"
+    latent_channels: int = Field(default=4, gt=0)
+    code_channels: int | None = None
+    bottleneck: BottleneckSpec = Field(default_factory=KLSpec)
+    norm_groups: int = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def factor(self) -> int:
+        """Downsampling factor f."""
+        return PATCH[self.stem] * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, highest resolution first."""
+        return tuple(self.channels * multiplier for multiplier in self.multipliers)
+
+    @property
+    def attend_at(self) -> frozenset[int]:
+        """Indices of the levels that attend."""
+        factors = [PATCH[self.stem] * 2**level for level in range(len(self.multipliers))]
+        return frozenset(level for level, factor in enumerate(factors) if factor in self.attention)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AutoencoderSpec":
+        for width in self.widths:
+            if width % self.norm_groups:
+                raise ValueError(f"norm_groups {self.norm_groups} does not divide the width {width}")
+        return self
+
+
+FirstStageSpec = Annotated[AutoencoderSpec | PixelsSpec, Field(discriminator="kind")]
+
+
+@final
+@dataclass(frozen=True)
+class Reconstruction:
+    """What training looks at: pictures, the bottleneck's loss per sample (KL summed; VQ mean), code indices (VQ)."""
+
+    images: Images
+    regularizer: PerSample
+    indices: Int[Tensor, "b h w"] | None = None
+
+
+@final
+class Autoencoder(nn.Module):
+    """A first stage with KL, VQ or no bottleneck; pictures are (b, c, H, W) in [-1, 1], latents (b, k, H/f, W/f)."""
+
+    def __init__(self, spec: AutoencoderSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        code = spec.code_channels or spec.latent_channels
+        moments = 2 if isinstance(spec.bottleneck, KLSpec) else 1
+        shared = {
+            "image_channels": spec.image_channels,
+            "patch": PATCH[spec.stem],
+            "widths": spec.widths,
+            "blocks": spec.blocks,
+            "attend_at": spec.attend_at,
+            "middle_attention": spec.middle_attention,
+            "groups": spec.norm_groups,
+            "dropout": spec.dropout,
+        }
+        self.encoder = Encoder(out_channels=moments * code, **shared)
+        self.decoder = Decoder(in_channels=code, **shared)
+        self.to_latent = nn.Conv2d(moments * code, moments * spec.latent_channels, 1)
+        self.from_latent = nn.Conv2d(spec.latent_channels, code, 1)
+        bottleneck = spec.bottleneck
+        self.codebook = (
+            Codebook(bottleneck, width=spec.latent_channels) if isinstance(bottleneck, VQSpec) else None
+        )
+
+    def moments(self, images: Images) -> tuple[Latent, Latent | None]:
+        """Posterior mean and log-variance (KL), or the latents before quantisation and None.
+
+        `InputError` when a side is not a multiple of f, naming the nearest that fits.
+        """
+        check_size(images, factor=self.spec.factor, channels=self.spec.image_channels)
+        latents = self.to_latent(self.encoder(images))
+        if isinstance(self.spec.bottleneck, KLSpec):
+            posterior = Posterior.from_moments(latents)
+            return posterior.mean, posterior.log_variance
+        return latents, None
+
+    def quantize(self, latents: Latent) -> tuple[Latent, Int[Tensor, "b h w"]]:
+        """The nearest codes and their indices; `InputError` for a model without a codebook."""
+        if self.codebook is None:
+            raise InputError("this first stage has no codebook, so its latents cannot be quantised")
+        quantized, indices, _ = self.codebook(latents)
+        return quantized, indices
+
+    def decode(self, latents: Latent) -> Images:
+        """Pictures from latents in the first stage's own units; a VQ model quantises first."""
+        return self.decode_raw(latents if self.codebook is None else self.codebook(latents)[0])
+
+    def decode_raw(self, latents: Latent) -> Images:
+        """Pictures from latents, never quantised."""
+        return self.decoder(self.from_latent(latents))
+
+    def reconstruct(self, images: Images, *, noise: Latent | None = None) -> Reconstruction:
+        """Through the bottleneck and back; `noise` (latent shape) draws the posterior, without it its mean is used."""
+        mean, log_variance = self.moments(images)
+        if log_variance is not None:
+            posterior = Posterior(mean, log_variance)
+            latents = mean if noise is None else posterior.sample(noise)
+            return Reconstruction(self.decode_raw(latents), posterior.kl())
+        if self.codebook is not None:
+            quantized, indices, loss = self.codebook(mean)
+            return Reconstruction(self.decode_raw(quantized), loss, indices)
+        return Reconstruction(self.decode_raw(mean), torch.zeros(len(mean), device=mean.device))
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Shape (k, h, w) of the latent of pictures of this height and width."""
+        return self.spec.latent_channels, size[0] // self.spec.factor, size[1] // self.spec.factor
+
+    @property
+    def last_layer(self) -> Float[Tensor, "..."]:
+        """Weights of the last convolution, where the adaptive adversarial weight is measured (paper, appendix G)."""
+        return self.decoder.head.weight
+
+
+@final
+class Pixels(nn.Module):
+    """The identity first stage (f = 1): latents are pictures."""
+
+    def __init__(self, spec: PixelsSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def moments(self, images: Images) -> tuple[Latent, Latent | None]:
+        """The pictures themselves and None."""
+        check_size(images, factor=1, channels=self.spec.image_channels)
+        return images, None
+
+    def decode(self, latents: Latent) -> Images:
+        """The latents themselves."""
+        return latents
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Shape (k, h, w) of the latent of pictures of this height and width."""
+        return self.spec.image_channels, *size
+
+
+FirstStage = Autoencoder | Pixels
+
+
+def build_first_stage(spec: AutoencoderSpec | PixelsSpec) -> FirstStage:
+    """A first stage with fresh weights."""
+    match spec:
+        case AutoencoderSpec():
+            return Autoencoder(spec)
+        case PixelsSpec():
+            return Pixels(spec)
+
+
+def check_size(images: Tensor, *, factor: int, channels: int) -> None:
+    """`InputError` when pictures have another channel count or sides that are no multiples of `factor`."""
+    if images.shape[1] != channels:
+        raise InputError(
+            f"pictures with {images.shape[1]} channels came, this first stage takes {channels}"
+        )
+    height, width = images.shape[-2:]
+    if height % factor or width % factor:
+        fits = " x ".join(str(max(1, round(side / factor)) * factor) for side in (height, width))
+        raise InputError(
+            f"pictures of {height} x {width} do not fit: sides must be multiples of {factor}, "
+            f"the nearest that fits is {fits}"
+        )

@@ -1,0 +1,133 @@
+"""The table of conditioners of one model: fields in, the three ports out; each field dropped on its own before fusing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from darkroom.conditioning.label import ClassConditioner, ClassSpec
+from darkroom.conditioning.layout import LayoutConditioner, LayoutSpec
+from darkroom.conditioning.spatial import (
+    LowResSpec,
+    MapConditioner,
+    MapSpec,
+    MaskedSpec,
+    PlanesConditioner,
+)
+from darkroom.conditioning.text import TextConditioner, TextSpec
+from darkroom.core.conditions import Conditions
+from darkroom.core.errors import InputError
+from darkroom.core.shapes import Choice
+
+ConditionerSpec = Annotated[
+    ClassSpec | TextSpec | LayoutSpec | MapSpec | LowResSpec | MaskedSpec, Field(discriminator="kind")
+]
+Conditioner = ClassConditioner | TextConditioner | LayoutConditioner | MapConditioner | PlanesConditioner
+
+
+def build_conditioner(spec: ConditionerSpec) -> Conditioner:
+    """A conditioner with fresh weights."""
+    match spec:
+        case ClassSpec():
+            return ClassConditioner(spec)
+        case TextSpec():
+            return TextConditioner(spec)
+        case LayoutSpec():
+            return LayoutConditioner(spec)
+        case MapSpec():
+            return MapConditioner(spec)
+        case LowResSpec() | MaskedSpec():
+            return PlanesConditioner(spec)
+
+
+@final
+class Conditioning(nn.Module):
+    """All conditioners of a model, by field. Tokens are joined along l, planes along c, vectors added."""
+
+    def __init__(self, specs: Sequence[ConditionerSpec]) -> None:
+        super().__init__()
+        self.by_field = nn.ModuleDict({spec.field: build_conditioner(spec) for spec in specs})
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields this model takes."""
+        return tuple(self.by_field)
+
+    def __getitem__(self, field: str) -> Conditioner:
+        return self.by_field[field]  # pyright: ignore[reportReturnType]
+
+    def drop(self, inputs: Mapping[str, Tensor], choices: Mapping[str, Choice]) -> dict[str, Tensor]:
+        """Inputs with each field's null where its own choice says so."""
+        return {
+            field: self[field].drop(values, choices[field]) if field in choices else values
+            for field, values in inputs.items()
+        }
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Conditions:
+        """Ids, labels or planes by field to the three ports; `InputError` unless exactly the model's fields came."""
+        if set(inputs) != set(self.fields):
+            came, takes = (", ".join(sorted(names)) or "nothing" for names in (inputs, self.fields))
+            raise InputError(f"this model is steered by {takes}; {came} came")
+        return _fuse([(self[field].spec.port, self[field](inputs[field])) for field in self.fields])
+
+    def null(self, conditions: Conditions, drop: Sequence[str] | None = None) -> Conditions:
+        """Conditions of the same shapes in which the fields `drop` are null (None: those that training dropped)."""
+        chosen = set(drop) if drop is not None else {f for f in self.fields if self[f].spec.drop > 0}
+        unknown = chosen - set(self.fields)
+        if unknown:
+            raise InputError(f"this model has no field {sorted(unknown)[0]!r}; it has {', '.join(self.fields)}")
+        if drop is None and not chosen:
+            raise InputError("training dropped no condition of this model, so nothing tells it what null is")
+        parts: list[tuple[str, Tensor]] = []
+        for field, port in self._split(conditions):
+            conditioner = self[field]
+            parts.append((conditioner.spec.port, conditioner.null(port) if field in chosen else port))
+        return _fuse(parts)
+
+    def _split(self, conditions: Conditions) -> list[tuple[str, Tensor]]:
+        """Undo the fusing: what each field gave to its port."""
+        parts: list[tuple[str, Tensor]] = []
+        for name, axis in (("tokens", 1), ("vector", None), ("planes", 1)):
+            port = getattr(conditions, name)
+            fields = [field for field in self.fields if self[field].spec.port == name]
+            if port is None or not fields:
+                continue
+            if axis is None or len(fields) == 1:
+                parts += [(field, port) for field in fields]
+                continue
+            sizes = self._sizes(fields, total=port.shape[axis])
+            parts += zip(fields, port.split(sizes, dim=axis), strict=True)
+        return parts
+
+    def _sizes(self, fields: Sequence[str], *, total: int) -> list[int]:
+        """Along the joined axis; at most one field (the caption) may be shorter than its longest."""
+        sizes = [_extent(self[field].spec) for field in fields]
+        short = sum(sizes) - total
+        return [
+            size - short if isinstance(self[field].spec, TextSpec) else size
+            for field, size in zip(fields, sizes, strict=True)
+        ]
+
+
+def _extent(spec: ConditionerSpec) -> int:
+    match spec:
+        case ClassSpec():
+            return 1
+        case TextSpec() | LayoutSpec():
+            return spec.encoder.length
+        case MapSpec() | LowResSpec() | MaskedSpec():
+            return spec.channels
+
+
+def _fuse(parts: Sequence[tuple[str, Tensor]]) -> Conditions:
+    def of(name: str) -> list[Tensor]:
+        return [part for port, part in parts if port == name]
+
+    tokens, vectors, planes = of("tokens"), of("vector"), of("planes")
+    return Conditions(
+        tokens=torch.cat(tokens, dim=1) if tokens else None,
+        vector=torch.stack(vectors).sum(0) if vectors else None,
+        planes=torch.cat(planes, dim=1) if planes else None,
+    )

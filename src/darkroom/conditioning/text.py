@@ -1,0 +1,191 @@
+"""Captions: a WordPiece tokenizer and a transformer trained jointly with the denoiser (paper, section 3.3)."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from tokenizers import Tokenizer as Engine
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+
+from darkroom.core.errors import DataError, InputError
+from darkroom.core.shapes import Choice, Ids, Tokens
+from darkroom.core.spec import Spec
+from darkroom.nn.transformer import TransformerEncoder
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class SequenceEncoderSpec(Spec):
+    """A transformer over token ids.
+
+    vocabulary: number of ids · length: longest sequence · width, depth, heads x head_width: of the transformer ·
+    spare_logits: keep the unused output head that original checkpoints hold.
+    """
+
+    vocabulary: int = Field(gt=0)
+    length: int = Field(gt=0)
+    width: int = Field(gt=0)
+    depth: int = Field(gt=0)
+    heads: int = Field(default=8, gt=0)
+    head_width: int = Field(default=64, gt=0)
+    spare_logits: bool = False
+
+
+class TextSpec(Spec):
+    """Captions as tokens; `drop` is the share of samples trained with the empty caption."""
+
+    kind: Literal["text"] = "text"
+    port: Literal["tokens"] = "tokens"
+    encoder: SequenceEncoderSpec
+    drop: float = Field(default=0.1, ge=0, lt=1)
+
+    @property
+    def field(self) -> str:
+        """The batch field it reads."""
+        return "caption"
+
+    @property
+    def width(self) -> int:
+        """Width of the port."""
+        return self.encoder.width
+
+
+@final
+class SequenceEncoder(nn.Module):
+    """Token and position embeddings, then a transformer (the original's BERT-like encoder, without a mask)."""
+
+    def __init__(self, spec: SequenceEncoderSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.tokens = nn.Embedding(spec.vocabulary, spec.width)
+        self.positions = nn.Embedding(spec.length, spec.width)
+        self.transformer = TransformerEncoder(
+            spec.width, depth=spec.depth, heads=spec.heads, head_width=spec.head_width
+        )
+        self.logits = nn.Linear(spec.width, spec.vocabulary) if spec.spare_logits else None
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        nn.init.normal_(self.positions.weight, std=0.02)
+
+    def forward(self, ids: Ids) -> Float[Tensor, "b l d"]:
+        """(b, l) ids with l at most the spec's length to (b, l, width)."""
+        if ids.shape[1] > self.spec.length:
+            raise InputError(f"{ids.shape[1]} tokens came, this encoder takes at most {self.spec.length}")
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.spec.vocabulary:
+            raise InputError(f"token ids must lie in 0..{self.spec.vocabulary - 1}, {int(ids.max())} came")
+        places = torch.arange(ids.shape[1], device=ids.device)
+        return self.transformer(self.tokens(ids) + self.positions(places))
+
+
+@final
+class TextConditioner(nn.Module):
+    """Caption ids to tokens. The empty caption is the null condition."""
+
+    empty_ids: Tensor
+
+    def __init__(self, spec: TextSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = SequenceEncoder(spec.encoder)
+        ids = torch.zeros(spec.encoder.length, dtype=torch.long)
+        self.register_buffer("empty_ids", ids)
+
+    def set_empty(self, ids: Sequence[int]) -> None:
+        """Tell which ids the tokenizer gives the empty caption (kept with the weights)."""
+        self.empty_ids.copy_(torch.tensor(list(ids), dtype=torch.long))
+
+    def forward(self, ids: Ids) -> Tokens:
+        """(b, l) ids to (b, l, width)."""
+        return self.encoder(ids)
+
+    def drop(self, ids: Ids, choice: Choice) -> Ids:
+        """The empty caption where `choice` says so."""
+        return torch.where(choice[:, None], self.empty_ids[: ids.shape[1]], ids)
+
+    def null(self, port: Tokens) -> Tokens:
+        """The empty caption at the batch size and length of `port`."""
+        empty = self.encoder(self.empty_ids[None, : port.shape[1]])
+        return empty.to(port.dtype).expand(len(port), -1, -1)
+
+
+@final
+class Tokenizer:
+    """WordPiece as BERT uses it: lower case, [CLS] ... [SEP], padded and cut to one length."""
+
+    def __init__(self, engine: Engine, *, length: int) -> None:
+        self._engine = engine
+        self.length = length
+        cls, sep, pad = (_id(engine, token) for token in ("[CLS]", "[SEP]", "[PAD]"))
+        engine.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+        )
+        engine.enable_truncation(length)
+        engine.enable_padding(length=length, pad_id=pad, pad_token="[PAD]")
+
+    @classmethod
+    def train(cls, captions: Iterable[str], *, vocabulary: int, length: int) -> "Tokenizer":
+        """A vocabulary of at most `vocabulary` pieces from captions."""
+        engine = _bert(models.WordPiece(unk_token="[UNK]"))
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocabulary, special_tokens=list(SPECIALS), show_progress=False
+        )
+        engine.train_from_iterator(captions, trainer)
+        return cls(engine, length=length)
+
+    @classmethod
+    def from_vocabulary(cls, path: Path, *, length: int) -> "Tokenizer":
+        """From a BERT `vocab.txt`, one piece a line."""
+        try:
+            pieces = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as a vocabulary ({error})") from None
+        missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in pieces]
+        if missing:
+            raise DataError(f"{path}: not a BERT vocabulary, it lacks {', '.join(missing)}")
+        vocabulary = {piece: place for place, piece in enumerate(pieces)}
+        return cls(_bert(models.WordPiece(vocabulary, unk_token="[UNK]")), length=length)
+
+    @classmethod
+    def from_json(cls, text: str, *, length: int) -> "Tokenizer":
+        """From what `to_json` wrote, or any WordPiece `tokenizer.json`."""
+        try:
+            engine = Engine.from_str(text)
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(f"not a tokenizer file ({error})") from None
+        return cls(engine, length=length)
+
+    def to_json(self) -> str:
+        """The tokenizer as one JSON text, in the standard `tokenizer.json` format."""
+        return json.dumps(json.loads(self._engine.to_str()), ensure_ascii=False)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of pieces."""
+        return self._engine.get_vocab_size()
+
+    def __call__(self, captions: Sequence[str]) -> Ids:
+        """(b, length) ids."""
+        return torch.tensor([encoding.ids for encoding in self._engine.encode_batch(list(captions))])
+
+    def cuts(self, caption: str) -> bool:
+        """Is the caption longer than fits?"""
+        return bool(self._engine.encode(caption).overflowing)
+
+
+def _bert(model: models.WordPiece) -> Engine:
+    engine = Engine(model)
+    engine.normalizer = normalizers.BertNormalizer(lowercase=True)
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece()
+    return engine
+
+
+def _id(engine: Engine, token: str) -> int:
+    found = engine.token_to_id(token)
+    if found is None:
+        raise DataError(f"the tokenizer has no {token} token, which captions need")
+    return found

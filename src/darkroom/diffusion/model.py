@@ -1,0 +1,202 @@
+"""A latent diffusion model as tensors: first stage, latent scale, conditioners, denoiser (paper, section 3)."""
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+from einops import rearrange
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from darkroom.autoencoder.bottleneck import Posterior
+from darkroom.autoencoder.model import FirstStageSpec, build_first_stage
+from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
+from darkroom.core.conditions import Conditions
+from darkroom.core.errors import ModelFileError, SpecError
+from darkroom.core.shapes import Choice, Images, Latent, PerSample, Time
+from darkroom.core.spec import Spec
+from darkroom.diffusion.loss import diffusion_loss
+from darkroom.network.unet import UNet, UNetSpec
+from darkroom.process.objective import ObjectiveSpec, check_objective
+from darkroom.process.prediction import PredictionName, build_prediction, check_prediction
+from darkroom.process.schedule import LinearSpec, ScheduleSpec, build_schedule
+
+
+class ModelSpec(Spec):
+    """Everything that decides the shapes and the mathematics of a latent diffusion model.
+
+    image_size: side of the training pictures, the default size of samples · scale: a fixed factor on latents (None:
+    measured over the training set and kept with the weights).
+    """
+
+    image_size: int = Field(gt=0)
+    first_stage: FirstStageSpec
+    network: UNetSpec
+    conditioners: tuple[ConditionerSpec, ...] = ()
+    schedule: ScheduleSpec = Field(default_factory=LinearSpec)
+    prediction: PredictionName = "eps"
+    objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
+    scale: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelSpec":
+        schedule, prediction = build_schedule(self.schedule), build_prediction(self.prediction)
+        try:
+            check_prediction(schedule, prediction)
+            check_objective(self.objective, schedule=schedule, prediction=prediction)
+        except SpecError as error:
+            raise ValueError(str(error)) from None
+        self._check_channels()
+        self._check_ports()
+        if self.image_size % self.size_multiple:
+            raise ValueError(
+                f"image_size {self.image_size} does not fit: sides must be multiples of {self.size_multiple}"
+            )
+        return self
+
+    def _check_channels(self) -> None:
+        latent = self.first_stage.latent_channels
+        planes = sum(spec.channels for spec in self.conditioners if spec.port == "planes")
+        if self.network.out_channels != latent:
+            raise ValueError(f"network.out_channels is {self.network.out_channels}, latents have {latent}")
+        if self.network.in_channels != latent + planes:
+            raise ValueError(
+                f"network.in_channels is {self.network.in_channels}, "
+                f"{latent} latent and {planes} plane channels enter it"
+            )
+
+    def _check_ports(self) -> None:
+        fields = [spec.field for spec in self.conditioners]
+        if len(set(fields)) != len(fields):
+            raise ValueError("two conditioners read the same field")
+        for spec in self.conditioners:
+            match spec.port:
+                case "tokens" if spec.width != self.network.context_width:
+                    raise ValueError(
+                        f"the {spec.field} conditioner gives tokens of width {spec.width}, "
+                        f"network.context_width is {self.network.context_width}"
+                    )
+                case "vector" if spec.width != self.network.embedding_width:
+                    raise ValueError(
+                        f"the {spec.field} conditioner gives a vector of width {spec.width}, "
+                        f"the time embedding has {self.network.embedding_width}"
+                    )
+                case _:
+                    pass
+        if sum(spec.port == "vector" for spec in self.conditioners) > 1:
+            raise ValueError("the vector port holds one condition")
+
+    @property
+    def size_multiple(self) -> int:
+        """Sides of pictures must be multiples of this."""
+        return self.first_stage.factor * self.network.size_multiple
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that steer it."""
+        return tuple(spec.field for spec in self.conditioners)
+
+    @property
+    def guided(self) -> bool:
+        """Did training drop a condition, so that guidance has a null to compare with?"""
+        return any(spec.drop > 0 for spec in self.conditioners)
+
+
+@final
+class LatentDiffusion(nn.Module):
+    """The weights and mathematics of one model; pictures and latents are tensors.
+
+    `scale` (a buffer, NaN until measured) brings latents to the denoiser's units: z = scale · E(x).
+    """
+
+    scale: Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.first_stage = build_first_stage(spec.first_stage)
+        self.conditioning = Conditioning(spec.conditioners)
+        self.network = UNet(spec.network)
+        self.schedule = build_schedule(spec.schedule)
+        self.prediction = build_prediction(spec.prediction)
+        measured = float("nan") if spec.scale is None else spec.scale
+        self.register_buffer("scale", torch.tensor(measured))
+        steps = self.schedule.steps
+        learnt = spec.objective.learn_log_variance and steps is not None
+        self.log_variance = (
+            nn.Parameter(torch.full((steps or 1,), spec.objective.log_variance_init)) if learnt else None
+        )
+
+    @property
+    def denoising_parameters(self) -> list[nn.Parameter]:
+        """What the second stage trains: network, conditioners, and a learnt log-variance."""
+        extra = [] if self.log_variance is None else [self.log_variance]
+        return [*self.network.parameters(), *self.conditioning.parameters(), *extra]
+
+    def encode(self, images: Images, *, noise: Latent | None = None) -> Latent:
+        """Latents in the denoiser's units; `noise` (latent shape) draws the posterior, without it its mean is used."""
+        mean, log_variance = self.first_stage.moments(images)
+        if noise is not None and log_variance is not None:
+            mean = Posterior(mean, log_variance).sample(noise)
+        return mean * self._known_scale()
+
+    def decode(self, latents: Latent) -> Images:
+        """Pictures from latents in the denoiser's units."""
+        return self.first_stage.decode(latents / self._known_scale())
+
+    def _known_scale(self) -> Tensor:
+        if bool(torch.isnan(self.scale).any()):
+            raise ModelFileError(
+                "the scale of latents is not known: measure it over the training set, or give it in the spec"
+            )
+        return rearrange(self.scale, "c -> 1 c 1 1") if self.scale.ndim else self.scale
+
+    def condition(self, inputs: Mapping[str, Tensor]) -> Conditions:
+        """The three ports from ids, labels or planes by field."""
+        return self.conditioning(inputs)
+
+    def null(self, conditions: Conditions, *, drop: Sequence[str] | None = None) -> Conditions:
+        """Conditions of the same shapes that say nothing (`drop` None: about what training dropped)."""
+        return self.conditioning.null(conditions, drop)
+
+    def loss(self, latents: Latent, *, t: Time, noise: Latent, conditions: Conditions) -> PerSample:
+        """The training loss of each sample."""
+        return diffusion_loss(
+            self.network,
+            latents,
+            t=t,
+            noise=noise,
+            conditions=conditions,
+            schedule=self.schedule,
+            prediction=self.prediction,
+            objective=self.spec.objective,
+            log_variance=self.log_variance,
+        )
+
+    def training_loss(
+        self,
+        latents: Latent,
+        *,
+        t: Time,
+        noise: Latent,
+        inputs: Mapping[str, Tensor],
+        dropped: Mapping[str, Choice],
+    ) -> PerSample:
+        """The loss with each field dropped on its own, before conditioners see it."""
+        conditions = self.condition(self.conditioning.drop(inputs, dropped))
+        return self.loss(latents, t=t, noise=noise, conditions=conditions)
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Shape (c, h, w) of the latent of pictures of this height and width."""
+        return self.first_stage.latent_shape(size)
+
+
+def count_parameters(spec: ModelSpec) -> dict[str, int]:
+    """Parameters of first stage, network and conditioner, built without memory."""
+    with torch.device("meta"):
+        model = LatentDiffusion(spec)
+    return {
+        "first_stage": sum(p.numel() for p in model.first_stage.parameters()),
+        "network": sum(p.numel() for p in model.network.parameters()),
+        "conditioner": sum(p.numel() for p in model.conditioning.parameters()),
+    }

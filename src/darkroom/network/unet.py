@@ -1,0 +1,218 @@
+"""The denoiser: a U-Net with three ports (ADM layout, Dhariwal & Nichol 2021, as the paper uses it)."""
+
+import functools
+from typing import Literal, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from darkroom.core.conditions import Conditions
+from darkroom.core.errors import InputError
+from darkroom.core.shapes import Latent, Time
+from darkroom.core.spec import Spec
+from darkroom.network.blocks import Block, DownLevel, Middle, UpLevel
+from darkroom.nn.attention import SelfAttention2d
+from darkroom.nn.embed import TimeEmbedding
+from darkroom.nn.residual import Resample, ResidualBlock
+from darkroom.nn.resample import Downsample, Upsample, double, halve
+from darkroom.nn.transformer import SpatialTransformer
+
+
+class UNetSpec(Spec):
+    """What a U-Net is made of.
+
+    in_channels: latent channels plus those of the planes port · channels: width of the first level · multipliers: of
+    each level's width, the next level at half the resolution · blocks: residual blocks per level (one more on the way
+    up) · attention: downsampling factors at which blocks attend (the middle always does) · heads: number of heads, or
+    head_channels: channels per head (one of both) · transformer_depth: 0 for plain self-attention, else the
+    spatial transformer with that many blocks, whose tokens have context_width (None: it attends to itself) ·
+    resample: `conv`, `pool` (no weights) or `residual` blocks · time_scale: factor on t (1000 for continuous times).
+    """
+
+    in_channels: int = Field(gt=0)
+    out_channels: int = Field(gt=0)
+    channels: int = Field(gt=0)
+    multipliers: tuple[int, ...] = Field(min_length=1)
+    blocks: int = Field(default=2, gt=0)
+    attention: tuple[int, ...] = ()
+    heads: int | None = None
+    head_channels: int | None = None
+    transformer_depth: int = Field(default=0, ge=0)
+    context_width: int | None = None
+    resample: Literal["conv", "pool", "residual"] = "conv"
+    scale_shift: bool = False
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    norm_groups: int = Field(default=32, gt=0)
+    time_scale: float = 1.0
+    recompute: bool = False
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the time embedding, and so of the vector port."""
+        return 4 * self.channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Latent sides must be multiples of this."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    def heads_at(self, channels: int) -> int:
+        """Number of attention heads at a width."""
+        return self.heads if self.heads is not None else channels // (self.head_channels or channels)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "UNetSpec":
+        if self.heads is not None and self.head_channels is not None:
+            raise ValueError("heads and head_channels exclude each other: give one of them")
+        if self.context_width is not None and self.transformer_depth == 0:
+            raise ValueError("context_width needs transformer_depth of at least 1")
+        for multiplier in self.multipliers:
+            width = self.channels * multiplier
+            if width % self.norm_groups:
+                raise ValueError(f"norm_groups {self.norm_groups} does not divide the width {width}")
+            if width % self.heads_at(width) or (self.head_channels and width % self.head_channels):
+                raise ValueError(f"attention heads do not divide the width {width}")
+        return self
+
+
+@final
+class UNet(nn.Module):
+    """Predicts what the parameterisation asks for, from the noisy latent, the time and the conditions."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.time = TimeEmbedding(spec.channels, out_width=spec.embedding_width, scale=spec.time_scale)
+        self.stem = nn.Conv2d(spec.in_channels, spec.channels, 3, padding=1)
+        skips = [spec.channels]
+        self.down = nn.ModuleList(_down(spec, skips))
+        width = spec.channels * spec.multipliers[-1]
+        self.middle = Middle(_block(spec, width, width, attend=True), _residual(spec, width, width))
+        self.up = nn.ModuleList(_up(spec, skips))
+        self.norm = nn.GroupNorm(spec.norm_groups, spec.channels * spec.multipliers[0])
+        self.head = nn.Conv2d(spec.channels * spec.multipliers[0], spec.out_channels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, x: Latent, t: Time, conditions: Conditions | None = None
+    ) -> Float[Tensor, "b out h w"]:
+        """The raw output, (b, out_channels, h, w); `InputError` for a wrong size or ports that do not fit."""
+        conditions = conditions or Conditions()
+        self._check(x, conditions)
+        embedding = self.time(t)
+        if conditions.vector is not None:
+            embedding = embedding + conditions.vector.to(embedding.dtype)
+        if conditions.planes is not None:
+            x = torch.cat([x, conditions.planes.to(x.dtype)], dim=1)
+        h = self.stem(x)
+        skips = [h]
+        for level in self.down:
+            h = level(h, embedding, conditions.tokens, skips)
+        h = self.middle(h, embedding, conditions.tokens)
+        for level in self.up:
+            h = level(h, embedding, conditions.tokens, skips)
+        return self.head(F.silu(self.norm(h)))
+
+    def _check(self, x: Tensor, conditions: Conditions) -> None:
+        multiple = self.spec.size_multiple
+        height, width = x.shape[-2:]
+        if height % multiple or width % multiple:
+            fits = " x ".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
+            raise InputError(
+                f"latent size {height} x {width} does not fit this network: sides must be multiples of "
+                f"{multiple}, the nearest that fits is {fits}"
+            )
+        planes = 0 if conditions.planes is None else conditions.planes.shape[1]
+        if x.shape[1] + planes != self.spec.in_channels:
+            raise InputError(
+                f"this network takes {self.spec.in_channels} channels, {x.shape[1]} latent and {planes} plane "
+                "channels came"
+            )
+        wants = self.spec.context_width
+        came = None if conditions.tokens is None else conditions.tokens.shape[-1]
+        if came != wants:
+            raise InputError(f"this network takes tokens of width {wants}, width {came} came (None: no tokens)")
+
+
+def _residual(
+    spec: UNetSpec, channels: int, out_channels: int, *, resample: Resample | None = None
+) -> ResidualBlock:
+    return ResidualBlock(
+        channels,
+        out_channels,
+        groups=spec.norm_groups,
+        eps=1e-5,
+        embedding=spec.embedding_width,
+        scale_shift=spec.scale_shift,
+        dropout=spec.dropout,
+        resample=resample,
+        zero=True,
+    )
+
+
+def _attention(spec: UNetSpec, channels: int) -> SelfAttention2d | SpatialTransformer:
+    heads = spec.heads_at(channels)
+    if spec.transformer_depth:
+        return SpatialTransformer(
+            channels,
+            heads=heads,
+            depth=spec.transformer_depth,
+            context_width=spec.context_width,
+            groups=spec.norm_groups,
+            dropout=spec.dropout,
+        )
+    block = SelfAttention2d(channels, heads=heads, groups=spec.norm_groups, eps=1e-5)
+    nn.init.zeros_(block.attention.out.weight)
+    nn.init.zeros_(block.attention.out.bias)
+    return block
+
+
+def _block(spec: UNetSpec, channels: int, out_channels: int, *, attend: bool) -> Block:
+    attention = _attention(spec, out_channels) if attend else None
+    return Block(_residual(spec, channels, out_channels), attention, recompute=spec.recompute)
+
+
+def _resampler(spec: UNetSpec, channels: int, *, down: bool) -> nn.Module:
+    match spec.resample:
+        case "conv":
+            return Downsample(channels, padding="both") if down else Upsample(channels)
+        case "pool":
+            return nn.AvgPool2d(2) if down else nn.UpsamplingNearest2d(scale_factor=2)
+        case "residual":
+            return _residual(spec, channels, channels, resample=halve if down else double)
+
+
+def _down(spec: UNetSpec, skips: list[int]) -> list[DownLevel]:
+    """The levels on the way down; appends the width of everything kept to `skips`."""
+    levels: list[DownLevel] = []
+    width = spec.channels
+    for depth, multiplier in enumerate(spec.multipliers):
+        attend = 2**depth in spec.attention
+        blocks: list[Block] = []
+        for _ in range(spec.blocks):
+            blocks.append(_block(spec, width, spec.channels * multiplier, attend=attend))
+            width = spec.channels * multiplier
+            skips.append(width)
+        last = depth == len(spec.multipliers) - 1
+        if not last:
+            skips.append(width)
+        levels.append(DownLevel(blocks, None if last else _resampler(spec, width, down=True)))
+    return levels
+
+
+def _up(spec: UNetSpec, skips: list[int]) -> list[UpLevel]:
+    """The levels on the way up, lowest resolution first; uses up `skips`."""
+    levels: list[UpLevel] = []
+    width = spec.channels * spec.multipliers[-1]
+    for depth, multiplier in reversed(list(enumerate(spec.multipliers))):
+        make = functools.partial(_block, spec, attend=2**depth in spec.attention)
+        blocks: list[Block] = []
+        for _ in range(spec.blocks + 1):
+            blocks.append(make(width + skips.pop(), spec.channels * multiplier))
+            width = spec.channels * multiplier
+        levels.append(UpLevel(blocks, _resampler(spec, width, down=False) if depth else None))
+    return levels

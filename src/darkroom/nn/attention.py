@@ -1,0 +1,55 @@
+"""Attention over sequences, and over the positions of a feature map."""
+
+from typing import final
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@final
+class Attention(nn.Module):
+    """Multi-head attention, softmax(Q Kᵀ / √d) V (Vaswani et al. 2017, eq. 1).
+
+    width: of the sequence · heads x head_width: inner width · context_width: of what is attended to (None: the
+    sequence itself) · bias: of query, key and value (the output always has one).
+    """
+
+    def __init__(
+        self, width: int, *, heads: int, head_width: int, context_width: int | None = None, bias: bool = False
+    ) -> None:
+        super().__init__()
+        inner = heads * head_width
+        self.heads = heads
+        self.query = nn.Linear(width, inner, bias=bias)
+        self.key = nn.Linear(context_width or width, inner, bias=bias)
+        self.value = nn.Linear(context_width or width, inner, bias=bias)
+        self.out = nn.Linear(inner, width)
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b l k"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """The sequence attending to `context`, or to itself."""
+        source = x if context is None else context
+        q, k, v = (
+            rearrange(each, "b n (heads d) -> b heads n d", heads=self.heads)
+            for each in (self.query(x), self.key(source), self.value(source))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out(rearrange(mixed, "b heads n d -> b n (heads d)"))
+
+
+@final
+class SelfAttention2d(nn.Module):
+    """Every position of a feature map attends to every other; normalised before, added after."""
+
+    def __init__(self, channels: int, *, heads: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=eps)
+        self.attention = Attention(channels, heads=heads, head_width=channels // heads, bias=True)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """(b, c, h, w) to the same."""
+        mixed = self.attention(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        return x + rearrange(mixed, "b (h w) c -> b c h w", h=x.shape[2])

@@ -1,0 +1,44 @@
+"""Halving and doubling of feature maps."""
+
+from typing import Literal, final
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def halve(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """The mean of every 2 x 2 square."""
+    return F.avg_pool2d(x, 2)
+
+
+def double(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """Every value repeated 2 x 2 (nearest neighbour)."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+@final
+class Downsample(nn.Module):
+    """3 x 3 convolution of stride 2, padded on both sides, or on the right and bottom only (first stages)."""
+
+    def __init__(self, channels: int, *, padding: Literal["both", "right"]) -> None:
+        super().__init__()
+        self.padding = (1, 1, 1, 1) if padding == "both" else (0, 1, 0, 1)
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1 if padding == "both" else 0)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """(b, c, h, w) to (b, c, h/2, w/2)."""
+        return self.conv(x if self.conv.padding[0] else F.pad(x, self.padding))
+
+
+@final
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a 3 x 3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """(b, c, h, w) to (b, c, 2h, 2w)."""
+        return self.conv(double(x))

@@ -1,0 +1,129 @@
+"""Transformers: the block inside the U-Net, and the encoder of texts and layouts."""
+
+from typing import final
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from darkroom.nn.attention import Attention
+
+
+@final
+class GatedFeedForward(nn.Module):
+    """GEGLU: value · GELU(gate), four times the width, then back (Shazeer 2020)."""
+
+    def __init__(self, width: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, 8 * width)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(4 * width, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """(b, n, d) to the same."""
+        value, gate = self.expand(x).chunk(2, dim=-1)
+        return self.out(self.dropout(value * F.gelu(gate)))
+
+
+@final
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward, each normalised before and added after."""
+
+    def __init__(
+        self, width: int, *, heads: int, head_width: int, context_width: int | None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.self_attention = Attention(width, heads=heads, head_width=head_width)
+        self.norm2 = nn.LayerNorm(width)
+        self.cross_attention = Attention(
+            width, heads=heads, head_width=head_width, context_width=context_width
+        )
+        self.norm3 = nn.LayerNorm(width)
+        self.feed_forward = GatedFeedForward(width, dropout=dropout)
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b l k"] | None
+    ) -> Float[Tensor, "b n d"]:
+        """Without context the second attention is self-attention too."""
+        x = x + self.self_attention(self.norm1(x))
+        x = x + self.cross_attention(self.norm2(x), context)
+        return x + self.feed_forward(self.norm3(x))
+
+
+@final
+class SpatialTransformer(nn.Module):
+    """The positions of a feature map as a sequence that attends to itself and to the conditions (paper, sec. 3.3)."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        depth: int,
+        context_width: int | None,
+        groups: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.project_in = nn.Linear(channels, channels)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(
+                channels,
+                heads=heads,
+                head_width=channels // heads,
+                context_width=context_width,
+                dropout=dropout,
+            )
+            for _ in range(depth)
+        )
+        self.project_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.project_out.weight)
+        nn.init.zeros_(self.project_out.bias)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b l k"] | None
+    ) -> Float[Tensor, "b c h w"]:
+        """(b, c, h, w) and (b, l, k) to (b, c, h, w)."""
+        sequence = self.project_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        for block in self.blocks:
+            sequence = block(sequence, context)
+        return x + rearrange(self.project_out(sequence), "b (h w) c -> b c h w", h=x.shape[2])
+
+
+@final
+class EncoderLayer(nn.Module):
+    """Pre-norm attention and a plain GELU feed-forward of four times the width."""
+
+    def __init__(self, width: int, *, heads: int, head_width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads=heads, head_width=head_width)
+        self.norm2 = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.out = nn.Linear(4 * width, width)
+
+    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        """(b, l, d) to the same."""
+        x = x + self.attention(self.norm1(x))
+        return x + self.out(F.gelu(self.expand(self.norm2(x))))
+
+
+@final
+class TransformerEncoder(nn.Module):
+    """`depth` layers and a last norm; no mask, as the paper's text encoder has none."""
+
+    def __init__(self, width: int, *, depth: int, heads: int, head_width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, heads=heads, head_width=head_width) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        """(b, l, d) to the same."""
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
