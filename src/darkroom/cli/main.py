@@ -1,0 +1,142 @@
+"""The command `darkroom`: finds the verb, imports its module alone, and turns errors into one sentence.
+
+A verb is a module `darkroom.cli.VERB` with two names:
+
+    EXAMPLE = "darkroom VERB ..."          one or more lines, shown at the end of `darkroom VERB --help`
+    def run(...) -> None: ...              a typer command: arguments and options are its annotated parameters
+
+Modules of verbs import their heavy rooms inside `run`, so that `--help` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from inspect import cleandoc
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from darkroom import __version__
+from darkroom.core.errors import DarkroomError, InputError, NotYetError, did_you_mean
+
+VERBS = {
+    "sample": "Make pictures with a model.",
+    "train": "Train a model from a folder or a recipe; run again to go on.",
+    "inspect": "Say what a model, data set, run or picture is.",
+    "recipes": "List the built-in recipes, or show one.",
+    "models": "List the built-in models, or show one.",
+}
+PLANNED = ("evaluate", "reconstruct", "convert", "study", "serve")
+
+DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and answer its exit code.
+
+    0 done · 1 a run had to stop · 2 what was asked for does not fit · 130 stopped by Ctrl-C.
+    """
+    try:
+        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = STOPPED
+    except typer.TyperException as error:
+        return _say(_usage(error), code=REFUSED)
+    except ValidationError as error:
+        return _say(_first(error), code=REFUSED)
+    except DarkroomError as error:
+        return _say(str(error), code=REFUSED if isinstance(error, InputError) else FAILED)
+    except BrokenPipeError:
+        return _quiet()
+    if code == STOPPED:
+        return _say("stopped; what was done is kept", code=STOPPED)
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    verb = words[0] if words and not words[0].startswith("-") else None
+    if verb in PLANNED:
+        raise NotYetError(f"{verb!r} is planned and not there yet; there are {', '.join(VERBS)}")
+    if verb is not None and verb not in VERBS:
+        raise InputError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}; see darkroom --help")
+    # Outside standalone mode typer raises its errors, and answers the code of an Exit (130 after Ctrl-C).
+    answer = _application(verb)(words or ["--help"], prog_name="darkroom", standalone_mode=False)
+    return answer if isinstance(answer, int) else DONE
+
+
+def _application(called: str | None) -> typer.Typer:
+    """The typer application with the called verb in full; the others are only names in the list."""
+    application = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        callback=_root,
+        subcommand_metavar="VERB ...",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        epilog="`darkroom VERB --help` shows the options of a verb and an example.",
+    )
+    for verb, summary in VERBS.items():
+        module = import_module(f"darkroom.cli.{verb}") if verb == called else None
+        run: Callable[..., None] = _named_only if module is None else module.run
+        epilog = None if module is None else _example(module.EXAMPLE)
+        application.command(verb, short_help=summary, epilog=epilog)(run)
+    return application
+
+
+def _named_only() -> None:
+    """Stands for a verb that was not called."""
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"darkroom {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version and leave.")
+]
+
+
+def _root(*, version: Version = False) -> None:
+    """Train, sample, evaluate and serve latent diffusion models."""
+
+
+def _example(text: str) -> str:
+    """An epilog whose lines are kept as they are (`\\b` forbids typer to fill the paragraph)."""
+    lines = "\n".join(f"  {line}" for line in cleandoc(text).splitlines())
+    return f"\b\nExample:\n{lines}"
+
+
+def _usage(error: typer.TyperException) -> str:
+    """What is wrong with the command line, and which help would tell."""
+    context = getattr(error, "ctx", None)
+    asked = "darkroom" if context is None else context.command_path
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"{message[:1].lower()}{message[1:]}; see {asked} --help"
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint of a pydantic value that was built without `core.spec.parse`."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{error.title}: {place}: {first['msg']}" if place else f"{error.title}: {first['msg']}"
+
+
+def _say(sentence: str, *, code: int) -> int:
+    print(f"darkroom: {' '.join(sentence.split())}", file=sys.stderr)
+    return code
+
+
+def _quiet() -> int:
+    """The reader of our output has left (`| head`): nothing more to say, not even when the streams close."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What README.md and docs show is run, in order, in one folder for each page.
+
+```bash       every line that starts with `darkroom` is run; `make NAME` must name a target of the Makefile
+```python     the block is run
+```console    shown only: what a command prints
+```bash no-run, or python no-run, with a reason: shown only
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A fenced block: its language, what else the fence says, and its text."""
+
+    language: str
+    note: str
+    text: str
+
+
+def snippets(page: str) -> list[Snippet]:
+    """Every fenced block of a page, in order."""
+    return [Snippet(language, note.strip(), text) for language, note, text in FENCE.findall(page)]
+
+
+def lines(text: str) -> list[str]:
+    """Logical lines: a backslash at the end goes on in the next."""
+    return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def commands(page: str) -> list[list[str]]:
+    """What a page asks to be run, as argument lists, in order."""
+    found: list[list[str]] = []
+    for snippet in snippets(page):
+        if snippet.note.startswith("no-run"):
+            continue
+        if snippet.language == "bash":
+            found += [["bash", "-euc", line] for line in lines(snippet.text) if re.match(r"darkroom\b", line)]
+        elif snippet.language == "python":
+            found.append([sys.executable, "-c", snippet.text])
+    return found
+
+
+def run(command: list[str], *, folder: Path) -> None:
+    """Run one command as a reader would, with this environment's `darkroom` first on the path."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command[-1]}\nanswered {done.returncode}:\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
+    for command in commands(page.read_text(encoding="utf-8")):
+        run(command, folder=tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_is_not_run_says_why(page: Path) -> None:
+    for snippet in snippets(page.read_text(encoding="utf-8")):
+        assert snippet.note != "no-run", f"give a reason after no-run: {snippet.text[:60]}"
+
+
+def test_targets_that_pages_name_exist(root: Path) -> None:
+    targets = set(
+        re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
+    shown = [s for page in PAGES for s in snippets(page.read_text(encoding="utf-8")) if s.language == "bash"]
+    named = {line.split()[1] for s in shown for line in lines(s.text) if line.startswith("make ")}
+    assert {"demo", "check"} <= named <= targets
+
+
+def test_the_reader_of_pages(tmp_path: Path) -> None:
+    page = (
+        "```bash\nmake demo\ndarkroom --version\ndarkroom recipes \\\n  --json   # all\n```\n"
+        "```python no-run: needs a model\nboom()\n```\n```console\ndarkroom sampel\n```\n"
+        "```python\nopen('seen', 'w').close()\n```\n"
+    )
+    found = commands(page)
+    assert [command[-1] for command in found] == [
+        "darkroom --version",
+        "darkroom recipes    --json   # all",
+        "open('seen', 'w').close()\n",
+    ]
+    run(found[0], folder=tmp_path)
+    run(found[2], folder=tmp_path)
+    assert (tmp_path / "seen").exists()
+    with pytest.raises(AssertionError, match="answered 2"):
+        run(["bash", "-euc", "darkroom sampel"], folder=tmp_path)
