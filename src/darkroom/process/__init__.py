@@ -1,0 +1,1 @@
+"""Floor 1: the diffusion process itself: schedules, predictions, objectives and grids of times."""
