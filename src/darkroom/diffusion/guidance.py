@@ -1,0 +1,93 @@
+"""Guidance: a denoiser wrapped into another with the same call.
+
+All of it happens in x0. At one x_t, eps and v are affine in x0 with the same coefficients for every
+condition, so u + s (c - u) gives the same picture whether u and c are read as x0, eps or v; only what is not
+linear (`RescaledGuidance`) has to say where it works.
+"""
+
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from einops import rearrange
+
+from darkroom.core.conditions import Conditions, concatenate
+from darkroom.core.shapes import Latent, Time
+from darkroom.diffusion.denoiser import Denoise
+from darkroom.process.schedule import Schedule
+
+
+@final
+@dataclass(frozen=True)
+class Guided:
+    """Classifier-free guidance x0 = u + scale (c - u), in one doubled batch [null, conditions].
+
+    null: conditions of the same shapes that say nothing · scale 1 evaluates the conditions alone.
+    Source: Ho & Salimans 2022, eq. 6 (there 1 + w is our scale).
+    """
+
+    denoise: Denoise
+    null: Conditions = field(kw_only=True)
+    scale: float = field(default=3.0, kw_only=True)
+
+    def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
+        if self.scale == 1:
+            return self.denoise(x_t, t, conditions)
+        nothing, asked = _both(self.denoise, x_t, t=t, null=self.null, conditions=conditions)
+        return nothing + self.scale * (asked - nothing)
+
+
+@final
+@dataclass(frozen=True)
+class RescaledGuidance:
+    """Guidance whose contrast is brought back towards that of the conditional answer.
+
+    g = u + scale (c - u); r = g std(c) / std(g), std over c, h, w of a sample;
+    x0 = amount r + (1 - amount) g.
+    Source: Lin et al. 2023, eq. 14-16, which apply it to the network's output. Here it works on x0: too much
+    contrast is a fault of the picture, and so the result does not depend on what the network predicts.
+    """
+
+    denoise: Denoise
+    null: Conditions = field(kw_only=True)
+    scale: float = field(default=3.0, kw_only=True)
+    amount: float = field(default=0.7, kw_only=True)
+
+    def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
+        nothing, asked = _both(self.denoise, x_t, t=t, null=self.null, conditions=conditions)
+        guided = nothing + self.scale * (asked - nothing)
+        contrast = asked.std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True)
+        return guided * (self.amount * contrast + (1 - self.amount))
+
+
+@final
+@dataclass(frozen=True)
+class LimitedGuidance:
+    """`guided` where low < noise level <= high; elsewhere `plain`, one evaluation on the conditions alone.
+
+    The noise level is sigma / alpha, the unit of the source: Kynkäänniemi et al. 2024.
+    """
+
+    plain: Denoise
+    guided: Denoise = field(kw_only=True)
+    schedule: Schedule = field(kw_only=True)
+    low: float = field(default=0.0, kw_only=True)
+    high: float = field(default=float("inf"), kw_only=True)
+
+    def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
+        level = self.schedule.sigma(t) / self.schedule.alpha(t)
+        inside = (level > self.low) & (level <= self.high)
+        if not inside.any():
+            return self.plain(x_t, t, conditions)
+        if inside.all():
+            return self.guided(x_t, t, conditions)
+        chosen = rearrange(inside.to(x_t.device), "b -> b 1 1 1")
+        return torch.where(chosen, self.guided(x_t, t, conditions), self.plain(x_t, t, conditions))
+
+
+def _both(
+    denoise: Denoise, x_t: Latent, *, t: Time, null: Conditions, conditions: Conditions
+) -> tuple[Latent, Latent]:
+    x0 = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), concatenate([null, conditions]))
+    nothing, asked = rearrange(x0, "(two b) c h w -> two b c h w", two=2)
+    return nothing, asked

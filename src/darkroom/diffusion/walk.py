@@ -1,0 +1,221 @@
+"""The only sampling loop: from noise to data, one step at a time."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from darkroom.core import seeds
+from darkroom.core.conditions import Conditions
+from darkroom.core.errors import InputError
+from darkroom.core.shapes import Latent, Time
+from darkroom.diffusion.denoiser import Denoise, Denoiser, Diffusion
+from darkroom.diffusion.guidance import Guided, LimitedGuidance, RescaledGuidance
+from darkroom.diffusion.solvers.choose import build_solver
+from darkroom.diffusion.solvers.solver import Evaluation, Moment, Point, Solver
+from darkroom.process.schedule import Schedule
+from darkroom.process.times import Times, choose_times
+
+Constraint: TypeAlias = Callable[[Latent, Time, int], Latent]
+StepNoise: TypeAlias = Callable[[int], Latent]
+Noises: TypeAlias = Float[Tensor, "steps b c h w"] | Sequence[Latent]
+_REMEMBERED = 3  # evaluations that the longest multistep formula (PLMS) looks back at
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Step:
+    """After a step: x at its end, the x0 predicted in it, the time t it was predicted at, and its index."""
+
+    x: Latent
+    x0: Latent
+    t: int | float
+    index: int
+
+
+def walk(
+    model: Diffusion,
+    noise: Latent,
+    *,
+    conditions: Conditions | None = None,
+    null: Conditions | None = None,
+    solver: str = "ddim",
+    steps: int = 50,
+    eta: float = 0.0,
+    guidance: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
+    guidance_rescale: float = 0.0,
+    times: str | Tensor | Times | None = None,
+    noises: Noises | None = None,
+    step_noise: StepNoise | None = None,
+    constraint: Constraint | None = None,
+    temperature: float = 1.0,
+) -> Iterator[Step]:
+    """Yields each step from `noise`, which stands at the first visited time, to the end of the grid.
+
+    noise: (b, c, h, w); its type and device are those of the walk · conditions, null: ports of batch size b ·
+    guidance: 1 is none, else `null` is needed · guidance_interval: (low, high] in noise level sigma / alpha ·
+    guidance_rescale: 0..1, see `RescaledGuidance` · times, steps: see `choose_times` ·
+    noises: one (b, c, h, w) for each step, in order, also where a step multiplies it by zero ·
+    step_noise: instead, index of the step to (b, c, h, w), see `seeded_noise`; default seed 0 by place in the
+    batch · constraint: applied to x before every step as (x, t, index), t (b,) on the CPU; the same arguments
+    must give the same answer, for UniPC asks twice. `InputError`, at once, for what does not fit.
+    """
+    grid = choose_times(model.schedule, times, steps=steps)
+    method = build_solver(solver, eta=eta, temperature=temperature)
+    if noises is not None and len(noises) < len(grid.visited):
+        raise InputError(
+            f"noises has {len(noises)} entries and {len(grid.visited)} steps are taken; give one each"
+        )
+    denoise = _denoiser(
+        model, null=null, guidance=guidance, interval=guidance_interval, rescale=guidance_rescale
+    )
+    if noises is not None:
+        draw = _recorded(noises)
+    elif method.stochastic:
+        draw = step_noise or seeded_noise(noise.shape[1:], seed=0, indices=range(len(noise)))
+    else:
+        draw = None
+    return _walk(
+        denoise,
+        noise,
+        conditions=conditions or Conditions(),
+        path=_path(model.schedule, grid),
+        solver=method,
+        draw=draw,
+        constraint=constraint,
+    )
+
+
+def sample_latents(
+    model: Diffusion,
+    noise: Latent,
+    *,
+    conditions: Conditions | None = None,
+    null: Conditions | None = None,
+    solver: str = "ddim",
+    steps: int = 50,
+    eta: float = 0.0,
+    guidance: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
+    guidance_rescale: float = 0.0,
+    times: str | Tensor | Times | None = None,
+    noises: Noises | None = None,
+    step_noise: StepNoise | None = None,
+    constraint: Constraint | None = None,
+    temperature: float = 1.0,
+) -> Latent:
+    """The last x of `walk`, which see for the arguments and errors."""
+    x = noise
+    for step in walk(
+        model,
+        noise,
+        conditions=conditions,
+        null=null,
+        solver=solver,
+        steps=steps,
+        eta=eta,
+        guidance=guidance,
+        guidance_interval=guidance_interval,
+        guidance_rescale=guidance_rescale,
+        times=times,
+        noises=noises,
+        step_noise=step_noise,
+        constraint=constraint,
+        temperature=temperature,
+    ):
+        x = step.x
+    return x
+
+
+def seeded_noise(shape: Sequence[int], *, seed: int, indices: Sequence[int]) -> StepNoise:
+    """Noise of a step, (len(indices), *shape) float32: sample k of a seed gets the same in any batch."""
+
+    def draw(index: int) -> Tensor:
+        return seeds.normal(shape, seed=seed, indices=indices, purpose=f"step {index}")
+
+    return draw
+
+
+@torch.no_grad()
+def _walk(
+    denoise: Denoise,
+    noise: Latent,
+    *,
+    conditions: Conditions,
+    path: Sequence[Point],
+    solver: Solver,
+    draw: StepNoise | None,
+    constraint: Constraint | None,
+) -> Iterator[Step]:
+    def evaluate(at: Latent, point: Point) -> Evaluation:
+        return Evaluation(point, at, denoise(at, _batch_time(point, len(at)), conditions))
+
+    x = noise
+    history: tuple[Evaluation, ...] = ()
+    for index, (now, following) in enumerate(itertools.pairwise(path)):
+
+        def constrain(at: Latent, now: Point = now, index: int = index) -> Latent:
+            return at if constraint is None else constraint(at, _batch_time(now, len(at)), index)
+
+        moment = Moment(
+            x=constrain(x),
+            now=now,
+            following=following,
+            final=index == len(path) - 2,
+            history=history,
+            noise=None if draw is None else draw(index).to(x),
+            evaluate=evaluate,
+            constrain=constrain,
+        )
+        advance = solver.step(moment)
+        x, history = advance.x, (*history, advance.kept)[-_REMEMBERED:]
+        yield Step(x=x, x0=advance.x0, t=now.t, index=index)
+
+
+def _denoiser(
+    model: Diffusion,
+    *,
+    null: Conditions | None,
+    guidance: float,
+    interval: tuple[float, float] | None,
+    rescale: float,
+) -> Denoise:
+    plain = Denoiser(model.network, model.schedule, model.prediction)
+    if guidance == 1:
+        return plain
+    if null is None:
+        raise InputError(
+            f"guidance={guidance:g} needs `null`, the conditions that say nothing; or use guidance=1"
+        )
+    if rescale == 0:
+        guided: Denoise = Guided(plain, null=null, scale=guidance)
+    else:
+        guided = RescaledGuidance(plain, null=null, scale=guidance, amount=rescale)
+    if interval is None:
+        return guided
+    low, high = interval
+    return LimitedGuidance(plain, guided=guided, schedule=model.schedule, low=low, high=high)
+
+
+def _path(schedule: Schedule, grid: Times) -> list[Point]:
+    end = torch.tensor([grid.end], dtype=grid.visited.dtype)
+    t = torch.cat([grid.visited.cpu(), end])
+    columns = (t.tolist(), schedule.alpha(t).tolist(), schedule.sigma(t).tolist())
+    return [Point(time, alpha, sigma) for time, alpha, sigma in zip(*columns, strict=True)]
+
+
+def _batch_time(point: Point, count: int) -> Time:
+    kind = torch.int64 if isinstance(point.t, int) else torch.float64
+    return torch.full((count,), point.t, dtype=kind)
+
+
+def _recorded(noises: Noises) -> StepNoise:
+    def draw(index: int) -> Tensor:
+        return cast("Tensor", noises[index])
+
+    return draw
