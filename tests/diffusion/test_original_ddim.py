@@ -32,8 +32,7 @@ def test_times_and_coefficients_are_the_originals(parity, schedule_name, grid):
         return Point(int(t), schedule.alpha(t).item(), schedule.sigma(t).item())
 
     amplitudes = [
-        noise_amplitude(point(now), point(then), eta=case["eta"])
-        for now, then in zip(ascending, before, strict=True)
+        noise_amplitude(point(now), point(then), eta=case["eta"]) for now, then in zip(ascending, before, strict=True)
     ]
     stored = {k: v for k, v in load_file(folder / "io.safetensors").items() if k.startswith(f"{key}.")}
     assert len(stored) == 5

@@ -85,9 +85,7 @@ class LimitedGuidance:
         return torch.where(chosen, self.guided(x_t, t, conditions), self.plain(x_t, t, conditions))
 
 
-def _both(
-    denoise: Denoise, x_t: Latent, *, t: Time, null: Conditions, conditions: Conditions
-) -> tuple[Latent, Latent]:
+def _both(denoise: Denoise, x_t: Latent, *, t: Time, null: Conditions, conditions: Conditions) -> tuple[Latent, Latent]:
     x0 = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), concatenate([null, conditions]))
     nothing, asked = rearrange(x0, "(two b) c h w -> two b c h w", two=2)
     return nothing, asked

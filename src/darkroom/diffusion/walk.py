@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast, final
+from typing import TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -65,15 +65,11 @@ def walk(
     batch · constraint: applied to x before every step as (x, t, index), t (b,) on the CPU; the same arguments
     must give the same answer, for UniPC asks twice. `InputError`, at once, for what does not fit.
     """
-    grid = choose_times(model.schedule, times, steps=steps)
     method = build_solver(solver, eta=eta, temperature=temperature)
+    denoise = _denoiser(model, null=null, guidance=guidance, interval=guidance_interval, rescale=guidance_rescale)
+    grid = choose_times(model.schedule, times, steps=steps)
     if noises is not None and len(noises) < len(grid.visited):
-        raise InputError(
-            f"noises has {len(noises)} entries and {len(grid.visited)} steps are taken; give one each"
-        )
-    denoise = _denoiser(
-        model, null=null, guidance=guidance, interval=guidance_interval, rescale=guidance_rescale
-    )
+        raise InputError(f"noises has {len(noises)} entries and {len(grid.visited)} steps are taken; give one for each")
     if noises is not None:
         draw = _recorded(noises)
     elif method.stochastic:
@@ -141,7 +137,6 @@ def seeded_noise(shape: Sequence[int], *, seed: int, indices: Sequence[int]) -> 
     return draw
 
 
-@torch.no_grad()
 def _walk(
     denoise: Denoise,
     noise: Latent,
@@ -162,17 +157,18 @@ def _walk(
         def constrain(at: Latent, now: Point = now, index: int = index) -> Latent:
             return at if constraint is None else constraint(at, _batch_time(now, len(at)), index)
 
-        moment = Moment(
-            x=constrain(x),
-            now=now,
-            following=following,
-            final=index == len(path) - 2,
-            history=history,
-            noise=None if draw is None else draw(index).to(x),
-            evaluate=evaluate,
-            constrain=constrain,
-        )
-        advance = solver.step(moment)
+        with torch.no_grad():  # never across the yield: whoever watches keeps their own mode
+            moment = Moment(
+                x=constrain(x),
+                now=now,
+                following=following,
+                final=index == len(path) - 2,
+                history=history,
+                noise=None if draw is None else draw(index).to(x),
+                evaluate=evaluate,
+                constrain=constrain,
+            )
+            advance = solver.step(moment)
         x, history = advance.x, (*history, advance.kept)[-_REMEMBERED:]
         yield Step(x=x, x0=advance.x0, t=now.t, index=index)
 
@@ -189,9 +185,7 @@ def _denoiser(
     if guidance == 1:
         return plain
     if null is None:
-        raise InputError(
-            f"guidance={guidance:g} needs `null`, the conditions that say nothing; or use guidance=1"
-        )
+        raise InputError(f"guidance={guidance:g} needs `null`, the conditions that say nothing; or use guidance=1")
     if rescale == 0:
         guided: Denoise = Guided(plain, null=null, scale=guidance)
     else:
@@ -216,6 +210,6 @@ def _batch_time(point: Point, count: int) -> Time:
 
 def _recorded(noises: Noises) -> StepNoise:
     def draw(index: int) -> Tensor:
-        return cast("Tensor", noises[index])
+        return noises[index]
 
     return draw

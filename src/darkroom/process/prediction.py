@@ -114,9 +114,7 @@ def build_prediction(name: str) -> Prediction:
         case "velocity":
             return Velocity()
         case _:
-            raise SpecError(
-                f"unknown prediction {name!r}{did_you_mean(name, ('eps', 'x0', 'v', 'velocity'))}"
-            )
+            raise SpecError(f"unknown prediction {name!r}{did_you_mean(name, ('eps', 'x0', 'v', 'velocity'))}")
 
 
 def check_prediction(schedule: Schedule, prediction: Prediction) -> None:

@@ -252,9 +252,7 @@ class Posterior:
     log_variance: Coefficient
 
 
-def posterior(
-    schedule: DiscreteSchedule, *, x0: Latent, x_t: Latent, t: Time, v_posterior: float = 0.0
-) -> Posterior:
+def posterior(schedule: DiscreteSchedule, *, x0: Latent, x_t: Latent, t: Time, v_posterior: float = 0.0) -> Posterior:
     """One step back along the full grid, given x0 (Ho et al. 2020, eq. 6-7)."""
     buffers = original_buffers(schedule, v_posterior=v_posterior)
 
@@ -293,9 +291,7 @@ def original_buffers(
     }
 
 
-def _lvlb_weights(
-    betas: Table, power: Table, *, variance: Table, parameterization: Literal["eps", "x0"]
-) -> Table:
+def _lvlb_weights(betas: Table, power: Table, *, variance: Table, parameterization: Literal["eps", "x0"]) -> Table:
     match parameterization:
         case "eps":  # in float32, as the original: near t = 0 its 1 - alphas_cumprod differs by 2e-4
             b, v, a = betas.float(), variance.float(), power.float()

@@ -81,9 +81,7 @@ def original_quad(schedule: Schedule, steps: int) -> Times:
     _check_count(schedule, steps)
     tau = np.trunc(np.linspace(0, math.sqrt(0.8 * total), steps) ** 2).astype(np.int64) + 1
     if len(np.unique(tau)) < steps or tau[-1] >= total:
-        raise InputError(
-            f"steps={steps} is too many for times='original-quad' on {total} times: some coincide"
-        )
+        raise InputError(f"steps={steps} is too many for times='original-quad' on {total} times: some coincide")
     return Times(torch.tensor(tau[::-1].copy()), end=0)
 
 
@@ -102,9 +100,7 @@ def given(schedule: Schedule, visited: Grid) -> Times:
     return Times(numbers[:-1] if last_is_clean else numbers, end=schedule.clean)
 
 
-def choose_times(
-    schedule: Schedule, times: "str | Tensor | Times | None" = None, *, steps: int = 50
-) -> Times:
+def choose_times(schedule: Schedule, times: "str | Tensor | Times | None" = None, *, steps: int = 50) -> Times:
     """The grid by name ("trailing", "original", "original-quad"), its times, or as it is; None is trailing.
 
     `steps` counts for the named grids alone. `InputError` for an unknown name or a count that does not fit.
@@ -131,9 +127,7 @@ def _numbers(values: Grid) -> list[int | float]:
 
 def _discrete(schedule: Schedule, name: str) -> int:
     if schedule.steps is None:
-        raise InputError(
-            f"times={name!r} belongs to discrete schedules; this one is continuous, use 'trailing'"
-        )
+        raise InputError(f"times={name!r} belongs to discrete schedules; this one is continuous, use 'trailing'")
     return schedule.steps
 
 
@@ -141,9 +135,7 @@ def _check_count(schedule: Schedule, steps: int) -> None:
     if steps < 1:
         raise InputError(f"steps={steps}: at least 1 step is needed")
     if schedule.steps is not None and steps > schedule.steps:
-        raise InputError(
-            f"more steps than times: {steps} steps asked for, the schedule has {schedule.steps} times"
-        )
+        raise InputError(f"more steps than times: {steps} steps asked for, the schedule has {schedule.steps} times")
 
 
 def _check_range(schedule: Schedule, values: Sequence[int | float]) -> None:

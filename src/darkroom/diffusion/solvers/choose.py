@@ -24,9 +24,7 @@ def build_solver(name: str, *, eta: float = 0.0, temperature: float = 1.0) -> So
     if eta != 0 and name in SOLVERS and name != "ddim":
         raise InputError(f"eta={eta:g} was given and solver {name!r} has none; only 'ddim' takes an eta")
     if temperature != 1 and name in SOLVERS and name not in ("ddim", "ddpm", "ddpm-large"):
-        raise InputError(
-            f"temperature={temperature:g} was given and solver {name!r} adds no noise; 'ddim' does"
-        )
+        raise InputError(f"temperature={temperature:g} was given and solver {name!r} adds no noise; 'ddim' does")
     match name:
         case "ddim":
             solver: Solver = Ddim(eta=eta, temperature=temperature)

@@ -48,7 +48,5 @@ def noise_amplitude(now: Point, following: Point, *, eta: float) -> float:
     spread = eta * math.sqrt(posterior_variance(now, following))
     if spread > following.sigma * (1 + 1e-9):
         most = now.sigma / math.sqrt(added_variance(now, following))
-        raise InputError(
-            f"eta={eta:g} adds more noise than time {following.t} holds; at most {most:.3g} fits"
-        )
+        raise InputError(f"eta={eta:g} adds more noise than time {following.t} holds; at most {most:.3g} fits")
     return spread

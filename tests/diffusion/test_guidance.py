@@ -1,0 +1,121 @@
+"""Guidance identities."""
+
+import pytest
+import torch
+
+from darkroom.core.conditions import Conditions
+from darkroom.diffusion.denoiser import Denoiser
+from darkroom.diffusion.guidance import Guided, LimitedGuidance, RescaledGuidance
+from darkroom.diffusion.walk import sample_latents
+from darkroom.process.prediction import build_prediction
+from darkroom.process.schedule import CosineFlowSchedule, LinearSpec, build_schedule, coefficients
+
+SCHEDULE = build_schedule(LinearSpec(steps=100))
+X = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+T = torch.tensor([40, 40])
+ASKED = Conditions(vector=torch.tensor([[1.0], [2.0]]).double())
+NULL = Conditions(vector=torch.zeros(2, 1).double())
+
+
+class Affine:
+    """A network whose answer depends on x and on the condition; counts its calls and their batch sizes."""
+
+    def __init__(self) -> None:
+        self.batches = []
+
+    def __call__(self, x_t, t, conditions):
+        self.batches.append(len(x_t))
+        gain = conditions.vector[:, :, None, None]
+        return x_t.sin() * (1 + 0.3 * gain) + 0.1 * gain
+
+
+def denoiser(prediction="eps", schedule=SCHEDULE):
+    network = Affine()
+    return network, Denoiser(network, schedule, build_prediction(prediction))
+
+
+def test_guidance_extrapolates_from_null_in_one_doubled_batch():
+    network, plain = denoiser()
+    guided = Guided(plain, null=NULL, scale=3.0)(X, T, ASKED)
+    assert network.batches == [4]
+    nothing, asked = plain(X, T, NULL), plain(X, T, ASKED)
+    torch.testing.assert_close(guided, nothing + 3 * (asked - nothing))
+
+
+@pytest.mark.parametrize(("scale", "expected", "batch"), [(1.0, ASKED, 2), (0.0, NULL, 4)])
+def test_scale_one_is_the_condition_alone_and_zero_is_null(scale, expected, batch):
+    network, plain = denoiser()
+    guided = Guided(plain, null=NULL, scale=scale)(X, T, ASKED)
+    assert network.batches == [batch]
+    torch.testing.assert_close(guided, plain(X, T, expected))
+
+
+@pytest.mark.parametrize("name", ["eps", "v"])
+def test_guiding_x0_is_guiding_the_prediction(name):
+    network, plain = denoiser(name)
+    guided = Guided(plain, null=NULL, scale=4.0)(X, T, ASKED)
+    nothing, asked = network(X, T, NULL), network(X, T, ASKED)
+    alpha, sigma = coefficients(SCHEDULE, T, like=X)
+    expected = plain.prediction.x0(nothing + 4 * (asked - nothing), X, alpha=alpha, sigma=sigma)
+    torch.testing.assert_close(guided, expected)
+
+
+def test_rescaled_guidance_gives_back_the_contrast_of_the_condition():
+    _, plain = denoiser()
+    asked = plain(X, T, ASKED)
+    full = RescaledGuidance(plain, null=NULL, scale=6.0, amount=1.0)(X, T, ASKED)
+    torch.testing.assert_close(full.std(dim=(1, 2, 3)), asked.std(dim=(1, 2, 3)))
+    none = RescaledGuidance(plain, null=NULL, scale=6.0, amount=0.0)(X, T, ASKED)
+    torch.testing.assert_close(none, Guided(plain, null=NULL, scale=6.0)(X, T, ASKED))
+    half = RescaledGuidance(plain, null=NULL, scale=6.0, amount=0.5)(X, T, ASKED)
+    torch.testing.assert_close(half, (full + none) / 2)
+
+
+def test_limited_guidance_acts_between_two_noise_levels_only():
+    schedule = CosineFlowSchedule()
+    network, plain = denoiser("v", schedule)
+    guided = Guided(plain, null=NULL, scale=3.0)
+    limited = LimitedGuidance(plain, guided=guided, schedule=schedule, low=0.5, high=2.0)
+    for level, wrapped in [(0.4, plain), (0.6, guided), (1.9, guided), (2.1, plain)]:
+        t = torch.full((2,), level, dtype=torch.float64).atan() * 2 / torch.pi
+        network.batches.clear()
+        found = limited(X, t, ASKED)
+        assert network.batches == [4 if wrapped is guided else 2]
+        torch.testing.assert_close(found, wrapped(X, t, ASKED))
+
+
+def test_limited_guidance_decides_for_each_sample():
+    schedule = CosineFlowSchedule()
+    _, plain = denoiser("v", schedule)
+    guided = Guided(plain, null=NULL, scale=3.0)
+    t = torch.tensor([0.2, 0.5], dtype=torch.float64)
+    found = LimitedGuidance(plain, guided=guided, schedule=schedule, low=0.5)(X, t, ASKED)
+    torch.testing.assert_close(found[0], plain(X, t, ASKED)[0])
+    torch.testing.assert_close(found[1], guided(X, t, ASKED)[1])
+
+
+class Model:
+    schedule, prediction = SCHEDULE, build_prediction("v")
+
+    def __init__(self) -> None:
+        self.network = Affine()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "batches"),
+    [
+        ({"guidance": 1.0}, [2, 2, 2]),
+        ({"guidance": 3.0}, [4, 4, 4]),
+        ({"guidance": 3.0, "guidance_rescale": 0.7}, [4, 4, 4]),
+        ({"guidance": 3.0, "guidance_interval": (0.0, 0.0)}, [2, 2, 2]),
+        ({"guidance": 3.0, "guidance_interval": (0.5, 0.6)}, [2, 4, 2]),
+    ],
+)
+def test_the_walk_guides_as_it_is_asked(arguments, batches):
+    model = Model()
+    times = torch.tensor([99, 45, 9])
+    levels = SCHEDULE.sigma(times) / SCHEDULE.alpha(times)
+    if arguments.get("guidance_interval") == (0.5, 0.6):
+        arguments = arguments | {"guidance_interval": (levels[2].item(), levels[1].item())}
+    sample_latents(model, X, conditions=ASKED, null=NULL, times=times, **arguments)
+    assert model.network.batches == batches
