@@ -25,10 +25,10 @@ def grid(height: int, width: int) -> tuple[Plane, Plane]:
     return planes[0], planes[1]
 
 
-def draw_background(dice: Dice, height: int, width: int) -> Canvas:
-    """A background in 0..1, values 0.3..0.95, saturation at most 0.25 (0.3 after rounding)."""
+def draw_background(dice: Dice, shape: tuple[int, int]) -> Canvas:
+    """A background in 0..1, saturation at most 0.25 (0.3 after rounding)."""
     kind = dice.pick(BACKGROUNDS)
-    mixture = _mixture(kind, dice, height, width)
+    mixture = _mixture(dice, kind=kind, shape=shape)
     first, second = _two_colours(dice, apart=0.12 if kind in ("stripes", "checks") else 0.25)
     return first + mixture[..., None] * (second - first)
 
@@ -44,7 +44,8 @@ def _two_colours(dice: Dice, *, apart: float) -> tuple[np.ndarray, np.ndarray]:
     return np.array(first, np.float32), np.array(second, np.float32)
 
 
-def _mixture(kind: str, dice: Dice, height: int, width: int) -> Plane:
+def _mixture(dice: Dice, *, kind: str, shape: tuple[int, int]) -> Plane:
+    height, width = shape
     x, y = grid(height, width)
     turn = dice.between(0.0, 2 * math.pi)
     along = x * math.cos(turn) + y * math.sin(turn)
@@ -64,7 +65,7 @@ def _mixture(kind: str, dice: Dice, height: int, width: int) -> Plane:
             first, second = _soft_square(along * period), _soft_square(across * period)
             return first + second - 2 * first * second
         case "clouds":
-            return _clouds(dice, height, width)
+            return _clouds(dice, shape)
         case _:
             return np.zeros((height, width), np.float32)
 
@@ -74,8 +75,8 @@ def _soft_square(phase: Plane) -> Plane:
     return np.clip(np.sin(phase) * 2 + 0.5, 0, 1)
 
 
-def _clouds(dice: Dice, height: int, width: int) -> Plane:
-    rows, columns = _spread(height), _spread(width)
+def _clouds(dice: Dice, shape: tuple[int, int]) -> Plane:
+    rows, columns = _spread(shape[0]), _spread(shape[1])
     heights = [[dice.between(0.0, 1.0) for _ in range(columns.shape[1])] for _ in range(rows.shape[1])]
     hills = rows @ np.array(heights, np.float32) @ columns.T
     return np.clip(1.8 * hills - 0.4, 0, 1)

@@ -14,7 +14,7 @@ class Dice:
     """The choices of one scene, a function of (seed, index)."""
 
     def __init__(self, seed: int, index: int) -> None:
-        self._random = random.Random(stream(seed, index, "scene")).random
+        self._random = random.Random(stream(seed, index, purpose="scene")).random
 
     def between(self, low: float, high: float) -> float:
         """A number in [low, high)."""

@@ -77,27 +77,23 @@ def draw(seed: int, index: int, *, size: int | tuple[int, int] = CANVAS, kind: K
     if min(height, width) < CANVAS // 2:
         raise InputError(f"shapes: a canvas of {height} x {width} is too small; at least 32 x 32 fits")
     dice = Dice(seed, index)
-    count = 1 if kind == "single" else _count(dice, height, width)
-    plans = _plan(dice, count, height, width)
-    canvas, map_ = draw_background(dice, height, width), np.zeros((height, width), np.uint8)
-    objects = _paint(dice, plans, canvas, map_)
+    count = 1 if kind == "single" else max(1, round(dice.pick(_COUNTS) * height * width / CANVAS**2))
+    plans = _plan(dice, count, shape=(height, width))
+    canvas, map_ = draw_background(dice, (height, width)), np.zeros((height, width), np.uint8)
+    objects = _paint(dice, plans, canvas=canvas, map_=map_)
     caption = describe(objects[:NAMED], sized=[dice.chance(0.5) for _ in objects[:NAMED]])
     label = plans[0].shape if kind == "single" else None
     return Scene(np.rint(canvas * 255).astype(np.uint8), caption, label, tuple(objects), map_)
 
 
-def _count(dice: Dice, height: int, width: int) -> int:
-    return max(1, round(dice.pick(_COUNTS) * height * width / CANVAS**2))
-
-
-def _plan(dice: Dice, count: int, height: int, width: int) -> list[_Plan]:
+def _plan(dice: Dice, count: int, *, shape: tuple[int, int]) -> list[_Plan]:
     """Kinds and places of all objects; when they do not fit, they are placed anew, at last all small."""
     attempt = 0
     while True:
         sizes = [dice.pick(SIZES) if attempt < 6 else "small" for _ in range(count)]
         plans: list[_Plan] = []
         for each in sizes:
-            plan = _place(dice, each, plans, height, width)
+            plan = _place(dice, each, others=plans, shape=shape)
             if plan is None:
                 break
             plans.append(plan)
@@ -107,36 +103,36 @@ def _plan(dice: Dice, count: int, height: int, width: int) -> list[_Plan]:
         count -= attempt % 12 == 0  # a canvas so narrow that even small ones do not fit holds fewer
 
 
-def _place(dice: Dice, size: str, others: Sequence[_Plan], height: int, width: int) -> _Plan | None:
+def _place(dice: Dice, size: str, *, others: Sequence[_Plan], shape: tuple[int, int]) -> _Plan | None:
     """An object that keeps clear of the others, or None when no place is found soon."""
-    shape, colour = dice.pick(SHAPES), dice.pick(COLOURS)
+    taken = {(other.shape, other.colour) for other in others}
+    kind = dice.pick(SHAPES), dice.pick(COLOURS)
     for _ in range(8):
-        if all((shape, colour) != (other.shape, other.colour) for other in others):
+        if kind not in taken:
             break
-        shape, colour = dice.pick(SHAPES), dice.pick(COLOURS)
+        kind = dice.pick(SHAPES), dice.pick(COLOURS)
     extent = dice.between(*_EXTENTS[size])
     margin = extent / 2 + _BORDER
     for _ in range(24):
-        x, y = dice.between(margin, width - margin), dice.between(margin, height - margin)
-        if _fits(x, y, extent, others):
-            return _Plan(shape, colour, size, extent, x, y)
+        x, y = dice.between(margin, shape[1] - margin), dice.between(margin, shape[0] - margin)
+        plan = _Plan(*kind, size, extent, x, y)
+        if _fits(plan, others):
+            return plan
     return None
 
 
-def _fits(x: float, y: float, extent: float, others: Sequence[_Plan]) -> bool:
+def _fits(plan: _Plan, others: Sequence[_Plan]) -> bool:
     for other in others:
-        apart = (extent + other.extent) / 2 + _GAP
-        if max(abs(x - other.x), abs(y - other.y)) < apart:
+        apart = (plan.extent + other.extent) / 2 + _GAP
+        if max(abs(plan.x - other.x), abs(plan.y - other.y)) < apart:
             return False
     if 0 < len(others) < NAMED:  # the caption will relate this one to the last: one axis must clearly win
         last = others[-1]
-        return abs(abs(x - last.x) - abs(y - last.y)) >= _CLEAR
+        return abs(abs(plan.x - last.x) - abs(plan.y - last.y)) >= _CLEAR
     return True
 
 
-def _paint(
-    dice: Dice, plans: Sequence[_Plan], canvas: Canvas, map_: UInt8[np.ndarray, "h w"]
-) -> list[SceneObject]:
+def _paint(dice: Dice, plans: Sequence[_Plan], *, canvas: Canvas, map_: UInt8[np.ndarray, "h w"]) -> list[SceneObject]:
     """Light, shadows and objects painted onto the canvas, the objects' ids onto the map."""
     height, width = map_.shape
     x, y = grid(height, width)
@@ -144,34 +140,31 @@ def _paint(
     light = math.cos(turn), math.sin(turn)
     far = math.hypot(height, width) / 2
     canvas *= 1 + 0.06 * ((x - width / 2) * light[0] + (y - height / 2) * light[1])[..., None] / far - 0.04
-    windows = [_window(plan, height, width) for plan in plans]
-    distances = [_distance(plan, x[window], y[window]) for plan, window in zip(plans, windows, strict=True)]
+    windows = [_window(plan, map_.shape) for plan in plans]
+    distances = [
+        OUTLINES[plan.shape]((x[window] - np.float32(plan.x), y[window] - np.float32(plan.y)), plan.extent)
+        for plan, window in zip(plans, windows, strict=True)
+    ]
     for window, distance in zip(windows, distances, strict=True):
-        _cast_shadow(canvas[window], distance, light)
+        _cast_shadow(canvas[window], distance, light=light)
     objects: list[SceneObject] = []
     for plan, window, distance in zip(plans, windows, distances, strict=True):
         side = ((x[window] - plan.x) * light[0] + (y[window] - plan.y) * light[1]) / (plan.extent / 2)
-        _fill(canvas[window], distance, _tint(dice, plan.colour), 0.9 + 0.12 * side)
+        _fill(canvas[window], distance, tint=_tint(dice, plan.colour), shade=0.9 + 0.12 * side)
         inside = distance <= 0
         map_[window][inside] = map_id(plan.shape)
-        objects.append(SceneObject(plan.shape, plan.colour, plan.size, _box(inside, window, height, width)))
+        objects.append(SceneObject(plan.shape, plan.colour, plan.size, _box(inside, window, shape=map_.shape)))
     return objects
 
 
-def _window(plan: _Plan, height: int, width: int) -> tuple[slice, slice]:
+def _window(plan: _Plan, shape: tuple[int, ...]) -> tuple[slice, slice]:
     """The part of the canvas that an object and its shadow touch."""
     reach = plan.extent / 2 + 2 * _SHADOW + 1
     top, left = max(0, int(plan.y - reach)), max(0, int(plan.x - reach))
-    return slice(top, min(height, int(plan.y + reach))), slice(left, min(width, int(plan.x + reach)))
+    return slice(top, min(shape[0], int(plan.y + reach))), slice(left, min(shape[1], int(plan.x + reach)))
 
 
-def _distance(
-    plan: _Plan, x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"]
-) -> Float[np.ndarray, "h w"]:
-    return OUTLINES[plan.shape](x - np.float32(plan.x), y - np.float32(plan.y), plan.extent)
-
-
-def _cast_shadow(part: Canvas, distance: Float[np.ndarray, "h w"], light: tuple[float, float]) -> None:
+def _cast_shadow(part: Canvas, distance: Float[np.ndarray, "h w"], *, light: tuple[float, float]) -> None:
     """Darken the ground away from the light: the outline moved by about two pixels, softened."""
     right, down = round(-2 * light[0]), round(-2 * light[1])
     height, width = distance.shape
@@ -184,22 +177,20 @@ def _cast_shadow(part: Canvas, distance: Float[np.ndarray, "h w"], light: tuple[
 def _tint(dice: Dice, colour: str) -> np.ndarray:
     """The object's own colour at full light: hue within the tolerance, saturation from 0.8."""
     hue = (HUES[colour] + dice.between(-_HUE_SPREAD, _HUE_SPREAD)) % 360
-    return np.array(
-        colorsys.hsv_to_rgb(hue / 360, dice.between(0.8, 1.0), dice.between(0.82, 0.98)), np.float32
-    )
+    return np.array(colorsys.hsv_to_rgb(hue / 360, dice.between(0.8, 1.0), dice.between(0.82, 0.98)), np.float32)
 
 
 def _fill(
-    part: Canvas, distance: Float[np.ndarray, "h w"], tint: np.ndarray, shade: Float[np.ndarray, "h w"]
+    part: Canvas, distance: Float[np.ndarray, "h w"], *, tint: np.ndarray, shade: Float[np.ndarray, "h w"]
 ) -> None:
     """Paint inside the outline with antialiased edges; the shade scales the value alone."""
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     part += cover * (np.clip(shade, 0.6, 1.02)[..., None] * tint - part)
 
 
-def _box(inside: Bool[np.ndarray, "h w"], window: tuple[slice, slice], height: int, width: int) -> Box:
+def _box(inside: Bool[np.ndarray, "h w"], window: tuple[slice, slice], *, shape: tuple[int, ...]) -> Box:
     """The tight box of the pixels that are at least half covered, relative to the canvas."""
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     left, top = window[1].start + int(columns[0]), window[0].start + int(rows[0])
     across, down = int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
-    return left / width, top / height, across / width, down / height
+    return left / shape[1], top / shape[0], across / shape[1], down / shape[0]

@@ -66,9 +66,7 @@ def describe(objects: Sequence[SceneObject], *, sized: Sequence[bool]) -> str:
     for place, (thing, with_size) in enumerate(named):
         if place:
             parts.append(relation(named[place - 1][0].box, thing.box))
-        parts.append(
-            f"a {thing.size} {thing.colour} {thing.shape}" if with_size else f"a {thing.colour} {thing.shape}"
-        )
+        parts.append(f"a {thing.size} {thing.colour} {thing.shape}" if with_size else f"a {thing.colour} {thing.shape}")
     return " ".join(parts)
 
 

@@ -1,0 +1,1 @@
+"""From files or built-in scenes to batches: sources, transforms, the loader and the latent cache."""

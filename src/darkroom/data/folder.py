@@ -1,0 +1,180 @@
+"""A folder of pictures as a source: rows checked, classes named, pictures decoded when asked for."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast, final
+
+from darkroom.core.errors import DataError
+from darkroom.data.decode import check, decode, decode_map
+from darkroom.data.examples import Box, Example, Size, Thing
+from darkroom.data.metadata import Name, PixelBox, Row
+
+CLASSES = "classes.json"
+
+
+@final
+@dataclass(frozen=True)
+class Names:
+    """Names of classes, shared by the splits of a data set; each index is what examples carry."""
+
+    classes: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    map_classes: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()  # the table of classes.json: whole numbers index it
+
+
+@final
+@dataclass(frozen=True)
+class Folder:
+    """Usable rows of a folder with their displayed sizes; `example` decodes."""
+
+    name: str
+    rows: tuple[Row, ...]
+    sizes: tuple[Size, ...]
+    names: Names = Names()
+    skipped: tuple[tuple[str, str], ...] = ()
+    alpha: bool = False
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """Which of caption, label, objects, map the rows have."""
+        known = ("caption", "label", "objects", "map")
+        return frozenset(key for key in known if any(getattr(row, key) is not None for row in self.rows))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return self.names.classes
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the objects' categories."""
+        return self.names.categories
+
+    @property
+    def map_classes(self) -> tuple[str, ...]:
+        """Names of the map's ids, where classes.json gives them."""
+        return self.names.map_classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def example(self, index: int) -> Example:
+        """The decoded example; `DataError` naming the file when that fails. A missing caption is empty."""
+        row = self.rows[index]
+        return Example(
+            picture=decode(row.path, alpha=self.alpha),
+            name=row.name,
+            caption=self.caption(index),
+            label=self.label(index),
+            objects=self._things(index) if "objects" in self.fields else None,
+            map=decode_map(row.map) if row.map is not None else None,
+        )
+
+    def size(self, index: int) -> Size:
+        """Width and height as displayed."""
+        return self.sizes[index]
+
+    def caption(self, index: int) -> str | None:
+        """The caption; empty where only this row has none."""
+        caption = self.rows[index].caption
+        return "" if caption is None and "caption" in self.fields else caption
+
+    def label(self, index: int) -> int | None:
+        """The label as an index into `classes`."""
+        label = self.rows[index].label
+        return None if label is None else self.names.classes.index(_word(label, self.names.given))
+
+    def fingerprint(self) -> str:
+        """A hash of names, file sizes and metadata in order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for row, size in zip(self.rows, self.sizes, strict=True):
+            facts = (row.name, row.path.stat().st_size, size, row.caption, row.label, row.objects)
+            digest.update(repr((*facts, row.map.name if row.map else None)).encode(errors="backslashreplace"))
+        return digest.hexdigest()
+
+    def _things(self, index: int) -> tuple[Thing, ...]:
+        boxes = [(name, _relative(box, self.sizes[index])) for name, box in self.rows[index].objects or ()]
+        return tuple(
+            Thing(self.names.categories.index(_word(name, self.names.given)), box)
+            for name, box in boxes
+            if box[2] > 0 and box[3] > 0
+        )
+
+
+def checked(name: str, rows: Sequence[Row], *, names: Names, alpha: bool = False) -> Folder:
+    """The rows whose pictures look whole as a folder; the others are in its `skipped` with the reason."""
+    results = [(row, check(row.path)) for row in rows]
+    good = [(row, size) for row, size in results if not isinstance(size, str)]
+    skipped = tuple((row.name, reason) for row, reason in results if isinstance(reason, str))
+    if not good:
+        first = ": ".join(skipped[0])
+        raise DataError(f"{name}: none of {len(rows)} pictures can be read; first: {first}")
+    return Folder(name, tuple(row for row, _ in good), tuple(size for _, size in good), names, skipped, alpha)
+
+
+def name_classes(folder: Path, rows: Sequence[Row]) -> Names:
+    """Class names of all splits together: from classes.json in the folder, else as the rows write them."""
+    given = _given(folder)
+    labels = [row.label for row in rows if row.label is not None]
+    for key, count in (("label", len(labels)), ("map_file_name", sum(row.map is not None for row in rows))):
+        if 0 < count < len(rows):
+            raise DataError(f"{folder}: {key!r} is missing in {len(rows) - count} of {len(rows)} rows")
+    for_map = bool(given) and given[0].lower() == "background"  # then it names the map's ids, not labels
+    table = () if for_map else given
+    return Names(
+        classes=_words(labels, table, where=f"{folder}: label"),
+        categories=_words((name for row in rows for name, _ in row.objects or ()), table, where=f"{folder}: category"),
+        map_classes=given if for_map else (),
+        given=table,
+    )
+
+
+def _given(folder: Path) -> tuple[str, ...]:
+    """Names in the order of their ids from classes.json: [{"id": 0, "name": ...}], [name, ...] or none."""
+    path = folder / CLASSES
+    if not path.is_file():
+        return ()
+    try:
+        entries = cast("list[Any]", json.loads(path.read_text(encoding="utf-8")))
+        if not isinstance(entries, list):
+            raise ValueError(f"{type(entries).__name__} came")
+        pairs = [
+            (int(each["id"]), str(each["name"])) if isinstance(each, dict) else (place, str(each))
+            for place, each in enumerate(entries)
+        ]
+        if sorted(number for number, _ in pairs) != list(range(len(pairs))):
+            raise ValueError("ids must count from 0 without gaps")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{path}: a list of {{"id": 0, "name": "..."}} is needed ({error})') from None
+    return tuple(name for _, name in sorted(pairs))
+
+
+def _words(values: Iterable[Name], table: tuple[str, ...], *, where: str) -> tuple[str, ...]:
+    found = set(values)
+    if not found:
+        return ()
+    for value in found:
+        if isinstance(value, int) and table and not 0 <= value < len(table):
+            raise DataError(f"{where} {value} is not in {CLASSES} (0..{len(table) - 1})")
+    words = {_word(value, table) for value in found}
+    if table and words <= set(table):
+        return table
+    numeric = all(word.lstrip("-").isdigit() for word in words)
+    return tuple(sorted(words, key=lambda word: (int(word) if numeric else 0, word)))
+
+
+def _word(value: Name, table: tuple[str, ...]) -> str:
+    return table[value] if isinstance(value, int) and table else str(value)
+
+
+def _relative(box: PixelBox, size: Size) -> Box:
+    """Pixels to 0..1, clipped to the picture; a box outside has no area."""
+    width, height = size
+    left, right = (min(max(value, 0.0), float(width)) for value in (box[0], box[0] + box[2]))
+    top, bottom = (min(max(value, 0.0), float(height)) for value in (box[1], box[1] + box[3]))
+    return left / width, top / height, (right - left) / width, (bottom - top) / height

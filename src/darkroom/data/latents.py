@@ -1,0 +1,163 @@
+"""The first stage's answers for every training picture, computed once: posterior moments in one file."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast, final
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from darkroom.core.errors import DataError, SpecError
+from darkroom.core.pictures import from_bytes
+from darkroom.core.record import atomic, writable_folder
+from darkroom.core.seeds import normal
+from darkroom.core.shapes import Images, Latent
+from darkroom.data.examples import Source
+from darkroom.data.loader import still_batches
+from darkroom.data.transforms import TransformSpec, mirrored
+
+Encode = Callable[[Images], tuple[Latent, Latent | None]]
+Stored = Float[Tensor, "v n c h w"]
+FILE: Final = "latents.safetensors"
+_VERSION: Final = "1"
+
+
+@final
+@dataclass(frozen=True)
+class LatentTable:
+    """Posterior moments of n pictures in the first stage's own units.
+
+    mean, logvar: (v, n, c, h, w) with v = 1, or 2 where mirror images are stored too; without logvar the
+    first stage is deterministic.
+    """
+
+    mean: Stored
+    logvar: Stored | None
+    key: str
+
+    def __len__(self) -> int:
+        return self.mean.shape[1]
+
+    def sample(self, rows: Sequence[int], indices: Sequence[int], *, seed: int, scale: float = 1.0) -> Latent:
+        """Latents (b, c, h, w) float32 times `scale`, one posterior draw and flip per sample index."""
+        if self.mean.shape[0] == 2:
+            variant = mirrored(seed=seed, indices=indices).long()
+        else:
+            variant = torch.zeros(len(rows), dtype=torch.long)
+        at = variant, torch.tensor(rows, dtype=torch.long)
+        latents = self.mean[at].float()
+        if self.logvar is not None:
+            noise = normal(latents.shape[1:], seed=seed, indices=indices, purpose="posterior")
+            latents = latents + (0.5 * self.logvar[at].float()).exp() * noise
+        return latents * scale
+
+    def statistics(self) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], float]:
+        """Mean and standard deviation per channel of posterior draws, and the deviation over all values."""
+        chunks = [rearrange(part.double(), "n c h w -> c (n h w)") for part in _parts(self.mean)]
+        count = sum(chunk.shape[1] for chunk in chunks)
+        first = torch.stack([chunk.sum(1) for chunk in chunks]).sum(0) / count
+        square = torch.stack([(chunk**2).sum(1) for chunk in chunks]).sum(0) / count
+        if self.logvar is not None:
+            spreads = [rearrange(part.double().exp(), "n c h w -> c (n h w)").sum(1) for part in _parts(self.logvar)]
+            square = square + torch.stack(spreads).sum(0) / count
+        whole = (square.mean() - first.mean() ** 2).clamp(min=0).sqrt()
+        return first.float(), (square - first**2).clamp(min=0).sqrt().float(), float(whole)
+
+
+def cache_key(first_stage: str, *, source: Source, spec: TransformSpec) -> str:
+    """A hash of what the table depends on. first_stage: a hash of its weights and spec."""
+    facts = json.dumps([_VERSION, first_stage, source.fingerprint(), spec.plain()], sort_keys=True)
+    return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+
+
+def cache_latents(
+    encode: Encode,
+    source: Source,
+    *,
+    spec: TransformSpec,
+    batch_size: int,
+    folder: Path,
+    key: str,
+    stale: Literal["recompute", "refuse"] = "recompute",
+    dtype: torch.dtype = torch.float16,
+    progress: Callable[[int, int], None] | None = None,
+) -> LatentTable:
+    """The table of a source, read from `folder` when its key fits, else computed and written.
+
+    encode: images (b, c, h, w) in [-1, 1] to (mean, logvar or None) · stale: what to do with a file of
+    another key · dtype: float16 or float32 on disk · progress: called with (pictures done, pictures).
+    `SpecError` for a transform that differs from sample to sample by more than the mirror image.
+    """
+    if spec.random:
+        raise SpecError("latents of random crops or scales cannot be cached; use crop: centre without scale")
+    path = writable_folder(folder) / FILE
+    if path.exists():
+        found = _read(path, key=key, rows=len(source))
+        if found is not None:
+            return found
+        if stale == "refuse":
+            raise DataError(f"{path}: made by another first stage, data set or transform; remove it to recompute")
+    mean, logvar = _compute(encode, source, spec=spec, batch_size=batch_size, dtype=dtype, progress=progress)
+    tensors = {"mean": mean} | ({} if logvar is None else {"logvar": logvar})
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": _VERSION, "key": key})
+    return LatentTable(mean, logvar, key)
+
+
+def _read(path: Path, *, key: str, rows: int) -> LatentTable | None:
+    """The table in a file, or None when it is damaged or of another key."""
+    try:
+        with cast("Any", safe_open)(path, "pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return None
+    mean = tensors.get("mean")
+    if mean is None or mean.ndim != 5 or mean.shape[1] != rows:
+        return None
+    return LatentTable(mean, tensors.get("logvar"), key)
+
+
+def _compute(
+    encode: Encode,
+    source: Source,
+    *,
+    spec: TransformSpec,
+    batch_size: int,
+    dtype: torch.dtype,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Stored, Stored | None]:
+    means: list[Tensor] = []
+    logvars: list[Tensor] = []
+    done = 0
+    for batch in still_batches(source, spec, batch_size=batch_size):
+        images = from_bytes(batch.images)
+        variants = [images, images.flip(-1)] if spec.flip else [images]
+        with torch.no_grad():
+            answers = [encode(variant) for variant in variants]
+        means.append(_stored([mean for mean, _ in answers], dtype))
+        if answers[0][1] is not None:
+            logvars.append(_stored([logvar for _, logvar in answers if logvar is not None], dtype))
+        if not means[-1].isfinite().all():
+            raise DataError(f"{source.name}: the first stage answers non-finite latents in rows {batch.rows[:3]}...")
+        done += len(batch.rows)
+        if progress is not None:
+            progress(done, len(source))
+    return torch.cat(means, 1), torch.cat(logvars, 1) if logvars else None
+
+
+def _stored(variants: Sequence[Tensor], dtype: torch.dtype) -> Stored:
+    return torch.stack([each.detach().to("cpu", dtype) for each in variants]).contiguous()
+
+
+def _parts(stored: Stored) -> list[Tensor]:
+    """Chunks small enough to hold in float64."""
+    return [part for variant in stored for part in variant.split(1024)]

@@ -1,0 +1,266 @@
+"""Where examples come from, by one name: a folder of pictures, or the built-in `shapes`."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, final
+
+from PIL import Image
+
+from darkroom.core.errors import DataError, InputError, NotYetError, did_you_mean
+from darkroom.core.seeds import stream
+from darkroom.data.examples import Example, Size, Source, Thing
+from darkroom.data.folder import Folder, checked, name_classes
+from darkroom.data.metadata import METADATA, Row, list_rows
+from darkroom.scenes.draw import Kind, draw
+from darkroom.scenes.vocabulary import CANVAS, SHAPES
+
+__all__ = ["Example", "Folder", "ShapesSource", "Source", "Splits", "Subset", "Thing", "open_data"]
+
+SHAPES_COUNT: Final = 20_000  # training scenes unless a limit says otherwise
+TEST_SHARE: Final = 0.05
+TEST_MOST: Final = 1000
+_SHAPES: Final[dict[str, Kind]] = {"shapes": "captioned", "shapes:single": "single"}
+_TEST_FOLDERS = ("test", "val", "validation")
+
+
+@final
+class Splits(NamedTuple):
+    """What is trained on, and what is kept apart for measuring."""
+
+    train: Source
+    test: Source
+
+
+@final
+@dataclass(frozen=True)
+class ShapesSource:
+    """The first `count` scenes of a seed of the built-in world; label only for `single` scenes."""
+
+    seed: int = 0
+    side: int = CANVAS
+    count: int = SHAPES_COUNT
+    kind: Kind = "captioned"
+
+    @property
+    def name(self) -> str:
+        """The name that `open_data` takes."""
+        return next(name for name, kind in _SHAPES.items() if kind == self.kind)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """All fields; labels only where there is one object."""
+        label = {"label"} if self.kind == "single" else set[str]()
+        return frozenset({"caption", "objects", "map"} | label)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The eight shapes for `single` scenes."""
+        return SHAPES if self.kind == "single" else ()
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The eight shapes."""
+        return SHAPES
+
+    @property
+    def map_classes(self) -> tuple[str, ...]:
+        """Background, then the eight shapes."""
+        return ("background", *SHAPES)
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Nothing is ever skipped."""
+        return ()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def example(self, index: int) -> Example:
+        """The scene drawn anew."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        scene = draw(self.seed, index, size=self.side, kind=self.kind)
+        return Example(
+            picture=Image.fromarray(scene.image),
+            name=f"{self.name}-{self.seed}-{index}",
+            caption=scene.caption,
+            label=None if scene.label is None else SHAPES.index(scene.label),
+            objects=tuple(Thing(SHAPES.index(each.category), each.box) for each in scene.objects),
+            map=scene.map,
+        )
+
+    def size(self, index: int) -> Size:
+        """The canvas."""
+        return self.side, self.side
+
+    def caption(self, index: int) -> str | None:
+        """The caption (the scene is drawn for it: its words follow from the exact boxes)."""
+        return self.example(index).caption
+
+    def label(self, index: int) -> int | None:
+        """The shape's number for `single` scenes."""
+        return self.example(index).label if self.kind == "single" else None
+
+    def fingerprint(self) -> str:
+        """A hash of seed, side, count and kind."""
+        return _hash(f"{self.kind}/{self.seed}/{self.side}/{self.count}")
+
+
+@final
+@dataclass(frozen=True)
+class Subset:
+    """Some rows of another source, in the order given."""
+
+    source: Source
+    rows: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the whole."""
+        return self.source.name
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """As in the whole."""
+        return self.source.fields
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """As in the whole."""
+        return self.source.classes
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """As in the whole."""
+        return self.source.categories
+
+    @property
+    def map_classes(self) -> tuple[str, ...]:
+        """As in the whole."""
+        return self.source.map_classes
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """As in the whole."""
+        return self.source.skipped
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def example(self, index: int) -> Example:
+        """The example of this row of the subset."""
+        return self.source.example(self.rows[index])
+
+    def size(self, index: int) -> Size:
+        """Width and height."""
+        return self.source.size(self.rows[index])
+
+    def caption(self, index: int) -> str | None:
+        """The caption."""
+        return self.source.caption(self.rows[index])
+
+    def label(self, index: int) -> int | None:
+        """The label."""
+        return self.source.label(self.rows[index])
+
+    def fingerprint(self) -> str:
+        """A hash of the whole and of the rows taken."""
+        return _hash(f"{self.source.fingerprint()}/{','.join(map(str, self.rows))}")
+
+
+def open_data(
+    place: str | Path,
+    *,
+    seed: int = 0,
+    size: int = CANVAS,
+    limit: int | None = None,
+    caption_field: str = "caption",
+    alpha: bool = False,
+) -> Splits:
+    """Training and test examples of a folder, or of `shapes` / `shapes:single`.
+
+    size: canvas of the built-in scenes · limit: at most so many of each split, chosen by `seed` ·
+    alpha: decode to RGBA. Without a `test/` folder 5 % (1 to 1000) are kept apart, chosen by file name and
+    seed. `DataError` for what is missing, empty or broken; `NotYetError` for shards and COCO files.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit} leaves no examples; at least 1 is needed")
+    if str(place) in _SHAPES:
+        kind, count = _SHAPES[str(place)], limit or SHAPES_COUNT
+        held_out = min(TEST_MOST, count)
+        apart = stream(seed, 0, purpose="scenes/test")
+        return Splits(ShapesSource(seed, size, count, kind), ShapesSource(apart, size, held_out, kind))
+    folder = _folder(Path(place))
+    train_rows, test_rows = _split_rows(folder, caption_field=caption_field, seed=seed)
+    names = name_classes(folder, [*train_rows, *test_rows])
+    train, test = (
+        _limited(checked(folder.name, rows, names=names, alpha=alpha), seed=seed, limit=limit)
+        for rows in (train_rows, test_rows)
+    )
+    return Splits(train, test)
+
+
+def _folder(place: Path) -> Path:
+    if place.suffix == ".tar" or (place.is_dir() and next(place.glob("*.tar"), None)):
+        raise NotYetError(f"{place}: WebDataset shards cannot be read yet; unpack them into a folder of pictures")
+    if place.is_file() and place.suffix == ".json":
+        raise NotYetError(f"{place}: COCO files cannot be read yet; a folder with {METADATA} can")
+    if place.is_dir():
+        return place.resolve()
+    if place.exists():
+        raise DataError(f"{place}: a folder of pictures is needed, this is a file")
+    hint = did_you_mean(str(place), _SHAPES) if len(place.parts) == 1 else ""
+    raise DataError(f"{place}: no such folder{hint if 'did you mean' in hint else ''}")
+
+
+def _split_rows(folder: Path, *, caption_field: str, seed: int) -> tuple[list[Row], list[Row]]:
+    """Rows of the `train` and `test` (`val`, `validation`) folders, else a split by name."""
+    parts = {name: folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()}
+    if not (folder / "train").is_dir():
+        return _by_name(list_rows(folder, caption_field=caption_field), seed)
+    if (folder / METADATA).is_file():  # one list for all splits
+        rows = list_rows(folder, caption_field=caption_field)
+        train = [row for row in rows if row.name.startswith("train/")]
+        test = next((part for name in parts if (part := _below(rows, name))), [])
+        return (train, test) if train and test else _by_name(train or rows, seed)
+    train = list_rows(folder / "train", caption_field=caption_field)
+    for part in parts.values():
+        return train, list_rows(part, caption_field=caption_field)
+    return _by_name(train, seed)
+
+
+def _below(rows: Sequence[Row], folder: str) -> list[Row]:
+    return [row for row in rows if row.name.startswith(f"{folder}/")]
+
+
+def _by_name(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """Each picture's side follows from its own name, so that adding pictures moves none of the others."""
+    if len(rows) < 2:
+        raise DataError(f"{rows[0].path.parent}: only 1 picture; at least 2 are needed, one of them for testing")
+    draws = [_share(row.name, seed) for row in rows]
+    ranked = sorted(range(len(rows)), key=draws.__getitem__)
+    wanted = sum(each < TEST_SHARE for each in draws)
+    held_out = set(ranked[: max(1, min(wanted, TEST_MOST, len(rows) // 2))])
+    return (
+        [row for place, row in enumerate(rows) if place not in held_out],
+        [row for place, row in enumerate(rows) if place in held_out],
+    )
+
+
+def _limited(source: Folder, *, seed: int, limit: int | None) -> Source:
+    """At most `limit` rows, chosen over the whole folder and kept in its order."""
+    if limit is None or limit >= len(source):
+        return source
+    ranked = sorted(range(len(source)), key=lambda row: _share(f"limit/{source.rows[row].name}", seed))
+    return Subset(source, tuple(sorted(ranked[:limit])))
+
+
+def _share(name: str, seed: int) -> float:
+    digest = hashlib.blake2b(f"split/{seed}/{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,36 @@
+"""What is in a data set, as a plain dict: for `darkroom inspect` and for the plan of a run."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from darkroom.data.examples import Source
+
+
+def summary(source: Source) -> dict[str, Any]:
+    """Count, sizes, fields, classes with their counts, skipped pictures with reasons; nothing is decoded.
+
+    width, height: {min, median, max} in pixels · classes: name -> count (only with labels).
+    """
+    sizes = [source.size(row) for row in range(len(source))]
+    result: dict[str, Any] = {
+        "name": source.name,
+        "count": len(source),
+        "fields": sorted(source.fields),
+        "width": _range([width for width, _ in sizes]),
+        "height": _range([height for _, height in sizes]),
+    }
+    if "label" in source.fields:
+        counts = Counter(source.label(row) for row in range(len(source)))
+        result["classes"] = {name: counts[place] for place, name in enumerate(source.classes)}
+    if source.categories:
+        result["categories"] = list(source.categories)
+    if source.map_classes:
+        result["map_classes"] = list(source.map_classes)
+    result["skipped"] = [{"name": name, "reason": reason} for name, reason in source.skipped]
+    return result
+
+
+def _range(values: Sequence[int]) -> dict[str, int]:
+    return {"min": min(values), "median": int(statistics.median(values)), "max": max(values)}
