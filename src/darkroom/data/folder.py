@@ -39,9 +39,13 @@ class Folder:
     skipped: tuple[tuple[str, str], ...] = ()
     alpha: bool = False
 
-    @cached_property
+    @property
     def fields(self) -> frozenset[str]:
         """Which of caption, label, objects, map the rows have."""
+        return self._fields
+
+    @cached_property
+    def _fields(self) -> frozenset[str]:
         known = ("caption", "label", "objects", "map")
         return frozenset(key for key in known if any(getattr(row, key) is not None for row in self.rows))
 
