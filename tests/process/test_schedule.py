@@ -6,6 +6,7 @@ from pydantic import TypeAdapter
 
 from darkroom.core.errors import SpecError
 from darkroom.core.spec import Spec, parse
+from darkroom.process.prediction import build_prediction, check_prediction
 from darkroom.process.schedule import (
     CosineFlowSpec,
     CosineSpec,
@@ -20,6 +21,7 @@ from darkroom.process.schedule import (
     original_buffers,
     posterior,
 )
+from darkroom.process.times import choose_times
 
 DISCRETE = [
     LinearSpec(steps=50),
@@ -147,3 +149,13 @@ def test_wrong_specs_are_refused(data, words):
 def test_one_step_cannot_be_rescaled():
     with pytest.raises(SpecError, match="at least 2 steps"):
         build_schedule(LinearSpec(steps=1, zero_terminal_snr=True))
+
+
+@pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.kind)
+def test_models_built_on_the_meta_device_have_a_real_schedule(spec):
+    with torch.device("meta"):
+        schedule = build_schedule(spec)
+        check_prediction(schedule, build_prediction("x0"))
+        visited = choose_times(schedule, steps=5).visited
+    assert schedule.sigma(visited).device.type == "cpu"
+    assert (schedule.sigma(visited) > 0).all()

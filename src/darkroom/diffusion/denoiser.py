@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 from darkroom.core.conditions import Conditions
 from darkroom.core.shapes import Latent, Time
@@ -31,6 +31,14 @@ class Diffusion(Protocol):
     def prediction(self) -> Prediction:
         """What the raw output means."""
         ...
+
+
+# From Python 3.12 on, isinstance with a protocol does not see the submodules of a torch module, so the run-time
+# check of signatures, where there is one, lets any object pass.
+if TYPE_CHECKING:
+    AnyDiffusion: TypeAlias = Diffusion
+else:
+    AnyDiffusion = object
 
 
 @final

@@ -13,7 +13,7 @@ from darkroom.core import seeds
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Latent, Time
-from darkroom.diffusion.denoiser import Denoise, Denoiser, Diffusion
+from darkroom.diffusion.denoiser import AnyDiffusion, Denoise, Denoiser
 from darkroom.diffusion.guidance import Guided, LimitedGuidance, RescaledGuidance
 from darkroom.diffusion.solvers.choose import build_solver
 from darkroom.diffusion.solvers.solver import Evaluation, Moment, Point, Solver
@@ -38,7 +38,7 @@ class Step:
 
 
 def walk(
-    model: Diffusion,
+    model: AnyDiffusion,
     noise: Latent,
     *,
     conditions: Conditions | None = None,
@@ -88,7 +88,7 @@ def walk(
 
 
 def sample_latents(
-    model: Diffusion,
+    model: AnyDiffusion,
     noise: Latent,
     *,
     conditions: Conditions | None = None,
@@ -174,7 +174,7 @@ def _walk(
 
 
 def _denoiser(
-    model: Diffusion,
+    model: AnyDiffusion,
     *,
     null: Conditions | None,
     guidance: float,
@@ -197,7 +197,7 @@ def _denoiser(
 
 
 def _path(schedule: Schedule, grid: Times) -> list[Point]:
-    end = torch.tensor([grid.end], dtype=grid.visited.dtype)
+    end = torch.tensor([grid.end], dtype=grid.visited.dtype, device="cpu")
     t = torch.cat([grid.visited.cpu(), end])
     columns = (t.tolist(), schedule.alpha(t).tolist(), schedule.sigma(t).tolist())
     return [Point(time, alpha, sigma) for time, alpha, sigma in zip(*columns, strict=True)]
@@ -205,7 +205,7 @@ def _path(schedule: Schedule, grid: Times) -> list[Point]:
 
 def _batch_time(point: Point, count: int) -> Time:
     kind = torch.int64 if isinstance(point.t, int) else torch.float64
-    return torch.full((count,), point.t, dtype=kind)
+    return torch.full((count,), point.t, dtype=kind, device="cpu")
 
 
 def _recorded(noises: Noises) -> StepNoise:

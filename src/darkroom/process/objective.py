@@ -10,7 +10,7 @@ from darkroom.core.errors import SpecError
 from darkroom.core.shapes import Latent, PerSample, Time
 from darkroom.core.spec import Spec
 from darkroom.process.prediction import Prediction
-from darkroom.process.schedule import DiscreteSchedule, Schedule, coefficients, original_buffers
+from darkroom.process.schedule import DiscreteSchedule, Schedule, original_buffers
 
 
 @final
@@ -79,7 +79,7 @@ def weight(
     min-SNR: min(snr, gamma) |d x0 / d output|^2, which is min(snr, gamma) / snr for eps, min(snr, gamma)
     for x0 and min(snr, gamma) / (snr + 1) for v.
     """
-    alpha, sigma = coefficients(schedule, t, like=like.to(torch.float64))
+    alpha, sigma = rearrange(schedule.alpha(t), "b -> b 1 1 1"), rearrange(schedule.sigma(t), "b -> b 1 1 1")
     match weighting:
         case UniformSpec():
             factor = torch.ones_like(alpha)
@@ -87,7 +87,7 @@ def weight(
             snr = (alpha / sigma) ** 2
             factor = snr.clamp(max=weighting.gamma) * prediction.sensitivity(alpha=alpha, sigma=sigma) ** 2
     wide = torch.promote_types(like.dtype, torch.float32)
-    return rearrange(factor.to(wide), "b 1 1 1 -> b")
+    return rearrange(factor, "b 1 1 1 -> b").to(like.device, wide)
 
 
 def variational_weight(schedule: DiscreteSchedule, prediction: Prediction, *, t: Time) -> PerSample:

@@ -119,7 +119,7 @@ def build_prediction(name: str) -> Prediction:
 
 def check_prediction(schedule: Schedule, prediction: Prediction) -> None:
     """`SpecError` when the two do not fit: eps where some alpha is 0, velocity off the straight path."""
-    pure_noise = float(schedule.alpha(torch.tensor(schedule.noisiest))) == 0
+    pure_noise = float(schedule.alpha(torch.tensor(schedule.noisiest, device="cpu"))) == 0
     if isinstance(prediction, Eps) and pure_noise:
         raise SpecError(
             f"prediction 'eps' cannot go with a schedule whose last time ({schedule.noisiest}) is pure "

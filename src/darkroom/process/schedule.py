@@ -1,7 +1,8 @@
 """Noise schedules: x_t = alpha(t) x0 + sigma(t) eps, by discrete tables or by continuous curves.
 
 A discrete schedule has times 0 .. T-1 and one more, `clean` = -1, where alpha = 1 and sigma = 0. A continuous
-one has times 0 (clean) to 1. Every answer is float64 on the CPU: a few numbers, rounded once, by the user.
+one has times 0 (clean) to 1. Every answer is float64 on the CPU, also under another
+default device (models are built on meta): a few numbers, rounded once, by the user.
 """
 
 import functools
@@ -76,7 +77,7 @@ class DiscreteSchedule:
     def alphas_cumprod(self) -> Table:
         """The signal power for t = 0 .. T-1, and 1 at index T, which is index -1: the clean time."""
         power = torch.cumprod(1 - self.betas, dim=0)
-        return torch.cat([power, torch.ones(1, dtype=torch.float64)])
+        return torch.cat([power, torch.ones(1, dtype=torch.float64, device="cpu")])
 
     def alpha(self, t: AnyTime) -> Level:
         return self.alphas_cumprod[t.cpu().long()].sqrt()
@@ -302,10 +303,11 @@ def _lvlb_weights(betas: Table, power: Table, *, variance: Table, parameterizati
 
 
 def _ramp(start: float, end: float, *, steps: int) -> Table:
-    return torch.linspace(start, end, steps, dtype=torch.float64)
+    return torch.linspace(start, end, steps, dtype=torch.float64, device="cpu")
 
 
 def _cosine_betas(steps: int, *, s: float) -> Table:
-    angle = (torch.arange(steps + 1, dtype=torch.float64) / steps + s) / (1 + s) * (math.pi / 2)
+    grid = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
+    angle = (grid + s) / (1 + s) * (math.pi / 2)
     power = torch.cos(angle) ** 2
     return (1 - power[1:] / power[:-1]).clamp(0, 0.999)

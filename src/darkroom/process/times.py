@@ -48,10 +48,10 @@ def trailing(schedule: Schedule, steps: int) -> Times:
     """
     _check_count(schedule, steps)
     if schedule.steps is None:
-        left = torch.arange(steps, 0, -1, dtype=torch.float64)
+        left = torch.arange(steps, 0, -1, dtype=torch.float64, device="cpu")
         return Times(schedule.noisiest * left / steps, end=schedule.clean)
     rounded = [(2 * k * schedule.steps + steps) // (2 * steps) - 1 for k in range(steps, 0, -1)]
-    return Times(torch.tensor(rounded), end=schedule.clean)
+    return Times(torch.tensor(rounded, device="cpu"), end=schedule.clean)
 
 
 def original(schedule: Schedule, steps: int) -> Times:
@@ -68,7 +68,7 @@ def original(schedule: Schedule, steps: int) -> Times:
             f"steps={steps} does not work with times='original' on {total} times (its highest time "
             f"would be {total}, past the last, {total - 1}); the nearest counts that work: {near}"
         )
-    tau = torch.arange(0, total, total // steps) + 1
+    tau = torch.arange(0, total, total // steps, device="cpu") + 1
     return Times(tau.flip(0), end=0)
 
 
@@ -82,7 +82,7 @@ def original_quad(schedule: Schedule, steps: int) -> Times:
     tau = np.trunc(np.linspace(0, math.sqrt(0.8 * total), steps) ** 2).astype(np.int64) + 1
     if len(np.unique(tau)) < steps or tau[-1] >= total:
         raise InputError(f"steps={steps} is too many for times='original-quad' on {total} times: some coincide")
-    return Times(torch.tensor(tau[::-1].copy()), end=0)
+    return Times(torch.tensor(tau[::-1].copy(), device="cpu"), end=0)
 
 
 def given(schedule: Schedule, visited: Grid) -> Times:
