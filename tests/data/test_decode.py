@@ -82,6 +82,7 @@ def test_broken_pictures_are_skipped_with_reasons(tmp_path: Path):
     assert reasons["text.jpg"] == "not a picture"
     assert "3 x 90" in reasons["tiny.png"]
     assert len(train) + len(test) == 9
+    assert not test.skipped  # each is told once
 
 
 def test_a_picture_broken_inside_is_named_when_met(tmp_path: Path):

@@ -200,10 +200,12 @@ def test_places_that_hold_nothing(tmp_path: Path):
     (tmp_path / "one.png").write_bytes(b"")
     with pytest.raises(DataError, match="this is a file"):
         open_data(tmp_path / "one.png")
+    fill(tmp_path, ["one.png"])
     with pytest.raises(DataError, match="only 1 picture"):
         open_data(tmp_path)
+    (tmp_path / "one.png").write_bytes(b"")
     (tmp_path / "two.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="of 1 pictures can be read"):
+    with pytest.raises(DataError, match="none of 2 pictures can be read"):
         open_data(tmp_path)
     for name in ("x.tar", "y.json"):
         (tmp_path / name).write_bytes(b"")

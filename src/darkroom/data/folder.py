@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, final
@@ -100,6 +100,11 @@ class Folder:
             facts = (row.name, row.path.stat().st_size, size, row.caption, row.label, row.objects)
             digest.update(repr((*facts, row.map.name if row.map else None)).encode(errors="backslashreplace"))
         return digest.hexdigest()
+
+    def part(self, kept: Sequence[int]) -> "Folder":
+        """The same folder with these rows only."""
+        rows, sizes = (tuple(each[row] for row in kept) for each in (self.rows, self.sizes))
+        return replace(self, rows=rows, sizes=sizes)
 
     def _things(self, index: int) -> tuple[Thing, ...]:
         boxes = [(name, _relative(box, self.sizes[index])) for name, box in self.rows[index].objects or ()]

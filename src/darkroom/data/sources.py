@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
@@ -193,13 +193,14 @@ def open_data(
         apart = stream(seed, 0, purpose="scenes/test")
         return Splits(ShapesSource(seed, size, count, kind), ShapesSource(apart, size, held_out, kind))
     folder = _folder(Path(place))
-    train_rows, test_rows = _split_rows(folder, caption_field=caption_field, seed=seed)
+    train_rows, test_rows = _split_rows(folder, caption_field=caption_field)
     names = name_classes(folder, [*train_rows, *test_rows])
-    train, test = (
-        _limited(checked(folder.name, rows, names=names, alpha=alpha), seed=seed, limit=limit)
-        for rows in (train_rows, test_rows)
-    )
-    return Splits(train, test)
+    train = checked(folder.name, train_rows, names=names, alpha=alpha)
+    if test_rows:
+        test = checked(folder.name, test_rows, names=names, alpha=alpha)
+    else:
+        train, test = _by_name(train, seed)
+    return Splits(_limited(train, seed=seed, limit=limit), _limited(test, seed=seed, limit=limit))
 
 
 def _folder(place: Path) -> Path:
@@ -215,38 +216,35 @@ def _folder(place: Path) -> Path:
     raise DataError(f"{place}: no such folder{hint if 'did you mean' in hint else ''}")
 
 
-def _split_rows(folder: Path, *, caption_field: str, seed: int) -> tuple[list[Row], list[Row]]:
-    """Rows of the `train` and `test` (`val`, `validation`) folders, else a split by name."""
-    parts = {name: folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()}
+def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Row]]:
+    """Rows of the `train` and `test` (`val`, `validation`) folders; all and none where there are no such."""
     if not (folder / "train").is_dir():
-        return _by_name(list_rows(folder, caption_field=caption_field), seed)
+        return list_rows(folder, caption_field=caption_field), []
     if (folder / METADATA).is_file():  # one list for all splits
         rows = list_rows(folder, caption_field=caption_field)
-        train = [row for row in rows if row.name.startswith("train/")]
-        test = next((part for name in parts if (part := _below(rows, name))), [])
-        return (train, test) if train and test else _by_name(train or rows, seed)
+        test = next((part for name in _TEST_FOLDERS if (part := _below(rows, name))), [])
+        apart = {row.name for row in test}
+        return [row for row in rows if row.name not in apart], test
     train = list_rows(folder / "train", caption_field=caption_field)
-    for part in parts.values():
-        return train, list_rows(part, caption_field=caption_field)
-    return _by_name(train, seed)
+    apart = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None)
+    return train, [] if apart is None else list_rows(apart, caption_field=caption_field)
 
 
 def _below(rows: Sequence[Row], folder: str) -> list[Row]:
     return [row for row in rows if row.name.startswith(f"{folder}/")]
 
 
-def _by_name(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+def _by_name(source: Folder, seed: int) -> tuple[Folder, Folder]:
     """Each picture's side follows from its own name, so that adding pictures moves none of the others."""
-    if len(rows) < 2:
-        raise DataError(f"{rows[0].path.parent}: only 1 picture; at least 2 are needed, one of them for testing")
-    draws = [_share(row.name, seed) for row in rows]
-    ranked = sorted(range(len(rows)), key=draws.__getitem__)
+    count = len(source)
+    if count < 2:
+        raise DataError(f"{source.name}: only 1 picture; at least 2 are needed, one of them for testing")
+    draws = [_share(row.name, seed) for row in source.rows]
+    ranked = sorted(range(count), key=draws.__getitem__)
     wanted = sum(each < TEST_SHARE for each in draws)
-    held_out = set(ranked[: max(1, min(wanted, TEST_MOST, len(rows) // 2))])
-    return (
-        [row for place, row in enumerate(rows) if place not in held_out],
-        [row for place, row in enumerate(rows) if place in held_out],
-    )
+    held_out = set(ranked[: max(1, min(wanted, TEST_MOST, count // 2))])
+    train = source.part([row for row in range(count) if row not in held_out])
+    return train, replace(source.part(sorted(held_out)), skipped=())
 
 
 def _limited(source: Folder, *, seed: int, limit: int | None) -> Source:
