@@ -1,0 +1,127 @@
+"""The header of a `.safetensors` file, read and checked without touching the tensors behind it."""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from darkroom.core.errors import ModelFileError
+
+HEADER_LIMIT = 64 * 2**20
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@final
+@dataclass(frozen=True)
+class TensorInfo:
+    """Shape and type of a stored tensor, and where its bytes begin and end in the file."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    span: tuple[int, int]
+
+
+@final
+@dataclass(frozen=True)
+class Header:
+    """What a `.safetensors` file says about itself: text metadata, and its tensors by name."""
+
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, TensorInfo]
+
+
+def read_header(path: Path) -> Header:
+    """The header; `ModelFileError` when the file is missing, truncated, of another kind or contradicts itself."""
+    size, declared, text = _read(path)
+    try:
+        values = json.loads(text, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, _DuplicateKeyError) else "its header is not valid JSON"
+        raise ModelFileError(f"{path}: not a safetensors file, {reason}") from None
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{path}: not a safetensors file, its header is not a JSON object")
+    metadata = values.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ModelFileError(f"{path}: damaged, its metadata is not a table of texts")
+    start = 8 + declared
+    tensors = {name: _tensor(path, name, value=value, start=start) for name, value in values.items()}
+    _check_spans(path, tensors, start=start, end=size)
+    return Header(metadata, tensors)
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _DuplicateKeyError(f"its header names {twice!r} twice")
+    return values
+
+
+def _read(path: Path) -> tuple[int, int, bytes]:
+    """Size of the file, declared size of its header, and the header's bytes."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            prefix = file.read(8)
+            declared = int.from_bytes(prefix, "little")
+            if size == 0:
+                raise ModelFileError(f"{path}: the file is empty")
+            if len(prefix) < 8 or prefix[:2] == b"PK" or declared > HEADER_LIMIT:
+                raise ModelFileError(f"{path}: not a safetensors file")
+            if 8 + declared > size:
+                raise ModelFileError(
+                    f"{path}: truncated or not a safetensors file (a header of {declared} bytes is declared, "
+                    f"the file has {size})"
+                )
+            return size, declared, file.read(declared)
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such model file") from None
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _tensor(path: Path, name: str, *, value: object, start: int) -> TensorInfo:
+    match value:
+        case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if all(
+            type(side) is int and side >= 0 for side in shape
+        ):
+            if kind not in DTYPES:
+                raise ModelFileError(f"{path}: tensor {name!r} is of type {kind}; {', '.join(DTYPES)} fit")
+            dtype = DTYPES[kind]
+            if end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
+                raise ModelFileError(
+                    f"{path}: damaged, tensor {name!r} of shape {shape} does not fill its {end - begin} bytes"
+                )
+            return TensorInfo(tuple(shape), dtype, (start + begin, start + end))
+        case _:
+            raise ModelFileError(f"{path}: damaged, the entry of tensor {name!r} cannot be read")
+
+
+def _check_spans(path: Path, tensors: Mapping[str, TensorInfo], *, start: int, end: int) -> None:
+    """Tensors must fill the file without gaps or overlaps, as the format demands."""
+    spans = sorted(info.span for info in tensors.values())
+    for before, after in itertools.pairwise([(start, start), *spans, (end, end)]):
+        if after[0] != before[1]:
+            what = "truncated" if after[0] < before[1] and after[1] == end else "damaged"
+            raise ModelFileError(f"{path}: {what}, its tensors do not fill the file")

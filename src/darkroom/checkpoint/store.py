@@ -1,0 +1,234 @@
+"""Our own model file: one `.safetensors` with the spec, the card, class names and the tokenizer in its metadata."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast, final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
+from darkroom.checkpoint.header import Header, TensorInfo
+from darkroom.checkpoint.header import read_header as read_safetensors_header
+from darkroom.core.errors import ModelFileError, SpecError
+from darkroom.core.record import atomic, writable_folder
+from darkroom.core.spec import parse
+from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+
+FORMAT = 1
+PREFIX = "darkroom."
+FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Kind = Literal["model", "first-stage"]
+FloatName = Literal["float32", "bfloat16", "float16"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """A model as it lies in a file: what it is, its tensors by our names, and what is known about it.
+
+    kind: `model` has a ModelSpec, `first-stage` an AutoencoderSpec · card: JSON values (task, data, steps, measured
+    quality, licence) · classes: names of labels 0, 1, ... · tokenizer: a `tokenizer.json` text · odd: sentences about
+    a foreign file that was read (not written to ours).
+    """
+
+    kind: Kind
+    spec: ModelSpec | AutoencoderSpec
+    state: Mapping[str, Tensor] = field(repr=False)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    tokenizer: str | None = field(default=None, repr=False)
+    odd: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class StoredHeader:
+    """A model file without its weights: all of `StoredModel` but the state, and the tensors' shapes and types."""
+
+    kind: Kind
+    spec: ModelSpec | AutoencoderSpec
+    tensors: Mapping[str, TensorInfo] = field(repr=False)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    tokenizer: str | None = field(default=None, repr=False)
+
+
+def spec_hash(model: StoredModel | StoredHeader | ModelSpec | AutoencoderSpec) -> str:
+    """Twelve hexadecimal digits that change with the spec (sha256 of its canonical JSON)."""
+    spec = model.spec if isinstance(model, StoredModel | StoredHeader) else model
+    text = json.dumps(spec.plain(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def save_model(path: Path, stored: StoredModel, *, dtype: FloatName = "float32") -> Path:
+    """Write the file atomically; weights in `dtype`, buffers as they are.
+
+    `ModelFileError` when the tensors are not those of the spec; `InputError` when the folder cannot be written.
+    """
+    skeleton = _skeleton(stored.spec)
+    _check_tensors(str(path), _described(stored.state), skeleton=skeleton)
+    weights = {name for name, _ in skeleton.named_parameters()}
+    tensors = {
+        name: (tensor.to(FLOATS[dtype]) if name in weights else tensor).detach().cpu().contiguous().clone()
+        for name, tensor in stored.state.items()
+    }
+    writable_folder(path.parent)
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata=_metadata(stored))
+    return path
+
+
+def read_header(path: Path) -> StoredHeader:
+    """What the file says about its model, in milliseconds; `ModelFileError` for files that are not ours or damaged."""
+    return _interpret(path, read_safetensors_header(path))
+
+
+def is_ours(path: Path) -> bool:
+    """Does this `.safetensors` file say that it is one of ours? `ModelFileError` when it is damaged."""
+    return any(key.startswith(PREFIX) for key in read_safetensors_header(path).metadata)
+
+
+def load_model(path: Path) -> StoredModel:
+    """The model in a file, weights upcast to float32; `ModelFileError` as for `read_header`, or for other tensors."""
+    header = read_header(path)
+    _check_tensors(str(path), header.tensors, skeleton=_skeleton(header.spec, where=path, header=header))
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: _widened(file.get_tensor(name)) for name in header.tensors}
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: damaged ({error})") from None
+    return StoredModel(header.kind, header.spec, state, header.card, header.classes, header.tokenizer)
+
+
+def build(stored: StoredModel) -> LatentDiffusion | Autoencoder:
+    """The module with the stored tensors as they are (not copied), in evaluation mode; `ModelFileError` by name."""
+    module = _skeleton(stored.spec)
+    _check_tensors("the model", _described(stored.state), skeleton=module)
+    if isinstance(module, LatentDiffusion):
+        module.scale = torch.empty_like(stored.state["scale"], device="meta")
+    module.load_state_dict(dict(stored.state), strict=True, assign=True)
+    return module.eval()
+
+
+def first_stage_of(stored: StoredModel) -> StoredModel:
+    """The first stage of a model, or the model itself when it is one; `ModelFileError` for pixel-space models."""
+    if not isinstance(stored.spec, ModelSpec):
+        return stored
+    spec = stored.spec.first_stage
+    if not isinstance(spec, AutoencoderSpec):
+        raise ModelFileError("this model works on pixels, so there is no first stage to take from it")
+    prefix = "first_stage."
+    state = {name.removeprefix(prefix): tensor for name, tensor in stored.state.items() if name.startswith(prefix)}
+    return replace(stored, kind="first-stage", spec=spec, state=state, classes=(), tokenizer=None)
+
+
+def _metadata(stored: StoredModel) -> dict[str, str]:
+    values = {
+        "format": str(FORMAT),
+        "kind": stored.kind,
+        "spec": json.dumps(stored.spec.plain()),
+        "card": json.dumps(dict(stored.card), ensure_ascii=False),
+        "classes": json.dumps(list(stored.classes), ensure_ascii=False),
+    }
+    if stored.tokenizer is not None:
+        values["tokenizer"] = stored.tokenizer
+    return {PREFIX + key: value for key, value in values.items()}
+
+
+def _interpret(path: Path, header: Header) -> StoredHeader:
+    ours = {key.removeprefix(PREFIX): value for key, value in header.metadata.items() if key.startswith(PREFIX)}
+    if "format" not in ours:
+        raise ModelFileError(
+            f"{path}: a safetensors file, but not one of darkroom's; an original checkpoint needs its YAML (--config)"
+        )
+    if ours["format"] != str(FORMAT):
+        raise ModelFileError(
+            f"{path}: written in format {ours['format'][:20]}, this version reads format {FORMAT}; update darkroom"
+        )
+    kind = ours.get("kind")
+    if kind not in ("model", "first-stage"):
+        raise ModelFileError(f"{path}: damaged, its kind is {str(kind)[:40]!r}; model and first-stage fit")
+    try:
+        spec = parse(
+            ModelSpec if kind == "model" else AutoencoderSpec,
+            _json(path, ours, key="spec", kind=dict),
+            where=f"{path}, spec",
+        )
+    except SpecError as error:
+        raise ModelFileError(str(error)) from None
+    classes = _json(path, ours, key="classes", kind=list)
+    if not all(isinstance(name, str) for name in classes):
+        raise ModelFileError(f"{path}: damaged, its class names are not texts")
+    card = _json(path, ours, key="card", kind=dict)
+    return StoredHeader(cast("Kind", kind), spec, header.tensors, card, tuple(classes), ours.get("tokenizer"))
+
+
+def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type) -> Any:
+    try:
+        value = json.loads(values.get(key, "null"))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise ModelFileError(f"{path}: damaged, its {key} is missing or cannot be read")
+    return value
+
+
+def _skeleton(
+    spec: ModelSpec | AutoencoderSpec, *, where: Path | None = None, header: StoredHeader | None = None
+) -> nn.Module:
+    """The module on meta tensors. With a header, a spec far larger than the file is refused before it is built."""
+    if header is not None and _layers(spec) > len(header.tensors):
+        raise ModelFileError(f"{where}: damaged, its spec has more layers than the file has tensors")
+    try:
+        with torch.device("meta"):
+            return LatentDiffusion(spec) if isinstance(spec, ModelSpec) else Autoencoder(spec)
+    except (RuntimeError, OverflowError) as error:
+        raise ModelFileError(f"{where or 'the model'}: its spec cannot be built ({error})") from None
+
+
+def _layers(spec: ModelSpec | AutoencoderSpec) -> int:
+    """A lower bound on the number of tensors, without building anything."""
+    if isinstance(spec, AutoencoderSpec):
+        return spec.blocks * len(spec.multipliers)
+    network = spec.network
+    levels = len(network.multipliers)
+    count = network.blocks * levels + network.transformer_depth * (1 + network.blocks * bool(network.attention))
+    if isinstance(spec.first_stage, AutoencoderSpec):
+        count += _layers(spec.first_stage)
+    return count + sum(each.encoder.depth for each in spec.conditioners if each.kind in ("text", "layout"))
+
+
+def _described(state: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(tuple(t.shape), t.dtype, (0, 0)) for name, t in state.items()}
+
+
+def _check_tensors(where: str, tensors: Mapping[str, TensorInfo], *, skeleton: nn.Module) -> None:
+    """`ModelFileError` naming what is missing, left over, or of another shape or type than the spec says."""
+    expected = skeleton.state_dict()
+    missing = [name for name in expected if name not in tensors]
+    extra = [name for name in tensors if name not in expected]
+    if missing or extra:
+        verb, names = ("lacks", missing) if missing else ("has an unknown", extra)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise ModelFileError(f"{where}: {verb} tensor {names[0]!r}{more} for its spec")
+    for name, wanted in expected.items():
+        came = tensors[name]
+        fits = {tuple(wanted.shape)}
+        if name == "scale" and isinstance(skeleton, LatentDiffusion):
+            fits.add((skeleton.spec.first_stage.latent_channels,))  # a scale per channel
+        if came.shape not in fits:
+            raise ModelFileError(
+                f"{where}: tensor {name!r} has shape {came.shape}, its spec needs {tuple(wanted.shape)}"
+            )
+        if came.dtype.is_floating_point != wanted.dtype.is_floating_point:
+            raise ModelFileError(f"{where}: tensor {name!r} is {came.dtype}, its spec needs {wanted.dtype}")
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

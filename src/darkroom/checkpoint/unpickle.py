@@ -1,0 +1,190 @@
+"""Checkpoints of others as tables of tensors: torch `.ckpt` / `.pt` files and `.safetensors`, never executed."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from darkroom.checkpoint.archive import Archive, open_archive
+from darkroom.checkpoint.header import Header, read_header
+from darkroom.checkpoint.pickled import Foreign, TensorRef, read_pickle
+from darkroom.core.errors import ModelFileError
+
+STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+MOST_AXES = 8
+
+
+class Tensors(Mapping[str, Tensor]):
+    """Tensors by name, each read from the file when it is asked for, floating ones upcast to float32."""
+
+    @abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape, without reading."""
+
+    @abstractmethod
+    def dtype(self, name: str) -> torch.dtype:
+        """The stored type, without reading."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A foreign checkpoint. state_dict: read on demand · global_step: None when it does not say · odd: sentences."""
+
+    state_dict: Tensors = field(repr=False)
+    global_step: int | None = None
+    odd: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A `.safetensors` file, or a torch checkpoint with or without a key `state_dict` around its tensors.
+
+    `ModelFileError`, in one sentence, for files that are missing, damaged, of another kind or unsafe.
+    """
+    if path.suffix == ".safetensors":
+        return Checkpoint(SafeTensors(path, read_header(path)))
+    archive = open_archive(path)
+    value, foreign = read_pickle(archive.pickle, where=str(path))
+    state, step = _parts(path, value)
+    tensors, odd = _tensors(path, state, archive=archive)
+    if foreign:
+        odd.append(f"names that were read as inert text: {', '.join(foreign[:5])}")
+    return Checkpoint(PickledTensors(archive, tensors), step, tuple(odd))
+
+
+@final
+class SafeTensors(Tensors):
+    """The tensors of a `.safetensors` file."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self._path, self._header = path, header
+
+    def __len__(self) -> int:
+        return len(self._header.tensors)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._header.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._header.tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self:
+            raise KeyError(name)
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                return _widened(file.get_tensor(name))
+        except (SafetensorError, OSError) as error:
+            raise ModelFileError(f"{self._path}: damaged ({error})") from None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._header.tensors[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._header.tensors[name].dtype
+
+
+@final
+class PickledTensors(Tensors):
+    """The tensors of a torch checkpoint; references are checked against their storages."""
+
+    def __init__(self, archive: Archive, references: Mapping[str, TensorRef]) -> None:
+        self._archive, self._references = archive, references
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._references)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._references
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = self._references[name]
+        dtype, extent = self.dtype(name), _extent(found)
+        if not extent:
+            return torch.zeros(found.shape, dtype=dtype)
+        begin, count = found.offset * dtype.itemsize, extent * dtype.itemsize
+        data = self._archive.read(found.storage.key, begin=begin, count=count)
+        flat = torch.frombuffer(data, dtype=dtype)
+        return _widened(flat.as_strided(found.shape, found.stride)).contiguous()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._references[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        return STORAGES[self._references[name].storage.kind]
+
+
+def _parts(path: Path, value: Any) -> tuple[dict[Any, Any], int | None]:
+    """The table of tensors and the training step of whatever the pickle held."""
+    if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
+        step = value.get("global_step")
+        return value["state_dict"], step if type(step) is int else None
+    if isinstance(value, dict) and any(isinstance(item, TensorRef) for item in value.values()):
+        return value, None
+    raise ModelFileError(f"{path}: holds no 'state_dict' with tensors")
+
+
+def _tensors(path: Path, state: Mapping[Any, Any], *, archive: Archive) -> tuple[dict[str, TensorRef], list[str]]:
+    tensors: dict[str, TensorRef] = {}
+    odd: list[str] = []
+    for name, value in state.items():
+        if isinstance(value, Foreign):
+            verb = "calls" if value.called else "names"
+            raise ModelFileError(
+                f"{path}: refused, it {verb} {value.name[:200]} inside 'state_dict', where only tensors belong"
+            )
+        if isinstance(name, str) and isinstance(value, TensorRef):
+            _check(path, name, value, archive=archive)
+            tensors[name] = value
+        else:
+            odd.append(f"'state_dict' holds {str(name)[:100]!r}, which is no tensor")
+    if not tensors:
+        raise ModelFileError(f"{path}: its 'state_dict' holds no tensors")
+    return tensors, odd
+
+
+def _check(path: Path, name: str, found: TensorRef, *, archive: Archive) -> None:
+    """`ModelFileError` unless the tensor lies in its storage and its storage in the file."""
+    storage, at = found.storage, f"{path}: tensor {name[:200]!r}"
+    if storage.kind not in STORAGES:
+        raise ModelFileError(f"{at} is of the unknown type {storage.kind[:100]}")
+    if storage.key not in archive.storages:
+        raise ModelFileError(f"{at} needs storage {storage.key!r}, which the file lacks")
+    held = archive.storages[storage.key][1]
+    if storage.count * STORAGES[storage.kind].itemsize != held:
+        raise ModelFileError(f"{at} declares a storage of {storage.count} values, the file holds {held} bytes")
+    if len(found.shape) > MOST_AXES:
+        raise ModelFileError(f"{at} has {len(found.shape)} axes, at most {MOST_AXES} fit")
+    if found.offset + _extent(found) > storage.count or math.prod(found.shape) > storage.count:
+        raise ModelFileError(f"{at} of shape {found.shape} reaches beyond its storage of {storage.count} values")
+
+
+def _extent(found: TensorRef) -> int:
+    """Values of the storage between the first and the last that the tensor uses."""
+    if 0 in found.shape:
+        return 0
+    return 1 + sum((side - 1) * step for side, step in zip(found.shape, found.stride, strict=True))
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
