@@ -23,9 +23,10 @@ from darkroom.checkpoint.keymap import (
 from darkroom.checkpoint.specs import OriginalSpec, original_spec
 from darkroom.checkpoint.store import StoredModel
 from darkroom.checkpoint.unpickle import Checkpoint, Tensors, read_checkpoint
-from darkroom.core.errors import ModelFileError
+from darkroom.core.errors import ModelFileError, SpecError
+from darkroom.core.spec import parse
 from darkroom.diffusion.model import ModelSpec
-from darkroom.process.schedule import DiscreteSchedule, build_schedule, original_buffers
+from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedule, original_buffers
 
 CLS, SEP, PAD = 101, 102, 0  # of bert-base-uncased, which the original's text encoder always uses
 
@@ -69,6 +70,7 @@ def convert_original(checkpoint_path: Path, config_path: Path, *, ema: bool = Tr
 
 def _convert(described: OriginalSpec, checkpoint: Checkpoint, *, ema: bool, name: str) -> Original:
     described = _without_spare_logits(described, checkpoint.state_dict)
+    described = _with_own_schedule(described, checkpoint.state_dict)
     state, spec = checkpoint.state_dict, described.spec
     table, base = _table(described, state)
     averaged = averaged_names(table, base=base)
@@ -80,7 +82,6 @@ def _convert(described: OriginalSpec, checkpoint: Checkpoint, *, ema: bool, name
     tensors = to_ours(table, _Renamed(state, names))
     if isinstance(spec, ModelSpec):
         tensors |= _own_buffers(described)
-        _check_schedule(spec, state)
     strays = tuple(sorted(_strays(described, state, explained={*names.values(), *names, *averaged.values()})))
     unexplained = [f"{some(strays)} in the file and not used"] if strays else []
     odd = (*described.odd, *checkpoint.odd, *([sentence] if sentence else []), *unexplained)
@@ -180,17 +181,29 @@ def _own_buffers(described: OriginalSpec) -> dict[str, Tensor]:
     return buffers
 
 
-def _check_schedule(spec: ModelSpec, state: Tensors) -> None:
-    """`ModelFileError` when the file was trained with other noise levels than its YAML says (half precision fits)."""
+def _with_own_schedule(described: OriginalSpec, state: Tensors) -> OriginalSpec:
+    """The spec with the noise levels of the file, where they are not those of its YAML: the original samples with them.
+
+    Files in half precision hold rounded levels. `ModelFileError` when they are not noise levels, or not as many.
+    """
+    spec, name = described.spec, "alphas_cumprod"
+    if name not in state or not isinstance(spec, ModelSpec):
+        return described
     schedule = build_schedule(spec.schedule)
-    if "alphas_cumprod" not in state or not isinstance(schedule, DiscreteSchedule):
-        return
-    ours = original_buffers(schedule)["alphas_cumprod"].float()
-    if state.shape("alphas_cumprod") != tuple(ours.shape):
-        raise ModelFileError(f"it has {state.shape('alphas_cumprod')} noise levels, its configuration says {len(ours)}")
-    apart = (state["alphas_cumprod"] - ours).abs().max().item()
-    if not apart < 2e-3:
-        raise ModelFileError(f"its noise levels are not those of its configuration (they differ by {apart:.2g})")
+    assert isinstance(schedule, DiscreteSchedule)
+    ours = original_buffers(schedule)[name].float()
+    if state.shape(name) != tuple(ours.shape):
+        raise ModelFileError(f"it has {state.shape(name)} noise levels, its configuration says {len(ours)}")
+    theirs = state[name].float()
+    if torch.allclose(theirs, ours, rtol=1e-5, atol=1e-7):
+        return described
+    try:
+        table = parse(TableSpec, {"powers": theirs.tolist()}, where=f"tensor {name!r}")
+    except SpecError as error:
+        raise ModelFileError(str(error)[:300]) from None
+    apart = (theirs - ours).abs().max().item()
+    sentence = f"its noise levels differ from those of its configuration by up to {apart:.1g}; the file's are taken"
+    return replace(described, spec=spec.model_copy(update={"schedule": table}), odd=(*described.odd, sentence))
 
 
 def _strays(described: OriginalSpec, state: Tensors, *, explained: set[str]) -> list[str]:

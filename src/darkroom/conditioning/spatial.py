@@ -8,7 +8,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import nn
 
-from darkroom.core.shapes import Choice, Images
+from darkroom.core.shapes import Choice, Images, Latent
 from darkroom.core.spec import Spec
 
 
@@ -69,7 +69,7 @@ class MapConditioner(nn.Module):
         self.spec = spec
         self.mix = nn.Conv2d(spec.classes, spec.channels, 1, bias=False)
 
-    def forward(self, one_hot: Images) -> Images:
+    def forward(self, one_hot: Images) -> Latent:
         """(b, classes, H, W) to (b, channels, H / 2^halvings, W / 2^halvings)."""
         for _ in range(self.spec.halvings):
             one_hot = F.interpolate(one_hot, scale_factor=0.5, mode="bilinear")

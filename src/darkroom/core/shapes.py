@@ -5,8 +5,8 @@ from typing import TypeAlias
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-Images: TypeAlias = Float[Tensor, "b c h w"]  # pixels in [-1, 1]
-Bytes: TypeAlias = UInt8[Tensor, "b c h w"]  # pixels in 0..255, as pictures are kept
+Images: TypeAlias = Float[Tensor, "b channels height width"]  # pixels in [-1, 1]; axes named apart from latents
+Bytes: TypeAlias = UInt8[Tensor, "b channels height width"]  # pixels in 0..255, as pictures are kept
 Latent: TypeAlias = Float[Tensor, "b c h w"]  # the denoiser's units (scale applied)
 Time: TypeAlias = Float[Tensor, " b"] | Int[Tensor, " b"]  # a time per sample: integer if discrete
 Tokens: TypeAlias = Float[Tensor, "b l d"]

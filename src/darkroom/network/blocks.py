@@ -33,7 +33,7 @@ class Block(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b c h w"], embedding: Embedding, tokens: Context | None
-    ) -> Float[Tensor, "b k h w"]:
+    ) -> Float[Tensor, "b out h w"]:
         """One block; its activations are recomputed in the backward pass if the spec says so."""
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(self._run, x, embedding, tokens, use_reentrant=False)
@@ -63,9 +63,7 @@ class DownLevel(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
 
-    def forward(
-        self, h: Tensor, embedding: Embedding, tokens: Context | None, skips: list[Tensor]
-    ) -> Tensor:
+    def forward(self, h: Tensor, embedding: Embedding, tokens: Context | None, skips: list[Tensor]) -> Tensor:
         """Appends to `skips`."""
         for block in self.blocks:
             h = block(h, embedding, tokens)
@@ -99,9 +97,7 @@ class UpLevel(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
 
-    def forward(
-        self, h: Tensor, embedding: Embedding, tokens: Context | None, skips: list[Tensor]
-    ) -> Tensor:
+    def forward(self, h: Tensor, embedding: Embedding, tokens: Context | None, skips: list[Tensor]) -> Tensor:
         """Pops from `skips`."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding, tokens)

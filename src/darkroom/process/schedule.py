@@ -6,6 +6,7 @@ default device (models are built on meta): a few numbers, rounded once, by the u
 """
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, TypeAlias, final, runtime_checkable
@@ -135,7 +136,7 @@ class CosineFlowSchedule:
 
 
 class _DiscreteSpec(Spec):
-    steps: int = Field(default=1000, ge=1)
+    steps: int = Field(default=1000, ge=1, le=1_000_000)
     zero_terminal_snr: bool = False
 
 
@@ -180,6 +181,28 @@ class CosineSpec(_DiscreteSpec):
 
 
 @final
+class TableSpec(Spec):
+    """Signal powers (alphas_cumprod) for t = 0 .. T-1, one by one, as a loaded checkpoint holds them."""
+
+    kind: Literal["table"] = "table"
+    powers: tuple[float, ...] = Field(min_length=1, max_length=1_000_000)
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.powers)
+
+    @model_validator(mode="after")
+    def _falls(self) -> "TableSpec":
+        path = (1.0, *self.powers)
+        if not all(0 <= later <= earlier for earlier, later in itertools.pairwise(path)):
+            raise ValueError("signal powers must fall from at most 1 to at least 0")
+        if 0.0 in self.powers[:-1]:
+            raise ValueError("only the last signal power may be 0")
+        return self
+
+
+@final
 class FlowSpec(Spec):
     """Rectified flow, continuous time."""
 
@@ -194,7 +217,7 @@ class CosineFlowSpec(Spec):
 
 
 ScheduleSpec: TypeAlias = Annotated[
-    LinearSpec | CosineSpec | TrueLinearSpec | SqrtSpec | FlowSpec | CosineFlowSpec,
+    LinearSpec | CosineSpec | TrueLinearSpec | SqrtSpec | TableSpec | FlowSpec | CosineFlowSpec,
     Field(discriminator="kind"),
 ]
 
@@ -214,6 +237,9 @@ def build_schedule(spec: ScheduleSpec) -> Schedule:
             betas = _ramp(spec.start, spec.end, steps=spec.steps).sqrt()
         case CosineSpec():
             betas = _cosine_betas(spec.steps, s=spec.s)
+        case TableSpec():
+            path = torch.tensor([1.0, *spec.powers], dtype=torch.float64, device="cpu")
+            return DiscreteSchedule(1 - path[1:] / path[:-1])
     return DiscreteSchedule(zero_terminal(betas) if spec.zero_terminal_snr else betas)
 
 
