@@ -1,4 +1,4 @@
-"""The table of conditioners of one model: fields in, the three ports out; each field dropped on its own before fusing."""
+"""The conditioners of one model: fields in, three ports out; each field dropped on its own before fusing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, final
@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from darkroom.conditioning.embedding import EmbeddingConditioner, EmbeddingSpec
 from darkroom.conditioning.label import ClassConditioner, ClassSpec
 from darkroom.conditioning.layout import LayoutConditioner, LayoutSpec
 from darkroom.conditioning.spatial import (
@@ -22,9 +23,12 @@ from darkroom.core.errors import InputError
 from darkroom.core.shapes import Choice
 
 ConditionerSpec = Annotated[
-    ClassSpec | TextSpec | LayoutSpec | MapSpec | LowResSpec | MaskedSpec, Field(discriminator="kind")
+    ClassSpec | TextSpec | LayoutSpec | EmbeddingSpec | MapSpec | LowResSpec | MaskedSpec,
+    Field(discriminator="kind"),
 ]
-Conditioner = ClassConditioner | TextConditioner | LayoutConditioner | MapConditioner | PlanesConditioner
+Conditioner = (
+    ClassConditioner | TextConditioner | LayoutConditioner | EmbeddingConditioner | MapConditioner | PlanesConditioner
+)
 
 
 def build_conditioner(spec: ConditionerSpec) -> Conditioner:
@@ -36,6 +40,8 @@ def build_conditioner(spec: ConditionerSpec) -> Conditioner:
             return TextConditioner(spec)
         case LayoutSpec():
             return LayoutConditioner(spec)
+        case EmbeddingSpec():
+            return EmbeddingConditioner(spec)
         case MapSpec():
             return MapConditioner(spec)
         case LowResSpec() | MaskedSpec():
@@ -66,14 +72,14 @@ class Conditioning(nn.Module):
         }
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Conditions:
-        """Ids, labels or planes by field to the three ports; `InputError` unless exactly the model's fields came."""
+        """Ids, labels or planes by field to the ports; `InputError` unless exactly the model's fields came."""
         if set(inputs) != set(self.fields):
             came, takes = (", ".join(sorted(names)) or "nothing" for names in (inputs, self.fields))
             raise InputError(f"this model is steered by {takes}; {came} came")
         return _fuse([(self[field].spec.port, self[field](inputs[field])) for field in self.fields])
 
     def null(self, conditions: Conditions, drop: Sequence[str] | None = None) -> Conditions:
-        """Conditions of the same shapes in which the fields `drop` are null (None: those that training dropped)."""
+        """Conditions of the same shapes with null fields `drop` (None: those that training dropped)."""
         chosen = set(drop) if drop is not None else {f for f in self.fields if self[f].spec.drop > 0}
         unknown = chosen - set(self.fields)
         if unknown:
@@ -103,7 +109,7 @@ class Conditioning(nn.Module):
 
     def _sizes(self, fields: Sequence[str], *, total: int) -> list[int]:
         """Along the joined axis; at most one field (the caption) may be shorter than its longest."""
-        sizes = [_extent(self[field].spec) for field in fields]
+        sizes = [extent(self[field].spec) for field in fields]
         short = sum(sizes) - total
         return [
             size - short if isinstance(self[field].spec, TextSpec) else size
@@ -111,12 +117,15 @@ class Conditioning(nn.Module):
         ]
 
 
-def _extent(spec: ConditionerSpec) -> int:
+def extent(spec: ConditionerSpec) -> int:
+    """What a condition takes of its port: tokens along l (at most), planes along c; 1 for a vector."""
     match spec:
         case ClassSpec():
             return 1
         case TextSpec() | LayoutSpec():
             return spec.encoder.length
+        case EmbeddingSpec():
+            return spec.length
         case MapSpec() | LowResSpec() | MaskedSpec():
             return spec.channels
 

@@ -1,0 +1,146 @@
+"""What a recipe would cost, known before anything is allocated: parameters, operations, memory."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, FirstStageSpec, build_first_stage
+from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning, extent
+from darkroom.core.conditions import Conditions
+from darkroom.network.unet import UNet, UNetSpec
+from darkroom.recipes.schema import Recipe
+from darkroom.train.optim import TrainSpec
+
+FLOAT = 4  # bytes of a float32 weight
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """JSON-ready facts about a recipe; everything is built on the meta device, so no memory is taken.
+
+    parameters: of first_stage, network, conditioner · flops: multiply-accumulates of one `network` evaluation,
+    `encode` and `decode`, batch 1 · memory: bytes of float32 `weights`, and of all that training each stage
+    keeps (weights, gradients, Adam's two moments, averaged weights; without activations) · latent: (c, h, w) ·
+    factor: f · size_multiple: sides of pictures must be multiples of it.
+    """
+    part, spec, size = recipe.denoiser, recipe.model_spec(), recipe.data.size
+    latent = latent_shape(recipe)
+    parameters = count(recipe)
+    return {
+        "name": recipe.name,
+        "summary": recipe.summary,
+        "source": recipe.source,
+        "parameters": parameters,
+        "flops": _flops(recipe, latent=latent),
+        "memory": _memory(recipe, parameters),
+        "size": size,
+        "factor": recipe.first_stage.model.factor,
+        "latent": list(latent),
+        "size_multiple": recipe.first_stage.model.factor if spec is None else spec.size_multiple,
+        "fields": [] if spec is None else list(spec.fields),
+        "schedule": None if part is None else part.schedule.plain(),
+        "prediction": None if part is None else part.prediction,
+        "training": {
+            "first_stage": _training(recipe.first_stage.train),
+            "denoiser": None if part is None else _training(part.train),
+        },
+        "sampling": None if part is None else part.sample.plain(),
+    }
+
+
+def latent_shape(recipe: Recipe) -> tuple[int, int, int]:
+    """(c, h, w) of the latent of a training picture."""
+    spec = recipe.first_stage.model
+    side = recipe.data.size // spec.factor
+    return spec.latent_channels, side, side
+
+
+def count(recipe: Recipe) -> dict[str, int]:
+    """Parameters of `first_stage`, `network` and `conditioner`; 0 for what the recipe does not have."""
+    part = recipe.denoiser
+    with torch.device("meta"):
+        first_stage = build_first_stage(recipe.first_stage.model)
+        network = None if part is None else UNet(part.network)
+        conditioning = Conditioning(() if part is None else part.conditioners)
+    return {
+        "first_stage": _count(first_stage),
+        "network": 0 if network is None else _count(network),
+        "conditioner": _count(conditioning),
+    }
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _flops(recipe: Recipe, *, latent: tuple[int, int, int]) -> dict[str, int]:
+    part = recipe.denoiser
+    flops = dict(_first_stage_flops(recipe.first_stage.model, recipe.data.size))
+    flops["network"] = 0 if part is None else _network_flops(part.network, part.conditioners, latent=latent)
+    return flops
+
+
+@functools.cache
+def _first_stage_flops(spec: FirstStageSpec, size: int) -> dict[str, int]:
+    """Both directions; quantising is left out (its distances are a matter of the codebook, not of the picture)."""
+    if not isinstance(spec, AutoencoderSpec):
+        return {"encode": 0, "decode": 0}
+    with torch.device("meta"), torch.no_grad():
+        model = Autoencoder(spec).eval()
+        images = torch.empty(1, spec.image_channels, size, size)
+        latents = torch.empty(1, *model.latent_shape((size, size)))
+        return {
+            "encode": _counted(lambda: model.moments(images)),
+            "decode": _counted(lambda: model.decode_raw(latents)),
+        }
+
+
+@functools.cache
+def _network_flops(spec: UNetSpec, conditioners: tuple[ConditionerSpec, ...], *, latent: tuple[int, int, int]) -> int:
+    with torch.device("meta"), torch.no_grad():
+        network = UNet(spec).eval()
+        x, t = torch.empty(1, *latent), torch.zeros(1, dtype=torch.long)
+        conditions = _conditions(conditioners, latent=latent)
+        return _counted(lambda: network(x, t, conditions))
+
+
+def _counted(act: Callable[[], object]) -> int:
+    """Half of what torch counts: to it a multiplication and an addition are two."""
+    with FlopCounterMode(display=False) as counter:
+        act()
+    return counter.get_total_flops() // 2
+
+
+def _conditions(specs: tuple[ConditionerSpec, ...], *, latent: tuple[int, int, int]) -> Conditions:
+    """Empty ports of the shapes that the conditioners would fill."""
+    tokens = [torch.empty(1, extent(spec), spec.width) for spec in specs if spec.port == "tokens"]
+    planes = [torch.empty(1, extent(spec), *latent[1:]) for spec in specs if spec.port == "planes"]
+    vectors = [torch.empty(1, spec.width) for spec in specs if spec.port == "vector"]
+    return Conditions(
+        tokens=torch.cat(tokens, dim=1) if tokens else None,
+        vector=vectors[0] if vectors else None,
+        planes=torch.cat(planes, dim=1) if planes else None,
+    )
+
+
+def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
+    """Bytes. The denoiser trains beside a first stage that only decodes previews."""
+    first, denoiser = parameters["first_stage"], parameters["network"] + parameters["conditioner"]
+    part = recipe.denoiser
+    return {
+        "weights": FLOAT * (first + denoiser),
+        "train_first_stage": FLOAT * first * _copies(recipe.first_stage.train),
+        "train_denoiser": 0 if part is None else FLOAT * (first + denoiser * _copies(part.train)),
+    }
+
+
+def _copies(train: TrainSpec | None) -> int:
+    """Values that training keeps for each weight: itself, gradient, two moments, and its average if there is one."""
+    return 0 if train is None else 5 if train.ema else 4
+
+
+def _training(train: TrainSpec | None) -> dict[str, Any] | None:
+    return None if train is None else train.plain()

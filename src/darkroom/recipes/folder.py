@@ -1,0 +1,148 @@
+"""The automatic recipe: what to train on a person's folder of pictures, on a small machine, without being asked."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from darkroom.autoencoder.bottleneck import KLSpec
+from darkroom.autoencoder.losses import FirstStageLossSpec
+from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
+from darkroom.core.errors import DataError, SpecError
+from darkroom.network.unet import UNetSpec
+from darkroom.process.objective import MinSnrSpec, ObjectiveSpec
+from darkroom.process.schedule import CosineSpec
+from darkroom.recipes.schema import DataSpec, DenoiserRecipe, FirstStageRecipe, Recipe, SampleSpec
+from darkroom.train.optim import TrainSpec
+
+SIZE: Final = 64  # pixels, unless the pictures are smaller or another size is asked for
+MULTIPLE: Final = 16  # f = 4, and the U-Net halves the latent twice
+LATENT_CHANNELS: Final = 4
+CONTEXT: Final = 160
+VOCABULARY: Final = 4096
+TOKENS: Final = 32
+DROP: Final = 0.1  # share of samples trained without their condition, for guidance (Ho & Salimans 2022)
+GUIDANCE: Final = 2.5
+
+
+def recipe_for_folder(summary: Mapping[str, Any], *, place: str, size: int | None = None) -> Recipe:
+    """The recipe for a data set of which `darkroom.data.summary` told count, fields, classes and sizes.
+
+    place: where the pictures are · size: side in pixels, a multiple of 16 (None: 64, or less when the pictures
+    are smaller). Captions make a text model, else labels a class model, else it is unconditional; only then are
+    pictures flipped, for words may say left and right, and a class may be a letter. `SpecError` for a size that
+    does not fit, `DataError` for a data set without pictures.
+    """
+    count = int(summary["count"])
+    if count < 1:
+        raise DataError(f"{place}: there are no pictures")
+    conditioner = _conditioner(summary)
+    kind = "unconditional" if conditioner is None else f"steered by {conditioner.field}"
+    return Recipe(
+        name=Path(place).name or "pictures",
+        summary=f"{count} pictures of {place}, {kind}.",
+        source="made for this folder by darkroom",
+        data=DataSpec(source=place, size=_size(summary, size), flip=conditioner is None),
+        first_stage=_first_stage(count),
+        denoiser=_denoiser(conditioner, count=count),
+    )
+
+
+def _conditioner(summary: Mapping[str, Any]) -> ConditionerSpec | None:
+    """Captions say more than labels; one class says nothing."""
+    if "caption" in summary["fields"]:
+        encoder = SequenceEncoderSpec(
+            vocabulary=VOCABULARY, length=TOKENS, width=CONTEXT, depth=3, heads=5, head_width=32
+        )
+        return TextSpec(encoder=encoder, drop=DROP)
+    classes = len(summary.get("classes") or {})
+    if "label" in summary["fields"] and classes > 1:
+        return ClassSpec(classes=classes, width=CONTEXT, null=classes, drop=DROP)
+    return None
+
+
+def _size(summary: Mapping[str, Any], asked: int | None) -> int:
+    if asked is not None:
+        if asked < MULTIPLE or asked % MULTIPLE:
+            near = max(1, round(asked / MULTIPLE)) * MULTIPLE
+            raise SpecError(f"size {asked} does not fit: it must be a multiple of {MULTIPLE}, e.g. {near}")
+        return asked
+    shorter = min(summary[side]["median"] for side in ("width", "height"))
+    return max(MULTIPLE, min(SIZE, shorter // MULTIPLE * MULTIPLE))
+
+
+def _steps(count: int, *, least: int, most: int) -> int:
+    """Steps that grow with the square root of the data set: a small one is soon known by heart.
+
+    `most` is reached at 10,000 pictures.
+    """
+    return 100 * round(min(most, max(least, most * math.sqrt(count / 10_000))) / 100)
+
+
+def _first_stage(count: int) -> FirstStageRecipe:
+    """f = 4 with 4 channels; squares of pixels become channels first, which costs a fourth of convolving pixels."""
+    model = AutoencoderSpec(
+        channels=32,
+        multipliers=(1, 2),
+        blocks=1,
+        stem="patch2",
+        middle_attention=False,
+        latent_channels=LATENT_CHANNELS,
+        bottleneck=KLSpec(),
+        norm_groups=16,
+    )
+    train = TrainSpec(
+        steps=_steps(count, least=1500, most=6000),
+        batch=32,
+        learning_rate=1e-3,
+        warmup=100,
+        decay="cosine",
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+        ema=0.999,
+    )
+    return FirstStageRecipe(model=model, loss=FirstStageLossSpec(pixel="l1"), train=train)
+
+
+def _denoiser(conditioner: ConditionerSpec | None, *, count: int) -> DenoiserRecipe:
+    """A U-Net of five million parameters.
+
+    The cosine schedule gives 16 x 16 latents as much time at middling noise as 64 x 64 ones have under the paper's
+    schedule, which destroys small latents too early (fewer positions average less noise away); it ends 1e-5 short of
+    pure noise, so nothing is gained by a zero terminal SNR. v keeps the error of all times in one unit, and min-SNR
+    keeps the nearly clean times, where a small network can learn little, from taking most of the gradient.
+    """
+    tokens = conditioner is not None
+    network = UNetSpec(
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        channels=64,
+        multipliers=(1, 2, 2),
+        blocks=1,
+        attention=(2,),
+        head_channels=32,
+        transformer_depth=1,
+        context_width=CONTEXT if tokens else None,
+        norm_groups=16,
+    )
+    train = TrainSpec(
+        steps=_steps(count, least=3000, most=12_000),
+        batch=64,
+        learning_rate=5e-4,
+        warmup=300,
+        decay="cosine",
+        betas=(0.9, 0.99),
+        ema=0.9995,
+    )
+    return DenoiserRecipe(
+        network=network,
+        conditioners=(conditioner,) if conditioner is not None else (),
+        schedule=CosineSpec(),
+        prediction="v",
+        objective=ObjectiveSpec(weighting=MinSnrSpec(gamma=5.0)),
+        train=train,
+        sample=SampleSpec(solver="dpm++2m", steps=25, guidance=GUIDANCE if tokens else 1.0),
+    )

@@ -1,0 +1,82 @@
+"""A folder gets the recipe that its pictures and fields ask for."""
+
+from typing import Any
+
+import pytest
+
+from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.text import TextSpec
+from darkroom.core.errors import DataError, SpecError
+from darkroom.recipes.describe import count
+from darkroom.recipes.folder import recipe_for_folder
+
+
+def told(*fields: str, pictures: int = 3323, side: int = 64, classes: int = 0) -> dict[str, Any]:
+    """What `darkroom.data.summary` says of a folder."""
+    extent = {"min": side, "median": side, "max": side}
+    summary: dict[str, Any] = {"count": pictures, "fields": list(fields), "width": extent, "height": extent}
+    if classes:
+        summary["classes"] = {f"class {number}": 5 for number in range(classes)}
+    return summary
+
+
+def test_captions_make_a_text_model_that_is_never_flipped() -> None:
+    made = recipe_for_folder(told("caption", "label", classes=3), place="data/emoji")
+    assert made.denoiser is not None
+    (conditioner,) = made.denoiser.conditioners
+    assert isinstance(conditioner, TextSpec)
+    assert conditioner.drop > 0
+    assert not made.data.flip
+    assert made.denoiser.sample.guidance > 1
+    assert (made.name, made.data.source, made.data.size) == ("emoji", "data/emoji", 64)
+
+
+def test_labels_make_a_class_model() -> None:
+    made = recipe_for_folder(told("label", classes=10), place="digits")
+    assert made.denoiser is not None
+    (conditioner,) = made.denoiser.conditioners
+    assert isinstance(conditioner, ClassSpec)
+    assert (conditioner.classes, conditioner.null) == (10, 10)
+    assert not made.data.flip
+
+
+@pytest.mark.parametrize("summary", [told(), told("label", classes=1), told("objects", "map")])
+def test_without_words_it_is_unconditional(summary: dict[str, Any]) -> None:
+    made = recipe_for_folder(summary, place="pictures")
+    assert made.denoiser is not None
+    assert made.denoiser.conditioners == ()
+    assert made.denoiser.sample.guidance == 1
+    assert made.data.flip
+
+
+@pytest.mark.parametrize(("side", "size"), [(8, 16), (28, 16), (32, 32), (50, 48), (64, 64), (1024, 64)])
+def test_the_size_follows_the_pictures_up_to_64(side: int, size: int) -> None:
+    assert recipe_for_folder(told(side=side), place="pictures").data.size == size
+
+
+def test_a_size_can_be_asked_for() -> None:
+    assert recipe_for_folder(told(), place="pictures", size=128).data.size == 128
+    with pytest.raises(SpecError, match=r"multiple of 16, e\.g\. 96"):
+        recipe_for_folder(told(), place="pictures", size=100)
+
+
+def test_it_is_a_small_model() -> None:
+    counted = count(recipe_for_folder(told("caption"), place="pictures"))
+    assert 0.5e6 < counted["first_stage"] < 1.5e6
+    assert 4e6 < counted["network"] < 6e6
+
+
+def test_more_pictures_are_worth_more_steps() -> None:
+    def steps(pictures: int) -> tuple[int, int]:
+        made = recipe_for_folder(told(pictures=pictures), place="pictures")
+        assert made.denoiser is not None
+        assert made.denoiser.train is not None
+        assert made.first_stage.train is not None
+        return made.first_stage.train.steps, made.denoiser.train.steps
+
+    assert steps(10) < steps(3000) < steps(10_000) == steps(10**6)
+
+
+def test_an_empty_folder_is_refused() -> None:
+    with pytest.raises(DataError, match="no pictures"):
+        recipe_for_folder(told(pictures=0), place="pictures")
