@@ -90,9 +90,7 @@ class Codebook(nn.Module):
         flat = rearrange(latents, "b c h w -> (b h w) c").float()
         codes = self.codes.weight.float()
         distance = (flat**2).sum(1, keepdim=True) + (codes**2).sum(1) - 2 * flat @ codes.T
-        return rearrange(
-            distance.argmin(dim=1), "(b h w) -> b h w", b=latents.shape[0], h=latents.shape[2]
-        )
+        return rearrange(distance.argmin(dim=1), "(b h w) -> b h w", b=latents.shape[0], h=latents.shape[2])
 
     def look_up(self, indices: Int[Tensor, "b h w"]) -> Latent:
         """The codes at the indices, (b, c, h, w)."""

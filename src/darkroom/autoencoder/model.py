@@ -118,9 +118,7 @@ class Autoencoder(nn.Module):
         self.to_latent = nn.Conv2d(moments * code, moments * spec.latent_channels, 1)
         self.from_latent = nn.Conv2d(spec.latent_channels, code, 1)
         bottleneck = spec.bottleneck
-        self.codebook = (
-            Codebook(bottleneck, width=spec.latent_channels) if isinstance(bottleneck, VQSpec) else None
-        )
+        self.codebook = Codebook(bottleneck, width=spec.latent_channels) if isinstance(bottleneck, VQSpec) else None
 
     def moments(self, images: Images) -> tuple[Latent, Latent | None]:
         """Posterior mean and log-variance (KL), or the latents before quantisation and None.
@@ -208,9 +206,7 @@ def build_first_stage(spec: AutoencoderSpec | PixelsSpec) -> FirstStage:
 def check_size(images: Tensor, *, factor: int, channels: int) -> None:
     """`InputError` when pictures have another channel count or sides that are no multiples of `factor`."""
     if images.shape[1] != channels:
-        raise InputError(
-            f"pictures with {images.shape[1]} channels came, this first stage takes {channels}"
-        )
+        raise InputError(f"pictures with {images.shape[1]} channels came, this first stage takes {channels}")
     height, width = images.shape[-2:]
     if height % factor or width % factor:
         fits = " x ".join(str(max(1, round(side / factor)) * factor) for side in (height, width))

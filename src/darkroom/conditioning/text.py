@@ -130,9 +130,7 @@ class Tokenizer:
     def train(cls, captions: Iterable[str], *, vocabulary: int, length: int) -> "Tokenizer":
         """A vocabulary of at most `vocabulary` pieces from captions."""
         engine = _bert(models.WordPiece(unk_token="[UNK]"))
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocabulary, special_tokens=list(SPECIALS), show_progress=False
-        )
+        trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(SPECIALS), show_progress=False)
         engine.train_from_iterator(captions, trainer)
         return cls(engine, length=length)
 

@@ -43,9 +43,7 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None
     width, height = pictures[0].size
     across = columns or math.ceil(math.sqrt(len(pictures)))
     down = math.ceil(len(pictures) / across)
-    sheet = Image.new(
-        "RGB", (across * (width + gap) + gap, down * (height + gap) + gap), (255, 255, 255)
-    )
+    sheet = Image.new("RGB", (across * (width + gap) + gap, down * (height + gap) + gap), (255, 255, 255))
     for place, picture in enumerate(pictures):
         row, column = divmod(place, across)
         sheet.paste(picture.convert("RGB"), (gap + column * (width + gap), gap + row * (height + gap)))

@@ -10,26 +10,24 @@ import torch
 from torch import Generator, Tensor
 
 
-def stream(seed: int, index: int, purpose: str) -> int:
+def stream(seed: int, index: int, *, purpose: str) -> int:
     """A 63-bit seed for one purpose of one sample; different purposes never share random numbers."""
     digest = hashlib.blake2b(f"{purpose}/{seed}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(seed: int, index: int, purpose: str) -> Generator:
+def generator(seed: int, index: int, *, purpose: str) -> Generator:
     """A CPU generator for one purpose of one sample."""
-    return Generator("cpu").manual_seed(stream(seed, index, purpose))
+    return Generator("cpu").manual_seed(stream(seed, index, purpose=purpose))
 
 
 def normal(shape: Sequence[int], *, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
     """Standard normal numbers, (len(indices), *shape) float32 on the CPU, one generator per sample."""
-    return torch.stack(
-        [torch.randn(tuple(shape), generator=generator(seed, i, purpose)) for i in indices]
-    )
+    return torch.stack([torch.randn(tuple(shape), generator=generator(seed, i, purpose=purpose)) for i in indices])
 
 
 def uniform(*, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
     """One number in [0, 1) per sample, float64 on the CPU."""
     return torch.stack(
-        [torch.rand((), generator=generator(seed, i, purpose), dtype=torch.float64) for i in indices]
+        [torch.rand((), generator=generator(seed, i, purpose=purpose), dtype=torch.float64) for i in indices]
     )

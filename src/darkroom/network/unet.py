@@ -16,8 +16,8 @@ from darkroom.core.spec import Spec
 from darkroom.network.blocks import Block, DownLevel, Middle, UpLevel
 from darkroom.nn.attention import SelfAttention2d
 from darkroom.nn.embed import TimeEmbedding
-from darkroom.nn.residual import Resample, ResidualBlock
 from darkroom.nn.resample import Downsample, Upsample, double, halve
+from darkroom.nn.residual import Resample, ResidualBlock
 from darkroom.nn.transformer import SpatialTransformer
 
 
@@ -97,9 +97,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(
-        self, x: Latent, t: Time, conditions: Conditions | None = None
-    ) -> Float[Tensor, "b out h w"]:
+    def forward(self, x: Latent, t: Time, conditions: Conditions | None = None) -> Float[Tensor, "b out h w"]:
         """The raw output, (b, out_channels, h, w); `InputError` for a wrong size or ports that do not fit."""
         conditions = conditions or Conditions()
         self._check(x, conditions)
@@ -138,9 +136,7 @@ class UNet(nn.Module):
             raise InputError(f"this network takes tokens of width {wants}, width {came} came (None: no tokens)")
 
 
-def _residual(
-    spec: UNetSpec, channels: int, out_channels: int, *, resample: Resample | None = None
-) -> ResidualBlock:
+def _residual(spec: UNetSpec, channels: int, out_channels: int, *, resample: Resample | None = None) -> ResidualBlock:
     return ResidualBlock(
         channels,
         out_channels,

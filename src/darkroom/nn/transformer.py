@@ -37,15 +37,11 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.self_attention = Attention(width, heads=heads, head_width=head_width)
         self.norm2 = nn.LayerNorm(width)
-        self.cross_attention = Attention(
-            width, heads=heads, head_width=head_width, context_width=context_width
-        )
+        self.cross_attention = Attention(width, heads=heads, head_width=head_width, context_width=context_width)
         self.norm3 = nn.LayerNorm(width)
         self.feed_forward = GatedFeedForward(width, dropout=dropout)
 
-    def forward(
-        self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b l k"] | None
-    ) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b l k"] | None) -> Float[Tensor, "b n d"]:
         """Without context the second attention is self-attention too."""
         x = x + self.self_attention(self.norm1(x))
         x = x + self.cross_attention(self.norm2(x), context)
@@ -83,9 +79,7 @@ class SpatialTransformer(nn.Module):
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.project_out.bias)
 
-    def forward(
-        self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b l k"] | None
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b l k"] | None) -> Float[Tensor, "b c h w"]:
         """(b, c, h, w) and (b, l, k) to (b, c, h, w)."""
         sequence = self.project_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
         for block in self.blocks:
@@ -117,9 +111,7 @@ class TransformerEncoder(nn.Module):
 
     def __init__(self, width: int, *, depth: int, heads: int, head_width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(width, heads=heads, head_width=head_width) for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(width, heads=heads, head_width=head_width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:

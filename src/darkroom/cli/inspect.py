@@ -1,0 +1,153 @@
+"""`darkroom inspect`: what is this?"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLE = """
+darkroom inspect runs/tiny-text-0
+darkroom inspect my_pictures --json
+darkroom inspect samples/0000.png
+"""
+
+
+def run(
+    path: Annotated[str, typer.Argument(help="A model, run folder, data set, picture, or built-in model's name.")],
+    *,
+    config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Say what a model, data set, run or picture is: sizes, fields, parameters, card, and what is odd."""
+    found = look(path, config=config)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for key, value in found.items():
+        typer.echo(f"{key:<12} {_words(value)}")
+
+
+def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
+    """The facts, as plain values; `InputError` for what is none of these."""
+    from darkroom.tasks.load import built_in
+
+    known = built_in()
+    place = Path(path)
+    if path in known:
+        return _model(known[path])
+    if place.is_dir():
+        return _run(place) if (place / "recipe.yaml").exists() else _folder(place)
+    if place.suffix == ".safetensors" and config is None and place.exists():
+        return _model(place)
+    if place.suffix in (".ckpt", ".safetensors", ".pt", ".pth"):
+        return _original(place, config)
+    if place.exists():
+        return _picture(place)
+    return _absent(path, known)
+
+
+def _absent(path: str, known: dict[str, Path]) -> dict[str, Any]:
+    from darkroom.core.errors import InputError, did_you_mean
+
+    raise InputError(f"{path}: no such file, folder or built-in model{did_you_mean(path, known)}")
+
+
+def _model(path: Path) -> dict[str, Any]:
+    from darkroom.checkpoint.store import read_header, spec_hash
+    from darkroom.diffusion.model import ModelSpec, count_parameters
+
+    header = read_header(path)
+    spec = header.spec
+    whole = isinstance(spec, ModelSpec)
+    return {
+        "kind": "model" if whole else "first stage",
+        "name": header.card.get("name", path.stem),
+        "summary": header.card.get("summary", ""),
+        "fields": list(spec.fields) if whole else [],
+        "image_size": spec.image_size if whole else None,
+        "factor": spec.first_stage.factor if whole else spec.factor,
+        "parameters": count_parameters(spec) if whole else {"first_stage": _elements(header.tensors)},
+        "megabytes": round(path.stat().st_size / 1e6, 2),
+        "precision": sorted({str(info.dtype).removeprefix("torch.") for info in header.tensors.values()}),
+        "classes": list(header.classes),
+        "hash": spec_hash(header),
+        "card": header.card,
+        "spec": spec.plain(),
+    }
+
+
+def _elements(tensors: Any) -> int:
+    import math
+
+    return sum(math.prod(info.shape) for info in tensors.values())
+
+
+def _original(path: Path, config: Path | None) -> dict[str, Any]:
+    from darkroom.diffusion.model import ModelSpec, count_parameters
+    from darkroom.tasks.load import find, read
+
+    stored = read(find(path), config=config)
+    spec = stored.spec
+    whole = isinstance(spec, ModelSpec)
+    return {
+        "kind": "original model" if whole else "original first stage",
+        "fields": list(spec.fields) if whole else [],
+        "factor": spec.first_stage.factor if whole else spec.factor,
+        "parameters": count_parameters(spec) if whole else {},
+        "megabytes": round(path.stat().st_size / 1e6, 2),
+        "odd": list(stored.odd),
+        "spec": spec.plain(),
+    }
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    from darkroom.core.record import read_json, read_lines
+    from darkroom.recipes.read import recipe
+
+    made = recipe(folder / "recipe.yaml")
+    stages: dict[str, Any] = {}
+    for stage in ("first_stage", "denoiser"):
+        lines = [line for line in read_lines(folder / stage / "log.jsonl") if "loss" in line]
+        report = folder / stage / "report.json"
+        if lines:
+            stages[stage] = {"step": lines[-1]["step"], "loss": lines[-1]["loss"], "seconds": lines[-1]["seconds"]}
+        if report.exists():
+            stages.setdefault(stage, {})["report"] = read_json(report)
+    return {
+        "kind": "run",
+        "recipe": made.name,
+        "summary": made.summary,
+        "stages": stages,
+        "finished": (folder / "model.safetensors").exists(),
+    }
+
+
+def _folder(folder: Path) -> dict[str, Any]:
+    from darkroom.data.sources import open_data
+    from darkroom.data.summary import summary
+    from darkroom.tasks.load import find
+
+    if any((folder / name).exists() for name in ("model.safetensors", "model_index.json", "unet")):
+        return _model(find(folder))
+    splits = open_data(folder)
+    return {"kind": "data set", **summary(splits.train), "test": len(splits.test)}
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    from darkroom.core.pictures import open_picture
+
+    picture = open_picture(path)
+    note = picture.info.get("darkroom")
+    return {
+        "kind": "picture",
+        "size": list(picture.size),
+        "mode": picture.mode,
+        "made_by": json.loads(note) if isinstance(note, str) else None,
+    }
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

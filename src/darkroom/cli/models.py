@@ -1,0 +1,46 @@
+"""`darkroom models`: the models that come with the package."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLE = """
+darkroom models
+darkroom models emoji --json
+"""
+
+
+def run(
+    name: Annotated[str | None, typer.Argument(help="A model; without one, all are listed.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """List the built-in models, or show one."""
+    from darkroom.core.errors import ModelFileError, did_you_mean
+    from darkroom.tasks.load import built_in
+
+    known = built_in()
+    if name is not None and name not in known:
+        raise ModelFileError(f"no built-in model {name!r}{did_you_mean(name, known)}")
+    chosen = [name] if name else list(known)
+    entries = [_entry(each, known[each]) for each in chosen]
+    if as_json:
+        typer.echo(json.dumps(entries[0] if name else entries, indent=2, ensure_ascii=False))
+        return
+    for entry in entries:
+        typer.echo(f"{entry['name']:<12} {entry['megabytes']:>5.1f} MB  {entry['card'].get('summary', '')}")
+        if name:
+            typer.echo(json.dumps({key: entry[key] for key in ("fields", "card")}, indent=2, ensure_ascii=False))
+
+
+def _entry(name: str, path: Any) -> dict[str, Any]:
+    from darkroom.checkpoint.store import read_header
+
+    header = read_header(path)
+    return {
+        "name": name,
+        "megabytes": round(path.stat().st_size / 1e6, 2),
+        "fields": list(header.spec.fields),
+        "card": header.card,
+    }

@@ -1,0 +1,139 @@
+"""`darkroom sample`: make pictures with a model."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLE = """
+darkroom sample "smiling cat face" --count 4 --seed 7 --grid --out pictures
+darkroom sample --model runs/shapes-0 --label star --steps 20
+darkroom sample --like pictures/0002.png --out again
+"""
+
+
+def run(
+    prompt: Annotated[str | None, typer.Argument(help="What to draw, for a model steered by text.")] = None,
+    *,
+    model: Annotated[str | None, typer.Option(help="Built-in name, model file, checkpoint or run folder.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Class name or number; may be repeated.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt or label.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Picture k of a seed is always the same.")] = 0,
+    size: Annotated[str | None, typer.Option(help="Height x width in pixels, e.g. 64x96.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
+    solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc.")] = None,
+    eta: Annotated[float, typer.Option(min=0, help="Randomness of DDIM steps: 0 none, 1 as DDPM.")] = 0.0,
+    guidance: Annotated[float | None, typer.Option(help="How strongly to follow the condition; 1 is none.")] = None,
+    guidance_rescale: Annotated[
+        float, typer.Option(min=0, max=1, help="Against over-contrast.")
+    ] = 0.0,
+    times: Annotated[str | None, typer.Option(help="trailing, original or original-quad.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
+    grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 16,
+    like: Annotated[Path | None, typer.Option(help="Repeat the picture in this PNG; options given change it.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto or eager.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Report what was made as JSON.")] = False,
+) -> None:
+    """Make pictures: the fields given choose the task, the model says which it takes."""
+    from darkroom.core.record import writable_folder
+    from darkroom.tasks.load import DEFAULT, load
+    from darkroom.tasks.request import Request
+
+    before = _repeated(like)
+    texts = _lines(prompts) if prompts is not None else prompt
+    writable_folder(out)
+    name = model or before.get("model") or DEFAULT
+    drawing = load(name, config=config, device=device, dtype=precision, engine=engine)
+    others = {
+        "negative": negative if negative is not None else before.get("negative"),
+        "count": count,
+        "seed": seed or before.get("seed", 0),
+        "first": before.get("index", 0),
+        "steps": steps or before.get("steps"),
+        "solver": solver or before.get("solver"),
+        "eta": eta or before.get("eta", 0.0),
+        "guidance": guidance if guidance is not None else before.get("guidance"),
+        "guidance_rescale": guidance_rescale or before.get("guidance_rescale", 0.0),
+        "times": times or before.get("times"),
+    }
+    request = Request.of(
+        prompt=texts if texts is not None else before.get("prompt") or _defaults(drawing, label),
+        label=label or before.get("label"),
+        size=_size(size) or before.get("size"),
+        others=others,
+    )
+    paths = _draw(drawing, request, out=out, batch=batch, grid=grid)
+    if as_json:
+        typer.echo(json.dumps({"model": drawing.name, "pictures": [str(path) for path in paths]}, indent=2))
+    else:
+        typer.echo(f"{len(paths)} {'picture' if len(paths) == 1 else 'pictures'} in {out}")
+
+
+def _draw(drawing: Any, request: Any, *, out: Path, batch: int, grid: bool) -> list[Path]:
+    from darkroom.cli.watch import Line
+    from darkroom.core.pictures import contact_sheet, save_png
+    from darkroom.tasks.generate import generate
+
+    line = Line()
+    pictures, paths = [], []
+    drawn = generate(
+        drawing,
+        request,
+        batch=batch,
+        on_step=lambda done, total: line.show(f"step {done}/{total}", last=done == total),
+    )
+    for place, sampled in enumerate(drawn):
+        paths.append(save_png(sampled.picture, out / f"{place:04}.png", metadata=sampled.metadata))
+        pictures.append(sampled.picture)
+    if grid:
+        paths.append(save_png(contact_sheet(pictures), out / "grid.png"))
+    return paths
+
+
+def _defaults(drawing: Any, label: list[str] | None) -> list[str] | None:
+    """The prompts a model's card offers, when it needs one and none was given."""
+    offered = drawing.default("prompts", [])
+    return list(offered) if offered and not label and "caption" in drawing.fields else None
+
+
+def _lines(path: Path) -> list[str]:
+    from darkroom.core.errors import DataError
+
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a text file of prompts ({error})") from None
+    prompts = [line for line in lines if line]
+    if not prompts:
+        raise DataError(f"{path}: no prompts in this file; write one a line")
+    return prompts
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from darkroom.core.errors import InputError
+
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.strip().isdigit() for side in sides):
+        raise InputError(f"size {text!r} does not fit; write HEIGHTxWIDTH, e.g. 64x96")
+    return int(sides[0]), int(sides[-1])
+
+
+def _repeated(path: Path | None) -> dict[str, Any]:
+    from darkroom.core.errors import InputError
+    from darkroom.core.pictures import open_picture
+
+    if path is None:
+        return {}
+    note = open_picture(path).info.get("darkroom")
+    if not isinstance(note, str):
+        raise InputError(f"{path}: this picture does not say how it was made, so it cannot be repeated")
+    return dict(json.loads(note))

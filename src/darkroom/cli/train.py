@@ -1,0 +1,84 @@
+"""`darkroom train`: from a folder of pictures or a recipe to a model."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLE = """
+darkroom train my_pictures minutes=60
+darkroom train tiny-text --out runs/first
+darkroom train my_pictures denoiser.train.steps=20000 --plan
+"""
+
+
+def run(
+    source: Annotated[str, typer.Argument(metavar="DATA_OR_RECIPE", help="A folder, a recipe's name or its YAML.")],
+    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes to it.")] = None,
+    *,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-SEED without.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, noise: everything drawn.")] = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
+    first_stage: Annotated[str | None, typer.Option(help="A model whose first stage is used as it is.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
+) -> None:
+    """Train both stages; run the same command again to go on where it stopped."""
+    from darkroom.cli.watch import watch
+    from darkroom.recipes.plan import fit, plan_of, told
+    from darkroom.recipes.run import Run
+    from darkroom.tasks.load import find, read
+
+    recipe, minutes = _recipe(source, changes or [], seed=seed)
+    folder = out or Path("runs") / f"{recipe.name}-{seed}"
+    given = None if first_stage is None else read(find(first_stage))
+    if minutes is not None:
+        recipe = fit(recipe, minutes=minutes, folder=folder, device=device)
+    if plan:
+        found = plan_of(recipe, device=device)
+        typer.echo(json.dumps(found, indent=2) if as_json else told(found))
+        return
+    run = Run(recipe, folder, device=device, first_stage=given)
+    watch(run.develop())
+    typer.echo(f"the run is in {folder}")
+
+
+def _recipe(source: str, changes: list[str], *, seed: int) -> tuple[Any, float | None]:
+    """The recipe meant, and the minutes it shall take, if any were given."""
+    from darkroom.recipes.read import recipe
+
+    kept = [change for change in changes if not change.startswith("minutes=")]
+    minutes = [_minutes(change) for change in changes if change.startswith("minutes=")]
+    overrides = [*kept, f"seed={seed}"]
+    file = source.endswith((".yaml", ".yml"))
+    folder = Path(source).is_dir() or source.endswith(".tar") or len(Path(source).parts) > 1
+    found = _of_folder(source, overrides) if folder and not file else recipe(source, overrides=overrides)
+    return found, minutes[-1] if minutes else None
+
+
+def _of_folder(place: str, overrides: list[str]) -> Any:
+    from darkroom.core.spec import override, parse
+    from darkroom.data.sources import open_data
+    from darkroom.data.summary import summary
+    from darkroom.recipes.folder import recipe_for_folder
+    from darkroom.recipes.schema import Recipe
+
+    wanted = override({}, overrides).get("data", {})
+    caption_field = wanted.get("caption_field", "caption")
+    found = summary(open_data(place, caption_field=caption_field).train)
+    made = recipe_for_folder(found, place=place, size=wanted.get("size"))
+    return parse(Recipe, override(made.plain(), overrides), where=f"the recipe for {place}")
+
+
+def _minutes(change: str) -> float:
+    from darkroom.core.errors import SpecError
+
+    value = change.removeprefix("minutes=")
+    try:
+        minutes = float(value)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise SpecError(f"{change!r}: minutes is a number above 0, e.g. minutes=60")
+    return minutes

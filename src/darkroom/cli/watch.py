@@ -1,0 +1,95 @@
+"""What a person sees of long work: a line that moves, sentences that stay."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import final
+
+from darkroom.train.events import Advance, Event, Note, Working, Wrote
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+@final
+class Line:
+    """One line on the terminal, rewritten in place; without a terminal a new line every half minute."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._last = 0.0
+
+    def show(self, text: str, *, last: bool = False) -> None:
+        """Write the line if it is time to."""
+        now = time.monotonic()
+        if not last and now - self._last < (0.1 if self._live else 30.0):
+            return
+        self._last = now
+        if self._live:
+            print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A sentence that stays."""
+        print(f"\r\x1b[K{text}" if self._live else text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def gentle_stop() -> Generator[Callable[[], bool]]:
+    """Within the block the first Ctrl-C or TERM only makes the answer true; a second one stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def watch(events: Generator[Event]) -> None:
+    """Show a run until it ends, or until Ctrl-C, which waits for the step under way and its state to be saved."""
+    with gentle_stop() as stopping:
+        _show(events, stopping)
+
+
+def _show(events: Generator[Event], stopping: Callable[[], bool]) -> None:
+    line = Line()
+    for event in events:
+        if stopping():
+            events.close()
+            raise KeyboardInterrupt
+        match event:
+            case Note(text):
+                line.say(text)
+            case Wrote(what, path):
+                line.say(f"{what}: {path}")
+            case Working(what, done, total):
+                line.show(f"{what} {done}/{total}", last=done == total)
+            case Advance():
+                _advance(line, event)
+
+
+def _advance(line: Line, event: Advance) -> None:
+    step, total, progress = event.progress.step, event.total, event.progress
+    if step % 10 and step != total:
+        return
+    values = "  ".join(f"{name} {float(value):.4f}" for name, value in progress.values.items() if name != "gradient")
+    line.show(
+        f"{event.stage} {step}/{total}  {values}  {progress.rate:.0f} pictures/s  {clock(progress.seconds_left)} left",
+        last=step == total,
+    )

@@ -1,0 +1,1 @@
+"""Floor 4: what pictures are worth, in numbers."""

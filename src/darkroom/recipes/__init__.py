@@ -1,0 +1,1 @@
+"""Floor 7: named experiments as validated YAML, and their schema."""

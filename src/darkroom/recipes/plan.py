@@ -1,0 +1,167 @@
+"""What a recipe would cost on this machine, and fitting one into a time; measured, then written down."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
+from darkroom.core.compute import training_compute
+from darkroom.core.spec import parse, parse_yaml
+from darkroom.data.loader import Batch
+from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.recipes.describe import describe
+from darkroom.recipes.resolve import resolve
+from darkroom.recipes.run import RECIPE, open_recipe_data
+from darkroom.recipes.schema import FirstStageRecipe, Recipe
+from darkroom.train.loop import Losses, train
+from darkroom.train.optim import TrainSpec, build_optimizer
+from darkroom.train.stages import DenoiserObjective, FirstStageObjective, LatentBatch
+from darkroom.train.state import Training
+
+FIRST_STAGE_SHARE, OVERHEAD = 0.3, 0.08
+WARM, TIMED = 2, 5
+
+
+def plan_of(recipe: Recipe, *, device: str = "auto") -> dict[str, Any]:
+    """Pictures, parameters, steps, and measured seconds of each stage on this machine; trains a few steps to know."""
+    splits = open_recipe_data(recipe.data, seed=recipe.seed)
+    fitted = resolve(recipe, splits.train).recipe
+    facts = describe(fitted)
+    stages = {
+        stage: {"steps": spec.steps, "batch": spec.batch, "seconds": round(seconds * spec.steps, 1)}
+        for stage, (spec, seconds) in _step_seconds(fitted, device=device).items()
+    }
+    return {
+        "recipe": fitted.name,
+        "summary": fitted.summary,
+        "data": {
+            "source": fitted.data.source,
+            "train": len(splits.train),
+            "test": len(splits.test),
+            "skipped": len(splits.train.skipped),
+            "size": fitted.data.size,
+        },
+        "parameters": facts["parameters"],
+        "flops": facts["flops"],
+        "memory": facts["memory"],
+        "stages": stages,
+        "seconds": round(sum(each["seconds"] for each in stages.values()), 1),
+    }
+
+
+def told(plan: dict[str, Any]) -> str:
+    """The plan in words."""
+    data, parameters = plan["data"], plan["parameters"]
+    lines = [
+        f"{plan['recipe']}: {plan['summary']}",
+        f"data        {data['train']} training and {data['test']} test pictures at {data['size']} px"
+        + (f", {data['skipped']} left out" if data["skipped"] else ""),
+        "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items()),
+    ]
+    for stage, cost in plan["stages"].items():
+        minutes = cost["seconds"] / 60
+        lines.append(f"{stage:<11} {cost['steps']} steps of {cost['batch']} pictures, about {minutes:.1f} minutes here")
+    return "\n".join(lines)
+
+
+def fit(recipe: Recipe, *, minutes: float, folder: Path, device: str = "auto") -> Recipe:
+    """The recipe with steps that take about `minutes` here: 30 % for the first stage, 8 % kept for looking and saving.
+
+    A run already begun in `folder` keeps the steps it has written down.
+    """
+    path = folder / RECIPE
+    if path.exists():
+        before = parse(Recipe, parse_yaml(path.read_text(encoding="utf-8"), where=str(path)), where=str(path))
+        counts = {stage: spec.steps for stage, spec in _trained(before).items()}
+    else:
+        splits = open_recipe_data(recipe.data, seed=recipe.seed)
+        measured = _step_seconds(resolve(recipe, splits.train).recipe, device=device)
+        budget = minutes * 60 * (1 - OVERHEAD)
+        shares = _shares(list(measured))
+        counts = {stage: max(20, int(budget * shares[stage] / seconds)) for stage, (_, seconds) in measured.items()}
+    values = recipe.plain()
+    for stage, steps in counts.items():
+        spec = values[stage]["train"]
+        spec["steps"] = steps
+        spec["warmup"] = min(spec["warmup"], steps // 10)
+        spec["sample_every"] = min(spec["sample_every"], max(1, steps // 4))
+        spec["save_every"] = min(spec["save_every"], max(1, steps // 10))
+    return parse(Recipe, values, where=f"recipe {recipe.name!r}")
+
+
+def _shares(stages: list[str]) -> dict[str, float]:
+    if len(stages) == 1:
+        return {stages[0]: 1.0}
+    return {"first_stage": FIRST_STAGE_SHARE, "denoiser": 1 - FIRST_STAGE_SHARE}
+
+
+def _trained(recipe: Recipe) -> dict[str, TrainSpec]:
+    found: dict[str, TrainSpec] = {}
+    if recipe.first_stage.train is not None and isinstance(recipe.first_stage.model, AutoencoderSpec):
+        found["first_stage"] = recipe.first_stage.train
+    if recipe.denoiser is not None and recipe.denoiser.train is not None:
+        found["denoiser"] = recipe.denoiser.train
+    return found
+
+
+def _step_seconds(recipe: Recipe, *, device: str) -> dict[str, tuple[TrainSpec, float]]:
+    found: dict[str, tuple[TrainSpec, float]] = {}
+    for stage, spec in _trained(recipe).items():
+        timed = spec.model_copy(update={"steps": WARM + TIMED})
+        model = recipe.model_spec()
+        if stage == "first_stage":
+            seconds = _time_first_stage(recipe.first_stage, timed, size=recipe.data.size, device=device)
+        else:
+            assert model is not None
+            seconds = _time_denoiser(model, timed, device=device)
+        found[stage] = spec, seconds
+    return found
+
+
+def _time_first_stage(part: FirstStageRecipe, spec: TrainSpec, *, size: int, device: str) -> float:
+    assert isinstance(part.model, AutoencoderSpec)
+    compute = training_compute(device, spec.precision)
+    model = Autoencoder(part.model).to(compute.device, memory_format=torch.channels_last)
+    images = torch.randint(256, (spec.batch, part.model.image_channels, size, size), dtype=torch.uint8)
+    indices = list(range(spec.batch))
+    batch = Batch(images, indices, indices)
+    losses = FirstStageObjective(model, part.loss, compute, 0)
+    return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
+
+
+def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> float:
+    compute = training_compute(device, spec.precision)
+    model = LatentDiffusion(model_spec).to(compute.device, memory_format=torch.channels_last)
+    side = model_spec.image_size
+    latents = torch.randn(spec.batch, *model.latent_shape((side, side)))
+    fields: dict[str, torch.Tensor] = {}
+    for each in model_spec.conditioners:
+        if each.field == "caption":
+            fields["caption"] = torch.zeros(spec.batch, each.encoder.length, dtype=torch.long)
+        else:
+            fields[each.field] = torch.zeros(spec.batch, dtype=torch.long)
+    batch = LatentBatch(latents, fields, list(range(spec.batch)))
+    losses = DenoiserObjective(model, compute, 0)
+    return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
+
+
+def _time(
+    model: torch.nn.Module,
+    batch: Callable[[], Any],
+    *,
+    losses: Losses[Any],
+    spec: TrainSpec,
+    device: str,
+) -> float:
+    """Median seconds of a step after warm-up."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    training = Training(model.train(), build_optimizer(parameters, spec), None)
+    compute = training_compute(device, spec.precision)
+    ends = [time.perf_counter()]
+    for _ in train(training, iter(batch, None), losses=losses, spec=spec, compute=compute):
+        ends.append(time.perf_counter())
+    steps = sorted(after - before for before, after in zip(ends[WARM:-1], ends[WARM + 1 :], strict=True))
+    return steps[len(steps) // 2]

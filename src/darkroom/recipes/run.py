@@ -1,0 +1,321 @@
+"""Carrying out a recipe in a run folder: first stage, scale of latents, denoiser, one model file; resumes."""
+
+import hashlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Pixels
+from darkroom.checkpoint.store import StoredModel, first_stage_of, load_model, save_model
+from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
+from darkroom.core.compute import Compute, training_compute
+from darkroom.core.errors import InputError, SpecError
+from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
+from darkroom.core.spec import parse, parse_yaml
+from darkroom.data.examples import Source
+from darkroom.data.latents import LatentTable, cache_key, cache_latents
+from darkroom.data.sources import Splits, open_data
+from darkroom.data.transforms import TransformSpec
+from darkroom.diffusion.model import LatentDiffusion
+from darkroom.recipes.preview import preview
+from darkroom.recipes.resolve import inputs, resolve
+from darkroom.recipes.schema import DataSpec, Recipe
+from darkroom.tasks.model import Model
+from darkroom.train.denoiser import Latents, train_denoiser
+from darkroom.train.events import Event, Note, Wrote
+from darkroom.train.first_stage import train_first_stage
+from darkroom.train.optim import TrainSpec
+
+RECIPE, TOKENIZER, MODEL = "recipe.yaml", "tokenizer.json", "model.safetensors"
+
+
+def open_recipe_data(data: DataSpec, *, seed: int) -> Splits:
+    """The splits a recipe trains and measures on; `SpecError` when it names no source."""
+    if data.source is None:
+        raise SpecError("this recipe needs pictures: give data.source=FOLDER")
+    return open_data(
+        data.source,
+        seed=seed,
+        size=data.size,
+        limit=data.count,
+        caption_field=data.caption_field,
+        alpha=data.channels == 4,
+    )
+
+
+@final
+class Run:
+    """A recipe being carried out in a folder. `develop` is the work; the rest says where things are."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        device: str = "auto",
+        first_stage: StoredModel | None = None,
+    ) -> None:
+        self.folder = writable_folder(folder)
+        self.device = device
+        self.given = first_stage
+        self.splits = open_recipe_data(recipe.data, seed=recipe.seed)
+        if first_stage is not None:
+            recipe = with_first_stage(recipe, first_stage)
+        self.resolved = resolve(recipe, self.splits.train, tokenizer=self._tokenizer(recipe))
+        self._claim()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, fitted to its data."""
+        return self.resolved.recipe
+
+    @property
+    def transform(self) -> TransformSpec:
+        """How pictures are cut to size."""
+        data = self.recipe.data
+        return TransformSpec(size=data.size, channels=data.channels, crop=data.crop, flip=data.flip)
+
+    def develop(self) -> Iterator[Event]:
+        """All that is left to do; stop listening at any event and run again to go on."""
+        skipped = self.splits.train.skipped
+        if skipped:
+            yield Note(f"{len(skipped)} pictures left out, e.g. {skipped[0][0]}: {skipped[0][1]}")
+        first_stage = yield from self._first_stage()
+        if self.recipe.denoiser is None:
+            return
+        yield from self._denoiser(first_stage)
+
+    def _first_stage(self) -> Generator[Event, None, Autoencoder | Pixels]:
+        part = self.recipe.first_stage
+        if not isinstance(part.model, AutoencoderSpec):
+            return Pixels(part.model)
+        model = Autoencoder(part.model)
+        path = self.folder / "first_stage" / MODEL
+        if self.given is not None:
+            model.load_state_dict(dict(first_stage_of(self.given).state))
+            return model.eval()
+        if path.exists():
+            model.load_state_dict(dict(load_model(path).state))
+            return model.eval()
+        if part.train is None:
+            raise SpecError(
+                f"recipe {self.recipe.name!r} does not train its first stage: give one with --first-stage MODEL"
+            )
+        torch.manual_seed(self.recipe.seed)
+        model = Autoencoder(part.model)
+        yield from train_first_stage(
+            model,
+            self.splits,
+            transform=self.transform,
+            loss=part.loss,
+            train=part.train,
+            compute=self._compute(part.train),
+            folder=path.parent,
+            seed=self.recipe.seed,
+        )
+        report = read_json(path.parent / "report.json")
+        card = self._card(quality={"first_stage": report})
+        save_model(path, StoredModel(kind="first-stage", spec=part.model, state=model.state_dict(), card=card))
+        yield Note(_first_stage_sentence(report))
+        yield Wrote("first stage", path)
+        return model
+
+    def _denoiser(self, first_stage: Autoencoder | Pixels) -> Iterator[Event]:
+        part, spec = self.recipe.denoiser, self.recipe.model_spec()
+        assert part is not None
+        assert spec is not None
+        if part.train is None:
+            raise SpecError(f"recipe {self.recipe.name!r} does not say how its denoiser is trained (denoiser.train)")
+        path = self.folder / MODEL
+        if path.exists():
+            yield Note("this run is finished")
+            yield Wrote("model", path)
+            return
+        torch.manual_seed(self.recipe.seed + 1)
+        model = LatentDiffusion(spec)
+        model.first_stage.load_state_dict(first_stage.state_dict())
+        compute = self._compute(part.train)
+        yield Note(f"caching latents of {len(self.splits.train)} training pictures")
+        latents = self._latents(model, compute=compute)
+        if spec.scale is None and not isinstance(first_stage, Pixels):
+            model.scale.fill_(1 / latents.train.statistics()[2])
+        self._tell_empty(model)
+        whole = self._model(model, compute=compute)
+        yield from train_denoiser(
+            model,
+            latents,
+            train=part.train,
+            compute=compute,
+            folder=self.folder / "denoiser",
+            seed=self.recipe.seed,
+            preview=lambda: preview(whole, part.sample, source=self.splits.test),
+        )
+        self._save(model, path)
+        yield Wrote("model", path)
+
+    def _latents(self, model: LatentDiffusion, *, compute: Compute) -> Latents:
+        model.to(compute.device).eval()
+
+        def table(source: Source, name: str) -> LatentTable:
+            return cache_latents(
+                lambda images: _moments(model, images, compute=compute),
+                source,
+                spec=self.transform,
+                batch_size=64,
+                folder=self.folder / "latents" / name,
+                key=cache_key(_weights_hash(model.first_stage), source=source, spec=self.transform),
+            )
+
+        train, test = self.splits
+        return Latents(
+            train=table(train, "train"),
+            train_inputs=inputs(self.resolved, train),
+            test=table(test, "test"),
+            test_inputs=inputs(self.resolved, test),
+        )
+
+    def _tell_empty(self, model: LatentDiffusion) -> None:
+        """The text conditioner learns which ids the empty caption has."""
+        tokenizer = self.resolved.tokenizer
+        for conditioner in model.conditioning.by_field.values():
+            if isinstance(conditioner, TextConditioner) and tokenizer is not None:
+                conditioner.set_empty(tokenizer([""])[0].tolist())
+
+    def _model(self, diffusion: LatentDiffusion, *, compute: Compute) -> Model:
+        return Model(
+            diffusion,
+            compute=compute,
+            name=self.recipe.name,
+            card=self._card(quality={}),
+            classes=self.resolved.classes,
+            tokenizer=self.resolved.tokenizer,
+        )
+
+    def _save(self, model: LatentDiffusion, path: Path) -> None:
+        tokenizer = self.resolved.tokenizer
+        quality = {
+            stage: read_json(report)
+            for stage in ("first_stage", "denoiser")
+            if (report := self.folder / stage / "report.json").exists()
+        }
+        stored = StoredModel(
+            kind="model",
+            spec=model.spec,
+            state=model.state_dict(),
+            card=self._card(quality=quality),
+            classes=self.resolved.classes,
+            tokenizer=None if tokenizer is None else tokenizer.to_json(),
+        )
+        save_model(path, stored)
+
+    def _card(self, *, quality: dict[str, Any]) -> dict[str, Any]:
+        """What the model file says about itself."""
+        recipe = self.recipe
+        part = recipe.denoiser
+        stages = {"first_stage": recipe.first_stage.train, "denoiser": None if part is None else part.train}
+        card: dict[str, Any] = {
+            "name": recipe.name,
+            "summary": recipe.summary,
+            "data": {
+                "source": Path(recipe.data.source or "").name,
+                "pictures": len(self.splits.train),
+                "size": recipe.data.size,
+                "license": recipe.data.license,
+            },
+            "trained": {
+                stage: {"steps": train.steps, "batch": train.batch}
+                for stage, train in stages.items()
+                if train is not None
+            },
+            "quality": quality,
+        }
+        if part is not None:
+            sample = part.sample
+            card["sample"] = {
+                "solver": sample.solver,
+                "steps": sample.steps,
+                "guidance": sample.guidance,
+                "prompts": list(sample.prompts),
+            }
+        return card
+
+    def _compute(self, train: TrainSpec) -> Compute:
+        return training_compute(self.device, train.precision)
+
+    def _tokenizer(self, recipe: Recipe) -> Tokenizer | None:
+        """The tokenizer of this folder's run, if it has made one."""
+        path = self.folder / TOKENIZER
+        part = recipe.denoiser
+        spec = next((each for each in part.conditioners if isinstance(each, TextSpec)), None) if part else None
+        if spec is None or not path.exists():
+            return None
+        return Tokenizer.from_json(path.read_text(encoding="utf-8"), length=spec.encoder.length)
+
+    def _claim(self) -> None:
+        """Write the recipe into a new folder; refuse a folder in which another recipe was begun."""
+        path = self.folder / RECIPE
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+            before = parse(Recipe, parse_yaml(text, where=str(path)), where=str(path))
+            if before != self.recipe:
+                raise InputError(
+                    f"{self.folder}: another recipe was begun here ({_difference(before, self.recipe)}); "
+                    "choose another --out, or run it unchanged to go on"
+                )
+            return
+        if self.resolved.tokenizer is not None:
+            with atomic(self.folder / TOKENIZER) as temporary:
+                temporary.write_text(self.resolved.tokenizer.to_json(), encoding="utf-8")
+        write_yaml(path, self.recipe.plain())
+
+
+def with_first_stage(recipe: Recipe, stored: StoredModel) -> Recipe:
+    """The recipe on a given first stage; the network's channels follow its latents."""
+    spec = first_stage_of(stored).spec
+    assert isinstance(spec, AutoencoderSpec)
+    values = recipe.plain()
+    values["first_stage"] = {"model": spec.plain(), "train": None}
+    if values["denoiser"] is not None:
+        network = values["denoiser"]["network"]
+        network["in_channels"] = network["out_channels"] = spec.latent_channels
+    return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
+
+
+@torch.no_grad()
+def _moments(model: LatentDiffusion, images: Tensor, *, compute: Compute) -> tuple[Tensor, Tensor | None]:
+    with compute.autocast():
+        mean, log_variance = model.first_stage.moments(compute.place(images))
+    return mean.float().cpu(), None if log_variance is None else log_variance.float().cpu()
+
+
+def _weights_hash(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _difference(before: Recipe, now: Recipe) -> str:
+    """The first place where two recipes differ, in words."""
+
+    def walk(one: Any, other: Any, place: str) -> str | None:
+        if isinstance(one, dict) and isinstance(other, dict):
+            for key in [*one, *(key for key in other if key not in one)]:
+                found = walk(one.get(key), other.get(key), f"{place}.{key}" if place else str(key))
+                if found is not None:
+                    return found
+            return None
+        return None if one == other else f"{place} was {one!r} and is {other!r} now"
+
+    return walk(before.plain(), now.plain(), "") or "they are equal"
+
+
+def _first_stage_sentence(report: dict[str, float]) -> str:
+    return (
+        f"first stage: {report['psnr']:.2f} dB PSNR on {report['pictures']:.0f} test pictures "
+        f"(bicubic at the same factor: {report['bicubic_psnr']:.2f} dB)"
+    )

@@ -1,0 +1,105 @@
+"""What a recipe says: data, first stage, denoiser, how each is trained, how samples are drawn."""
+
+from typing import Literal, final
+
+from pydantic import Field, model_validator
+
+from darkroom.autoencoder.losses import FirstStageLossSpec
+from darkroom.autoencoder.model import FirstStageSpec, PixelsSpec
+from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.core.spec import Spec
+from darkroom.diffusion.model import ModelSpec
+from darkroom.network.unet import UNetSpec
+from darkroom.process.objective import ObjectiveSpec
+from darkroom.process.prediction import PredictionName
+from darkroom.process.schedule import LinearSpec, ScheduleSpec
+from darkroom.train.optim import TrainSpec
+
+
+@final
+class DataSpec(Spec):
+    """Where pictures come from and how they are cut to size.
+
+    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · count: how many
+    scenes of `shapes` · caption_field: the metadata field read as the caption · license: kept in the model's card.
+    """
+
+    source: str | None = None
+    size: int = Field(gt=0)
+    channels: Literal[1, 3, 4] = 3
+    crop: Literal["centre", "random"] = "centre"
+    flip: bool = False
+    count: int | None = Field(default=None, gt=0)
+    caption_field: str = "caption"
+    license: str | None = None
+
+
+@final
+class FirstStageRecipe(Spec):
+    """The first stage: what it is, what it minimises, how it is trained (None: it is given or needs no training)."""
+
+    model: FirstStageSpec
+    loss: FirstStageLossSpec = Field(default_factory=FirstStageLossSpec)
+    train: TrainSpec | None = None
+
+
+@final
+class SampleSpec(Spec):
+    """How previews are drawn, and the model's defaults for sampling."""
+
+    solver: str = "dpm++2m"
+    steps: int = Field(default=25, gt=0)
+    guidance: float = 1.0
+    count: int = Field(default=16, gt=0)
+    prompts: tuple[str, ...] = ()
+
+
+@final
+class DenoiserRecipe(Spec):
+    """The second stage: network, conditioners, mathematics, how it is trained."""
+
+    network: UNetSpec
+    conditioners: tuple[ConditionerSpec, ...] = ()
+    schedule: ScheduleSpec = Field(default_factory=LinearSpec)
+    prediction: PredictionName = "eps"
+    objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
+    scale: float | None = None
+    train: TrainSpec | None = None
+    sample: SampleSpec = Field(default_factory=SampleSpec)
+
+
+@final
+class Recipe(Spec):
+    """A named experiment. `summary` says what it is; `source` where its numbers come from."""
+
+    name: str
+    summary: str
+    source: str | None = None
+    data: DataSpec
+    first_stage: FirstStageRecipe
+    denoiser: DenoiserRecipe | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        self.model_spec()  # raises what does not fit together
+        factor = self.first_stage.model.factor
+        if self.data.size % factor:
+            raise ValueError(f"data.size {self.data.size} is no multiple of the first stage's factor {factor}")
+        return self
+
+    def model_spec(self) -> ModelSpec | None:
+        """The spec of the whole model; None for a recipe of a first stage alone."""
+        part = self.denoiser
+        if part is None:
+            return None
+        return ModelSpec(
+            image_size=self.data.size,
+            first_stage=self.first_stage.model,
+            network=part.network,
+            conditioners=part.conditioners,
+            schedule=part.schedule,
+            prediction=part.prediction,
+            objective=part.objective,
+            scale=1.0 if isinstance(self.first_stage.model, PixelsSpec) else part.scale,
+        )

@@ -1,0 +1,166 @@
+"""From a name or a path to something that runs."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkroom.autoencoder.model import Autoencoder
+from darkroom.checkpoint.compvis import load_original
+from darkroom.checkpoint.header import read_header
+from darkroom.checkpoint.store import PREFIX, StoredModel, build, load_model, spec_hash
+from darkroom.conditioning.text import TextSpec, Tokenizer
+from darkroom.core.compute import sampling_compute
+from darkroom.core.errors import ModelFileError, NotYetError, did_you_mean
+from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.network.unet import UNet
+from darkroom.tasks.model import Model
+
+DEFAULT = "emoji"
+
+
+def load(
+    source: str | Path = DEFAULT,
+    *,
+    config: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    engine: str = "auto",
+) -> Model:
+    """A model from a built-in name, a file of ours, an original checkpoint with its YAML, or a run folder.
+
+    config: the YAML of an original checkpoint (default: the only YAML beside it) · dtype: of convolutions and
+    products, `auto` is float32 · engine: `auto` or `eager`. `ModelFileError` or `InputError` in one sentence.
+    """
+    _check_engine(engine)
+    path = find(source)
+    stored = read(path, config=config)
+    if not isinstance(stored.spec, ModelSpec):
+        raise ModelFileError(f"{path}: a first stage alone; use darkroom.load_autoencoder")
+    diffusion = build(stored)
+    assert isinstance(diffusion, LatentDiffusion)
+    return Model(
+        diffusion,
+        compute=sampling_compute(device, dtype),
+        name=path.parent.name if path.name == "model.safetensors" else path.stem,
+        card={**stored.card, "hash": spec_hash(stored)},
+        classes=stored.classes,
+        tokenizer=_tokenizer(stored, beside=path.parent),
+        odd=stored.odd,
+    )
+
+
+def load_autoencoder(
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Autoencoder:
+    """A first stage alone, or the one inside a whole model; weights in `dtype` (auto: float32)."""
+    stored = read(find(source), config=config)
+    module = build(stored)
+    first_stage = module.first_stage if isinstance(module, LatentDiffusion) else module
+    if not isinstance(first_stage, Autoencoder):
+        raise ModelFileError(f"{source}: this model works on pixels, it has no first stage")
+    return _placed(first_stage, device=device, dtype=dtype)
+
+
+def load_network(
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    engine: str = "auto",
+) -> UNet:
+    """The U-Net of a model alone, called as (x_t, t, conditions); weights in `dtype` (auto: float32)."""
+    _check_engine(engine)
+    module = build(read(find(source), config=config))
+    if not isinstance(module, LatentDiffusion):
+        raise ModelFileError(f"{source}: a first stage alone, it has no U-Net")
+    return _placed(module.network, device=device, dtype=dtype)
+
+
+def built_in() -> dict[str, Path]:
+    """Names and files of the models that come with the package."""
+    folder = Path(str(files("darkroom"))) / "models"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def find(source: str | Path) -> Path:
+    """The file meant by a built-in name, a path, or a run folder; `ModelFileError` when there is none."""
+    path = Path(source)
+    known = built_in()
+    if str(source) in known:
+        return known[str(source)]
+    if path.is_dir():
+        return _inside(path)
+    if not path.exists():
+        raise ModelFileError(f"{source}: no such file, run folder or built-in model{did_you_mean(str(source), known)}")
+    return path
+
+
+def read(path: Path, *, config: str | Path | None = None) -> StoredModel:
+    """What a file holds: one of ours, or an original checkpoint with its YAML."""
+    if path.suffix == ".safetensors" and config is None and (_ours(path) or not _yaml_beside(path)):
+        return load_model(path)
+    return load_original(path, _config(path, config))
+
+
+def _inside(folder: Path) -> Path:
+    for name in ("model.safetensors", "denoiser/model.safetensors", "first_stage/model.safetensors"):
+        if (folder / name).exists():
+            return folder / name
+    if (folder / "model_index.json").exists() or (folder / "unet").is_dir():
+        raise NotYetError(f"{folder}: diffusers folders cannot be loaded yet")
+    if (folder / "recipe.yaml").exists():
+        raise ModelFileError(f"{folder}: this run has not finished its first stage yet; run darkroom train again")
+    raise ModelFileError(f"{folder}: no model in this folder (model.safetensors is missing)")
+
+
+def _config(path: Path, config: str | Path | None) -> Path:
+    if config is not None:
+        if not Path(config).is_file():
+            raise ModelFileError(f"{config}: no such config file")
+        return Path(config)
+    beside = _yaml_beside(path)
+    same = [each for each in beside if each.stem == path.stem]
+    if len(same or beside) != 1:
+        raise ModelFileError(f"{path}: an original checkpoint needs its YAML; give it with config (--config FILE)")
+    return (same or beside)[0]
+
+
+def _yaml_beside(path: Path) -> list[Path]:
+    return sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")])
+
+
+def _ours(path: Path) -> bool:
+    return any(key.startswith(PREFIX) for key in read_header(path).metadata)
+
+
+def _tokenizer(stored: StoredModel, *, beside: Path) -> Tokenizer | None:
+    assert isinstance(stored.spec, ModelSpec)
+    spec = next((spec for spec in stored.spec.conditioners if isinstance(spec, TextSpec)), None)
+    if spec is None:
+        return None
+    if stored.tokenizer is not None:
+        return Tokenizer.from_json(stored.tokenizer, length=spec.encoder.length)
+    vocabulary = beside / "vocab.txt"
+    if vocabulary.exists():
+        return Tokenizer.from_vocabulary(vocabulary, length=spec.encoder.length)
+    return None
+
+
+def _check_engine(engine: str) -> None:
+    if engine in ("auto", "eager"):
+        return
+    if engine in ("compiled", "openvino"):
+        raise NotYetError(f"engine {engine!r} is not there yet; auto and eager are")
+    raise ModelFileError(f"engine {engine!r} is unknown{did_you_mean(engine, ['auto', 'eager'])}")
+
+
+def _placed(module: Any, *, device: str, dtype: str) -> Any:
+    compute = sampling_compute(device, dtype)
+    return module.to(compute.device, compute.dtype, memory_format=torch.channels_last).eval()

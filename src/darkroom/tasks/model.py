@@ -1,0 +1,250 @@
+"""`Model`: what `darkroom.load` returns; fields in a person's words outside, tensors inside."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast, final
+
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Generator, Tensor
+
+from darkroom.autoencoder.model import FirstStage
+from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.spatial import MapSpec
+from darkroom.conditioning.text import TextSpec, Tokenizer
+from darkroom.core.compute import Compute
+from darkroom.core.conditions import Conditions
+from darkroom.core.errors import InputError, NotYetError, did_you_mean
+from darkroom.core.shapes import Images, Latent, PerSample, Time
+from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.process.prediction import Prediction
+from darkroom.process.schedule import Schedule
+from darkroom.tasks.request import Request
+
+Steps = Callable[[int, int], None]
+
+
+@final
+class Model:
+    """A latent diffusion model ready to use: network, first stage, conditioners, tokenizer, class names, card.
+
+    `network`, `schedule` and `prediction` are what the solvers need, so a `Model` can be handed to
+    `darkroom.sample_latents` and `darkroom.walk`.
+    """
+
+    def __init__(
+        self,
+        diffusion: LatentDiffusion,
+        *,
+        compute: Compute,
+        name: str = "model",
+        card: dict[str, Any] | None = None,
+        classes: Sequence[str] = (),
+        tokenizer: Tokenizer | None = None,
+        odd: Sequence[str] = (),
+    ) -> None:
+        self.diffusion = diffusion.to(compute.device, memory_format=torch.channels_last).eval()
+        self.compute = compute
+        self.name = name
+        self.card = card or {}
+        self.classes = tuple(classes)
+        self.tokenizer = tokenizer
+        self.odd = tuple(odd)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is made of."""
+        return self.diffusion.spec
+
+    @property
+    def first_stage(self) -> FirstStage:
+        """The first stage, in its own units (no scale applied)."""
+        return self.diffusion.first_stage
+
+    @property
+    def schedule(self) -> Schedule:
+        """alpha and sigma of every time."""
+        return self.diffusion.schedule
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the network's raw output stands for."""
+        return self.diffusion.prediction
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that steer it: `caption`, `label`, ..."""
+        return self.spec.fields
+
+    @torch.no_grad()
+    def network(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
+        """The raw output in the trained parameterisation; t is integer for discrete schedules."""
+        with self.compute.autocast():
+            output = self.diffusion.network(
+                self.compute.place(x_t), t.to(self.compute.device), conditions.map(self.compute.place)
+            )
+        return output.to(x_t.dtype)
+
+    @torch.no_grad()
+    def encode(self, images: Images, *, generator: Generator | None = None) -> Latent:
+        """Latents in the denoiser's units; without generator the posterior mean, with one a draw from it.
+
+        images: (b, c, H, W) in [-1, 1], sides multiples of the first stage's factor, else `InputError`.
+        """
+        noise = None
+        if generator is not None:
+            height, width = images.shape[-2:]
+            shape = (len(images), *self.diffusion.latent_shape((height, width)))
+            noise = torch.randn(shape, generator=generator, device=generator.device)
+            noise = noise.to(self.compute.device)
+        with self.compute.autocast():
+            return self.diffusion.encode(self.compute.place(images), noise=noise).float()
+
+    @torch.no_grad()
+    def decode(self, latents: Latent) -> Images:
+        """Pictures in about [-1, 1] from latents in the denoiser's units."""
+        with self.compute.autocast():
+            return self.diffusion.decode(self.compute.place(latents)).float()
+
+    @torch.no_grad()
+    def condition(
+        self,
+        *,
+        caption: Sequence[str] | str | None = None,
+        caption_ids: Tensor | None = None,
+        label: Sequence[int | str] | Tensor | int | str | None = None,
+        objects: Sequence[object] | None = None,
+        layout_ids: Tensor | None = None,
+        map: Tensor | None = None,
+        low_res: Tensor | None = None,
+        embedding: Tensor | None = None,
+        image: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Conditions:
+        """The three ports from the fields this model takes; others are refused by name.
+
+        caption: texts, or caption_ids (b, l) · label: class names or numbers · layout_ids (b, l) · map: one-hot
+        (b, classes, H, W) or ids (b, H, W) · low_res: (b, c, h, w) at latent size · embedding: (b, l, d).
+        """
+        if objects is not None or image is not None or mask is not None:
+            raise NotYetError("boxes (objects) and masked pictures (image and mask) are not there yet as conditions")
+        given: dict[str, Tensor | None] = {
+            "caption": self.caption_ids(caption) if caption is not None else caption_ids,
+            "label": None if label is None else self.label_ids(label),
+            "objects": layout_ids,
+            "map": None if map is None else self._one_hot(map),
+            "low_res": low_res,
+            "embedding": embedding,
+        }
+        inputs = {field: values.to(self.compute.device) for field, values in given.items() if values is not None}
+        with self.compute.autocast():
+            return self.diffusion.condition(inputs).map(lambda port: port.float())
+
+    @torch.no_grad()
+    def null(self, conditions: Conditions, drop: Sequence[str] | None = None) -> Conditions:
+        """Conditions of the same shapes that say nothing about the fields `drop` (None: those training dropped)."""
+        with self.compute.autocast():
+            return self.diffusion.null(conditions.map(self.compute.place), drop=drop).map(lambda port: port.float())
+
+    @torch.no_grad()
+    def loss(self, latents: Latent, *, t: Time, noise: Latent, conditions: Conditions) -> PerSample:
+        """The training loss of each sample: latents and noise (b, c, h, w), t (b,)."""
+        with self.compute.autocast():
+            return self.diffusion.loss(
+                self.compute.place(latents),
+                t=t.to(self.compute.device),
+                noise=self.compute.place(noise),
+                conditions=conditions.map(self.compute.place),
+            )
+
+    def sample(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        count: int = 1,
+        seed: int = 0,
+        label: str | int | Sequence[str | int] | None = None,
+        negative: str | None = None,
+        size: tuple[int, int] | int | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+        eta: float = 0.0,
+        guidance: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        guidance_rescale: float = 0.0,
+        times: str | None = None,
+        batch: int = 16,
+        on_step: Steps | None = None,
+    ) -> list[Image.Image]:
+        """Pictures: `count` of each prompt or label, in order.
+
+        size: (height, width) in pixels or one side · steps, solver, guidance: None for the model's own defaults ·
+        seed: picture k of a seed is the same in any batch · on_step: called with (steps done, steps in all).
+        `InputError` for fields the model does not take and sizes it cannot make.
+        """
+        from darkroom.tasks.generate import generate  # noqa: PLC0415  (generate takes a Model)
+
+        others = {
+            "count": count,
+            "seed": seed,
+            "negative": negative,
+            "steps": steps,
+            "solver": solver,
+            "eta": eta,
+            "guidance": guidance,
+            "guidance_interval": guidance_interval,
+            "guidance_rescale": guidance_rescale,
+            "times": times,
+        }
+        request = Request.of(prompt=prompt, label=label, size=size, others=others)
+        return [sampled.picture for sampled in generate(self, request, batch=batch, on_step=on_step)]
+
+    def caption_ids(self, caption: Sequence[str] | str) -> Tensor:
+        """(b, l) token ids of texts; `InputError` when the model is not steered by text or has no tokenizer."""
+        texts = [caption] if isinstance(caption, str) else list(caption)
+        if not any(isinstance(spec, TextSpec) for spec in self.spec.conditioners):
+            raise InputError(f"{self.name} takes no prompt; {self.takes()}")
+        if self.tokenizer is None:
+            raise InputError(
+                f"{self.name} came without a tokenizer: put its vocab.txt beside the checkpoint, or give caption_ids"
+            )
+        return self.tokenizer(texts)
+
+    def label_ids(self, label: Sequence[int | str] | Tensor | int | str) -> Tensor:
+        """(b,) class numbers of names or numbers; `InputError` names what is unknown."""
+        spec = next((spec for spec in self.spec.conditioners if isinstance(spec, ClassSpec)), None)
+        if spec is None:
+            raise InputError(f"{self.name} takes no label; {self.takes()}")
+        if isinstance(label, Tensor):
+            return label
+        labels = [label] if isinstance(label, (int, str)) else label
+        return torch.tensor([self._label_id(each, spec) for each in labels])
+
+    def _label_id(self, label: int | str, spec: ClassSpec) -> int:
+        if isinstance(label, str) and label in self.classes:
+            return self.classes.index(label)
+        if isinstance(label, str) and not label.lstrip("-").isdigit():
+            raise InputError(f"unknown label {label!r}{did_you_mean(label, self.classes)}")
+        number = int(label)
+        if not 0 <= number < spec.classes:
+            raise InputError(f"label {number} does not fit: this model has classes 0..{spec.classes - 1}")
+        return number
+
+    def _one_hot(self, map: Tensor) -> Tensor:
+        spec = next((spec for spec in self.spec.conditioners if isinstance(spec, MapSpec)), None)
+        if spec is None:
+            raise InputError(f"{self.name} takes no semantic map; {self.takes()}")
+        if map.ndim == 4:
+            return map
+        return rearrange(torch.nn.functional.one_hot(map.long(), spec.classes).float(), "b h w k -> b k h w")
+
+    def takes(self) -> str:
+        """A clause that says what steers this model."""
+        words = {"caption": "a prompt", "label": "a label", "objects": "a layout", "map": "a semantic map"}
+        named = [words.get(field, field) for field in self.fields]
+        return f"it is steered by {' and '.join(named)}" if named else "it is unconditional"
+
+    def default(self, name: str, otherwise: Any) -> Any:
+        """A sampling default from the card (`solver`, `steps`, `guidance`), or `otherwise`."""
+        defaults = cast("dict[str, Any]", self.card.get("sample", {}))
+        return defaults.get(name, otherwise)

@@ -1,0 +1,102 @@
+"""The second stage of a run: train the denoiser on cached latents, draw samples, measure."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import final
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from darkroom.core.compute import Compute
+from darkroom.core.pictures import contact_sheet, save_png
+from darkroom.core.record import write_json
+from darkroom.data.latents import LatentTable
+from darkroom.diffusion.model import LatentDiffusion
+from darkroom.train.events import Event, Wrote
+from darkroom.train.optim import TrainSpec
+from darkroom.train.session import Session
+from darkroom.train.stages import DenoiserObjective, LatentBatch, latent_batches, validation_loss
+
+STAGE = "denoiser"
+VALIDATED = 256
+Preview = Callable[[], list[Image.Image]]
+
+
+@final
+class Latents:
+    """What the denoiser trains on and is validated with: moments, and what steers each picture, row by row."""
+
+    def __init__(
+        self,
+        *,
+        train: LatentTable,
+        train_inputs: Mapping[str, Tensor],
+        test: LatentTable,
+        test_inputs: Mapping[str, Tensor],
+    ) -> None:
+        self.train, self.train_inputs = train, dict(train_inputs)
+        self.test, self.test_inputs = test, dict(test_inputs)
+
+
+def train_denoiser(
+    model: LatentDiffusion,
+    latents: Latents,
+    *,
+    train: TrainSpec,
+    compute: Compute,
+    folder: Path,
+    seed: int,
+    preview: Preview,
+) -> Iterator[Event]:
+    """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
+
+    `preview` draws pictures with the present weights. Writes log.jsonl, state.pt, samples.png and report.json.
+    """
+    model.to(compute.device, memory_format=torch.channels_last).train()
+    model.first_stage.requires_grad_(False).eval()
+    objective = DenoiserObjective(model, compute, seed)
+    scale = float(model.scale)
+    held_out = _held_out(latents, scale=scale)
+
+    def look(step: int) -> tuple[dict[str, float], list[Event]]:
+        path = save_png(contact_sheet(preview()), folder / "samples.png")
+        value = validation_loss(objective, held_out)
+        write_json(folder / "report.json", {"step": step, "validation_loss": value})
+        return {"validation_loss": value}, [Wrote(f"samples at step {step}", path)]
+
+    session = Session(
+        _Trained(model),
+        model.denoising_parameters,
+        spec=train,
+        compute=compute,
+        folder=folder,
+        stage=STAGE,
+        look=look,
+    )
+    stream = latent_batches(
+        latents.train,
+        latents.train_inputs,
+        scale=scale,
+        batch_size=train.batch,
+        seed=seed,
+        start=session.samples,
+    )
+    yield from session.run(stream, losses=objective)
+
+
+@final
+class _Trained(torch.nn.Module):
+    """What the second stage trains, without the first stage, which its state need not repeat."""
+
+    def __init__(self, model: LatentDiffusion) -> None:
+        super().__init__()
+        self.network = model.network
+        self.conditioning = model.conditioning
+        self.log_variance = model.log_variance
+
+
+def _held_out(latents: Latents, *, scale: float) -> LatentBatch:
+    rows = list(range(min(len(latents.test), VALIDATED)))
+    values = latents.test.sample(rows, rows, seed=0, scale=scale)
+    return LatentBatch(values, {field: each[rows] for field, each in latents.test_inputs.items()}, rows)

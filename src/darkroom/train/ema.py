@@ -1,0 +1,56 @@
+"""Averaged weights: an exponential moving average over everything that is trained."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+
+@final
+class Ema:
+    """shadow <- d shadow + (1 - d) weight, with d = min(decay, (1 + n) / (10 + n)) after n updates."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], *, decay: float) -> None:
+        self.parameters = list(parameters)
+        self.decay = decay
+        self.updates = 0
+        self.shadow = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the present weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        present = [parameter.detach() for parameter in self.parameters]
+        torch._foreach_lerp_(self.shadow, present, 1 - decay)
+        self.updates += 1
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block the parameters hold the averages; after it, what they held before."""
+        kept = [parameter.detach().clone() for parameter in self.parameters]
+        self._copy(self.shadow)
+        try:
+            yield
+        finally:
+            self._copy(kept)
+
+    def keep(self) -> None:
+        """Make the averages the weights, for good."""
+        self._copy(self.shadow)
+
+    def state(self) -> dict[str, object]:
+        """Everything that `restore` needs."""
+        return {"updates": self.updates, "shadow": self.shadow}
+
+    def restore(self, updates: int, shadow: Sequence[Tensor]) -> None:
+        """Go on from a saved state."""
+        self.updates = updates
+        for mine, saved in zip(self.shadow, shadow, strict=True):
+            mine.copy_(saved)
+
+    @torch.no_grad()
+    def _copy(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)

@@ -1,0 +1,115 @@
+"""The first stage of a run: train, reconstruct test pictures, measure."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from darkroom.autoencoder.bottleneck import VQSpec, perplexity
+from darkroom.autoencoder.losses import FirstStageLossSpec, check_available
+from darkroom.autoencoder.model import Autoencoder
+from darkroom.core.compute import Compute
+from darkroom.core.pictures import contact_sheet, from_bytes, save_png, to_pictures
+from darkroom.core.record import write_json
+from darkroom.data.loader import batches, still_batches
+from darkroom.data.sources import Splits
+from darkroom.data.transforms import TransformSpec
+from darkroom.metrics.pairs import bicubic_round_trip, psnr
+from darkroom.train.events import Event, Wrote
+from darkroom.train.optim import TrainSpec
+from darkroom.train.session import Session
+from darkroom.train.stages import FirstStageObjective
+
+MEASURED, SHOWN = 512, 16
+STAGE = "first_stage"
+
+
+def train_first_stage(
+    model: Autoencoder,
+    splits: Splits,
+    *,
+    transform: TransformSpec,
+    loss: FirstStageLossSpec,
+    train: TrainSpec,
+    compute: Compute,
+    folder: Path,
+    seed: int,
+) -> Iterator[Event]:
+    """Train in `folder` from where it stands; the model ends with averaged weights, in eval mode.
+
+    Writes log.jsonl, state.pt, reconstructions.png (pictures above, reconstructions below) and report.json.
+    """
+    check_available(loss)
+    model.to(compute.device, memory_format=torch.channels_last).train()
+    viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder)
+    session = Session(
+        model,
+        list(model.parameters()),
+        spec=train,
+        compute=compute,
+        folder=folder,
+        stage=STAGE,
+        look=viewer.look,
+    )
+    stream = batches(splits.train, transform, batch_size=train.batch, seed=seed, start=session.samples)
+    yield from session.run(stream, losses=FirstStageObjective(model, loss, compute, seed))
+    write_json(folder / "report.json", viewer.measure())
+
+
+@final
+class _Viewer:
+    """Looks at the model through test pictures it never trains on."""
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        splits: Splits,
+        *,
+        transform: TransformSpec,
+        compute: Compute,
+        folder: Path,
+    ) -> None:
+        self.model, self.compute, self.folder = model, compute, folder
+        rows = range(min(len(splits.test), MEASURED))
+        parts = still_batches(splits.test, transform, batch_size=64, rows=rows)
+        self.images = [from_bytes(part.images) for part in parts]
+
+    def look(self, step: int) -> tuple[dict[str, float], list[Event]]:
+        """Figures for the log, and a sheet of pictures above their reconstructions."""
+        shown = self.images[0][:SHOWN]
+        made = self._through(shown)[0]
+        sheet = contact_sheet([*to_pictures(shown), *to_pictures(made)], columns=len(shown))
+        path = save_png(sheet, self.folder / "reconstructions.png")
+        report = self.measure()
+        kept = ("psnr", "perplexity")
+        values = {f"test_{name}": report[name] for name in kept if name in report}
+        return values, [Wrote(f"reconstructions at step {step}", path)]
+
+    def measure(self) -> dict[str, float]:
+        """Mean PSNR over the test pictures, that of bicubic at the same factor, and perplexity of codes (VQ)."""
+        found: list[Tensor] = []
+        plain: list[Tensor] = []
+        codes: list[Tensor] = []
+        for images in self.images:
+            made, indices = self._through(images)
+            found.append(psnr(images, made))
+            plain.append(psnr(images, bicubic_round_trip(images, self.model.spec.factor)))
+            if indices is not None:
+                codes.append(indices)
+        report = {
+            "pictures": float(sum(len(images) for images in self.images)),
+            "psnr": float(torch.cat(found).mean()),
+            "bicubic_psnr": float(torch.cat(plain).mean()),
+        }
+        if codes and isinstance(self.model.spec.bottleneck, VQSpec):
+            report["perplexity"] = perplexity(torch.cat(codes), self.model.spec.bottleneck.codes)
+        return report
+
+    @torch.no_grad()
+    def _through(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        with self.compute.autocast():
+            made = self.model.reconstruct(self.compute.place(images))
+        indices = None if made.indices is None else made.indices.cpu()
+        return made.images.float().cpu(), indices

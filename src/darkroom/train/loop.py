@@ -1,0 +1,91 @@
+"""The one training loop: a generator for both stages; who watches, logs or saves stands in the caller's `for`."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar, final
+
+import torch
+from torch import Tensor
+
+from darkroom.core.compute import Compute
+from darkroom.core.errors import TrainingError
+from darkroom.train.optim import TrainSpec, learning_rate
+from darkroom.train.state import Training
+
+MOST_SKIPPED = 100
+B = TypeVar("B")
+Losses = Callable[[B], Mapping[str, Tensor]]
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """After a step: its number (from 1), its values (`loss` among them), rate in pictures/s, seconds left."""
+
+    step: int
+    values: Mapping[str, Tensor]
+    learning_rate: float
+    rate: float
+    seconds_left: float
+
+
+def train(
+    training: Training,
+    batches: Iterator[B],
+    *,
+    losses: Losses[B],
+    spec: TrainSpec,
+    compute: Compute,
+) -> Iterator[Progress]:
+    """Optimise until `spec.steps`, from where `training` stands; `losses(batch)["loss"]` is minimised.
+
+    A step whose loss or gradient is not finite changes nothing and is counted; more than 100 stop the run.
+    """
+    started, seconds, first = time.monotonic(), training.seconds, training.step
+    while training.step < spec.steps:
+        rate = learning_rate(spec, training.step)
+        values = _step(training, next(batches), losses=losses, rate=rate, spec=spec, compute=compute)
+        training.step += 1
+        elapsed = time.monotonic() - started
+        training.seconds = seconds + elapsed
+        speed = (training.step - first) / max(elapsed, 1e-9)
+        yield Progress(
+            step=training.step,
+            values=values,
+            learning_rate=rate,
+            rate=speed * spec.batch,
+            seconds_left=(spec.steps - training.step) / speed,
+        )
+
+
+def _step(
+    training: Training,
+    batch: B,
+    *,
+    losses: Losses[B],
+    rate: float,
+    spec: TrainSpec,
+    compute: Compute,
+) -> Mapping[str, Tensor]:
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    with compute.autocast():
+        values = losses(batch)
+    values["loss"].backward()
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, spec.clip)
+    if math.isfinite(float(norm)):
+        training.optimizer.step()
+        if training.ema is not None:
+            training.ema.update()
+    else:
+        training.skipped += 1
+        if training.skipped > MOST_SKIPPED:
+            raise TrainingError(
+                f"{training.skipped} steps had a loss or gradient that is not finite; the run stopped at step "
+                f"{training.step} and its last good state is kept. Try a smaller learning rate"
+            )
+    training.optimizer.zero_grad(set_to_none=True)
+    return {name: value.detach() for name, value in values.items()} | {"gradient": norm.detach()}

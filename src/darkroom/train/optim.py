@@ -1,0 +1,54 @@
+"""How one stage is optimised; the learning rate is the number written, nothing multiplies it."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, final
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from darkroom.core.compute import Precision
+from darkroom.core.spec import Spec
+
+
+@final
+class TrainSpec(Spec):
+    """How one stage is trained.
+
+    batch: pictures per step · warmup: steps over which the learning rate rises from 0 · decay: what it does then ·
+    clip: largest gradient norm · ema: decay of the averaged weights (0: none), itself warmed up ·
+    log_every, save_every, sample_every: in steps.
+    """
+
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    warmup: int = Field(default=100, ge=0)
+    decay: Literal["constant", "cosine"] = "constant"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.9999, ge=0, lt=1)
+    precision: Precision = "auto"
+    log_every: int = Field(default=50, gt=0)
+    save_every: int = Field(default=500, gt=0)
+    sample_every: int = Field(default=1000, gt=0)
+
+
+def build_optimizer(parameters: Sequence[nn.Parameter], spec: TrainSpec) -> torch.optim.AdamW:
+    """AdamW; weight decay acts on matrices and kernels, not on biases, norms and other vectors."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=spec.betas, foreach=True)
+
+
+def learning_rate(spec: TrainSpec, step: int) -> float:
+    """The rate of a step: a linear rise over `warmup` steps, then constant, or half a cosine down to 1 %."""
+    rise = min(1.0, (step + 1) / spec.warmup) if spec.warmup else 1.0
+    if spec.decay == "constant" or step < spec.warmup:
+        return spec.learning_rate * rise
+    done = (step - spec.warmup) / max(1, spec.steps - spec.warmup)
+    return spec.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))

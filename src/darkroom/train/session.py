@@ -1,0 +1,96 @@
+"""One stage in its folder: optimise, log, save; stops between steps without losing one."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar, final
+
+from torch import nn
+
+from darkroom.core.compute import Compute
+from darkroom.core.record import append_line, writable_folder
+from darkroom.train.ema import Ema
+from darkroom.train.events import Advance, Event
+from darkroom.train.loop import Losses, Progress, train
+from darkroom.train.optim import TrainSpec, build_optimizer
+from darkroom.train.state import Training, restore_state, save_state
+
+B = TypeVar("B")
+STATE, LOG = "state.pt", "log.jsonl"
+
+
+@final
+class Session:
+    """The training of one module in one folder.
+
+    parameters: what is trained (its averages are kept if the spec asks) · look: called at each `sample_every`-th
+    step and at the end, with averaged weights applied; answers values for the log and the events of files it wrote.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: list[nn.Parameter],
+        *,
+        spec: TrainSpec,
+        compute: Compute,
+        folder: Path,
+        stage: str,
+        look: Callable[[int], tuple[dict[str, float], list[Event]]],
+    ) -> None:
+        self.spec, self.compute, self.stage, self.look = spec, compute, stage, look
+        self.folder = writable_folder(folder)
+        optimizer = build_optimizer(parameters, spec)
+        ema = Ema(parameters, decay=spec.ema) if spec.ema else None
+        self.training = Training(module, optimizer, ema)
+        restore_state(self.training, self.folder / STATE)
+
+    @property
+    def samples(self) -> int:
+        """Samples consumed so far: where the data stream goes on."""
+        return self.training.step * self.spec.batch
+
+    def run(self, batches: Iterator[B], *, losses: Losses[B]) -> Iterator[Event]:
+        """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights."""
+        training, spec = self.training, self.spec
+        saved = training.step
+        try:
+            for progress in train(training, batches, losses=losses, spec=spec, compute=self.compute):
+                last = progress.step == spec.steps
+                if progress.step % spec.log_every == 0 or progress.step == 1 or last:
+                    self._log(progress)
+                if progress.step % spec.sample_every == 0 or last:
+                    yield from self._look(progress.step)
+                if progress.step % spec.save_every == 0 or last:
+                    save_state(training, self.folder / STATE)
+                    saved = progress.step
+                yield Advance(self.stage, spec.steps, progress)
+        finally:
+            if training.step > saved:
+                save_state(training, self.folder / STATE)
+        if training.ema is not None:
+            training.ema.keep()
+        training.module.eval()
+
+    def _look(self, step: int) -> Iterator[Event]:
+        module, ema = self.training.module, self.training.ema
+        module.eval()
+        if ema is None:
+            values, events = self.look(step)
+        else:
+            with ema.applied():
+                values, events = self.look(step)
+        module.train()
+        append_line(self.folder / LOG, {"step": step, **values})
+        yield from events
+
+    def _log(self, progress: Progress) -> None:
+        entry = {
+            "step": progress.step,
+            "samples": progress.step * self.spec.batch,
+            **{name: float(value) for name, value in progress.values.items()},
+            "learning_rate": progress.learning_rate,
+            "skipped": self.training.skipped,
+            "pictures_per_second": round(progress.rate, 2),
+            "seconds": round(self.training.seconds, 2),
+        }
+        append_line(self.folder / LOG, entry)

@@ -1,0 +1,70 @@
+"""Specs: unknown keys refused with a near one, overrides, no loss through plain values."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from darkroom.core.errors import SpecError, did_you_mean
+from darkroom.core.spec import override, parse, parse_yaml
+from darkroom.recipes.read import recipe
+from darkroom.recipes.schema import DataSpec, Recipe
+
+
+def test_unknown_key_names_the_place_and_a_near_one() -> None:
+    values = recipe("tiny-text").plain()
+    values["denoiser"]["network"]["chanels"] = 3
+    with pytest.raises(SpecError, match=r"here: unknown key 'denoiser\.network\.chanels' \(did you mean 'channels'\?\)"):
+        parse(Recipe, values, where="here")
+
+
+def test_unknown_kind_offers_the_known_ones() -> None:
+    with pytest.raises(SpecError, match=r"unknown kind 'autoencodr' \(did you mean 'autoencoder'\?\)"):
+        parse(Recipe, override(recipe("tiny-text").plain(), ["first_stage.model.kind=autoencodr"]), where="x")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([1], "a mapping of keys is needed, list came"),
+        ({}, "'size' is missing"),
+        ({"size": 0}, "'size': input should be greater than 0"),
+        ({"size": 64, "crop": "left"}, "'crop': input should be 'centre' or 'random'"),
+    ],
+)
+def test_each_fault_is_one_sentence(data: object, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(DataSpec, data, where="data.yaml")
+    assert str(caught.value).startswith("data.yaml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_plain_values_carry_everything() -> None:
+    made = recipe("tiny-text")
+    assert parse(Recipe, made.plain(), where="again") == made
+
+
+def test_overrides_reach_into_lists_of_keys_and_leave_the_original() -> None:
+    before = {"a": {"b": 1, "c": [1, 2]}}
+    assert override(before, ["a.b=2.5", "a.d=null", "e.f=[3]"]) == {
+        "a": {"b": 2.5, "c": [1, 2], "d": None},
+        "e": {"f": [3]},
+    }
+    assert before == {"a": {"b": 1, "c": [1, 2]}}
+
+
+@pytest.mark.parametrize("wrong", ["a.b", "=3", "a.b.c=1"])
+def test_a_wrong_override_is_refused(wrong: str) -> None:
+    with pytest.raises(SpecError):
+        override({"a": {"b": 1}}, [wrong])
+
+
+def test_broken_yaml_names_its_line() -> None:
+    with pytest.raises(SpecError, match="f.yaml: not valid YAML at line 2"):
+        parse_yaml("a: 1\nb: [", where="f.yaml")
+
+
+@given(st.text(min_size=1, max_size=12), st.lists(st.text(min_size=1, max_size=12), max_size=5))
+def test_hints_never_fail(word: str, options: list[str]) -> None:
+    hint = did_you_mean(word, options)
+    assert hint == "" or any(option in hint or repr(option) in hint for option in options)
