@@ -57,7 +57,7 @@ def _cost(found: dict[str, Any]) -> list[str]:
     """What the YAML does not say, one line each."""
     parts = {part: _millions(number) for part, number in found["parameters"].items() if number}
     flops = {part: f"{number / 1e9:.2f} G" for part, number in found["flops"].items() if number}
-    memory = {part: f"{number / 2**30:.2f} GiB" for part, number in found["memory"].items() if number}
+    memory = {part: _bytes(number) for part, number in found["memory"].items() if number}
     return [
         f"parameters: {_pairs(parts)}",
         f"multiply-accumulates at batch 1: {_pairs(flops)}",
@@ -74,3 +74,7 @@ def _pairs(values: dict[str, str]) -> str:
 
 def _millions(number: int) -> str:
     return f"{number / 1e6:.2f} M"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
