@@ -101,7 +101,7 @@ def read_pickle(data: bytes, *, where: str) -> tuple[Any, list[str]]:
     except ModelFileError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeError) as error:
-        raise ModelFileError(f"{where}: its pickle is broken ({type(error).__name__})") from None
+        raise ModelFileError(f"{where}: its pickle is broken or truncated ({type(error).__name__})") from None
     except (RecursionError, MemoryError):
         raise ModelFileError(f"{where}: its pickle is nested too deeply") from None
     raise ModelFileError(f"{where}: its pickle is truncated")
@@ -238,7 +238,8 @@ def _ordered(pairs: Any = ()) -> dict[Any, Any]:
     return {_usable(pair[0]): pair[1] for pair in pairs}
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> TensorRef:
+def _tensor(*arguments: Any) -> TensorRef:
+    storage, offset, shape, stride, *_ = arguments
     numbers = [offset, *shape, *stride]
     if not isinstance(storage, StorageRef) or not all(type(n) is int and n >= 0 for n in numbers):
         raise ValueError("a tensor without a storage, or with impossible sizes")

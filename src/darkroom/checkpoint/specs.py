@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSpec
 from darkroom.checkpoint.config import (
     ClassParams,
@@ -163,9 +162,7 @@ def _autoencoder(params: FirstStageParams, *, family: str, where: str) -> Autoen
         "middle_attention": coder.attn_type != "none",
         "latent_channels": params.embed_dim,
         "code_channels": None if coder.z_channels == params.embed_dim else coder.z_channels,
-        "bottleneck": (VQSpec(codes=params.n_embed or 0) if quantised else KLSpec()).plain()
-        if not quantised or (params.n_embed or 0) > 1
-        else {"kind": "vq", "codes": params.n_embed},
+        "bottleneck": {"kind": "vq", "codes": params.n_embed} if quantised else {"kind": "kl"},
         "dropout": coder.dropout,
     }
     try:

@@ -29,6 +29,7 @@ STORAGES = {
     "BoolStorage": torch.bool,
 }
 MOST_AXES = 8
+MOST_SHARING = 8  # times that the same bytes may be shown on average; a copy of the first stage makes it 2
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -160,6 +161,10 @@ def _tensors(path: Path, state: Mapping[Any, Any], *, archive: Archive) -> tuple
             odd.append(f"'state_dict' holds {str(name)[:100]!r}, which is no tensor")
     if not tensors:
         raise ModelFileError(f"{path}: its 'state_dict' holds no tensors")
+    held = sum(size for _, size in archive.storages.values())
+    used = sum(math.prod(each.shape) * STORAGES[each.storage.kind].itemsize for each in tensors.values())
+    if used > MOST_SHARING * held:
+        raise ModelFileError(f"{path}: refused, its tensors show {held} bytes as {used}")
     return tensors, odd
 
 
