@@ -8,7 +8,7 @@ PINS := pyproject.toml constraints.txt
 CODE := src tests
 
 # One thread a test process: two processes with two threads each on two cores are four times slower.
-export OMP_NUM_THREADS := 1
+check test: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 

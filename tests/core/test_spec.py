@@ -17,6 +17,15 @@ def test_unknown_key_names_the_place_and_a_near_one() -> None:
         parse(Recipe, values, where="here")
 
 
+def test_a_union_member_is_named_as_a_person_writes_it() -> None:
+    values = override(recipe("tiny-text").plain(), ["first_stage.model.chanels=3"])
+    with pytest.raises(SpecError, match=r"'first_stage\.model\.chanels' \(did you mean 'channels'\?\)"):
+        parse(Recipe, values, where="x")
+    values = override(recipe("tiny-text").plain(), ["denoiser.conditioners.0.encoder.length=-1"])
+    with pytest.raises(SpecError, match=r"'denoiser\.conditioners\.0\.encoder\.length': input should be greater"):
+        parse(Recipe, values, where="x")
+
+
 def test_unknown_kind_offers_the_known_ones() -> None:
     with pytest.raises(SpecError, match=r"unknown kind 'autoencodr' \(did you mean 'autoencoder'\?\)"):
         parse(Recipe, override(recipe("tiny-text").plain(), ["first_stage.model.kind=autoencodr"]), where="x")
@@ -50,13 +59,14 @@ def test_overrides_reach_into_lists_of_keys_and_leave_the_original() -> None:
         "a": {"b": 2.5, "c": [1, 2], "d": None},
         "e": {"f": [3]},
     }
+    assert override(before, ["a.c.1=5"]) == {"a": {"b": 1, "c": [1, 5]}}
     assert before == {"a": {"b": 1, "c": [1, 2]}}
 
 
-@pytest.mark.parametrize("wrong", ["a.b", "=3", "a.b.c=1"])
+@pytest.mark.parametrize("wrong", ["a.b", "=3", "a.b.c=1", "a.c.2=1", "a.c.x=1"])
 def test_a_wrong_override_is_refused(wrong: str) -> None:
     with pytest.raises(SpecError):
-        override({"a": {"b": 1}}, [wrong])
+        override({"a": {"b": 1, "c": [1, 2]}}, [wrong])
 
 
 def test_broken_yaml_names_its_line() -> None:

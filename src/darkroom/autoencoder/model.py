@@ -5,7 +5,7 @@ from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from darkroom.autoencoder.bottleneck import BottleneckSpec, Codebook, KLSpec, Posterior, VQSpec
@@ -46,13 +46,13 @@ class AutoencoderSpec(Spec):
     kind: Literal["autoencoder"] = "autoencoder"
     image_channels: int = Field(default=3, gt=0)
     channels: int = Field(default=128, gt=0)
-    multipliers: tuple[int, ...] = Field(default=(1, 2, 4), min_length=1)
+    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), min_length=1)
     blocks: int = Field(default=2, gt=0)
     attention: tuple[int, ...] = ()
     middle_attention: bool = True
     stem: Literal["conv", "patch2", "patch4"] = "conv"
     latent_channels: int = Field(default=4, gt=0)
-    code_channels: int | None = None
+    code_channels: PositiveInt | None = None
     bottleneck: BottleneckSpec = Field(default_factory=KLSpec)
     norm_groups: int = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -1,6 +1,7 @@
 """Captions: a WordPiece tokenizer and a transformer trained jointly with the denoiser (paper, section 3.3)."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, final
@@ -9,9 +10,10 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from tokenizers import Tokenizer as Engine
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
+from darkroom.conditioning.wordpiece import learn_pieces
 from darkroom.core.errors import DataError, InputError
 from darkroom.core.shapes import Choice, Ids, Tokens
 from darkroom.core.spec import Spec
@@ -130,8 +132,9 @@ class Tokenizer:
     def train(cls, captions: Iterable[str], *, vocabulary: int, length: int) -> "Tokenizer":
         """A vocabulary of at most `vocabulary` pieces from captions."""
         engine = _bert(models.WordPiece(unk_token="[UNK]"))
-        trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(SPECIALS), show_progress=False)
-        engine.train_from_iterator(captions, trainer)
+        words = Counter(word for caption in captions for word in _words(engine, caption))
+        pieces = learn_pieces(words, specials=SPECIALS, size=vocabulary)
+        engine.model = models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="[UNK]")
         return cls(engine, length=length)
 
     @classmethod
@@ -180,6 +183,12 @@ def _bert(model: models.WordPiece) -> Engine:
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     engine.decoder = decoders.WordPiece()
     return engine
+
+
+def _words(engine: Engine, caption: str) -> list[str]:
+    """The words of a caption as the engine cuts it, lower case and without accents."""
+    normal = engine.normalizer.normalize_str(caption)
+    return [word for word, _ in engine.pre_tokenizer.pre_tokenize_str(normal)]
 
 
 def _id(engine: Engine, token: str) -> int:

@@ -51,14 +51,28 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
         if not found or not path:
             raise SpecError(f"{assignment!r}: an override is written key=value, e.g. training.steps=2000")
         *parents, last = path.split(".")
-        place = result
+        place: Any = result
         for key in parents:
-            inner = place.setdefault(key, {})
-            if not isinstance(inner, dict):
-                raise SpecError(f"{assignment!r}: {key!r} is a value, it has no keys below it")
-            place = cast("dict[str, Any]", inner)
-        place[last] = parse_yaml(value, where=assignment)
+            place = _below(place, key, assignment=assignment)
+        if isinstance(place, list):
+            _below(place, last, assignment=assignment)
+            place[int(last)] = parse_yaml(value, where=assignment)
+        else:
+            place[last] = parse_yaml(value, where=assignment)
     return result
+
+
+def _below(place: Any, key: str, *, assignment: str) -> Any:
+    """What stands under a key of a mapping (made if absent) or at a number of a list; `SpecError` otherwise."""
+    if isinstance(place, list):
+        items = cast("list[Any]", place)
+        if not key.isdigit() or int(key) >= len(items):
+            raise SpecError(f"{assignment!r}: {key!r} does not fit, this list has places 0..{len(items) - 1}")
+        return items[int(key)]
+    inner = cast("dict[str, Any]", place).setdefault(key, {})
+    if not isinstance(inner, (dict, list)):
+        raise SpecError(f"{assignment!r}: {key!r} is a value, it has no keys below it")
+    return cast("Any", inner)
 
 
 def _copy(value: Any) -> Any:
@@ -72,7 +86,7 @@ def _copy(value: Any) -> Any:
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
-    name = ".".join(place)
+    name = ".".join(_without_tags(kind, place))
     match first["type"]:
         case "extra_forbidden":
             return f"unknown key {name!r}{did_you_mean(place[-1], _keys_at(kind, place[:-1]))}"
@@ -89,9 +103,33 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
             return f"{at}{message[0].lower()}{message[1:]} ({first['input']!r} came)"[:400]
 
 
+def _without_tags(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
+    """The place as a person writes it: pydantic puts the tag of a union's member after the key of the union."""
+    kept: list[str] = []
+    for depth, part in enumerate(place):
+        unions = {
+            tag
+            for each in _classes_at(kind, place[:depth])
+            if (tag := _tag(each)) is not None and not part.isdigit()
+        }
+        if part not in unions or part in _keys_at(kind, place[:depth]):
+            kept.append(part)
+    return kept
+
+
+def _tag(kind: type[BaseModel]) -> str | None:
+    field = kind.model_fields.get("kind")
+    return None if field is None or not isinstance(field.default, str) else field.default
+
+
 def _keys_at(kind: type[BaseModel], place: Sequence[str]) -> set[str]:
-    """Field names of the spec classes that may stand at this place (union tags in the place are skipped)."""
-    classes = {kind}
+    """Field names of the spec classes that may stand at this place."""
+    return {name for each in _classes_at(kind, place) for name in each.model_fields}
+
+
+def _classes_at(kind: type[BaseModel], place: Sequence[str]) -> set[type[BaseModel]]:
+    """The spec classes that may stand at this place (union tags in it choose among them)."""
+    classes: set[type[BaseModel]] = {kind}
     for part in place:
         below = {
             inner
@@ -99,8 +137,9 @@ def _keys_at(kind: type[BaseModel], place: Sequence[str]) -> set[str]:
             if part in each.model_fields
             for inner in _spec_classes(each.model_fields[part].annotation)
         }
-        classes = below or classes
-    return {name for each in classes for name in each.model_fields}
+        tagged = {each for each in classes if _tag(each) == part}
+        classes = below or tagged or classes
+    return classes
 
 
 def _spec_classes(annotation: Any) -> set[type[BaseModel]]:

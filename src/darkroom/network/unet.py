@@ -6,7 +6,7 @@ from typing import Literal, final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from darkroom.core.conditions import Conditions
@@ -35,13 +35,13 @@ class UNetSpec(Spec):
     in_channels: int = Field(gt=0)
     out_channels: int = Field(gt=0)
     channels: int = Field(gt=0)
-    multipliers: tuple[int, ...] = Field(min_length=1)
+    multipliers: tuple[PositiveInt, ...] = Field(min_length=1)
     blocks: int = Field(default=2, gt=0)
     attention: tuple[int, ...] = ()
-    heads: int | None = None
-    head_channels: int | None = None
+    heads: PositiveInt | None = None
+    head_channels: PositiveInt | None = None
     transformer_depth: int = Field(default=0, ge=0)
-    context_width: int | None = None
+    context_width: PositiveInt | None = None
     resample: Literal["conv", "pool", "residual"] = "conv"
     scale_shift: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -73,7 +73,7 @@ class UNetSpec(Spec):
             width = self.channels * multiplier
             if width % self.norm_groups:
                 raise ValueError(f"norm_groups {self.norm_groups} does not divide the width {width}")
-            if width % self.heads_at(width) or (self.head_channels and width % self.head_channels):
+            if (self.head_channels and width % self.head_channels) or width % self.heads_at(width):
                 raise ValueError(f"attention heads do not divide the width {width}")
         return self
 
@@ -129,6 +129,14 @@ class UNet(nn.Module):
             raise InputError(
                 f"this network takes {self.spec.in_channels} channels, {x.shape[1]} latent and {planes} plane "
                 "channels came"
+            )
+        if conditions.planes is not None and conditions.planes.shape[-2:] != x.shape[-2:]:
+            came = " x ".join(map(str, conditions.planes.shape[-2:]))
+            raise InputError(f"planes must have the latent's size {height} x {width}, {came} came")
+        vector = self.spec.embedding_width
+        if conditions.vector is not None and conditions.vector.shape[-1] != vector:
+            raise InputError(
+                f"this network takes a vector of width {vector}, width {conditions.vector.shape[-1]} came"
             )
         wants = self.spec.context_width
         came = None if conditions.tokens is None else conditions.tokens.shape[-1]

@@ -1,0 +1,84 @@
+"""Learning a WordPiece vocabulary from words, always the same one from the same words.
+
+Pieces are merged as byte-pair encoding does (Sennrich et al. 2016): the most frequent neighbours first, equals in
+alphabetical order. (The library's own trainer breaks ties by the order of a hash map, which differs from run to run.)
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+Pair = tuple[str, str]
+
+
+def learn_pieces(words: Mapping[str, int], *, specials: Sequence[str], size: int) -> list[str]:
+    """At most `size` pieces: the specials, every letter, then merges of neighbours by their count in `words`.
+
+    words: word -> count. A piece inside a word begins with `##`. Letters that no longer fit, the rarest, are left out.
+    """
+    spelt = {word: _letters(word) for word in sorted(words)}
+    letters: Counter[str] = Counter()
+    for word, parts in spelt.items():
+        for part in parts:
+            letters[part] += words[word]
+    ranked = sorted(letters, key=lambda part: (-letters[part], part))
+    pieces = [*specials, *ranked[: max(0, size - len(specials))]]
+    counts, places = _pairs(spelt, words)
+    while len(pieces) < size and counts:
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        if counts[best] < 2:
+            break
+        merged = best[0] + best[1].removeprefix("##")
+        for word in sorted(places.pop(best)):
+            _forget(spelt[word], word, weight=words[word], counts=counts, places=places)
+            spelt[word] = _merge(spelt[word], best, merged=merged)
+            _count(spelt[word], word, weight=words[word], counts=counts, places=places)
+        counts.pop(best, None)
+        if merged not in pieces:
+            pieces.append(merged)
+    return pieces
+
+
+def _letters(word: str) -> list[str]:
+    return [letter if place == 0 else f"##{letter}" for place, letter in enumerate(word)]
+
+
+def _pairs(
+    spelt: Mapping[str, list[str]], words: Mapping[str, int]
+) -> tuple[Counter[Pair], defaultdict[Pair, set[str]]]:
+    """How often two pieces stand side by side, and in which words."""
+    counts: Counter[Pair] = Counter()
+    places: defaultdict[Pair, set[str]] = defaultdict(set)
+    for word, parts in spelt.items():
+        _count(parts, word, weight=words[word], counts=counts, places=places)
+    return counts, places
+
+
+def _count(
+    parts: list[str], word: str, *, weight: int, counts: Counter[Pair], places: defaultdict[Pair, set[str]]
+) -> None:
+    for pair in zip(parts[:-1], parts[1:], strict=True):
+        counts[pair] += weight
+        places[pair].add(word)
+
+
+def _forget(
+    parts: list[str], word: str, *, weight: int, counts: Counter[Pair], places: defaultdict[Pair, set[str]]
+) -> None:
+    for pair in zip(parts[:-1], parts[1:], strict=True):
+        counts[pair] -= weight
+        if counts[pair] <= 0:
+            del counts[pair]
+        places[pair].discard(word)
+
+
+def _merge(parts: list[str], pair: Pair, *, merged: str) -> list[str]:
+    made: list[str] = []
+    place = 0
+    while place < len(parts):
+        if tuple(parts[place : place + 2]) == pair:
+            made.append(merged)
+            place += 2
+        else:
+            made.append(parts[place])
+            place += 1
+    return made

@@ -1,0 +1,163 @@
+"""Whole runs of miniatures: both stages, stopping and going on, what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from darkroom.checkpoint.store import load_model
+from darkroom.core.errors import DataError, InputError, NotYetError, SpecError
+from darkroom.core.pictures import from_bytes, to_bytes
+from darkroom.core.record import read_json, read_lines
+from darkroom.recipes.read import recipe
+from darkroom.recipes.run import Run
+from darkroom.tasks.load import load, load_autoencoder, load_network
+from darkroom.train.events import Advance, Note, Wrote
+
+SMALL = (
+    "data.count=40",
+    "first_stage.train.steps=4",
+    "first_stage.train.batch=4",
+    "first_stage.train.warmup=1",
+    "first_stage.train.log_every=1",
+    "first_stage.train.save_every=2",
+    "first_stage.train.sample_every=3",
+    "denoiser.train.steps=5",
+    "denoiser.train.batch=4",
+    "denoiser.train.warmup=1",
+    "denoiser.train.save_every=2",
+    "denoiser.train.sample_every=3",
+    "denoiser.sample.count=3",
+    "denoiser.sample.steps=2",
+)
+
+
+def finish(run: Run) -> list[object]:
+    return list(run.develop())
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "text"
+    finish(Run(recipe("tiny-text", overrides=SMALL), folder, device="cpu"))
+    return folder
+
+
+def test_a_run_leaves_what_the_design_promises(text_run: Path) -> None:
+    for name in (
+        "recipe.yaml",
+        "tokenizer.json",
+        "model.safetensors",
+        "first_stage/model.safetensors",
+        "first_stage/log.jsonl",
+        "first_stage/reconstructions.png",
+        "first_stage/report.json",
+        "denoiser/log.jsonl",
+        "denoiser/samples.png",
+        "denoiser/report.json",
+    ):
+        assert (text_run / name).is_file(), name
+    lines = read_lines(text_run / "first_stage" / "log.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if "test_psnr" in line] == [3, 4]
+    assert set(read_json(text_run / "first_stage" / "report.json")) == {"pictures", "psnr", "bicubic_psnr"}
+
+
+def test_the_model_file_is_enough(text_run: Path) -> None:
+    model = load(text_run, device="cpu")
+    assert model.fields == ("caption",)
+    assert model.card["data"]["source"] == "shapes"
+    assert model.card["quality"]["denoiser"]["step"] == 5
+    pictures = model.sample("a red circle", count=2, steps=3, seed=4)
+    assert [picture.size for picture in pictures] == [(32, 32)] * 2
+    assert isinstance(load_autoencoder(text_run).latent_shape((32, 32)), tuple)
+    assert load_network(text_run).spec == model.spec.network
+
+
+@torch.no_grad()
+def test_the_scale_is_measured_over_the_training_set(text_run: Path) -> None:
+    """1 / the standard deviation of posterior draws of all training pictures: E[z^2] = mean^2 + variance."""
+    model = load(text_run, device="cpu")
+    run = Run(recipe("tiny-text", overrides=SMALL), text_run, device="cpu")
+    pictures = [run.splits.train.example(index).picture for index in range(len(run.splits.train))]
+    images = from_bytes(torch.stack([to_bytes(picture) for picture in pictures]))
+    mean, log_variance = model.first_stage.moments(images)
+    assert log_variance is not None
+    variance = (mean.square() + log_variance.exp()).mean() - mean.mean().square()
+    assert float(model.diffusion.scale) == pytest.approx(1 / float(variance.sqrt()), rel=1e-3)
+
+
+def test_stopped_anywhere_it_ends_the_same(text_run: Path, tmp_path: Path) -> None:
+    """Listening is broken off after every few events; the final weights are bit-equal."""
+    folder = tmp_path / "stopped"
+    for patience in (1, 2, 3, 2, 4, 1, 3, 100):
+        run = Run(recipe("tiny-text", overrides=SMALL), folder, device="cpu")
+        events = run.develop()
+        steps = 0
+        for event in events:
+            steps += isinstance(event, Advance)
+            if steps == patience:
+                events.close()
+                break
+    one, other = (load_model(each / "model.safetensors").state for each in (text_run, folder))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(text_run: Path) -> None:
+    before = (text_run / "model.safetensors").read_bytes()
+    events = finish(Run(recipe("tiny-text", overrides=SMALL), text_run, device="cpu"))
+    assert [type(event) for event in events] == [Note, Wrote]
+    assert (text_run / "model.safetensors").read_bytes() == before
+
+
+def test_another_recipe_is_refused_in_the_same_folder(text_run: Path) -> None:
+    changed = recipe("tiny-text", overrides=[*SMALL, "denoiser.train.steps=6"])
+    with pytest.raises(InputError, match=r"denoiser\.train\.steps was 5 and is 6 now"):
+        Run(changed, text_run, device="cpu")
+
+
+@pytest.mark.parametrize(("name", "fields"), [("tiny-uncond", ()), ("tiny-class", ("label",)), ("tiny-vq", ())])
+def test_the_other_miniatures(name: str, fields: tuple[str, ...], tmp_path: Path) -> None:
+    events = finish(Run(recipe(name, overrides=SMALL), tmp_path, device="cpu"))
+    assert any(isinstance(event, Wrote) for event in events)
+    assert ("perplexity" in read_json(tmp_path / "first_stage" / "report.json")) == (name == "tiny-vq")
+    model = load(tmp_path, device="cpu")
+    assert model.fields == fields
+    assert len(model.sample(label="star" if fields else None, steps=2)) == 1
+
+
+def test_a_given_first_stage_is_used_as_it_is(text_run: Path, tmp_path: Path) -> None:
+    given = load_model(text_run / "first_stage" / "model.safetensors")
+    changed = recipe("tiny-uncond", overrides=SMALL)
+    finish(Run(changed, tmp_path, device="cpu", first_stage=given))
+    mine = load_model(tmp_path / "model.safetensors").state
+    assert all(torch.equal(mine[f"first_stage.{name}"], value) for name, value in given.state.items())
+
+
+def test_a_pixel_space_model_needs_no_first_stage(tmp_path: Path) -> None:
+    changes = [
+        each for each in SMALL if each.startswith(("denoiser", "data"))
+    ] + [
+        "first_stage={model: {kind: pixels}}",
+        "denoiser.network.in_channels=3",
+        "denoiser.network.out_channels=3",
+    ]
+    finish(Run(recipe("tiny-uncond", overrides=changes), tmp_path / "fits", device="cpu"))
+    model = load(tmp_path / "fits", device="cpu")
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(model.decode(model.encode(images)), images)
+
+
+def test_recipes_that_cannot_be_trained_say_why(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"data\.source=FOLDER"):
+        Run(recipe("celeba256"), tmp_path / "a", device="cpu")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for place in range(3):
+        Image.new("RGB", (32, 32), (place, 9, 9)).save(pictures / f"{place}.png")
+    with pytest.raises(DataError, match="needs the field 'caption'"):
+        Run(recipe("tiny-text", overrides=[f"data.source={pictures}", "data.count=null"]), tmp_path / "b", device="cpu")
+    with pytest.raises(NotYetError, match="perceptual and adversarial"):
+        finish(Run(recipe("kl-f8", overrides=[f"data.source={pictures}", "data.size=32"]), tmp_path / "c", device="cpu"))
