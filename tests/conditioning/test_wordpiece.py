@@ -1,6 +1,7 @@
 """The vocabulary: the same from the same words, and what byte-pair encoding says."""
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ def plainly(words: dict[str, int], size: int) -> list[str]:
     while len(pieces) < size:
         counts: Counter[tuple[str, str]] = Counter()
         for word, parts in spelt.items():
-            for pair in zip(parts[:-1], parts[1:], strict=True):
+            for pair in pairwise(parts):
                 counts[pair] += words[word]
         best = min(counts, key=lambda p: (-counts[p], p), default=None)
         if best is None or counts[best] < 2:

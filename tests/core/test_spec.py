@@ -13,7 +13,9 @@ from darkroom.recipes.schema import DataSpec, Recipe
 def test_unknown_key_names_the_place_and_a_near_one() -> None:
     values = recipe("tiny-text").plain()
     values["denoiser"]["network"]["chanels"] = 3
-    with pytest.raises(SpecError, match=r"here: unknown key 'denoiser\.network\.chanels' \(did you mean 'channels'\?\)"):
+    with pytest.raises(
+        SpecError, match=r"here: unknown key 'denoiser\.network\.chanels' \(did you mean 'channels'\?\)"
+    ):
         parse(Recipe, values, where="here")
 
 
@@ -70,7 +72,7 @@ def test_a_wrong_override_is_refused(wrong: str) -> None:
 
 
 def test_broken_yaml_names_its_line() -> None:
-    with pytest.raises(SpecError, match="f.yaml: not valid YAML at line 2"):
+    with pytest.raises(SpecError, match=r"f\.yaml: not valid YAML at line 2"):
         parse_yaml("a: 1\nb: [", where="f.yaml")
 
 

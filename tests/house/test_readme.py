@@ -75,9 +75,7 @@ def test_what_is_not_run_says_why(page: Path) -> None:
 
 
 def test_targets_that_pages_name_exist(root: Path) -> None:
-    targets = set(
-        re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    )
+    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     shown = [s for page in PAGES for s in snippets(page.read_text(encoding="utf-8")) if s.language == "bash"]
     named = {line.split()[1] for s in shown for line in lines(s.text) if line.startswith("make ")}
     assert {"demo", "check"} <= named <= targets

@@ -92,11 +92,7 @@ def parsed(path: Path) -> ast.Module:
 
 def test_two_positional_arguments_at_most(root: Path) -> None:
     package = root / "src" / "darkroom"
-    wrong = [
-        f"{path.relative_to(package)}: {each}"
-        for path in sources(root)
-        for each in too_many_places(parsed(path))
-    ]
+    wrong = [f"{path.relative_to(package)}: {each}" for path in sources(root) for each in too_many_places(parsed(path))]
     assert not wrong, "\n".join(wrong)
 
 
@@ -111,10 +107,7 @@ def test_torchvision_is_nowhere_required(root: Path) -> None:
 
 
 def test_a_file_is_a_sitting(root: Path) -> None:
-    lines = {
-        path: len(path.read_text(encoding="utf-8").splitlines())
-        for path in sources(root) + files_of_tests(root)
-    }
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources(root) + files_of_tests(root)}
     long = [f"{path.relative_to(root)}: {count}" for path, count in lines.items() if count >= LINES_OF_A_FILE]
     assert not long, "\n".join(long)
 

@@ -28,9 +28,7 @@ def run(
     solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc.")] = None,
     eta: Annotated[float, typer.Option(min=0, help="Randomness of DDIM steps: 0 none, 1 as DDPM.")] = 0.0,
     guidance: Annotated[float | None, typer.Option(help="How strongly to follow the condition; 1 is none.")] = None,
-    guidance_rescale: Annotated[
-        float, typer.Option(min=0, max=1, help="Against over-contrast.")
-    ] = 0.0,
+    guidance_rescale: Annotated[float, typer.Option(min=0, max=1, help="Against over-contrast.")] = 0.0,
     times: Annotated[str | None, typer.Option(help="trailing, original or original-quad.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,

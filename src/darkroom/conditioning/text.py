@@ -77,8 +77,11 @@ class SequenceEncoder(nn.Module):
         """(b, l) ids with l at most the spec's length to (b, l, width)."""
         if ids.shape[1] > self.spec.length:
             raise InputError(f"{ids.shape[1]} tokens came, this encoder takes at most {self.spec.length}")
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.spec.vocabulary:
-            raise InputError(f"token ids must lie in 0..{self.spec.vocabulary - 1}, {int(ids.max())} came")
+        if ids.numel():
+            low, high = int(ids.min()), int(ids.max())
+            if low < 0 or high >= self.spec.vocabulary:
+                wrong = low if low < 0 else high
+                raise InputError(f"token ids must lie in 0..{self.spec.vocabulary - 1}, {wrong} came")
         places = torch.arange(ids.shape[1], device=ids.device)
         return self.transformer(self.tokens(ids) + self.positions(places))
 

@@ -6,6 +6,7 @@ alphabetical order. (The library's own trainer breaks ties by the order of a has
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 Pair = tuple[str, str]
 
@@ -56,7 +57,7 @@ def _pairs(
 def _count(
     parts: list[str], word: str, *, weight: int, counts: Counter[Pair], places: defaultdict[Pair, set[str]]
 ) -> None:
-    for pair in zip(parts[:-1], parts[1:], strict=True):
+    for pair in pairwise(parts):
         counts[pair] += weight
         places[pair].add(word)
 
@@ -64,7 +65,7 @@ def _count(
 def _forget(
     parts: list[str], word: str, *, weight: int, counts: Counter[Pair], places: defaultdict[Pair, set[str]]
 ) -> None:
-    for pair in zip(parts[:-1], parts[1:], strict=True):
+    for pair in pairwise(parts):
         counts[pair] -= weight
         if counts[pair] <= 0:
             del counts[pair]

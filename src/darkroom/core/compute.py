@@ -2,13 +2,14 @@
 
 import contextlib
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, TypeVar, cast, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkroom.core.errors import InputError
 
+M = TypeVar("M", bound=nn.Module)
 Precision = Literal["auto", "float32", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,6 +33,11 @@ class Compute:
         image_like = tensor.ndim == 4 and tensor.is_floating_point()
         layout = torch.channels_last if image_like else torch.preserve_format
         return tensor.to(self.device, memory_format=layout, non_blocking=True)
+
+    def host(self, module: M) -> M:
+        """The module moved to this device, kernels in channels_last."""
+        cast("Any", module).to(self.device, memory_format=torch.channels_last)
+        return module
 
 
 def choose_device(name: str = "auto") -> torch.device:

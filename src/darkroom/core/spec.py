@@ -108,9 +108,7 @@ def _without_tags(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
     kept: list[str] = []
     for depth, part in enumerate(place):
         unions = {
-            tag
-            for each in _classes_at(kind, place[:depth])
-            if (tag := _tag(each)) is not None and not part.isdigit()
+            tag for each in _classes_at(kind, place[:depth]) if (tag := _tag(each)) is not None and not part.isdigit()
         }
         if part not in unions or part in _keys_at(kind, place[:depth]):
             kept.append(part)

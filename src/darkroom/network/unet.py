@@ -124,22 +124,25 @@ class UNet(nn.Module):
                 f"latent size {height} x {width} does not fit this network: sides must be multiples of "
                 f"{multiple}, the nearest that fits is {fits}"
             )
-        planes = 0 if conditions.planes is None else conditions.planes.shape[1]
-        if x.shape[1] + planes != self.spec.in_channels:
+        self._check_ports(x, conditions)
+
+    def _check_ports(self, x: Tensor, conditions: Conditions) -> None:
+        planes, vector, tokens = conditions.planes, conditions.vector, conditions.tokens
+        count = 0 if planes is None else planes.shape[1]
+        if x.shape[1] + count != self.spec.in_channels:
             raise InputError(
-                f"this network takes {self.spec.in_channels} channels, {x.shape[1]} latent and {planes} plane "
+                f"this network takes {self.spec.in_channels} channels, {x.shape[1]} latent and {count} plane "
                 "channels came"
             )
-        if conditions.planes is not None and conditions.planes.shape[-2:] != x.shape[-2:]:
-            came = " x ".join(map(str, conditions.planes.shape[-2:]))
-            raise InputError(f"planes must have the latent's size {height} x {width}, {came} came")
-        vector = self.spec.embedding_width
-        if conditions.vector is not None and conditions.vector.shape[-1] != vector:
+        if planes is not None and planes.shape[-2:] != x.shape[-2:]:
+            needed, size = (" x ".join(map(str, each.shape[-2:])) for each in (x, planes))
+            raise InputError(f"planes must have the latent's size {needed}, {size} came")
+        if vector is not None and vector.shape[-1] != self.spec.embedding_width:
             raise InputError(
-                f"this network takes a vector of width {vector}, width {conditions.vector.shape[-1]} came"
+                f"this network takes a vector of width {self.spec.embedding_width}, width {vector.shape[-1]} came"
             )
         wants = self.spec.context_width
-        came = None if conditions.tokens is None else conditions.tokens.shape[-1]
+        came = None if tokens is None else tokens.shape[-1]
         if came != wants:
             raise InputError(f"this network takes tokens of width {wants}, width {came} came (None: no tokens)")
 
@@ -167,7 +170,6 @@ def _attention(spec: UNetSpec, channels: int) -> SelfAttention2d | SpatialTransf
             depth=spec.transformer_depth,
             context_width=spec.context_width,
             groups=spec.norm_groups,
-            dropout=spec.dropout,
         )
     block = SelfAttention2d(channels, heads=heads, groups=spec.norm_groups, eps=1e-5)
     nn.init.zeros_(block.attention.out.weight)

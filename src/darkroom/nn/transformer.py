@@ -14,32 +14,29 @@ from darkroom.nn.attention import Attention
 class GatedFeedForward(nn.Module):
     """GEGLU: value · GELU(gate), four times the width, then back (Shazeer 2020)."""
 
-    def __init__(self, width: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.expand = nn.Linear(width, 8 * width)
-        self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """(b, n, d) to the same."""
         value, gate = self.expand(x).chunk(2, dim=-1)
-        return self.out(self.dropout(value * F.gelu(gate)))
+        return self.out(value * F.gelu(gate))
 
 
 @final
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention, feed-forward, each normalised before and added after."""
 
-    def __init__(
-        self, width: int, *, heads: int, head_width: int, context_width: int | None, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, width: int, *, heads: int, head_width: int, context_width: int | None) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.self_attention = Attention(width, heads=heads, head_width=head_width)
         self.norm2 = nn.LayerNorm(width)
         self.cross_attention = Attention(width, heads=heads, head_width=head_width, context_width=context_width)
         self.norm3 = nn.LayerNorm(width)
-        self.feed_forward = GatedFeedForward(width, dropout=dropout)
+        self.feed_forward = GatedFeedForward(width)
 
     def forward(self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b l k"] | None) -> Float[Tensor, "b n d"]:
         """Without context the second attention is self-attention too."""
@@ -60,7 +57,6 @@ class SpatialTransformer(nn.Module):
         depth: int,
         context_width: int | None,
         groups: int,
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
@@ -71,7 +67,6 @@ class SpatialTransformer(nn.Module):
                 heads=heads,
                 head_width=channels // heads,
                 context_width=context_width,
-                dropout=dropout,
             )
             for _ in range(depth)
         )

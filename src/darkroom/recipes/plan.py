@@ -124,7 +124,7 @@ def _step_seconds(recipe: Recipe, *, device: str) -> dict[str, tuple[TrainSpec, 
 def _time_first_stage(part: FirstStageRecipe, spec: TrainSpec, *, size: int, device: str) -> float:
     assert isinstance(part.model, AutoencoderSpec)
     compute = training_compute(device, spec.precision)
-    model = Autoencoder(part.model).to(compute.device, memory_format=torch.channels_last)
+    model = compute.host(Autoencoder(part.model))
     images = torch.randint(256, (spec.batch, part.model.image_channels, size, size), dtype=torch.uint8)
     indices = list(range(spec.batch))
     batch = Batch(images, indices, indices)
@@ -134,7 +134,7 @@ def _time_first_stage(part: FirstStageRecipe, spec: TrainSpec, *, size: int, dev
 
 def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> float:
     compute = training_compute(device, spec.precision)
-    model = LatentDiffusion(model_spec).to(compute.device, memory_format=torch.channels_last)
+    model = compute.host(LatentDiffusion(model_spec))
     side = model_spec.image_size
     latents = torch.randn(spec.batch, *model.latent_shape((side, side)))
     fields: dict[str, torch.Tensor] = {}

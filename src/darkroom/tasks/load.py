@@ -4,8 +4,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.compvis import load_original
 from darkroom.checkpoint.header import read_header
@@ -163,4 +161,4 @@ def _check_engine(engine: str) -> None:
 
 def _placed(module: Any, *, device: str, dtype: str) -> Any:
     compute = sampling_compute(device, dtype)
-    return module.to(compute.device, compute.dtype, memory_format=torch.channels_last).eval()
+    return compute.host(module).to(compute.dtype).eval()

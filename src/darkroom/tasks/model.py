@@ -43,7 +43,7 @@ class Model:
         tokenizer: Tokenizer | None = None,
         odd: Sequence[str] = (),
     ) -> None:
-        self.diffusion = diffusion.to(compute.device, memory_format=torch.channels_last).eval()
+        self.diffusion = compute.host(diffusion).eval()
         self.compute = compute
         self.name = name
         self.card = card or {}
@@ -138,13 +138,13 @@ class Model:
         }
         inputs = {field: values.to(self.compute.device) for field, values in given.items() if values is not None}
         with self.compute.autocast():
-            return self.diffusion.condition(inputs).map(lambda port: port.float())
+            return self.diffusion.condition(inputs).map(torch.Tensor.float)
 
     @torch.no_grad()
     def null(self, conditions: Conditions, drop: Sequence[str] | None = None) -> Conditions:
         """Conditions of the same shapes that say nothing about the fields `drop` (None: those training dropped)."""
         with self.compute.autocast():
-            return self.diffusion.null(conditions.map(self.compute.place), drop=drop).map(lambda port: port.float())
+            return self.diffusion.null(conditions.map(self.compute.place), drop=drop).map(torch.Tensor.float)
 
     @torch.no_grad()
     def loss(self, latents: Latent, *, t: Time, noise: Latent, conditions: Conditions) -> PerSample:

@@ -40,7 +40,7 @@ class Request(Spec):
         size: tuple[int, int] | int | None = None,
         others: Mapping[str, Any],
     ) -> "Request":
-        """From the looser forms that callers use; `others` are fields as they are. `SpecError` for what does not fit."""
+        """From the looser forms callers use; `others` are fields as they are. `SpecError` for what does not fit."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
         labels = [label] if isinstance(label, (str, int)) else list(label or ()) if label is not None else []
         sides = (size, size) if isinstance(size, int) else size

@@ -53,7 +53,7 @@ def train_denoiser(
 
     `preview` draws pictures with the present weights. Writes log.jsonl, state.pt, samples.png and report.json.
     """
-    model.to(compute.device, memory_format=torch.channels_last).train()
+    compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
     objective = DenoiserObjective(model, compute, seed)
     scale = float(model.scale)

@@ -42,7 +42,7 @@ def train_first_stage(
     Writes log.jsonl, state.pt, reconstructions.png (pictures above, reconstructions below) and report.json.
     """
     check_available(loss)
-    model.to(compute.device, memory_format=torch.channels_last).train()
+    compute.host(model).train()
     viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder)
     session = Session(
         model,
