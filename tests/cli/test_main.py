@@ -83,9 +83,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.Ca
     assert f"darkroom {verb}" in example
 
 
-def test_arguments_options_and_example_reach_the_verb(
-    models_does: Verb, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_arguments_options_and_example_reach_the_verb(models_does: Verb, capsys: pytest.CaptureFixture[str]) -> None:
     came: list[object] = []
     models_does(lambda *values: came.extend(values))
     assert main(["models", "tiny", "--count", "3"]) == 0
@@ -101,9 +99,7 @@ class Size(Spec):
     width: int
 
 
-def test_a_value_of_the_wrong_kind_is_a_sentence(
-    models_does: Verb, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_value_of_the_wrong_kind_is_a_sentence(models_does: Verb, capsys: pytest.CaptureFixture[str]) -> None:
     models_does(lambda *_: Size.model_validate({"width": "wide"}))
     assert main(["models"]) == 2
     assert capsys.readouterr().err.startswith("darkroom: Size: width: ")

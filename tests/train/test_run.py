@@ -137,9 +137,7 @@ def test_a_given_first_stage_is_used_as_it_is(text_run: Path, tmp_path: Path) ->
 
 
 def test_a_pixel_space_model_needs_no_first_stage(tmp_path: Path) -> None:
-    changes = [
-        each for each in SMALL if each.startswith(("denoiser", "data"))
-    ] + [
+    changes = [each for each in SMALL if each.startswith(("denoiser", "data"))] + [
         "first_stage={model: {kind: pixels}}",
         "denoiser.network.in_channels=3",
         "denoiser.network.out_channels=3",
@@ -160,4 +158,6 @@ def test_recipes_that_cannot_be_trained_say_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs the field 'caption'"):
         Run(recipe("tiny-text", overrides=[f"data.source={pictures}", "data.count=null"]), tmp_path / "b", device="cpu")
     with pytest.raises(NotYetError, match="perceptual and adversarial"):
-        finish(Run(recipe("kl-f8", overrides=[f"data.source={pictures}", "data.size=32"]), tmp_path / "c", device="cpu"))
+        finish(
+            Run(recipe("kl-f8", overrides=[f"data.source={pictures}", "data.size=32"]), tmp_path / "c", device="cpu")
+        )

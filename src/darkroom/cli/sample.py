@@ -49,9 +49,10 @@ def run(
     writable_folder(out)
     name = model or before.get("model") or DEFAULT
     drawing = load(name, config=config, device=device, dtype=precision, engine=engine)
+    offered = [] if texts is not None or before.get("prompt") else _offered(drawing, label, count=count)
     others = {
         "negative": negative if negative is not None else before.get("negative"),
-        "count": count,
+        "count": 1 if offered else count,
         "seed": seed or before.get("seed", 0),
         "first": before.get("index", 0),
         "steps": steps or before.get("steps"),
@@ -62,14 +63,16 @@ def run(
         "times": times or before.get("times"),
     }
     request = Request.of(
-        prompt=texts if texts is not None else before.get("prompt") or _defaults(drawing, label),
+        prompt=texts if texts is not None else before.get("prompt") or offered or None,
         label=label or before.get("label"),
         size=_size(size) or before.get("size"),
         others=others,
     )
     paths = _draw(drawing, request, out=out, batch=batch, grid=grid)
     if as_json:
-        typer.echo(json.dumps({"model": drawing.name, "pictures": [str(path) for path in paths]}, indent=2))
+        sheet = str(out / "grid.png") if grid else None
+        made = {"model": drawing.name, "pictures": [str(path) for path in paths], "grid": sheet}
+        typer.echo(json.dumps(made, indent=2))
     else:
         typer.echo(f"{len(paths)} {'picture' if len(paths) == 1 else 'pictures'} in {out}")
 
@@ -91,14 +94,16 @@ def _draw(drawing: Any, request: Any, *, out: Path, batch: int, grid: bool) -> l
         paths.append(save_png(sampled.picture, out / f"{place:04}.png", metadata=sampled.metadata))
         pictures.append(sampled.picture)
     if grid:
-        paths.append(save_png(contact_sheet(pictures), out / "grid.png"))
+        save_png(contact_sheet(pictures), out / "grid.png")
     return paths
 
 
-def _defaults(drawing: Any, label: list[str] | None) -> list[str] | None:
-    """The prompts a model's card offers, when it needs one and none was given."""
-    offered = drawing.default("prompts", [])
-    return list(offered) if offered and not label and "caption" in drawing.fields else None
+def _offered(drawing: Any, label: list[str] | None, *, count: int) -> list[str]:
+    """`count` of the prompts that a model's card offers, in turn, for when none was given."""
+    known = drawing.default("prompts", [])
+    if not known or label or "caption" not in drawing.fields:
+        return []
+    return [known[place % len(known)] for place in range(count)]
 
 
 def _lines(path: Path) -> list[str]:

@@ -46,6 +46,7 @@ def run(
 
 def _recipe(source: str, changes: list[str], *, seed: int) -> tuple[Any, float | None]:
     """The recipe meant, and the minutes it shall take, if any were given."""
+    from darkroom.core.errors import SpecError
     from darkroom.recipes.read import recipe
 
     kept = [change for change in changes if not change.startswith("minutes=")]
@@ -53,7 +54,13 @@ def _recipe(source: str, changes: list[str], *, seed: int) -> tuple[Any, float |
     overrides = [*kept, f"seed={seed}"]
     file = source.endswith((".yaml", ".yml"))
     folder = Path(source).is_dir() or source.endswith(".tar") or len(Path(source).parts) > 1
-    found = _of_folder(source, overrides) if folder and not file else recipe(source, overrides=overrides)
+    if folder and not file:
+        return _of_folder(source, overrides), minutes[-1] if minutes else None
+    try:
+        found = recipe(source, overrides=overrides)
+    except SpecError as error:
+        unknown = str(error).startswith("unknown recipe")
+        raise SpecError(f"{source}: no such folder, and {error}" if unknown else str(error)) from None
     return found, minutes[-1] if minutes else None
 
 

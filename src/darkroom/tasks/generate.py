@@ -11,7 +11,9 @@ from darkroom.core import seeds
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import to_pictures
+from darkroom.diffusion.solvers.choose import build_solver
 from darkroom.diffusion.walk import seeded_noise, walk
+from darkroom.process.times import choose_times
 from darkroom.tasks.model import Model, Steps
 from darkroom.tasks.request import Request
 
@@ -41,8 +43,22 @@ def generate(model: Model, request: Request, *, batch: int = 16, on_step: Steps 
 
 
 def settle(model: Model, request: Request) -> Request:
-    """The request with the model's defaults filled in; `InputError` when fields or size do not fit the model."""
+    """The request with the model's defaults filled in; `InputError` when something in it does not fit the model."""
     _check_fields(model, request)
+    solver = request.solver or model.default("solver", "ddim")
+    steps = request.steps or model.default("steps", 50)
+    build_solver(solver, eta=request.eta)
+    choose_times(model.schedule, request.times, steps=steps)
+    filled = {
+        "size": _size(model, request),
+        "guidance": _guidance(model, request),
+        "solver": solver,
+        "steps": steps,
+    }
+    return request.model_copy(update=filled)
+
+
+def _size(model: Model, request: Request) -> tuple[int, int]:
     multiple = model.spec.size_multiple
     side = model.spec.image_size
     size = request.size or (side, side)
@@ -52,6 +68,10 @@ def settle(model: Model, request: Request) -> Request:
             f"size {size[0]}x{size[1]} does not fit this model: sides must be multiples of {multiple}, "
             f"the nearest that fits is {fits}"
         )
+    return size
+
+
+def _guidance(model: Model, request: Request) -> float:
     guided = model.spec.guided
     guidance = request.guidance
     if guidance is None:
@@ -62,14 +82,7 @@ def settle(model: Model, request: Request) -> Request:
         )
     if request.negative is not None and guidance == 1:
         raise InputError("a negative prompt works through guidance; give a guidance other than 1")
-    return request.model_copy(
-        update={
-            "size": size,
-            "guidance": guidance,
-            "solver": request.solver or model.default("solver", "ddim"),
-            "steps": request.steps or model.default("steps", 50),
-        }
-    )
+    return guidance
 
 
 def expand(values: Sequence[Any], request: Request) -> list[Any] | None:
@@ -93,6 +106,8 @@ def _check_fields(model: Model, request: Request) -> None:
             raise InputError(f"{model.name} needs a {word}; {model.takes()}")
     if request.negative is not None and "caption" not in takes:
         raise InputError(f"{model.name} takes no negative prompt; {model.takes()}")
+    if request.negative is not None and takes != {"caption"}:
+        raise InputError("a negative prompt works for models steered by a prompt alone")
     others = sorted(takes - {"caption", "label"})
     if others:
         raise InputError(f"{model.name} is steered by {', '.join(others)}, which this task does not give yet")
@@ -157,12 +172,9 @@ def _conditions(model: Model, group: range, *, prompts: list[str] | None, labels
 def _null(model: Model, conditions: Conditions, *, request: Request) -> Conditions | None:
     if request.guidance == 1:
         return None
-    null = model.null(conditions)
     if request.negative is None:
-        return null
+        return model.null(conditions)
     count = 0 if conditions.tokens is None else len(conditions.tokens)
-    if set(model.fields) != {"caption"}:
-        raise InputError("a negative prompt works for models steered by a prompt alone")
     return model.condition(caption=[request.negative] * count)
 
 

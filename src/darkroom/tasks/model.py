@@ -223,9 +223,10 @@ class Model:
     def _label_id(self, label: int | str, spec: ClassSpec) -> int:
         if isinstance(label, str) and label in self.classes:
             return self.classes.index(label)
-        if isinstance(label, str) and not label.lstrip("-").isdigit():
-            raise InputError(f"unknown label {label!r}{did_you_mean(label, self.classes)}")
-        number = int(label)
+        try:
+            number = int(label)
+        except ValueError:
+            raise InputError(f"unknown label {label!r}{did_you_mean(str(label), self.classes)}") from None
         if not 0 <= number < spec.classes:
             raise InputError(f"label {number} does not fit: this model has classes 0..{spec.classes - 1}")
         return number
