@@ -1,0 +1,67 @@
+"""Attention against a softmax written out by hand, head by head."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from darkroom.nn.attention import Attention, SelfAttention2d
+
+
+def by_hand(layer: Attention, x: Tensor, context: Tensor | None) -> Tensor:
+    source = x if context is None else context
+    q, k, v = layer.query(x), layer.key(source), layer.value(source)
+    d = q.shape[-1] // layer.heads
+    heads = []
+    for head in range(layer.heads):
+        part = slice(head * d, (head + 1) * d)
+        scores = torch.einsum("bnd,bld->bnl", q[..., part], k[..., part]) / math.sqrt(d)
+        heads.append(torch.einsum("bnl,bld->bnd", scores.softmax(dim=-1), v[..., part]))
+    return layer.out(torch.cat(heads, dim=-1))
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("context_width", [None, 5])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_it_is_the_softmax_of_the_paper(*, heads: int, context_width: int | None, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = Attention(6, heads=heads, head_width=4, context_width=context_width, bias=bias)
+    x = 3 * torch.randn(2, 7, 6)
+    context = None if context_width is None else 3 * torch.randn(2, 4, context_width)
+    torch.testing.assert_close(layer(x, context), by_hand(layer, x, context), rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_output_has_a_bias_unless_asked() -> None:
+    plain, biased = (Attention(6, heads=2, head_width=3, bias=bias) for bias in (False, True))
+    assert [name for name, _ in plain.named_parameters() if "bias" in name] == ["out.bias"]
+    assert sum("bias" in name for name, _ in biased.named_parameters()) == 4
+
+
+@torch.no_grad()
+def test_over_a_map_it_is_normalised_attended_and_added() -> None:
+    torch.manual_seed(0)
+    layer = SelfAttention2d(8, heads=2, groups=4, eps=1e-6)
+    x = torch.randn(2, 8, 3, 5)
+    sequence = layer.norm(x).flatten(2).transpose(1, 2)
+    expected = x + by_hand(layer.attention, sequence, None).transpose(1, 2).unflatten(2, (3, 5))
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_positions_have_no_order() -> None:
+    """Without position embeddings, moving positions moves the answer with them."""
+    torch.manual_seed(0)
+    layer = SelfAttention2d(8, heads=2, groups=4, eps=1e-6)
+    x = torch.randn(1, 8, 2, 6)
+    torch.testing.assert_close(layer(x.flip(3)), layer(x).flip(3), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_zero_output_makes_it_the_identity() -> None:
+    layer = SelfAttention2d(8, heads=2, groups=4, eps=1e-6)
+    torch.nn.init.zeros_(layer.attention.out.weight)
+    torch.nn.init.zeros_(layer.attention.out.bias)
+    x = torch.randn(2, 8, 3, 3)
+    assert torch.equal(layer(x), x)

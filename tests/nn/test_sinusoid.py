@@ -1,0 +1,46 @@
+"""Times as waves, in closed form."""
+
+import math
+
+import pytest
+import torch
+
+from darkroom.nn.embed import TimeEmbedding, sinusoid
+
+
+@pytest.mark.parametrize("width", [2, 6, 7, 32])
+@pytest.mark.parametrize("period", [10_000.0, 100.0])
+def test_cosines_come_first(width: int, period: float) -> None:
+    times = [0, 1, 37, 999]
+    half = width // 2
+    rates = [period ** (-place / half) for place in range(half)]
+    expected = [
+        [math.cos(t * rate) for rate in rates] + [math.sin(t * rate) for rate in rates] + [0.0] * (width % 2)
+        for t in times
+    ]
+    found = sinusoid(torch.tensor(times), width, period=period)
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=2e-4)
+
+
+def test_integer_and_floating_times_agree() -> None:
+    assert torch.equal(sinusoid(torch.tensor([3, 500]), 8), sinusoid(torch.tensor([3.0, 500.0]), 8))
+
+
+@torch.no_grad()
+def test_scale_stretches_continuous_times() -> None:
+    torch.manual_seed(0)
+    plain, stretched = TimeEmbedding(8, out_width=6), TimeEmbedding(8, out_width=6, scale=1000.0)
+    stretched.load_state_dict(plain.state_dict())
+    assert torch.equal(stretched(torch.tensor([0.5, 0.25])), plain(torch.tensor([500.0, 250.0])))
+    assert not torch.equal(plain(torch.tensor([0.5])), stretched(torch.tensor([0.5])))
+
+
+@torch.no_grad()
+def test_the_two_layers() -> None:
+    torch.manual_seed(0)
+    layer = TimeEmbedding(8, out_width=6)
+    t = torch.tensor([3, 700])
+    hidden = sinusoid(t, 8) @ layer.first.weight.T + layer.first.bias
+    expected = hidden * hidden.sigmoid() @ layer.second.weight.T + layer.second.bias
+    torch.testing.assert_close(layer(t), expected)
+    assert layer.to(torch.bfloat16)(t).dtype == torch.bfloat16

@@ -1,0 +1,194 @@
+"""From a request to pictures: what repeats, what comes in which order, what is refused in one sentence."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from darkroom.core.errors import InputError, SpecError
+from darkroom.tasks.generate import generate
+from darkroom.tasks.model import Model
+from darkroom.tasks.request import Request
+
+Small = Callable[[str], Model]
+
+
+def levels(pictures: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(picture, dtype=np.int16) for picture in pictures])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("plain", {"solver": "ddpm", "steps": 3}),
+        ("plain", {"eta": 1.0, "steps": 3}),
+        ("pixels", {"solver": "heun", "steps": 2}),
+        ("text", {"prompt": "a red circle", "solver": "dpm++2m"}),
+        ("class", {"label": "star", "guidance": 3.0}),
+        ("both", {"prompt": "a red circle", "label": 1}),
+    ],
+)
+def test_a_seed_gives_the_same_pictures_in_any_batch(small: Small, name: str, options: dict[str, Any]) -> None:
+    model = small(name)
+    first, again, split, alone = (
+        levels(model.sample(count=3, seed=3, batch=batch, **options)) for batch in (3, 3, 2, 1)
+    )
+    assert (first == again).all()
+    assert abs(first - split).max() <= 1
+    assert abs(first - alone).max() <= 1
+    assert abs(first - levels(model.sample(count=3, seed=4, **options))).max() > 1
+    assert len({picture.tobytes() for picture in first}) == 3
+
+
+def test_first_says_where_in_the_seed_to_begin(small: Small) -> None:
+    model = small("plain")
+    whole = [each.picture for each in generate(model, Request(count=4, seed=1), batch=1)]
+    later = list(generate(model, Request(count=2, seed=1, first=2), batch=1))
+    assert [each.index for each in later] == [2, 3]
+    assert (levels([each.picture for each in later]) == levels(whole[2:])).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key", "expected"),
+    [
+        ("text", {"prompts": ["a", "b"]}, "prompt", ["a", "a", "a", "b", "b", "b"]),
+        ("class", {"labels": ["star", 0]}, "label", ["star", "star", "star", 0, 0, 0]),
+        ("both", {"prompts": ["a", "b"], "labels": [2, 1]}, "label", [2, 2, 2, 1, 1, 1]),
+        ("plain", {}, "prompt", [None] * 3),
+    ],
+)
+def test_count_pictures_of_each(
+    small: Small, *, name: str, options: dict[str, Any], key: str, expected: list[object]
+) -> None:
+    made = list(generate(small(name), Request.of(others={"count": 3, **options}), batch=2))
+    assert [each.recipe[key] for each in made] == expected
+    assert [each.index for each in made] == list(range(len(expected)))
+
+
+def test_a_label_by_name_or_number_is_the_same(small: Small) -> None:
+    model = small("class")
+    named, numbered, written, other = (levels(model.sample(label=each)) for each in ("square", 1, "1", "circle"))
+    assert (named == numbered).all()
+    assert (named == written).all()
+    assert (named != other).any()
+
+
+def test_the_prompt_the_negative_and_guidance_have_an_effect(small: Small) -> None:
+    model = small("text")
+    plain = levels(model.sample("a red circle"))
+    others = (
+        model.sample("a blue square"),
+        model.sample("a red circle", guidance=1.0),
+        model.sample("a red circle", guidance=6.0),
+        model.sample("a red circle", negative="a green star"),
+        model.sample("a red circle", guidance_rescale=0.9),
+        model.sample("a red circle", guidance_interval=(0.0, 0.5)),
+        model.sample("a red circle", solver="unipc"),
+        model.sample("a red circle", steps=7),
+        model.sample("a red circle", times="original", steps=4),
+    )
+    assert all((plain != levels(each)).any() for each in others)
+    assert (plain == levels(model.sample("a red circle", negative=""))).all()  # what null says
+    assert (plain == levels(model.sample("a red circle", guidance=2.0, steps=3, solver="ddim"))).all()  # the card's
+
+
+@pytest.mark.parametrize(("size", "expected"), [((8, 24), (24, 8)), (32, (32, 32)), (None, (16, 16))])
+def test_other_sizes_work(small: Small, size: Any, expected: tuple[int, int]) -> None:
+    (picture,) = small("plain").sample(size=size)
+    assert picture.size == expected
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "unknown label": ("class", {"label": "sqare"}, r"unknown label 'sqare' \(did you mean 'square'\?\)"),
+    "label too high": ("class", {"label": 3}, r"label 3 does not fit: this model has classes 0\.\.2"),
+    "negative label": ("class", {"label": "-1"}, r"label -1 does not fit"),
+    "odd label": ("class", {"label": "--1"}, "unknown label '--1'"),
+    "odd digit": ("class", {"label": "²"}, "unknown label '²'"),
+    "prompt for classes": ("class", {"prompt": "a"}, "class takes no prompt; it is steered by a label"),
+    "prompt for nothing": ("plain", {"prompt": "a"}, "plain takes no prompt; it is unconditional"),
+    "label for text": ("text", {"prompt": "a", "label": 1}, "text takes no label; it is steered by a prompt"),
+    "no prompt": ("text", {}, "text needs a prompt"),
+    "no label": ("class", {}, "class needs a label"),
+    "no label beside": ("both", {"prompt": "a"}, "both needs a label; it is steered by a prompt and a label"),
+    "unequal": ("both", {"prompt": ["a", "b"], "label": [1]}, "2 prompts and 1 labels came"),
+    "a map": ("map", {}, "steered by map, which this task does not give yet"),
+    "odd size": ("plain", {"size": (18, 30)}, "size 18x30 .* multiples of 4, the nearest that fits is 16x32"),
+    "no size": ("plain", {"size": (0, 16)}, "size 0x16 does not fit"),
+    "negative size": ("plain", {"size": -4}, "size -4x-4 does not fit"),
+    "guidance": ("unguided", {"label": 1, "guidance": 2.0}, "guidance 2 does not fit: training dropped no condition"),
+    "negative alone": ("text", {"prompt": "a", "negative": "b", "guidance": 1.0}, "works through guidance"),
+    "negative of class": ("class", {"label": 1, "negative": "b"}, "takes no negative prompt"),
+    "negative of both": ("both", {"prompt": "a", "label": 1, "negative": "b"}, "steered by a prompt alone"),
+    "solver": ("plain", {"solver": "eular"}, r"unknown solver 'eular' \(did you mean 'euler'\?\)"),
+    "steps": ("pixels", {"steps": 21}, "more steps than times: 21 steps asked for, the schedule has 20 times"),
+    "times": ("plain", {"times": "orignal"}, r"unknown times 'orignal' \(did you mean 'original'\?\)"),
+    "eta": ("plain", {"solver": "heun", "eta": 0.5}, "only 'ddim' takes an eta"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_one_sentence(small: Small, case: str) -> None:
+    name, options, message = REFUSED[case]
+    with pytest.raises(InputError, match=message) as caught:
+        small(name).sample(**options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"solver": "eular"}, {"times": "orignal"}, {"steps": 2000}, {"solver": "heun", "eta": 1.0}]
+)
+def test_it_is_refused_before_any_work(small: Small, options: dict[str, Any]) -> None:
+    """Not when the first picture is asked for."""
+    with pytest.raises(InputError):
+        generate(small("plain"), Request(**options))
+
+
+@pytest.mark.parametrize(
+    "options", [{"count": 0}, {"seed": -1}, {"steps": 0}, {"eta": -0.1}, {"guidance_rescale": 2.0}, {"batches": 3}]
+)
+def test_requests_are_parsed_at_the_door(options: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=f"request: .*{next(iter(options))}"):
+        Request.of(others=options)
+
+
+def test_every_step_is_told(small: Small) -> None:
+    told: list[tuple[int, int]] = []
+    small("plain").sample(count=5, steps=4, batch=2, on_step=lambda *each: told.append(each))
+    assert told == [(done, 12) for done in range(1, 13)]
+
+
+def test_a_guided_model_without_a_wish_follows_its_card(small: Small) -> None:
+    (made,) = generate(small("class"), Request(labels=(1,)))
+    assert made.recipe["guidance"] == 2.0
+    (free,) = generate(small("unguided"), Request(labels=(1,)))
+    assert free.recipe["guidance"] == 1.0
+
+
+def test_a_picture_says_how_it_was_made(small: Small) -> None:
+    model = small("both")
+    request = Request.of(prompt=["a", "é"], label=["star", 1], size=(16, 8), others={"seed": 5, "eta": 0.5})
+    made = list(generate(model, request))
+    assert set(made[1].metadata) == {"darkroom"}
+    told = json.loads(made[1].metadata["darkroom"])
+    assert told == {
+        "model": "both",
+        "model_hash": model.card["hash"],
+        "prompt": "é",
+        "label": 1,
+        "negative": None,
+        "seed": 5,
+        "size": [16, 8],
+        "solver": "ddim",
+        "steps": 3,
+        "eta": 0.5,
+        "guidance": 2.0,
+        "guidance_interval": None,
+        "guidance_rescale": 0.0,
+        "times": None,
+        "index": 1,
+    }
+    again = list(generate(model, request))
+    assert [each.metadata for each in again] == [each.metadata for each in made]
