@@ -105,6 +105,18 @@ def test_stopped_anywhere_it_ends_the_same(text_run: Path, tmp_path: Path) -> No
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_killed_after_its_last_save_logs_each_step_once(text_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    events = Run(recipe("tiny-text", overrides=SMALL), folder, device="cpu").develop()
+    steps = [event for event in events if isinstance(event, Advance) and event.stage == "first_stage"]
+    assert len(steps) == 4
+    log, state = folder / "first_stage" / "log.jsonl", folder / "first_stage" / "state.pt"
+    (folder / "first_stage" / "model.safetensors").unlink()
+    state.unlink()  # as if nothing had been saved
+    finish(Run(recipe("tiny-text", overrides=SMALL), folder, device="cpu"))
+    assert [line["step"] for line in read_lines(log) if "loss" in line] == [1, 2, 3, 4]
+
+
 def test_a_finished_run_says_so_and_changes_nothing(text_run: Path) -> None:
     before = (text_run / "model.safetensors").read_bytes()
     events = finish(Run(recipe("tiny-text", overrides=SMALL), text_run, device="cpu"))

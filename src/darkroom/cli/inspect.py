@@ -139,11 +139,15 @@ def _picture(path: Path) -> dict[str, Any]:
 
     picture = open_picture(path)
     note = picture.info.get("darkroom")
+    try:
+        made_by = json.loads(note) if isinstance(note, str) else None
+    except ValueError:
+        made_by = None
     return {
         "kind": "picture",
         "size": list(picture.size),
         "mode": picture.mode,
-        "made_by": json.loads(note) if isinstance(note, str) else None,
+        "made_by": made_by,
     }
 
 

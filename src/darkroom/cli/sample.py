@@ -136,7 +136,10 @@ def _repeated(path: Path | None) -> dict[str, Any]:
 
     if path is None:
         return {}
-    note = open_picture(path).info.get("darkroom")
-    if not isinstance(note, str):
+    try:
+        note = json.loads(str(open_picture(path).info.get("darkroom")))
+    except ValueError:
+        note = None
+    if not isinstance(note, dict):
         raise InputError(f"{path}: this picture does not say how it was made, so it cannot be repeated")
-    return dict(json.loads(note))
+    return note

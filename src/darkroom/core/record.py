@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,12 @@ def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """Append one JSON object as a line."""
     with path.open("a", encoding="utf-8") as log:
         log.write(json.dumps(dict(values)) + "\n")
+
+
+def write_lines(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write a log anew, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text("".join(json.dumps(dict(entry)) + "\n" for entry in entries), encoding="utf-8")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import TypeVar, final
 from torch import nn
 
 from darkroom.core.compute import Compute
-from darkroom.core.record import append_line, writable_folder
+from darkroom.core.record import append_line, read_lines, writable_folder, write_lines
 from darkroom.train.ema import Ema
 from darkroom.train.events import Advance, Event
 from darkroom.train.loop import Losses, Progress, train
@@ -43,6 +43,7 @@ class Session:
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
         self.training = Training(module, optimizer, ema)
         restore_state(self.training, self.folder / STATE)
+        self._forget_lines_after(self.training.step)
 
     @property
     def samples(self) -> int:
@@ -70,6 +71,13 @@ class Session:
         if training.ema is not None:
             training.ema.keep()
         training.module.eval()
+
+    def _forget_lines_after(self, step: int) -> None:
+        """A run killed after its last save makes some steps again; the log keeps one line of each."""
+        lines = read_lines(self.folder / LOG)
+        kept = [line for line in lines if line["step"] <= step]
+        if len(kept) < len(lines):
+            write_lines(self.folder / LOG, kept)
 
     def _look(self, step: int) -> Iterator[Event]:
         module, ema = self.training.module, self.training.ema
