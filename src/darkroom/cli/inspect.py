@@ -30,7 +30,7 @@ def run(
 
 def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
     """The facts, as plain values; `InputError` for what is none of these."""
-    from darkroom.tasks.load import built_in
+    from darkroom.tasks.load import built_in, foreign
 
     known = built_in()
     place = Path(path)
@@ -38,7 +38,7 @@ def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
         return _model(known[path])
     if place.is_dir():
         return _run(place) if (place / "recipe.yaml").exists() else _folder(place)
-    if place.suffix == ".safetensors" and config is None and place.exists():
+    if place.suffix == ".safetensors" and place.exists() and not foreign(place, config=config):
         return _model(place)
     if place.suffix in (".ckpt", ".safetensors", ".pt", ".pth"):
         return _original(place, config)

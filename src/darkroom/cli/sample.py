@@ -22,13 +22,13 @@ def run(
     label: Annotated[list[str] | None, typer.Option(help="Class name or number; may be repeated.")] = None,
     negative: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt or label.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Picture k of a seed is always the same.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Picture k of a seed is always the same.")] = None,
     size: Annotated[str | None, typer.Option(help="Height x width in pixels, e.g. 64x96.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
     solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc.")] = None,
-    eta: Annotated[float, typer.Option(min=0, help="Randomness of DDIM steps: 0 none, 1 as DDPM.")] = 0.0,
+    eta: Annotated[float | None, typer.Option(min=0, help="Randomness of DDIM steps: 0 none, 1 as DDPM.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly to follow the condition; 1 is none.")] = None,
-    guidance_rescale: Annotated[float, typer.Option(min=0, max=1, help="Against over-contrast.")] = 0.0,
+    guidance_rescale: Annotated[float | None, typer.Option(min=0, max=1, help="Against over-contrast.")] = None,
     times: Annotated[str | None, typer.Option(help="trailing, original or original-quad.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
@@ -50,17 +50,21 @@ def run(
     name = model or before.get("model") or DEFAULT
     drawing = load(name, config=config, device=device, dtype=precision, engine=engine)
     offered = [] if texts is not None or before.get("prompt") else _offered(drawing, label, count=count)
+    given = {
+        "negative": negative,
+        "seed": seed,
+        "steps": steps,
+        "solver": solver,
+        "eta": eta,
+        "guidance": guidance,
+        "guidance_rescale": guidance_rescale,
+        "times": times,
+    }
     others = {
-        "negative": negative if negative is not None else before.get("negative"),
+        **{key: before[key] for key in (*given, "guidance_interval") if key in before},
+        **{key: value for key, value in given.items() if value is not None},
         "count": 1 if offered else count,
-        "seed": seed or before.get("seed", 0),
         "first": before.get("index", 0),
-        "steps": steps or before.get("steps"),
-        "solver": solver or before.get("solver"),
-        "eta": eta or before.get("eta", 0.0),
-        "guidance": guidance if guidance is not None else before.get("guidance"),
-        "guidance_rescale": guidance_rescale or before.get("guidance_rescale", 0.0),
-        "times": times or before.get("times"),
     }
     request = Request.of(
         prompt=texts if texts is not None else before.get("prompt") or offered or None,
@@ -125,7 +129,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.strip().isdigit() for side in sides):
+    if len(sides) not in (1, 2) or not all(side.strip().isdecimal() for side in sides):
         raise InputError(f"size {text!r} does not fit; write HEIGHTxWIDTH, e.g. 64x96")
     return int(sides[0]), int(sides[-1])
 

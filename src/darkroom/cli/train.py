@@ -40,6 +40,8 @@ def run(
         typer.echo(json.dumps(found, indent=2) if as_json else told(found))
         return
     run = Run(recipe, folder, device=device, first_stage=given)
+    if Path(source).is_dir() and not run.begun:
+        typer.echo(told(plan_of(run.recipe, device=device)), err=True)
     watch(run.develop())
     typer.echo(f"the run is in {folder}")
 
@@ -68,13 +70,14 @@ def _of_folder(place: str, overrides: list[str]) -> Any:
     from darkroom.core.spec import override, parse
     from darkroom.data.sources import open_data
     from darkroom.data.summary import summary
-    from darkroom.recipes.folder import recipe_for_folder
-    from darkroom.recipes.schema import Recipe
+    from darkroom.recipes.folder import SIZE, recipe_for_folder
+    from darkroom.recipes.schema import DataSpec, Recipe
 
-    wanted = override({}, overrides).get("data", {})
-    caption_field = wanted.get("caption_field", "caption")
-    found = summary(open_data(place, caption_field=caption_field).train)
-    made = recipe_for_folder(found, place=place, size=wanted.get("size"))
+    wanted = override({"data": {"size": SIZE}}, overrides)["data"]
+    asked = parse(DataSpec, wanted, where=f"the data of {place}")
+    found = summary(open_data(place, caption_field=asked.caption_field).train)
+    chosen = any(each.startswith("data.size=") for each in overrides)
+    made = recipe_for_folder(found, place=place, size=asked.size if chosen else None)
     return parse(Recipe, override(made.plain(), overrides), where=f"the recipe for {place}")
 
 

@@ -102,9 +102,14 @@ def find(source: str | Path) -> Path:
 
 def read(path: Path, *, config: str | Path | None = None) -> StoredModel:
     """What a file holds: one of ours, or an original checkpoint with its YAML."""
-    if path.suffix == ".safetensors" and config is None and (_ours(path) or not _yaml_beside(path)):
-        return load_model(path)
-    return load_original(path, _config(path, config))
+    return load_original(path, _config(path, config)) if foreign(path, config=config) else load_model(path)
+
+
+def foreign(path: Path, *, config: str | Path | None = None) -> bool:
+    """Is this file to be read as an original checkpoint? It has its YAML, or is no `.safetensors`."""
+    if config is not None or path.suffix != ".safetensors":
+        return True
+    return not _ours(path) and bool(_yaml_beside(path))
 
 
 def _inside(folder: Path) -> Path:

@@ -37,7 +37,7 @@ class Request(Spec):
         *,
         prompt: str | Sequence[str] | None = None,
         label: str | int | Sequence[str | int] | None = None,
-        size: tuple[int, int] | int | None = None,
+        size: Sequence[int] | int | None = None,
         others: Mapping[str, Any],
     ) -> "Request":
         """From the looser forms callers use; `others` are fields as they are. `SpecError` for what does not fit."""

@@ -1,0 +1,358 @@
+"""The verbs on real, tiny work: what appears on disk, what is said, what is refused."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from darkroom.cli.main import main
+
+STAGES = (
+    "first_stage.train.batch=2",
+    "first_stage.train.warmup=1",
+    "denoiser.train.steps=2",
+    "denoiser.train.batch=2",
+    "denoiser.train.warmup=1",
+    "denoiser.sample.count=2",
+    "denoiser.sample.steps=2",
+)
+TEXT = ("data.count=12", "first_stage.train.steps=2", *STAGES)
+FOLDER = (
+    "first_stage.train.steps=2",
+    *STAGES,
+    "first_stage.model.channels=16",
+    "denoiser.network.channels=16",
+    "denoiser.network.head_channels=16",
+)
+Say = Callable[..., tuple[int, str, str]]
+
+
+def colours(folder: Path, names: Sequence[str]) -> Path:
+    """A picture of 16 pixels in another shade for each name."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (20 * number % 256, 90, 200 - 20 * number % 200)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the text miniature."""
+    folder = tmp_path_factory.mktemp("runs") / "words"
+    assert main(["train", "tiny-text", *TEXT, "--device", "cpu", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run one command line: exit code, what it printed, what it complained about."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        seen = capsys.readouterr()
+        return code, seen.out, seen.err
+
+    return call
+
+
+@pytest.fixture
+def refused(say: Say) -> Callable[..., str]:
+    """Run a command line that must be refused with code 2 and one sentence, which is answered."""
+
+    def call(*words: object) -> str:
+        code, out, complaint = say(*words)
+        assert (code, out) == (2, "")
+        assert complaint.startswith("darkroom: ")
+        assert complaint.count("\n") == 1, complaint
+        return complaint
+
+    return call
+
+
+def test_sampling_writes_numbered_pictures_and_a_sheet(say: Say, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "pictures"
+    options = ("--model", run, "--count", 3, "--steps", 2, "--out", out)
+    code, told, _ = say("sample", "a red circle", *options, "--grid", "--json")
+    assert code == 0
+    assert sorted(each.name for each in out.iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png"]
+    found = json.loads(told)
+    assert found["model"] == "words"
+    assert [Path(each).name for each in found["pictures"][:3]] == ["0000.png", "0001.png", "0002.png"]
+    with Image.open(out / "0001.png") as picture:
+        assert picture.size == (32, 32)
+        note = json.loads(picture.info["darkroom"])
+    assert (note["prompt"], note["index"], note["steps"]) == ("a red circle", 1, 2)
+    assert "3 pictures in" in say("sample", "a", *options)[1]
+
+
+def test_prompts_from_a_file_and_another_size(say: Say, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\n\n  two stars  \n")
+    words = ("--prompts", tmp_path / "prompts.txt", "--size", "16x48", "--steps", 1, "--out", tmp_path)
+    assert say("sample", "--model", run, *words)[0] == 0
+    notes = [json.loads(Image.open(tmp_path / f"000{place}.png").info["darkroom"]) for place in range(2)]
+    assert [note["prompt"] for note in notes] == ["a red circle", "two stars"]
+    assert Image.open(tmp_path / "0000.png").size == (48, 16)
+
+
+def test_like_repeats_a_picture_bit_for_bit(say: Say, run: Path, tmp_path: Path) -> None:
+    first, again, other = (tmp_path / name for name in ("first", "again", "other"))
+    options = ("--seed", 5, "--count", 2, "--batch", 1, "--steps", 3, "--guidance", 3, "--solver", "ddim", "--eta", 0.7)
+    assert say("sample", "a star", "--model", run, "--negative", "a circle", *options, "--out", first)[0] == 0
+    like = ("--like", first / "0001.png", "--model", run)
+    assert say("sample", *like, "--out", again)[0] == 0
+    assert (again / "0000.png").read_bytes() == (first / "0001.png").read_bytes()
+    assert (first / "0000.png").read_bytes() != (first / "0001.png").read_bytes()
+    for change in (("--seed", 0), ("--eta", 0), ("--steps", 2), ("--guidance", 1.5), ("--size", "16x16"), ("a ring",)):
+        assert say("sample", *change, *like, "--out", other)[0] == 0, change
+        assert (other / "0000.png").read_bytes() != (first / "0001.png").read_bytes(), change
+    note = json.loads(Image.open(other / "0000.png").info["darkroom"])
+    assert (note["prompt"], note["seed"], note["eta"]) == ("a ring", 5, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("a", "--size", "33x32"), "size 33x32 does not fit this model: sides must be multiples of 8, the nearest"),
+        (("a", "--size", "big"), "size 'big' does not fit; write HEIGHTxWIDTH"),
+        (("a", "--size", "3x3x3"), "size '3x3x3' does not fit"),
+        (("a", "--size", "²"), "size '²' does not fit"),
+        (("a", "--solver", "eular"), "unknown solver 'eular' (did you mean 'euler'?)"),
+        (("a", "--steps", "1001"), "more steps than times: 1001 steps asked for, the schedule has 1000 times"),
+        (("a", "--times", "trialing"), "did you mean 'trailing'"),
+        (("a", "--label", "star"), "takes no label; it is steered by a prompt"),
+        (("a", "--negative", "b", "--guidance", "1"), "a negative prompt works through guidance"),
+        ((), "needs a prompt"),
+        (("a", "--device", "toaster"), "device 'toaster' is unknown"),
+        (("a", "--precision", "int8"), "precision 'int8' is unknown"),
+        (("a", "--engine", "compiled"), "engine 'compiled' is not there yet"),
+        (("a", "--count", "0"), "--count"),
+    ],
+)
+def test_samples_that_cannot_be_drawn(
+    refused: Callable[..., str], run: Path, tmp_path: Path, *, words: tuple[str, ...], sentence: str
+) -> None:
+    assert sentence in refused("sample", *words, "--model", run, "--out", tmp_path / "out")
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_files_that_do_not_fit_a_sample(refused: Callable[..., str], run: Path, tmp_path: Path) -> None:
+    def told(*words: object) -> str:
+        return refused("sample", *words, "--steps", 1, "--out", tmp_path / "out")
+
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    colours(tmp_path, ["foreign.png"])
+    for number, note in enumerate(("nonsense", "[1]")):
+        info = PngInfo()
+        info.add_itxt("darkroom", note)
+        Image.new("RGB", (4, 4)).save(tmp_path / f"note{number}.png", pnginfo=info)
+    assert "absent: no such file, run folder or built-in model" in told("a", "--model", tmp_path / "absent")
+    assert "no prompts in this file" in told("--model", run, "--prompts", tmp_path / "empty.txt")
+    assert "cannot be read as a text file" in told("--model", run, "--prompts", tmp_path / "absent.txt")
+    assert "cannot be read as a text file" in told("--model", run, "--prompts", tmp_path / "binary.txt")
+    for name in ("foreign.png", "note0.png", "note1.png"):
+        assert "does not say how it was made" in told("--like", tmp_path / name, "--model", run)
+    assert "no such picture" in told("--like", tmp_path / "absent.png")
+    assert "not a readable picture" in told("--like", tmp_path / "empty.txt")
+    blocked = refused("sample", "a", "--model", run, "--out", tmp_path / "empty.txt" / "below")
+    assert "cannot be written" in blocked
+
+
+def test_a_plan_trains_nothing(say: Say, tmp_path: Path) -> None:
+    code, told, _ = say("train", "tiny-text", *TEXT, "--plan", "--device", "cpu", "--out", tmp_path / "run")
+    assert code == 0
+    assert "tiny-text: Text to image" in told
+    assert "2 steps of 2 pictures, about" in told
+    code, told, _ = say("train", "tiny-text", *TEXT, "--plan", "--json", "--device", "cpu")
+    found = json.loads(told)
+    assert found["data"]["train"] == 12
+    assert set(found["stages"]) == {"first_stage", "denoiser"}
+    assert found["parameters"]["network"] > 0
+    assert found["seconds"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_class_folders_is_enough(say: Say, tmp_path: Path) -> None:
+    folder = colours(tmp_path / "flowers", [f"{kind}/{place}.png" for kind in ("rose", "tulip") for place in range(5)])
+    out = tmp_path / "run"
+    code, told, _ = say("train", folder, *FOLDER, "--device", "cpu", "--out", out)
+    assert (code, told) == (0, f"the run is in {out}\n")
+    assert (out / "model.safetensors").is_file()
+    assert (out / "denoiser" / "samples.png").is_file()
+    found = json.loads(say("inspect", out / "model.safetensors", "--json")[1])
+    assert (found["fields"], found["classes"], found["image_size"]) == (["label"], ["rose", "tulip"], 16)
+    options = ("--model", out, "--steps", 2, "--out", tmp_path / "drawn")
+    assert say("sample", "--label", "tulip", "--label", 0, *options)[0] == 0
+    labels = [json.loads(Image.open(each).info["darkroom"])["label"] for each in sorted((tmp_path / "drawn").iterdir())]
+    assert labels == ["tulip", "0"]
+    code, _, complaint = say("sample", "--label", "tulpi", *options)
+    assert (code, "did you mean 'tulip'" in complaint) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("tiny-txt",), "unknown recipe 'tiny-txt' (did you mean 'tiny-text'?)"),
+        (("nowhere_at_all",), "no such folder"),
+        (("below/nowhere",), "below/nowhere: no such folder"),
+        (("below/nowhere.yaml",), "there is no such recipe file"),
+        (("tiny-text", "denoiser.train.stepz=3"), "'denoiser.train.stepz' (did you mean 'steps'?)"),
+        (("tiny-text", "steps"), "'steps': an override is written key=value"),
+        (("tiny-text", "minutes=abc"), "'minutes=abc': minutes is a number above 0"),
+        (("tiny-text", "minutes=-1"), "minutes is a number above 0"),
+        (("tiny-text", "minutes=inf"), "minutes is a number above 0"),
+        (("tiny-text", "first_stage.model.multipliers=[1,0]"), "should be greater than 0"),
+        (("tiny-text", "denoiser.network.head_channels=64"), "attention heads do not divide the width 32"),
+        (("tiny-text", "data.size=30"), "30"),
+        (("tiny-text", "--device", "toaster"), "device 'toaster'"),
+    ],
+)
+def test_runs_that_cannot_be_begun(
+    refused: Callable[..., str], tmp_path: Path, *, words: tuple[str, ...], sentence: str
+) -> None:
+    small = () if "tiny-text" not in words else ("data.count=12",)
+    assert sentence in refused("train", *words, *small, "--out", tmp_path / "run")
+
+
+def test_folders_that_cannot_be_trained_on(refused: Callable[..., str], tmp_path: Path) -> None:
+    empty, absent, good = (tmp_path / name for name in ("empty", "absent", "good"))
+    empty.mkdir()
+    for folder in (absent, good):
+        colours(folder, [f"{place}.png" for place in range(4)])
+    (absent / "metadata.jsonl").write_text('{"file_name": "0.png"}\n{"file_name": "gone.png"}\n')
+    file = tmp_path / "blocked"
+    file.write_text("")
+    cases = [
+        ((empty,), "no pictures here"),
+        ((absent,), "gone.png"),
+        ((good / "0.png",), "a folder of pictures is needed, this is a file"),
+        ((good, "data=5"), "data"),
+        ((good, "data.size=wide"), "'size': input should be a valid integer"),
+        ((good, "data.size=20"), "size 20 does not fit: it must be a multiple of 16"),
+        ((good, "data.sise=32"), "'sise' (did you mean 'size'?)"),
+        ((good, "denoiser.network.chanels=8"), "(did you mean 'channels'?)"),
+        ((tmp_path / "shards.tar",), "shards"),
+    ]
+    for words, sentence in cases:
+        assert sentence in refused("train", *words, "--out", tmp_path / "run"), words
+    assert "cannot be written" in refused("train", good, *FOLDER, "--out", file / "below")
+
+
+def test_another_recipe_in_the_same_folder_is_refused(refused: Callable[..., str], run: Path) -> None:
+    changed = [each.replace("denoiser.train.steps=2", "denoiser.train.steps=3") for each in TEXT]
+    told = refused("train", "tiny-text", *changed, "--device", "cpu", "--out", run)
+    assert "another recipe was begun here (denoiser.train.steps was 2 and is 3 now)" in told
+
+
+def test_a_finished_run_trains_nothing_again(say: Say, run: Path) -> None:
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    code, _, told = say("train", "tiny-text", *TEXT, "--device", "cpu", "--out", run)
+    assert (code, "this run is finished" in told) == (0, True)
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> None:
+    def told(*words: object) -> dict[str, object]:
+        code, out, _ = say("inspect", *words, "--json")
+        assert code == 0
+        return json.loads(out)
+
+    found = told(run)
+    assert (found["kind"], found["recipe"], found["finished"]) == ("run", "tiny-text", True)
+    assert found["stages"]["denoiser"]["step"] == 2
+    model = told(run / "model.safetensors")
+    assert (model["kind"], model["fields"], model["factor"]) == ("model", ["caption"], 4)
+    assert model["parameters"]["conditioner"] > 0
+    alone = told(run / "first_stage" / "model.safetensors")
+    assert (alone["kind"], alone["parameters"]) == ("first stage", {"first_stage": model["parameters"]["first_stage"]})
+    (tmp_path / "only").mkdir()
+    shutil.copy(run / "model.safetensors", tmp_path / "only")
+    assert told(tmp_path / "only")["hash"] == model["hash"]
+    data = told(colours(tmp_path / "data", [f"{name}.png" for name in "abcd"]))
+    assert (data["kind"], data["count"], data["test"], data["fields"]) == ("data set", 3, 1, [])
+    picture = told(tmp_path / "data" / "a.png")
+    assert (picture["kind"], picture["size"], picture["made_by"]) == ("picture", [16, 16], None)
+    assert say("sample", "a", "--model", run, "--steps", 1, "--out", tmp_path)[0] == 0
+    assert told(tmp_path / "0000.png")["made_by"]["prompt"] == "a"
+    assert "kind         run" in say("inspect", run)[1]
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_inspect_reads_original_checkpoints(say: Say, parity: Path, tmp_path: Path, suffix: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    shutil.copy(parity / "d_class_cond" / "config.yaml", tmp_path)
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".ckpt":
+        shutil.copy(parity / "d_class_cond" / "model.ckpt", path)
+    else:
+        state = torch.load(parity / "d_class_cond" / "model.ckpt", weights_only=False)["state_dict"]
+        save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, path)
+    code, out, complaint = say("inspect", path, "--json")
+    assert code == 0, complaint
+    found = json.loads(out)
+    assert (found["kind"], found["fields"], found["factor"]) == ("original model", ["label"], 1)
+
+
+def test_inspect_refuses_nonsense(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("hello")
+    (tmp_path / "broken.safetensors").write_bytes(b"hello")
+    (tmp_path / "alone.ckpt").write_bytes(b"hello")
+    (tmp_path / "empty").mkdir()
+    assert "not a readable picture" in refused("inspect", tmp_path / "note.txt")
+    assert "broken.safetensors" in refused("inspect", tmp_path / "broken.safetensors")
+    assert "needs its YAML" in refused("inspect", tmp_path / "alone.ckpt")
+    assert "no pictures here" in refused("inspect", tmp_path / "empty")
+    assert "no such file, folder or built-in model" in refused("inspect", tmp_path / "nothing")
+    assert "no such file" in refused("inspect", tmp_path / "nothing.ckpt")
+
+
+def test_models_lists_what_is_built_in(
+    say: Say, refused: Callable[..., str], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.tasks.load.built_in", lambda: {"words": run / "model.safetensors"})
+    code, told, _ = say("models")
+    assert (code, told.split()[0]) == (0, "words")
+    (entry,) = json.loads(say("models", "--json")[1])
+    assert entry == json.loads(say("models", "words", "--json")[1])
+    assert (entry["name"], entry["fields"]) == ("words", ["caption"])
+    assert '"caption"' in say("models", "words")[1]
+    assert "no built-in model 'wrods' (did you mean 'words'?)" in refused("models", "wrods")
+    assert json.loads(say("inspect", "words", "--json")[1])["fields"] == ["caption"]
+
+
+def test_ctrl_c_keeps_what_was_done(say: Say, tmp_path: Path) -> None:
+    """The first Ctrl-C waits for the step under way; the same command goes on from there and ends."""
+    words = ["train", "tiny-text", "data.count=12", "first_stage.train.steps=120", *STAGES, "--device", "cpu"]
+    words += ["--out", str(tmp_path / "run")]
+    state = tmp_path / "run" / "first_stage" / "state.pt"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "darkroom.cli.main", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "/120" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, ""), rest
+    assert rest.splitlines()[-1] == "darkroom: stopped; what was done is kept"
+    assert state.is_file()
+    assert not (tmp_path / "run" / "first_stage" / "model.safetensors").exists()
+    reached = json.loads(say("inspect", tmp_path / "run", "--json")[1])
+    assert reached["finished"] is False
+    assert say(*words)[0] == 0
+    assert (tmp_path / "run" / "model.safetensors").is_file()
