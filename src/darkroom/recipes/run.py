@@ -78,6 +78,11 @@ class Run:
         data = self.recipe.data
         return TransformSpec(size=data.size, channels=data.channels, crop=data.crop, flip=data.flip)
 
+    @property
+    def begun(self) -> bool:
+        """Has a step been made in this folder before?"""
+        return any((self.folder / stage / "state.pt").exists() for stage in ("first_stage", "denoiser"))
+
     def develop(self) -> Iterator[Event]:
         """All that is left to do; stop listening at any event and run again to go on."""
         skipped = self.splits.train.skipped
