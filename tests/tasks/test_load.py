@@ -89,11 +89,14 @@ def test_what_is_no_model_is_said_so(model_files: dict[str, Path], tmp_path: Pat
         ({"device": "toaster"}, InputError, "device 'toaster'"),
     ],
 )
-def test_engines_devices_and_precisions(
+def test_engines_devices_and_precisions_that_are_not_there(
     model_files: dict[str, Path], options: dict[str, str], kind: type[InputError], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
         load(model_files["plain"], **{"device": "cpu", **options})
+
+
+def test_what_a_model_computes_in(model_files: dict[str, Path]) -> None:
     assert load(model_files["plain"], device="cpu", engine="eager").compute.dtype == torch.float32
     assert load(model_files["plain"], device="cpu", dtype="bfloat16").compute.dtype == torch.bfloat16
 
