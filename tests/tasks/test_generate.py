@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,9 +174,9 @@ def test_a_picture_says_how_it_was_made(small: Small) -> None:
     made = list(generate(model, request))
     assert set(made[1].metadata) == {"darkroom"}
     told = json.loads(made[1].metadata["darkroom"])
+    assert Path(told.pop("model")).stem == "both"
     assert told == {
-        "model": "both",
-        "model_hash": model.card["hash"],
+        "spec_hash": model.card["spec_hash"],
         "prompt": "é",
         "label": 1,
         "negative": None,

@@ -59,6 +59,7 @@ def test_names_ids_and_one_hot_mean_the_same(small: Small) -> None:
     [
         ("plain", {"caption": "a"}, "plain takes no prompt; it is unconditional"),
         ("text", {"label": 1}, "text takes no label"),
+        ("text", {"caption": "a", "caption_ids": torch.zeros(1, 2).long()}, "caption and caption_ids say the same"),
         ("text", {"map": torch.zeros(1, 4, 4).long()}, "text takes no semantic map"),
         ("text", {}, "steered by caption; nothing came"),
         ("both", {"caption": "a"}, "steered by caption, label; caption came"),

@@ -102,7 +102,7 @@ def test_the_average_follows_its_formula() -> None:
         with torch.no_grad():
             weight.fill_(n + 1.0)
         ema.update()
-        decay = min(0.5, (1 + n) / (10 + n))
+        decay = min(0.5, (2 + n) / (11 + n))  # the first update is n = 1, as in the original
         expected = decay * expected + (1 - decay) * (n + 1.0)
     assert ema.shadow[0].tolist() == pytest.approx([expected, expected])
     with ema.applied():

@@ -89,7 +89,8 @@ class Codebook(nn.Module):
         """Index of the nearest code at every position (squared Euclidean distance)."""
         flat = rearrange(latents, "b c h w -> (b h w) c").float()
         codes = self.codes.weight.float()
-        distance = (flat**2).sum(1, keepdim=True) + (codes**2).sum(1) - 2 * flat @ codes.T
+        with torch.autocast(latents.device.type, enabled=False):  # rounded distances choose other codes
+            distance = (flat**2).sum(1, keepdim=True) + (codes**2).sum(1) - 2 * flat @ codes.T
         return rearrange(distance.argmin(dim=1), "(b h w) -> b h w", b=latents.shape[0], h=latents.shape[2])
 
     def look_up(self, indices: Int[Tensor, "b h w"]) -> Latent:

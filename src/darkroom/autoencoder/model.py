@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -162,11 +162,6 @@ class Autoencoder(nn.Module):
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape (k, h, w) of the latent of pictures of this height and width."""
         return self.spec.latent_channels, size[0] // self.spec.factor, size[1] // self.spec.factor
-
-    @property
-    def last_layer(self) -> Float[Tensor, "..."]:
-        """Weights of the last convolution, where the adaptive adversarial weight is measured (paper, appendix G)."""
-        return self.decoder.head.weight
 
 
 @final

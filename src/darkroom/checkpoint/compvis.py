@@ -130,6 +130,8 @@ def _choose_average(averaged: Mapping[str, str], state: Tensors, *, wanted: bool
     if len(present) < len(averaged):
         lacking = [name for name in averaged.values() if name not in state]
         return False, f"the moving averages are incomplete ({some(lacking)} missing), raw weights are taken"
+    if not configured:
+        return False, "use_ema is false, so raw weights are taken although moving averages are there"
     return wanted, "" if wanted else "raw weights are taken although moving averages are there"
 
 

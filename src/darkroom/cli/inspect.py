@@ -30,12 +30,15 @@ def run(
 
 def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
     """The facts, as plain values; `InputError` for what is none of these."""
+    from darkroom.data.sources import SCENES
     from darkroom.tasks.load import built_in, foreign
 
     known = built_in()
     place = Path(path)
     if path in known:
         return _model(known[path])
+    if path in SCENES:
+        return _folder(path)
     if place.is_dir():
         return _run(place) if (place / "recipe.yaml").exists() else _folder(place)
     if place.suffix == ".safetensors" and place.exists() and not foreign(place, config=config):
@@ -123,12 +126,12 @@ def _run(folder: Path) -> dict[str, Any]:
     }
 
 
-def _folder(folder: Path) -> dict[str, Any]:
+def _folder(folder: Path | str) -> dict[str, Any]:
     from darkroom.data.sources import open_data
     from darkroom.data.summary import summary
     from darkroom.tasks.load import find
 
-    if any((folder / name).exists() for name in ("model.safetensors", "model_index.json", "unet")):
+    if any(Path(folder, name).exists() for name in ("model.safetensors", "model_index.json", "unet")):
         return _model(find(folder))
     splits = open_data(folder)
     return {"kind": "data set", **summary(splits.train), "test": len(splits.test)}

@@ -33,6 +33,12 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 16,
+    layout: Annotated[Path | None, typer.Option(help="Boxes and categories, JSON (not there yet).")] = None,
+    semantic: Annotated[Path | None, typer.Option("--map", help="A semantic map (not there yet).")] = None,
+    low_res: Annotated[Path | None, typer.Option(help="A picture to enlarge (not there yet).")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to start from (not there yet).")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Where to paint, with --image (not there yet).")] = None,
+    strength: Annotated[float | None, typer.Option(help="How far to leave --image (not there yet).")] = None,
     like: Annotated[Path | None, typer.Option(help="Repeat the picture in this PNG; options given change it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
@@ -40,15 +46,25 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Report what was made as JSON.")] = False,
 ) -> None:
     """Make pictures: the fields given choose the task, the model says which it takes."""
+    from darkroom.core.errors import InputError
     from darkroom.core.record import writable_folder
     from darkroom.tasks.load import DEFAULT, load
     from darkroom.tasks.request import Request
 
+    _refuse_planned(
+        {"layout": layout, "map": semantic, "low-res": low_res, "image": image, "mask": mask, "strength": strength}
+    )
+    if prompts is not None and prompt is not None:
+        raise InputError("a prompt and --prompts were both given; give one of them")
     before = _repeated(like)
     texts = _lines(prompts) if prompts is not None else prompt
-    writable_folder(out)
     name = model or before.get("model") or DEFAULT
     drawing = load(name, config=config, device=device, dtype=precision, engine=engine)
+    if before.get("spec_hash", drawing.card["spec_hash"]) != drawing.card["spec_hash"]:
+        raise InputError(f"{like}: made by another model than {name}; give the one that made it with --model")
+    for sentence in drawing.odd:
+        typer.echo(f"note: {sentence}", err=True)
+    writable_folder(out)
     offered = [] if texts is not None or before.get("prompt") else _offered(drawing, label, count=count)
     given = {
         "negative": negative,
@@ -79,6 +95,14 @@ def run(
         typer.echo(json.dumps(made, indent=2))
     else:
         typer.echo(f"{len(paths)} {'picture' if len(paths) == 1 else 'pictures'} in {out}")
+
+
+def _refuse_planned(given: dict[str, object]) -> None:
+    from darkroom.core.errors import NotYetError
+
+    for name, value in given.items():
+        if value is not None:
+            raise NotYetError(f"--{name} is planned and not there yet; prompts, labels and seeds are")
 
 
 def _draw(drawing: Any, request: Any, *, out: Path, batch: int, grid: bool) -> list[Path]:

@@ -18,7 +18,8 @@ def run(
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes to it.")] = None,
     *,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-SEED without.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, noise: everything drawn.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn. [0]")] = None,
+    start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model (not there yet).")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     first_stage: Annotated[str | None, typer.Option(help="A model whose first stage is used as it is.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
@@ -26,13 +27,19 @@ def run(
 ) -> None:
     """Train both stages; run the same command again to go on where it stopped."""
     from darkroom.cli.watch import watch
+    from darkroom.core.errors import NotYetError
     from darkroom.recipes.plan import fit, plan_of, told
-    from darkroom.recipes.run import Run
+    from darkroom.recipes.run import Run, with_first_stage
     from darkroom.tasks.load import find, read
 
-    recipe, minutes = _recipe(source, changes or [], seed=seed)
-    folder = out or Path("runs") / f"{recipe.name}-{seed}"
+    if start_from is not None:
+        raise NotYetError("fine-tuning with --from is not there yet; a first stage can be taken with --first-stage")
+    seeded = [] if seed is None else [f"seed={seed}"]
+    recipe, minutes = _recipe(source, [*(changes or []), *seeded])
+    folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     given = None if first_stage is None else read(find(first_stage))
+    if given is not None:
+        recipe = with_first_stage(recipe, given)
     if minutes is not None:
         recipe = fit(recipe, minutes=minutes, folder=folder, device=device)
     if plan:
@@ -40,22 +47,22 @@ def run(
         typer.echo(json.dumps(found, indent=2) if as_json else told(found))
         return
     run = Run(recipe, folder, device=device, first_stage=given)
-    if Path(source).is_dir() and not run.begun:
+    if Path(source).is_dir() and not run.begun:  # a person's folder: say what will happen
         typer.echo(told(plan_of(run.recipe, device=device)), err=True)
-    watch(run.develop())
+    watch(lambda tell: run.develop(tell=tell))
     typer.echo(f"the run is in {folder}")
 
 
-def _recipe(source: str, changes: list[str], *, seed: int) -> tuple[Any, float | None]:
+def _recipe(source: str, changes: list[str]) -> tuple[Any, float | None]:
     """The recipe meant, and the minutes it shall take, if any were given."""
     from darkroom.core.errors import SpecError
+    from darkroom.data.sources import SCENES
     from darkroom.recipes.read import recipe
 
-    kept = [change for change in changes if not change.startswith("minutes=")]
+    overrides = [change for change in changes if not change.startswith("minutes=")]
     minutes = [_minutes(change) for change in changes if change.startswith("minutes=")]
-    overrides = [*kept, f"seed={seed}"]
     file = source.endswith((".yaml", ".yml"))
-    folder = Path(source).is_dir() or source.endswith(".tar") or len(Path(source).parts) > 1
+    folder = source in SCENES or Path(source).is_dir() or source.endswith(".tar") or len(Path(source).parts) > 1
     if folder and not file:
         return _of_folder(source, overrides), minutes[-1] if minutes else None
     try:
@@ -77,7 +84,9 @@ def _of_folder(place: str, overrides: list[str]) -> Any:
     asked = parse(DataSpec, wanted, where=f"the data of {place}")
     found = summary(open_data(place, caption_field=asked.caption_field).train)
     chosen = any(each.startswith("data.size=") for each in overrides)
-    made = recipe_for_folder(found, place=place, size=asked.size if chosen else None)
+    made = recipe_for_folder(
+        found, place=str(Path(place)), channels=asked.channels, size=asked.size if chosen else None
+    )
     return parse(Recipe, override(made.plain(), overrides), where=f"the recipe for {place}")
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Generator
 from types import FrameType
 from typing import final
 
-from darkroom.train.events import Advance, Event, Note, Working, Wrote
+from darkroom.recipes.run import Tell
+from darkroom.train.events import Advance, Event, Note, Wrote
 
 
 def clock(seconds: float) -> str:
@@ -61,14 +62,20 @@ def gentle_stop() -> Generator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def watch(events: Generator[Event]) -> None:
+def watch(develop: Callable[[Tell], Generator[Event]]) -> None:
     """Show a run until it ends, or until Ctrl-C, which waits for the step under way and its state to be saved."""
-    with gentle_stop() as stopping:
-        _show(events, stopping)
-
-
-def _show(events: Generator[Event], stopping: Callable[[], bool]) -> None:
     line = Line()
+    with gentle_stop() as stopping:
+
+        def tell(what: str, done: int, total: int) -> None:
+            line.show(f"{what} {done}/{total}", last=done == total)
+            if stopping():
+                raise KeyboardInterrupt
+
+        _show(develop(tell), line, stopping=stopping)
+
+
+def _show(events: Generator[Event], line: Line, *, stopping: Callable[[], bool]) -> None:
     for event in events:
         if stopping():
             events.close()
@@ -78,8 +85,6 @@ def _show(events: Generator[Event], stopping: Callable[[], bool]) -> None:
                 line.say(text)
             case Wrote(what, path):
                 line.say(f"{what}: {path}")
-            case Working(what, done, total):
-                line.show(f"{what} {done}/{total}", last=done == total)
             case Advance():
                 _advance(line, event)
 

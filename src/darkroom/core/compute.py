@@ -23,9 +23,10 @@ class Compute:
     dtype: torch.dtype = torch.float32
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """A context in which eligible operations run in `dtype`; nothing changes for float32."""
+        """A context in which eligible operations run in `dtype`; float32 means float32, on CUDA not TF32 either."""
         if self.dtype == torch.float32:
-            return contextlib.nullcontext()
+            cuda = self.device.type == "cuda"
+            return torch.backends.cudnn.flags(allow_tf32=False) if cuda else contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def place(self, tensor: Tensor) -> Tensor:
@@ -49,9 +50,13 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device {name!r} is unknown; auto, cpu, cuda, cuda:1 and mps fit") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name!r} was asked for and no CUDA device is present; use --device cpu")
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps") or (device.type != "cuda" and device.index):
+        raise InputError(f"device {name!r} is unknown; auto, cpu, cuda, cuda:1 and mps fit")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {name!r} was asked for and {torch.cuda.device_count()} CUDA devices are present; use --device cpu"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device {name!r} was asked for and MPS is not present; use --device cpu")
     return device

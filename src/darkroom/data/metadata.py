@@ -29,10 +29,13 @@ class Row:
     map: Path | None = None
 
 
-def list_rows(folder: Path, *, caption_field: str = "caption") -> list[Row]:
-    """All rows of a folder, in the metadata's order or sorted by name; `DataError` when there are none."""
+def list_rows(folder: Path, *, caption_field: str = "caption", by_class: bool | None = None) -> list[Row]:
+    """All rows of a folder, in the metadata's order or sorted by name; `DataError` when there are none.
+
+    by_class: are sub-folders classes? None: yes when all pictures lie in two or more of them.
+    """
     metadata = folder / METADATA
-    rows = _annotated(metadata, caption_field) if metadata.is_file() else _found(folder)
+    rows = _annotated(metadata, caption_field) if metadata.is_file() else _found(folder, by_class)
     if not rows:
         raise DataError(f"{folder}: no pictures here ({', '.join(sorted(SUFFIXES))} are looked for)")
     return rows
@@ -43,11 +46,17 @@ def printable(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _found(folder: Path) -> list[Row]:
-    """Pictures below a folder; labels when all lie in two or more sub-folders."""
+def has_pictures(folder: Path) -> bool:
+    """Is there a picture in or below this folder?"""
+    return next(_pictures(folder), None) is not None
+
+
+def _found(folder: Path, by_class: bool | None) -> list[Row]:
+    """Pictures below a folder; their labels where sub-folders are classes."""
     inside = sorted(path.relative_to(folder) for path in _pictures(folder))
     tops = {path.parts[0] for path in inside if len(path.parts) > 1}
-    by_class = len(tops) > 1 and all(len(path.parts) > 1 for path in inside)
+    nested = all(len(path.parts) > 1 for path in inside)
+    by_class = nested and (len(tops) > 1 if by_class is None else by_class)
     return [
         Row(folder / path, printable(path), label=printable(Path(path.parts[0])) if by_class else None)
         for path in inside

@@ -12,7 +12,7 @@ from darkroom.core.errors import DataError, InputError, NotYetError, did_you_mea
 from darkroom.core.seeds import stream
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder, checked, name_classes
-from darkroom.data.metadata import METADATA, Row, list_rows
+from darkroom.data.metadata import METADATA, Row, has_pictures, list_rows
 from darkroom.scenes.draw import Kind, draw
 from darkroom.scenes.vocabulary import CANVAS, SHAPES
 
@@ -21,7 +21,7 @@ __all__ = ["Example", "Folder", "ShapesSource", "Source", "Splits", "Subset", "T
 SHAPES_COUNT: Final = 20_000  # training scenes unless a limit says otherwise
 TEST_SHARE: Final = 0.05
 TEST_MOST: Final = 1000
-_SHAPES: Final[dict[str, Kind]] = {"shapes": "captioned", "shapes:single": "single"}
+SCENES: Final[dict[str, Kind]] = {"shapes": "captioned", "shapes:single": "single"}
 _TEST_FOLDERS = ("test", "val", "validation")
 
 
@@ -46,7 +46,7 @@ class ShapesSource:
     @property
     def name(self) -> str:
         """The name that `open_data` takes."""
-        return next(name for name, kind in _SHAPES.items() if kind == self.kind)
+        return next(name for name, kind in SCENES.items() if kind == self.kind)
 
     @property
     def fields(self) -> frozenset[str]:
@@ -187,8 +187,8 @@ def open_data(
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no examples; at least 1 is needed")
-    if str(place) in _SHAPES:
-        kind, count = _SHAPES[str(place)], limit or SHAPES_COUNT
+    if str(place) in SCENES:
+        kind, count = SCENES[str(place)], limit or SHAPES_COUNT
         held_out = min(TEST_MOST, count)
         apart = stream(seed, 0, purpose="scenes/test")
         return Splits(ShapesSource(seed, size, count, kind), ShapesSource(apart, size, held_out, kind))
@@ -212,13 +212,13 @@ def _folder(place: Path) -> Path:
         return place.resolve()
     if place.exists():
         raise DataError(f"{place}: a folder of pictures is needed, this is a file")
-    hint = did_you_mean(str(place), _SHAPES) if len(place.parts) == 1 else ""
+    hint = did_you_mean(str(place), SCENES) if len(place.parts) == 1 else ""
     raise DataError(f"{place}: no such folder{hint if 'did you mean' in hint else ''}")
 
 
 def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Row]]:
     """Rows of the `train` and `test` (`val`, `validation`) folders; all and none where there are no such."""
-    if not (folder / "train").is_dir():
+    if not (folder / "train").is_dir() or _has_classes_beside(folder):
         return list_rows(folder, caption_field=caption_field), []
     if (folder / METADATA).is_file():  # one list for all splits
         rows = list_rows(folder, caption_field=caption_field)
@@ -227,7 +227,15 @@ def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Ro
         return [row for row in rows if row.name not in apart], test
     train = list_rows(folder / "train", caption_field=caption_field)
     apart = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None)
-    return train, [] if apart is None else list_rows(apart, caption_field=caption_field)
+    labelled = all(row.label is not None for row in train)
+    return train, [] if apart is None else list_rows(apart, caption_field=caption_field, by_class=labelled)
+
+
+def _has_classes_beside(folder: Path) -> bool:
+    """Is `train` one class of several (car, bus, train), not a split? Other folders with pictures tell."""
+    known = {"train", *_TEST_FOLDERS}
+    others = (each for each in folder.iterdir() if each.is_dir() and each.name not in known)
+    return not (folder / METADATA).is_file() and any(has_pictures(each) for each in others)
 
 
 def _below(rows: Sequence[Row], folder: str) -> list[Row]:

@@ -102,6 +102,7 @@ class UNet(nn.Module):
         conditions = conditions or Conditions()
         self._check(x, conditions)
         embedding = self.time(t)
+        tokens = None if conditions.tokens is None else conditions.tokens.to(x.dtype)
         if conditions.vector is not None:
             embedding = embedding + conditions.vector.to(embedding.dtype)
         if conditions.planes is not None:
@@ -109,10 +110,10 @@ class UNet(nn.Module):
         h = self.stem(x)
         skips = [h]
         for level in self.down:
-            h = level(h, embedding, conditions.tokens, skips)
-        h = self.middle(h, embedding, conditions.tokens)
+            h = level(h, embedding, tokens, skips)
+        h = self.middle(h, embedding, tokens)
         for level in self.up:
-            h = level(h, embedding, conditions.tokens, skips)
+            h = level(h, embedding, tokens, skips)
         return self.head(F.silu(self.norm(h)))
 
     def _check(self, x: Tensor, conditions: Conditions) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from darkroom.autoencoder.bottleneck import KLSpec
 from darkroom.autoencoder.losses import FirstStageLossSpec
@@ -18,6 +18,7 @@ from darkroom.process.schedule import CosineSpec
 from darkroom.recipes.schema import DataSpec, DenoiserRecipe, FirstStageRecipe, Recipe, SampleSpec
 from darkroom.train.optim import TrainSpec
 
+Channels = Literal[1, 3, 4]
 SIZE: Final = 64  # pixels, unless the pictures are smaller or another size is asked for
 MULTIPLE: Final = 16  # f = 4, and the U-Net halves the latent twice
 LATENT_CHANNELS: Final = 4
@@ -28,11 +29,13 @@ DROP: Final = 0.1  # share of samples trained without their condition, for guida
 GUIDANCE: Final = 2.5
 
 
-def recipe_for_folder(summary: Mapping[str, Any], *, place: str, size: int | None = None) -> Recipe:
+def recipe_for_folder(
+    summary: Mapping[str, Any], *, place: str, size: int | None = None, channels: Channels = 3
+) -> Recipe:
     """The recipe for a data set of which `darkroom.data.summary` told count, fields, classes and sizes.
 
     place: where the pictures are · size: side in pixels, a multiple of 16 (None: 64, or less when the pictures
-    are smaller). Captions make a text model, else labels a class model, else it is unconditional; only then are
+    are smaller) · channels: 1 grey, 3 colours, 4 with alpha. Captions make a text model, else labels a class model, else it is unconditional; only then are
     pictures flipped, for words may say left and right, and a class may be a letter. `SpecError` for a size that
     does not fit, `DataError` for a data set without pictures.
     """
@@ -45,8 +48,8 @@ def recipe_for_folder(summary: Mapping[str, Any], *, place: str, size: int | Non
         name=Path(place).name or "pictures",
         summary=f"{count} pictures of {place}, {kind}.",
         source="made for this folder by darkroom",
-        data=DataSpec(source=place, size=_size(summary, size), flip=conditioner is None),
-        first_stage=_first_stage(count),
+        data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=conditioner is None),
+        first_stage=_first_stage(count, channels=channels),
         denoiser=_denoiser(conditioner, count=count),
     )
 
@@ -82,9 +85,10 @@ def _steps(count: int, *, least: int, most: int) -> int:
     return 100 * round(min(most, max(least, most * math.sqrt(count / 10_000))) / 100)
 
 
-def _first_stage(count: int) -> FirstStageRecipe:
+def _first_stage(count: int, *, channels: Channels) -> FirstStageRecipe:
     """f = 4 with 4 channels; squares of pixels become channels first, which costs a fourth of convolving pixels."""
     model = AutoencoderSpec(
+        image_channels=channels,
         channels=32,
         multipliers=(1, 2),
         blocks=1,

@@ -23,16 +23,26 @@ from darkroom.train.state import Training
 
 FIRST_STAGE_SHARE, OVERHEAD = 0.3, 0.08
 WARM, TIMED = 2, 5
+LARGE = 100_000_000
 
 
 def plan_of(recipe: Recipe, *, device: str = "auto") -> dict[str, Any]:
-    """Pictures, parameters, steps, and measured seconds of each stage on this machine; trains a few steps to know."""
+    """Pictures, parameters, memory, steps, and seconds of each stage, measured by a few steps on this machine.
+
+    A model of more than 100 million parameters is not tried; its seconds are None.
+    """
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
     fitted = resolve(recipe, splits.train).recipe
     facts = describe(fitted)
+    large = sum(facts["parameters"].values()) > LARGE
+    measured = {} if large else _step_seconds(fitted, device=device)
     stages = {
-        stage: {"steps": spec.steps, "batch": spec.batch, "seconds": round(seconds * spec.steps, 1)}
-        for stage, (spec, seconds) in _step_seconds(fitted, device=device).items()
+        stage: {
+            "steps": spec.steps,
+            "batch": spec.batch,
+            "seconds": None if large else round(measured[stage][1] * spec.steps, 1),
+        }
+        for stage, spec in _trained(fitted).items()
     }
     return {
         "recipe": fitted.name,
@@ -48,7 +58,7 @@ def plan_of(recipe: Recipe, *, device: str = "auto") -> dict[str, Any]:
         "flops": facts["flops"],
         "memory": facts["memory"],
         "stages": stages,
-        "seconds": round(sum(each["seconds"] for each in stages.values()), 1),
+        "seconds": None if large else round(sum(each["seconds"] for each in stages.values()), 1),
     }
 
 
@@ -60,10 +70,17 @@ def told(plan: dict[str, Any]) -> str:
         f"data        {data['train']} training and {data['test']} test pictures at {data['size']} px"
         + (f", {data['skipped']} left out" if data["skipped"] else ""),
         "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items()),
+        "operations  "
+        + ", ".join(f"{name} {count / 1e6:.0f} M" for name, count in plan["flops"].items())
+        + " multiply-adds a picture",
+        "memory      "
+        + ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in plan["memory"].items())
+        + ", and activations",
     ]
     for stage, cost in plan["stages"].items():
-        minutes = cost["seconds"] / 60
-        lines.append(f"{stage:<11} {cost['steps']} steps of {cost['batch']} pictures, about {minutes:.1f} minutes here")
+        seconds = cost["seconds"]
+        time_ = "not tried here, too large" if seconds is None else f"about {seconds / 60:.1f} minutes here"
+        lines.append(f"{stage:<11} {cost['steps']} steps of {cost['batch']} pictures, {time_}")
     return "\n".join(lines)
 
 

@@ -1,18 +1,20 @@
 """Carrying out a recipe in a run folder: first stage, scale of latents, denoiser, one model file; resumes."""
 
 import hashlib
-from collections.abc import Generator, Iterator
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
 
+from darkroom.autoencoder.losses import check_available
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Pixels
 from darkroom.checkpoint.store import StoredModel, first_stage_of, load_model, save_model
 from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
-from darkroom.core.errors import InputError, SpecError
+from darkroom.core.errors import DataError, InputError, SpecError
 from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examples import Source
@@ -21,7 +23,7 @@ from darkroom.data.sources import Splits, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.recipes.preview import preview
-from darkroom.recipes.resolve import inputs, resolve
+from darkroom.recipes.resolve import captions, inputs, resolve
 from darkroom.recipes.schema import DataSpec, Recipe
 from darkroom.tasks.model import Model
 from darkroom.train.denoiser import Latents, train_denoiser
@@ -29,6 +31,8 @@ from darkroom.train.events import Event, Note, Wrote
 from darkroom.train.first_stage import train_first_stage
 from darkroom.train.optim import TrainSpec
 
+T = TypeVar("T")
+Tell = Callable[[str, int, int], None]
 RECIPE, TOKENIZER, MODEL = "recipe.yaml", "tokenizer.json", "model.safetensors"
 
 
@@ -58,12 +62,13 @@ class Run:
         device: str = "auto",
         first_stage: StoredModel | None = None,
     ) -> None:
-        self.folder = writable_folder(folder)
+        self.folder = folder
         self.device = device
-        self.given = first_stage
+        self.given = None if first_stage is None else first_stage_of(first_stage)
+        if self.given is not None:
+            recipe = with_first_stage(recipe, self.given)
+        _check_trainable(recipe, given=self.given is not None)
         self.splits = open_recipe_data(recipe.data, seed=recipe.seed)
-        if first_stage is not None:
-            recipe = with_first_stage(recipe, first_stage)
         self.resolved = resolve(recipe, self.splits.train, tokenizer=self._tokenizer(recipe))
         self._claim()
 
@@ -76,41 +81,48 @@ class Run:
     def transform(self) -> TransformSpec:
         """How pictures are cut to size."""
         data = self.recipe.data
-        return TransformSpec(size=data.size, channels=data.channels, crop=data.crop, flip=data.flip)
+        values = {name: getattr(data, name) for name in ("size", "channels", "crop", "flip", "scale")}
+        return parse(TransformSpec, values, where=f"the data of recipe {self.recipe.name!r}")
 
     @property
     def begun(self) -> bool:
         """Has a step been made in this folder before?"""
         return any((self.folder / stage / "state.pt").exists() for stage in ("first_stage", "denoiser"))
 
-    def develop(self) -> Iterator[Event]:
-        """All that is left to do; stop listening at any event and run again to go on."""
+    def develop(self, *, tell: Tell | None = None) -> Generator[Event]:
+        """All that is left to do; stop listening at any event and run again to go on.
+
+        tell: called with (what, done, of) during work between events; it may raise, nothing is then half-written.
+        """
         skipped = self.splits.train.skipped
         if skipped:
             yield Note(f"{len(skipped)} pictures left out, e.g. {skipped[0][0]}: {skipped[0][1]}")
+        yield from self._cut_captions()
         first_stage = yield from self._first_stage()
-        if self.recipe.denoiser is None:
-            return
-        yield from self._denoiser(first_stage)
+        if self.recipe.denoiser is not None:
+            yield from self._denoiser(first_stage, tell=tell)
+        elif not (self.folder / MODEL).exists():
+            save_model(self.folder / MODEL, load_model(self.folder / "first_stage" / MODEL))
+
+    def _cut_captions(self) -> Iterator[Event]:
+        tokenizer = self.resolved.tokenizer
+        texts = captions(self.splits.train) if tokenizer is not None and not self.begun else []
+        cut = sum(tokenizer.cuts(text) for text in texts) if tokenizer is not None else 0
+        if cut:
+            assert tokenizer is not None
+            yield Note(f"{cut} captions are longer than {tokenizer.length} tokens; what is beyond is not seen")
 
     def _first_stage(self) -> Generator[Event, None, Autoencoder | Pixels]:
         part = self.recipe.first_stage
         if not isinstance(part.model, AutoencoderSpec):
             return Pixels(part.model)
-        model = Autoencoder(part.model)
         path = self.folder / "first_stage" / MODEL
-        if self.given is not None:
-            model.load_state_dict(dict(first_stage_of(self.given).state))
-            return model.eval()
         if path.exists():
+            model = Autoencoder(part.model)
             model.load_state_dict(dict(load_model(path).state))
             return model.eval()
-        if part.train is None:
-            raise SpecError(
-                f"recipe {self.recipe.name!r} does not train its first stage: give one with --first-stage MODEL"
-            )
-        torch.manual_seed(self.recipe.seed)
-        model = Autoencoder(part.model)
+        assert part.train is not None
+        model = _seeded(lambda: Autoencoder(part.model), seed=self.recipe.seed)
         yield from train_first_stage(
             model,
             self.splits,
@@ -128,25 +140,23 @@ class Run:
         yield Wrote("first stage", path)
         return model
 
-    def _denoiser(self, first_stage: Autoencoder | Pixels) -> Iterator[Event]:
+    def _denoiser(self, first_stage: Autoencoder | Pixels, *, tell: Tell | None) -> Iterator[Event]:
         part, spec = self.recipe.denoiser, self.recipe.model_spec()
         assert part is not None
+        assert part.train is not None
         assert spec is not None
-        if part.train is None:
-            raise SpecError(f"recipe {self.recipe.name!r} does not say how its denoiser is trained (denoiser.train)")
         path = self.folder / MODEL
         if path.exists():
             yield Note("this run is finished")
             yield Wrote("model", path)
             return
-        torch.manual_seed(self.recipe.seed + 1)
-        model = LatentDiffusion(spec)
+        model = _seeded(lambda: LatentDiffusion(spec), seed=self.recipe.seed + 1)
         model.first_stage.load_state_dict(first_stage.state_dict())
         compute = self._compute(part.train)
         yield Note(f"caching latents of {len(self.splits.train)} training pictures")
-        latents = self._latents(model, compute=compute)
-        if spec.scale is None and not isinstance(first_stage, Pixels):
-            model.scale.fill_(1 / latents.train.statistics()[2])
+        latents = self._latents(model, compute=compute, tell=tell)
+        if spec.scale is None:
+            model.scale.fill_(_scale(latents.train))
         self._tell_empty(model)
         whole = self._model(model, compute=compute)
         yield from train_denoiser(
@@ -161,17 +171,20 @@ class Run:
         self._save(model, path)
         yield Wrote("model", path)
 
-    def _latents(self, model: LatentDiffusion, *, compute: Compute) -> Latents:
-        model.to(compute.device).eval()
+    def _latents(self, model: LatentDiffusion, *, compute: Compute, tell: Tell | None) -> Latents:
+        """Posterior moments of all pictures, cut from their centre, for a table holds one view of each."""
+        compute.host(model).eval()
+        transform = self.transform.model_copy(update={"crop": "centre", "scale": None})
 
         def table(source: Source, name: str) -> LatentTable:
             return cache_latents(
                 lambda images: _moments(model, images, compute=compute),
                 source,
-                spec=self.transform,
+                spec=transform,
                 batch_size=64,
                 folder=self.folder / "latents" / name,
-                key=cache_key(_weights_hash(model.first_stage), source=source, spec=self.transform),
+                key=cache_key(_weights_hash(model.first_stage.state_dict()), source=source, spec=transform),
+                progress=None if tell is None else lambda done, of: tell("latents", done, of),
             )
 
         train, test = self.splits
@@ -261,6 +274,7 @@ class Run:
 
     def _claim(self) -> None:
         """Write the recipe into a new folder; refuse a folder in which another recipe was begun."""
+        writable_folder(self.folder)
         path = self.folder / RECIPE
         if path.exists():
             text = path.read_text(encoding="utf-8")
@@ -270,22 +284,36 @@ class Run:
                     f"{self.folder}: another recipe was begun here ({_difference(before, self.recipe)}); "
                     "choose another --out, or run it unchanged to go on"
                 )
+            self._same_first_stage()
             return
+        if self.given is not None:
+            save_model(self.folder / "first_stage" / MODEL, self.given)
         if self.resolved.tokenizer is not None:
             with atomic(self.folder / TOKENIZER) as temporary:
                 temporary.write_text(self.resolved.tokenizer.to_json(), encoding="utf-8")
         write_yaml(path, self.recipe.plain())
 
+    def _same_first_stage(self) -> None:
+        """Refuse to go on with another first stage than the one that this run was begun with."""
+        path = self.folder / "first_stage" / MODEL
+        if self.given is None or not path.exists():
+            return
+        if _weights_hash(load_model(path).state) != _weights_hash(self.given.state):
+            raise InputError(f"{self.folder}: this run was begun with another first stage; choose another --out")
+
 
 def with_first_stage(recipe: Recipe, stored: StoredModel) -> Recipe:
-    """The recipe on a given first stage; the network's channels follow its latents."""
+    """The recipe on a given first stage: the network's channels follow its latents, whose scale is measured anew."""
     spec = first_stage_of(stored).spec
     assert isinstance(spec, AutoencoderSpec)
     values = recipe.plain()
     values["first_stage"] = {"model": spec.plain(), "train": None}
     if values["denoiser"] is not None:
         network = values["denoiser"]["network"]
-        network["in_channels"] = network["out_channels"] = spec.latent_channels
+        planes = network["in_channels"] - network["out_channels"]
+        network["out_channels"] = spec.latent_channels
+        network["in_channels"] = spec.latent_channels + planes
+        values["denoiser"]["scale"] = None
     return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
 
 
@@ -296,11 +324,37 @@ def _moments(model: LatentDiffusion, images: Tensor, *, compute: Compute) -> tup
     return mean.float().cpu(), None if log_variance is None else log_variance.float().cpu()
 
 
-def _weights_hash(module: torch.nn.Module) -> str:
+def _check_trainable(recipe: Recipe, *, given: bool) -> None:
+    """`SpecError` or `NotYetError` for what could only fail later, before a folder is claimed or a step is made."""
+    first_stage, denoiser = recipe.first_stage, recipe.denoiser
+    if isinstance(first_stage.model, AutoencoderSpec) and not given:
+        if first_stage.train is None:
+            raise SpecError(f"recipe {recipe.name!r} does not train its first stage; give one with --first-stage MODEL")
+        check_available(first_stage.loss)
+    if denoiser is not None and denoiser.train is None:
+        raise SpecError(f"recipe {recipe.name!r} does not say how its denoiser is trained (denoiser.train)")
+
+
+def _seeded(build: Callable[[], T], *, seed: int) -> T:
+    """What `build` makes with fresh weights drawn from `seed`; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def _scale(table: LatentTable) -> float:
+    """1 / the standard deviation of all latents; `DataError` when they do not vary."""
+    spread = table.statistics()[2]
+    if not math.isfinite(spread) or spread <= 0:
+        raise DataError("the latents of these pictures do not vary, so no denoiser can learn them; are they all alike?")
+    return 1 / spread
+
+
+def _weights_hash(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

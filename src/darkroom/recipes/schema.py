@@ -7,12 +7,15 @@ from pydantic import Field, model_validator
 from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import FirstStageSpec, PixelsSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.core.errors import InputError
 from darkroom.core.spec import Spec
 from darkroom.diffusion.model import ModelSpec
+from darkroom.diffusion.solvers.choose import build_solver
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import ObjectiveSpec
 from darkroom.process.prediction import PredictionName
-from darkroom.process.schedule import LinearSpec, ScheduleSpec
+from darkroom.process.schedule import LinearSpec, ScheduleSpec, build_schedule
+from darkroom.process.times import choose_times
 from darkroom.train.optim import TrainSpec
 
 
@@ -20,8 +23,9 @@ from darkroom.train.optim import TrainSpec
 class DataSpec(Spec):
     """Where pictures come from and how they are cut to size.
 
-    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · count: how many
-    scenes of `shapes` · caption_field: the metadata field read as the caption · license: kept in the model's card.
+    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · scale: range of
+    random enlargement before the crop · count: how many scenes of `shapes`, or pictures at most · caption_field: the
+    metadata field read as the caption · license: kept in the model's card.
     """
 
     source: str | None = None
@@ -29,6 +33,7 @@ class DataSpec(Spec):
     channels: Literal[1, 3, 4] = 3
     crop: Literal["centre", "random"] = "centre"
     flip: bool = False
+    scale: tuple[float, float] | None = None
     count: int | None = Field(default=None, gt=0)
     caption_field: str = "caption"
     license: str | None = None
@@ -78,7 +83,7 @@ class Recipe(Spec):
     data: DataSpec
     first_stage: FirstStageRecipe
     denoiser: DenoiserRecipe | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -86,6 +91,13 @@ class Recipe(Spec):
         factor = self.first_stage.model.factor
         if self.data.size % factor:
             raise ValueError(f"data.size {self.data.size} is no multiple of the first stage's factor {factor}")
+        channels = self.first_stage.model.image_channels
+        if channels != self.data.channels:
+            raise ValueError(
+                f"data.channels ({self.data.channels}) and first_stage.model.image_channels ({channels}) must be equal"
+            )
+        if self.denoiser is not None:
+            _check_sampling(self.denoiser)
         return self
 
     def model_spec(self) -> ModelSpec | None:
@@ -103,3 +115,12 @@ class Recipe(Spec):
             objective=part.objective,
             scale=1.0 if isinstance(self.first_stage.model, PixelsSpec) else part.scale,
         )
+
+
+def _check_sampling(part: DenoiserRecipe) -> None:
+    """`ValueError` for a solver that is not known, or more steps than the schedule has times."""
+    try:
+        build_solver(part.sample.solver)
+        choose_times(build_schedule(part.schedule), steps=part.sample.steps)
+    except InputError as error:
+        raise ValueError(f"sample: {error}") from None

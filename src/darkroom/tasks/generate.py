@@ -127,6 +127,7 @@ def _run(
     size, steps, solver, guidance = request.size, request.steps, request.solver, request.guidance
     assert size is not None
     assert steps is not None
+    taken = len(choose_times(model.schedule, request.times, steps=steps).visited)
     assert solver is not None
     assert guidance is not None
     shape = model.diffusion.latent_shape(size)
@@ -153,7 +154,7 @@ def _run(
             latents = step.x
             done += 1
             if on_step is not None:
-                on_step(done, steps * len(groups))
+                on_step(done, taken * len(groups))
         pictures = to_pictures(model.decode(latents))
         for place, index, picture in zip(group, indices, pictures, strict=True):
             recipe = _recipe(model, request, prompts=prompts, labels=labels, place=place)
@@ -185,8 +186,8 @@ def _recipe(
     for key in ("prompts", "labels", "count", "first"):
         kept.pop(key)
     return {
-        "model": model.name,
-        "model_hash": model.card.get("hash"),
+        "model": model.source,
+        "spec_hash": model.card.get("spec_hash"),
         "prompt": None if prompts is None else prompts[place],
         "label": None if labels is None else labels[place],
         **kept,

@@ -6,8 +6,7 @@ from typing import Any
 
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.compvis import load_original
-from darkroom.checkpoint.header import read_header
-from darkroom.checkpoint.store import PREFIX, StoredModel, build, load_model, spec_hash
+from darkroom.checkpoint.store import StoredModel, build, is_ours, load_model, spec_hash
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.compute import sampling_compute
 from darkroom.core.errors import ModelFileError, NotYetError, did_you_mean
@@ -35,14 +34,17 @@ def load(
     path = find(source)
     stored = read(path, config=config)
     if not isinstance(stored.spec, ModelSpec):
-        raise ModelFileError(f"{path}: a first stage alone; use darkroom.load_autoencoder")
+        if (path.parents[1] / "recipe.yaml").exists():
+            raise ModelFileError(f"{source}: this run has only its first stage yet; run darkroom train again to go on")
+        raise ModelFileError(f"{path}: a first stage alone, which draws nothing; use darkroom.load_autoencoder")
     diffusion = build(stored)
     assert isinstance(diffusion, LatentDiffusion)
     return Model(
         diffusion,
         compute=sampling_compute(device, dtype),
         name=path.parent.name if path.name == "model.safetensors" else path.stem,
-        card={**stored.card, "hash": spec_hash(stored)},
+        source=str(source),
+        card={**stored.card, "spec_hash": spec_hash(stored)},
         classes=stored.classes,
         tokenizer=_tokenizer(stored, beside=path.parent),
         odd=stored.odd,
@@ -109,11 +111,11 @@ def foreign(path: Path, *, config: str | Path | None = None) -> bool:
     """Is this file to be read as an original checkpoint? It has its YAML, or is no `.safetensors`."""
     if config is not None or path.suffix != ".safetensors":
         return True
-    return not _ours(path) and bool(_yaml_beside(path))
+    return not is_ours(path) and bool(_yaml_beside(path))
 
 
 def _inside(folder: Path) -> Path:
-    for name in ("model.safetensors", "denoiser/model.safetensors", "first_stage/model.safetensors"):
+    for name in ("model.safetensors", "first_stage/model.safetensors"):
         if (folder / name).exists():
             return folder / name
     if (folder / "model_index.json").exists() or (folder / "unet").is_dir():
@@ -137,10 +139,6 @@ def _config(path: Path, config: str | Path | None) -> Path:
 
 def _yaml_beside(path: Path) -> list[Path]:
     return sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")])
-
-
-def _ours(path: Path) -> bool:
-    return any(key.startswith(PREFIX) for key in read_header(path).metadata)
 
 
 def _tokenizer(stored: StoredModel, *, beside: Path) -> Tokenizer | None:

@@ -38,6 +38,7 @@ class Model:
         *,
         compute: Compute,
         name: str = "model",
+        source: str | None = None,
         card: dict[str, Any] | None = None,
         classes: Sequence[str] = (),
         tokenizer: Tokenizer | None = None,
@@ -46,6 +47,7 @@ class Model:
         self.diffusion = compute.host(diffusion).eval()
         self.compute = compute
         self.name = name
+        self.source = source or name
         self.card = card or {}
         self.classes = tuple(classes)
         self.tokenizer = tokenizer
@@ -83,7 +85,7 @@ class Model:
             output = self.diffusion.network(
                 self.compute.place(x_t), t.to(self.compute.device), conditions.map(self.compute.place)
             )
-        return output.to(x_t.dtype)
+        return output.to(x_t)
 
     @torch.no_grad()
     def encode(self, images: Images, *, generator: Generator | None = None) -> Latent:
@@ -126,6 +128,8 @@ class Model:
         caption: texts, or caption_ids (b, l) · label: class names or numbers · layout_ids (b, l) · map: one-hot
         (b, classes, H, W) or ids (b, H, W) · low_res: (b, c, h, w) at latent size · embedding: (b, l, d).
         """
+        if caption is not None and caption_ids is not None:
+            raise InputError("caption and caption_ids say the same thing; give one of them")
         if objects is not None or image is not None or mask is not None:
             raise NotYetError("boxes (objects) and masked pictures (image and mask) are not there yet as conditions")
         given: dict[str, Tensor | None] = {
@@ -221,8 +225,8 @@ class Model:
         return torch.tensor([self._label_id(each, spec) for each in labels])
 
     def _label_id(self, label: int | str, spec: ClassSpec) -> int:
-        if isinstance(label, str) and label in self.classes:
-            return self.classes.index(label)
+        if str(label) in self.classes:
+            return self.classes.index(str(label))
         try:
             number = int(label)
         except ValueError:

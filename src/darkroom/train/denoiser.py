@@ -71,6 +71,7 @@ def train_denoiser(
         spec=train,
         compute=compute,
         folder=folder,
+        seed=seed,
         stage=STAGE,
         look=look,
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @final
 class Ema:
-    """shadow <- d shadow + (1 - d) weight, with d = min(decay, (1 + n) / (10 + n)) after n updates."""
+    """shadow <- d shadow + (1 - d) weight, with d = min(decay, (1 + n) / (10 + n)) in the n-th update."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], *, decay: float) -> None:
         self.parameters = list(parameters)
@@ -21,10 +21,10 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Take in the present weights."""
+        self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         present = [parameter.detach() for parameter in self.parameters]
         torch._foreach_lerp_(self.shadow, present, 1 - decay)
-        self.updates += 1
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -27,16 +27,6 @@ class Advance:
 
 @final
 @dataclass(frozen=True)
-class Working:
-    """Work without steps (caching, measuring) moved on."""
-
-    what: str
-    done: int
-    total: int
-
-
-@final
-@dataclass(frozen=True)
 class Wrote:
     """A file is there for the reader."""
 
@@ -44,4 +34,4 @@ class Wrote:
     path: Path
 
 
-Event = Note | Advance | Working | Wrote
+Event = Note | Advance | Wrote

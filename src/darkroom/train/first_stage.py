@@ -50,6 +50,7 @@ def train_first_stage(
         spec=train,
         compute=compute,
         folder=folder,
+        seed=seed,
         stage=STAGE,
         look=viewer.look,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
+from darkroom.core.seeds import stream
 from darkroom.train.optim import TrainSpec, learning_rate
 from darkroom.train.state import Training
 
@@ -38,6 +39,7 @@ def train(
     losses: Losses[B],
     spec: TrainSpec,
     compute: Compute,
+    seed: int = 0,
 ) -> Iterator[Progress]:
     """Optimise until `spec.steps`, from where `training` stands; `losses(batch)["loss"]` is minimised.
 
@@ -46,7 +48,7 @@ def train(
     started, seconds, first = time.monotonic(), training.seconds, training.step
     while training.step < spec.steps:
         rate = learning_rate(spec, training.step)
-        values = _step(training, next(batches), losses=losses, rate=rate, spec=spec, compute=compute)
+        values = _step(training, next(batches), losses=losses, rate=rate, spec=spec, compute=compute, seed=seed)
         training.step += 1
         elapsed = time.monotonic() - started
         training.seconds = seconds + elapsed
@@ -68,9 +70,11 @@ def _step(
     rate: float,
     spec: TrainSpec,
     compute: Compute,
+    seed: int,
 ) -> Mapping[str, Tensor]:
     for group in training.optimizer.param_groups:
         group["lr"] = rate
+    torch.manual_seed(stream(seed, training.step, purpose="dropout"))  # the one draw that torch makes by itself
     with compute.autocast():
         values = losses(batch)
     values["loss"].backward()

@@ -7,6 +7,7 @@ from typing import TypeVar, final
 from torch import nn
 
 from darkroom.core.compute import Compute
+from darkroom.core.errors import TrainingError
 from darkroom.core.record import append_line, read_lines, writable_folder, write_lines
 from darkroom.train.ema import Ema
 from darkroom.train.events import Advance, Event
@@ -34,10 +35,11 @@ class Session:
         spec: TrainSpec,
         compute: Compute,
         folder: Path,
+        seed: int,
         stage: str,
         look: Callable[[int], tuple[dict[str, float], list[Event]]],
     ) -> None:
-        self.spec, self.compute, self.stage, self.look = spec, compute, stage, look
+        self.spec, self.compute, self.seed, self.stage, self.look = spec, compute, seed, stage, look
         self.folder = writable_folder(folder)
         optimizer = build_optimizer(parameters, spec)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
@@ -55,7 +57,7 @@ class Session:
         training, spec = self.training, self.spec
         saved = training.step
         try:
-            for progress in train(training, batches, losses=losses, spec=spec, compute=self.compute):
+            for progress in train(training, batches, losses=losses, spec=spec, compute=self.compute, seed=self.seed):
                 last = progress.step == spec.steps
                 if progress.step % spec.log_every == 0 or progress.step == 1 or last:
                     self._log(progress)
@@ -65,9 +67,10 @@ class Session:
                     save_state(training, self.folder / STATE)
                     saved = progress.step
                 yield Advance(self.stage, spec.steps, progress)
-        finally:
+        except (GeneratorExit, TrainingError):  # between two steps; within one the last saved state is the good one
             if training.step > saved:
                 save_state(training, self.folder / STATE)
+            raise
         if training.ema is not None:
             training.ema.keep()
         training.module.eval()
