@@ -79,6 +79,14 @@ def test_what_is_no_model_is_said_so(model_files: dict[str, Path], tmp_path: Pat
         load(tmp_path / "alone.ckpt", config=tmp_path / "absent.yaml")
 
 
+def test_a_first_stage_without_a_folder_in_its_name(
+    model_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model_files["first-stage"].parent)
+    with pytest.raises(ModelFileError, match="a first stage alone"):
+        load("first-stage.safetensors", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [

@@ -34,7 +34,7 @@ def load(
     path = find(source)
     stored = read(path, config=config)
     if not isinstance(stored.spec, ModelSpec):
-        if (path.parents[1] / "recipe.yaml").exists():
+        if (path.resolve().parent.parent / "recipe.yaml").exists():
             raise ModelFileError(f"{source}: this run has only its first stage yet; run darkroom train again to go on")
         raise ModelFileError(f"{path}: a first stage alone, which draws nothing; use darkroom.load_autoencoder")
     diffusion = build(stored)
