@@ -37,10 +37,8 @@ def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
     place = Path(path)
     if path in known:
         return _model(known[path])
-    if path in SCENES:
-        return _folder(path)
-    if place.is_dir():
-        return _run(place) if (place / "recipe.yaml").exists() else _folder(place)
+    if path in SCENES or place.is_dir():
+        return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
     if place.suffix == ".safetensors" and place.exists() and not foreign(place, config=config):
         return _model(place)
     if place.suffix in (".ckpt", ".safetensors", ".pt", ".pth"):

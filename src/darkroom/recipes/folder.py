@@ -34,10 +34,10 @@ def recipe_for_folder(
 ) -> Recipe:
     """The recipe for a data set of which `darkroom.data.summary` told count, fields, classes and sizes.
 
-    place: where the pictures are · size: side in pixels, a multiple of 16 (None: 64, or less when the pictures
-    are smaller) · channels: 1 grey, 3 colours, 4 with alpha. Captions make a text model, else labels a class model, else it is unconditional; only then are
-    pictures flipped, for words may say left and right, and a class may be a letter. `SpecError` for a size that
-    does not fit, `DataError` for a data set without pictures.
+    place: where the pictures are · size: side in pixels, a multiple of 16 (None: 64, or less when the pictures are
+    smaller) · channels: 1 grey, 3 colours, 4 with alpha. Captions make a text model, else labels a class model, else
+    it is unconditional; only then are pictures flipped, for words may say left and right, and a class may be a
+    letter. `SpecError` for a size that does not fit, `DataError` for a data set without pictures.
     """
     count = int(summary["count"])
     if count < 1:
