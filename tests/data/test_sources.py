@@ -243,3 +243,18 @@ def test_real_pictures(shared: Path):
     assert told["width"] == {"min": 64, "median": 64, "max": 64}
     assert len(test) == 242
     assert train.example(1).caption == "asterisk"
+
+
+def test_a_class_called_train_is_no_split(tmp_path: Path):
+    fill(tmp_path, [f"{kind}/{number}.png" for kind in ("train", "bus") for number in range(4)])
+    train, test = open_data(tmp_path)
+    assert train.classes == ("bus", "train")
+    assert len(train) + len(test) == 8
+
+
+def test_a_split_may_hold_a_single_class(tmp_path: Path):
+    fill(tmp_path / "train", [f"{kind}/{number}.png" for kind in ("a", "b") for number in range(3)])
+    fill(tmp_path / "test", ["a/9.png"])
+    train, test = open_data(tmp_path)
+    assert train.classes == test.classes == ("a", "b")
+    assert test.label(0) == 0

@@ -48,7 +48,7 @@ def run(
     """Make pictures: the fields given choose the task, the model says which it takes."""
     from darkroom.core.errors import InputError
     from darkroom.core.record import writable_folder
-    from darkroom.tasks.load import DEFAULT, load
+    from darkroom.tasks.load import DEFAULT, built_in, load
     from darkroom.tasks.request import Request
 
     _refuse_planned(
@@ -59,6 +59,8 @@ def run(
     before = _repeated(like)
     texts = _lines(prompts) if prompts is not None else prompt
     name = model or before.get("model") or DEFAULT
+    if like is not None and model is None and name not in built_in():
+        raise InputError(f"{like}: made by {name!r}, which is not built in; say where it is with --model")
     drawing = load(name, config=config, device=device, dtype=precision, engine=engine)
     if before.get("spec_hash", drawing.card["spec_hash"]) != drawing.card["spec_hash"]:
         raise InputError(f"{like}: made by another model than {name}; give the one that made it with --model")

@@ -235,7 +235,8 @@ def _has_classes_beside(folder: Path) -> bool:
     """Is `train` one class of several (car, bus, train), not a split? Other folders with pictures tell."""
     known = {"train", *_TEST_FOLDERS}
     others = (each for each in folder.iterdir() if each.is_dir() and each.name not in known)
-    return not (folder / METADATA).is_file() and any(has_pictures(each) for each in others)
+    listed = any((place / METADATA).is_file() for place in (folder, folder / "train"))
+    return not listed and any(has_pictures(each) for each in others)
 
 
 def _below(rows: Sequence[Row], folder: str) -> list[Row]:

@@ -186,7 +186,7 @@ def _recipe(
     for key in ("prompts", "labels", "count", "first"):
         kept.pop(key)
     return {
-        "model": model.source,
+        "model": model.name,
         "spec_hash": model.card.get("spec_hash"),
         "prompt": None if prompts is None else prompts[place],
         "label": None if labels is None else labels[place],

@@ -43,7 +43,6 @@ def load(
         diffusion,
         compute=sampling_compute(device, dtype),
         name=path.parent.name if path.name == "model.safetensors" else path.stem,
-        source=str(source),
         card={**stored.card, "spec_hash": spec_hash(stored)},
         classes=stored.classes,
         tokenizer=_tokenizer(stored, beside=path.parent),

@@ -38,7 +38,6 @@ class Model:
         *,
         compute: Compute,
         name: str = "model",
-        source: str | None = None,
         card: dict[str, Any] | None = None,
         classes: Sequence[str] = (),
         tokenizer: Tokenizer | None = None,
@@ -47,7 +46,6 @@ class Model:
         self.diffusion = compute.host(diffusion).eval()
         self.compute = compute
         self.name = name
-        self.source = source or name
         self.card = card or {}
         self.classes = tuple(classes)
         self.tokenizer = tokenizer
