@@ -290,3 +290,10 @@ def test_a_stochastic_solver_without_noise_is_a_mistake_of_the_caller():
     moment = Moment(NOISE, point_at(5), point_at(2), False, (), None, lambda *_: None, lambda x: x)
     with pytest.raises(ValueError, match="no noise"):
         moment.drawn()
+
+
+def test_whole_numbers_are_numbers():
+    model = Perfect(three_lumps(), FlowSchedule())
+    noise = torch.randn(2, 2, 1, 1, dtype=torch.float64)
+    plain = sample_latents(model, noise, solver="ddim", steps=3, eta=0, guidance=1, guidance_rescale=0, temperature=1)
+    torch.testing.assert_close(plain, sample_latents(model, noise, solver="ddim", steps=3))

@@ -15,3 +15,4 @@ Ids: TypeAlias = Int[Tensor, "b l"]
 Labels: TypeAlias = Int[Tensor, " b"]
 PerSample: TypeAlias = Float[Tensor, " b"]
 Choice: TypeAlias = Bool[Tensor, " b"]
+Number: TypeAlias = float | int  # where callers write 3 for 3.0: checked under pytest, an int is no float

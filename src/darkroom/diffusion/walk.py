@@ -12,7 +12,7 @@ from torch import Tensor
 from darkroom.core import seeds
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError
-from darkroom.core.shapes import Latent, Time
+from darkroom.core.shapes import Latent, Number, Time
 from darkroom.diffusion.denoiser import AnyDiffusion, Denoise, Denoiser
 from darkroom.diffusion.guidance import Guided, LimitedGuidance, RescaledGuidance
 from darkroom.diffusion.solvers.choose import build_solver
@@ -45,15 +45,15 @@ def walk(
     null: Conditions | None = None,
     solver: str = "ddim",
     steps: int = 50,
-    eta: float = 0.0,
-    guidance: float = 1.0,
-    guidance_interval: tuple[float, float] | None = None,
-    guidance_rescale: float = 0.0,
+    eta: Number = 0.0,
+    guidance: Number = 1.0,
+    guidance_interval: tuple[Number, Number] | None = None,
+    guidance_rescale: Number = 0.0,
     times: str | Tensor | Times | None = None,
     noises: Noises | None = None,
     step_noise: StepNoise | None = None,
     constraint: Constraint | None = None,
-    temperature: float = 1.0,
+    temperature: Number = 1.0,
 ) -> Iterator[Step]:
     """Yields each step from `noise`, which stands at the first visited time, to the end of the grid.
 
@@ -65,8 +65,10 @@ def walk(
     batch · constraint: applied to x before every step as (x, t, index), t (b,) on the CPU; the same arguments
     must give the same answer, for UniPC asks twice. `InputError`, at once, for what does not fit.
     """
-    method = build_solver(solver, eta=eta, temperature=temperature)
-    denoise = _denoiser(model, null=null, guidance=guidance, interval=guidance_interval, rescale=guidance_rescale)
+    method = build_solver(solver, eta=float(eta), temperature=float(temperature))
+    denoise = _denoiser(
+        model, null=null, guidance=float(guidance), interval=guidance_interval, rescale=float(guidance_rescale)
+    )
     grid = choose_times(model.schedule, times, steps=steps)
     if noises is not None and len(noises) < len(grid.visited):
         raise InputError(f"noises has {len(noises)} entries and {len(grid.visited)} steps are taken; give one for each")
@@ -95,15 +97,15 @@ def sample_latents(
     null: Conditions | None = None,
     solver: str = "ddim",
     steps: int = 50,
-    eta: float = 0.0,
-    guidance: float = 1.0,
-    guidance_interval: tuple[float, float] | None = None,
-    guidance_rescale: float = 0.0,
+    eta: Number = 0.0,
+    guidance: Number = 1.0,
+    guidance_interval: tuple[Number, Number] | None = None,
+    guidance_rescale: Number = 0.0,
     times: str | Tensor | Times | None = None,
     noises: Noises | None = None,
     step_noise: StepNoise | None = None,
     constraint: Constraint | None = None,
-    temperature: float = 1.0,
+    temperature: Number = 1.0,
 ) -> Latent:
     """The last x of `walk`, which see for the arguments and errors."""
     x = noise
@@ -178,7 +180,7 @@ def _denoiser(
     *,
     null: Conditions | None,
     guidance: float,
-    interval: tuple[float, float] | None,
+    interval: tuple[Number, Number] | None,
     rescale: float,
 ) -> Denoise:
     plain = Denoiser(model.network, model.schedule, model.prediction)
@@ -193,7 +195,7 @@ def _denoiser(
     if interval is None:
         return guided
     low, high = interval
-    return LimitedGuidance(plain, guided=guided, schedule=model.schedule, low=low, high=high)
+    return LimitedGuidance(plain, guided=guided, schedule=model.schedule, low=float(low), high=float(high))
 
 
 def _path(schedule: Schedule, grid: Times) -> list[Point]:

@@ -9,6 +9,7 @@ import torch
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.core.compute import training_compute
+from darkroom.core.shapes import Number
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.loader import Batch
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
@@ -84,7 +85,7 @@ def told(plan: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fit(recipe: Recipe, *, minutes: float, folder: Path, device: str = "auto") -> Recipe:
+def fit(recipe: Recipe, *, minutes: Number, folder: Path, device: str = "auto") -> Recipe:
     """The recipe with steps that take about `minutes` here: 30 % for the first stage, 8 % kept for looking and saving.
 
     A run already begun in `folder` keeps the steps it has written down.

@@ -15,7 +15,7 @@ from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.compute import Compute
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, NotYetError, did_you_mean
-from darkroom.core.shapes import Images, Latent, PerSample, Time
+from darkroom.core.shapes import Images, Latent, Number, PerSample, Time
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.process.prediction import Prediction
 from darkroom.process.schedule import Schedule
@@ -170,10 +170,10 @@ class Model:
         size: tuple[int, int] | int | None = None,
         steps: int | None = None,
         solver: str | None = None,
-        eta: float = 0.0,
-        guidance: float | None = None,
-        guidance_interval: tuple[float, float] | None = None,
-        guidance_rescale: float = 0.0,
+        eta: Number = 0.0,
+        guidance: Number | None = None,
+        guidance_interval: tuple[Number, Number] | None = None,
+        guidance_rescale: Number = 0.0,
         times: str | None = None,
         batch: int = 16,
         on_step: Steps | None = None,

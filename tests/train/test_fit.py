@@ -1,0 +1,46 @@
+"""Fitting a recipe into a time: measured once, then written down."""
+
+from pathlib import Path
+
+import pytest
+
+from darkroom.recipes.plan import LARGE, fit, plan_of, told
+from darkroom.recipes.read import recipe
+from darkroom.recipes.run import Run
+
+SMALL = ["data.count=20", "first_stage.train.batch=2", "denoiser.train.batch=2"]
+
+
+def test_more_minutes_are_more_steps_and_the_parts_follow(tmp_path: Path) -> None:
+    made = recipe("tiny-text", overrides=SMALL)
+    short, long = (fit(made, minutes=minutes, folder=tmp_path / "new", device="cpu") for minutes in (0.2, 20))
+    for stage in ("first_stage", "denoiser"):
+        few, many = getattr(short, stage).train, getattr(long, stage).train
+        assert 20 <= few.steps < many.steps
+        assert few.warmup <= few.steps // 10
+        assert few.sample_every <= few.steps
+    assert short.model_copy(update={"first_stage": made.first_stage, "denoiser": made.denoiser}) == made
+
+
+def test_a_run_keeps_the_steps_it_was_begun_with(tmp_path: Path) -> None:
+    made = recipe("tiny-text", overrides=[*SMALL, "first_stage.train.steps=37", "denoiser.train.steps=41"])
+    Run(made, tmp_path, device="cpu")
+    again = fit(recipe("tiny-text", overrides=SMALL), minutes=5, folder=tmp_path, device="cpu")
+    assert again.denoiser is not None
+    assert again.first_stage.train is not None
+    assert again.denoiser.train is not None
+    assert (again.first_stage.train.steps, again.denoiser.train.steps) == (37, 41)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_plan_tells_what_it_costs_and_tries_only_what_fits_a_desk(large: bool, monkeypatch) -> None:
+    if large:
+        monkeypatch.setattr("darkroom.recipes.plan.LARGE", 10)
+    else:
+        assert LARGE > 10_000_000
+    found = plan_of(recipe("tiny-text", overrides=SMALL), device="cpu")
+    assert (found["seconds"] is None) == large
+    words = told(found)
+    for word in ("parameters", "operations", "memory", "first_stage", "denoiser"):
+        assert word in words
+    assert ("too large" in words) == large
