@@ -8,7 +8,7 @@ import torch
 
 from darkroom.autoencoder.model import build_first_stage
 from darkroom.diffusion.model import LatentDiffusion, count_parameters
-from darkroom.recipes.describe import count, describe
+from darkroom.recipes.describe import count, describe, describe_model
 from darkroom.recipes.read import recipe
 
 
@@ -94,3 +94,13 @@ def test_miniatures_are_small_and_can_be_built(name: str) -> None:
     assert 1e6 < counted["network"] < 2e6
     model = LatentDiffusion(spec)
     assert sum(p.numel() for p in model.parameters()) == sum(counted.values())
+
+
+def test_a_model_tells_what_its_recipe_tells() -> None:
+    made = recipe("tiny-class")
+    spec = made.model_spec()
+    assert spec is not None
+    whole, model = describe(made), describe_model(spec)
+    assert model["parameters"] == whole["parameters"]
+    assert model["flops"] == whole["flops"]
+    assert model["memory"]["weights"] == whole["memory"]["weights"]

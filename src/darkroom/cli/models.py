@@ -31,16 +31,24 @@ def run(
     for entry in entries:
         typer.echo(f"{entry['name']:<12} {entry['megabytes']:>5.1f} MB  {entry['card'].get('summary', '')}")
         if name:
-            typer.echo(json.dumps({key: entry[key] for key in ("fields", "card")}, indent=2, ensure_ascii=False))
+            typer.echo(
+                json.dumps(
+                    {key: entry[key] for key in ("fields", "parameters", "flops", "memory", "card")},
+                    indent=2,
+                    ensure_ascii=False,
+                )
+            )
 
 
 def _entry(name: str, path: Any) -> dict[str, Any]:
     from darkroom.checkpoint.store import read_header
+    from darkroom.recipes.describe import describe_model
 
     header = read_header(path)
     return {
         "name": name,
         "megabytes": round(path.stat().st_size / 1e6, 2),
         "fields": list(header.spec.fields),
+        **describe_model(header.spec),
         "card": header.card,
     }

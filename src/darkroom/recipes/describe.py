@@ -11,8 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, FirstStageSpec, build_first_stage
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning, extent
 from darkroom.core.conditions import Conditions
+from darkroom.core.spec import parse
+from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet, UNetSpec
-from darkroom.recipes.schema import Recipe
+from darkroom.recipes.schema import DataSpec, DenoiserRecipe, FirstStageRecipe, Recipe
 from darkroom.train.optim import TrainSpec
 
 FLOAT = 4  # bytes of a float32 weight
@@ -49,6 +51,20 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         },
         "sampling": None if part is None else part.sample.plain(),
     }
+
+
+def describe_model(spec: ModelSpec) -> dict[str, Any]:
+    """`parameters`, `flops` and `memory` (bytes of float32 `weights`) of a model, as `describe` tells them."""
+    recipe = Recipe(
+        name="model",
+        summary="",
+        data=parse(DataSpec, {"size": spec.image_size, "channels": spec.first_stage.image_channels}, where="model"),
+        first_stage=FirstStageRecipe(model=spec.first_stage),
+        denoiser=DenoiserRecipe(network=spec.network, conditioners=spec.conditioners, schedule=spec.schedule),
+    )
+    found = describe(recipe)
+    memory = {"weights": found["memory"]["weights"]}
+    return {"parameters": found["parameters"], "flops": found["flops"], "memory": memory}
 
 
 def latent_shape(recipe: Recipe) -> tuple[int, int, int]:
