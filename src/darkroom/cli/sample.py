@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 EXAMPLE = """
-darkroom sample "smiling cat face" --count 4 --seed 7 --grid --out pictures
+darkroom sample "woman, dark skin tone" --count 4 --seed 7 --grid --out pictures
 darkroom sample --model runs/shapes-0 --label star --steps 20
 darkroom sample --like pictures/0002.png --out again
 """
