@@ -100,7 +100,7 @@ def _first_stage(count: int, *, channels: Channels) -> FirstStageRecipe:
     )
     train = TrainSpec(
         steps=_steps(count, least=1500, most=6000),
-        batch=32,
+        batch=16,
         learning_rate=1e-3,
         warmup=100,
         decay="cosine",
@@ -134,7 +134,7 @@ def _denoiser(conditioner: ConditionerSpec | None, *, count: int) -> DenoiserRec
     )
     train = TrainSpec(
         steps=_steps(count, least=3000, most=12_000),
-        batch=64,
+        batch=32,
         learning_rate=5e-4,
         warmup=300,
         decay="cosine",
