@@ -48,6 +48,7 @@ def run(
         return
     run = Run(recipe, folder, device=device, first_stage=given)
     if Path(source).is_dir() and not run.begun:  # a person's folder: say what will happen
+        typer.echo("measuring how fast this machine is (a few steps of each stage) ...", err=True)
         typer.echo(told(plan_of(run.recipe, device=device)), err=True)
     watch(lambda tell: run.develop(tell=tell))
     typer.echo(f"the run is in {folder}")

@@ -46,7 +46,7 @@ def recipe_for_folder(
     kind = "unconditional" if conditioner is None else f"steered by {conditioner.field}"
     return Recipe(
         name=Path(place).name or "pictures",
-        summary=f"{count} pictures of {Path(place).name}, {kind}.",
+        summary=f"{count} training pictures of {Path(place).name}, {kind}.",
         source="made for this folder by darkroom",
         data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=conditioner is None),
         first_stage=_first_stage(count, channels=channels),

@@ -74,6 +74,7 @@ def _find(name_or_path: str | Path) -> Path:
         raise SpecError(f"{asked}: there is no such recipe file")
     known = {_same(name): name for name in names()}
     near = did_you_mean(_same(asked), known)
+    near = near if "did you mean" in near else ""
     raise SpecError(f"unknown recipe {asked!r}{near}; `darkroom recipes` lists them")
 
 
