@@ -1,0 +1,70 @@
+"""Downloads of published files: checked, whole or not there at all."""
+
+import hashlib
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, final
+
+from darkroom.core.errors import InputError
+from darkroom.core.record import atomic, writable_folder
+
+SECONDS = 30  # without a byte, before a download counts as stuck
+PIECE = 1 << 20
+
+
+@final
+@dataclass(frozen=True)
+class Source:
+    """A published file: where it is, how the digest of its bytes begins, and the most bytes it can have.
+
+    digest: `sha256:...` or `md5:...`, whole or as many digits as its publisher gives.
+    """
+
+    url: str
+    digest: str
+    limit: int
+
+
+def fetch(source: Source, *, path: Path) -> Path:
+    """The file at `path`, downloaded if it is not there; a broken or wrong download leaves nothing behind.
+
+    `InputError` when the host does not answer, the file is far too large or its checksum differs.
+    """
+    if path.is_file():
+        return path
+    folder = writable_folder(path.parent)
+    with atomic(folder / path.name) as temporary:
+        try:
+            with urllib.request.urlopen(source.url, timeout=SECONDS) as answer, temporary.open("wb") as file:
+                found = _copy(answer, file, source=source)
+        except (OSError, HTTPException, ValueError) as error:
+            raise InputError(f"{source.url} cannot be fetched: {_reason(error)}") from None
+        if not found.startswith(source.digest):
+            raise InputError(f"{source.url} is not the file that is known: {found} came, {source.digest} fits")
+    return path
+
+
+def _copy(answer: IO[bytes], file: IO[bytes], *, source: Source) -> str:
+    """Copy all bytes and answer their digest; `InputError` as soon as there are more than there can be."""
+    kind, size = source.digest.partition(":")[0], 0
+    digest = hashlib.new(kind, usedforsecurity=False)
+    while piece := answer.read(PIECE):
+        size += len(piece)
+        if size > source.limit:
+            raise InputError(f"{source.url} is not the file that is known: it has more than {source.limit} bytes")
+        digest.update(piece)
+        file.write(piece)
+    return f"{kind}:{digest.hexdigest()}"
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case urllib.error.HTTPError(code=code, reason=reason):
+            return f"the server answers {code} {reason}"
+        case urllib.error.URLError(reason=reason):
+            return str(reason)
+        case _:
+            return str(error) or type(error).__name__
