@@ -18,11 +18,14 @@ _HOMES = {
     "sample_latents": "darkroom.diffusion.walk",
     "walk": "darkroom.diffusion.walk",
 }
-__all__ = sorted(_HOMES)
+_ROOMS = ("metrics",)  # rooms that may be used by name after `import darkroom` alone
+__all__ = sorted([*_HOMES, *_ROOMS])
 
 
 def __getattr__(name: str) -> Any:
     """Public names resolve on first use (PEP 562), so that `import darkroom` does not import torch."""
+    if name in _ROOMS:
+        return import_module(f"darkroom.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'darkroom' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
