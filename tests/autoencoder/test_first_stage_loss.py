@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from darkroom.autoencoder.bottleneck import KLSpec, PlainSpec, VQSpec
-from darkroom.autoencoder.losses import AdversarySpec, FirstStageLossSpec, check_available, first_stage_loss
+from darkroom.autoencoder.losses import FirstStageLossSpec, first_stage_loss
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Reconstruction
-from darkroom.core.errors import NotYetError
+from darkroom.nn.features import perceptual
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 MADE = Reconstruction(IMAGES.flip(0), torch.tensor([40.0, 5.0]))
@@ -62,11 +62,17 @@ def test_gradients_reach_every_parameter(bottleneck: KLSpec | VQSpec | PlainSpec
     assert without == []  # a bias of the keys moves no softmax
 
 
-@pytest.mark.parametrize("options", [{"perceptual_weight": 1.0}, {"adversary": AdversarySpec()}])
-def test_terms_that_are_not_there_yet_are_refused(options: dict[str, object]) -> None:
-    weights = FirstStageLossSpec(**options)
-    with pytest.raises(NotYetError, match="perceptual and adversarial"):
-        check_available(weights)
-    with pytest.raises(NotYetError, match="perceptual_weight=0"):
-        first_stage_loss(IMAGES, MADE, spec=weights, model=spec(KLSpec()))
-    check_available(FirstStageLossSpec())
+def test_the_perceptual_term_adds_and_carries_gradient() -> None:
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made = images.flip(0).clone().requires_grad_()
+    weights, distance = FirstStageLossSpec(perceptual_weight=0.5, kl_weight=0.0), perceptual("small")
+    found = first_stage_loss(
+        images, Reconstruction(made, torch.zeros(2)), spec=weights, model=spec(KLSpec()), distance=distance
+    )
+    assert found.perceptual is not None
+    torch.testing.assert_close(found.reconstruction, found.pixel + 0.5 * found.perceptual)
+    torch.testing.assert_close(found.total, found.reconstruction)
+    found.perceptual.sum().backward()
+    assert made.grad is not None
+    assert made.grad.any()
+    assert all(parameter.grad is None for parameter in distance.parameters())

@@ -1,5 +1,6 @@
 """Whole runs of miniatures: both stages, stopping and going on, what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from PIL import Image
 
 from darkroom.checkpoint.store import load_model
-from darkroom.core.errors import DataError, InputError, NotYetError, SpecError
+from darkroom.core.errors import DataError, InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.record import read_json, read_lines
+from darkroom.nn import vgg
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.tasks.load import load, load_autoencoder, load_network
@@ -169,6 +171,15 @@ def test_recipes_that_cannot_be_trained_say_why(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32), (place, 9, 9)).save(pictures / f"{place}.png")
     with pytest.raises(DataError, match="needs the field 'caption'"):
         Run(recipe("tiny-text", overrides=[f"data.source={pictures}", "data.count=null"]), tmp_path / "b", device="cpu")
-    with pytest.raises(NotYetError, match="perceptual and adversarial"):
-        Run(recipe("kl-f8", overrides=[f"data.source={pictures}", "data.size=32"]), tmp_path / "c", device="cpu")
-    assert not any((tmp_path / name).exists() for name in "abc")
+    assert not any((tmp_path / name).exists() for name in "ab")
+
+
+def test_lpips_that_is_nowhere_to_be_had_is_told_before_a_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(vgg, "VGG16", replace(vgg.VGG16, url=(tmp_path / "nowhere.pth").as_uri()))
+    with pytest.raises(InputError, match=r"nowhere\.pth cannot be fetched"):
+        Run(recipe("kl-f8", overrides=["data.source=shapes", "data.size=64"]), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()

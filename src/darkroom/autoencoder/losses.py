@@ -1,7 +1,6 @@
-"""What trains a first stage: reconstruction, and the bottleneck's regulariser in the unit its spec names.
+"""What trains a first stage: pixels, features, a patch adversary, and the bottleneck's regulariser in its own unit.
 
-The perceptual and adversarial terms are declared here so that the paper's recipes can be written down; training them
-comes with a later release and is refused until then.
+Paper, section 3.1 and appendix G; Esser et al. 2021.
 """
 
 from dataclasses import dataclass
@@ -11,19 +10,13 @@ from einops import reduce
 from pydantic import Field
 from torch import Tensor
 
+from darkroom.autoencoder.adversary import AdversarySpec
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, Reconstruction
-from darkroom.core.errors import NotYetError
+from darkroom.autoencoder.revival import RevivalSpec
 from darkroom.core.shapes import Images, PerSample
 from darkroom.core.spec import Spec
-
-
-class AdversarySpec(Spec):
-    """A patch discriminator with the adaptive weight (paper, appendix G): when it begins, how much, how deep."""
-
-    start: int = Field(default=50_001, ge=0)
-    weight: float = Field(default=0.5, ge=0)
-    layers: int = Field(default=3, gt=0)
+from darkroom.nn.features import PerceptualDistance
 
 
 class FirstStageLossSpec(Spec):
@@ -31,55 +24,70 @@ class FirstStageLossSpec(Spec):
 
     kl_weight multiplies the KL divergence *summed* per picture, against a pixel loss summed per picture (1e-6 in the
     original; here both are divided by the number of pixel values, which changes the learning rate's meaning for none
-    of Adam's steps) · codebook_weight multiplies the codebook loss, a *mean*, against the mean pixel loss.
+    of Adam's steps) · codebook_weight multiplies the codebook loss, a *mean*, against the mean pixel loss ·
+    perceptual_weight multiplies the distance of features, one number per picture, against the mean pixel loss, measured
+    by the `perceptual` network (`small`: ours, in the package; `lpips`: VGG16, downloaded once) · revival: None leaves
+    dead codes dead, as the original does (VQ only).
     """
 
     pixel: Literal["l1", "l2"] = "l1"
     kl_weight: float = Field(default=1e-6, ge=0)
     codebook_weight: float = Field(default=1.0, ge=0)
+    perceptual: Literal["small", "lpips"] = "small"
     perceptual_weight: float = Field(default=0.0, ge=0)
     adversary: AdversarySpec | None = None
+    revival: RevivalSpec | None = Field(default_factory=RevivalSpec)
 
 
 @final
 @dataclass(frozen=True)
 class FirstStageLoss:
-    """The terms of one batch, a value per sample each; `total` is what is minimised."""
+    """The terms of one batch, a value per sample each.
 
-    total: PerSample
+    reconstruction: pixels and features, weighted · penalty: the regulariser, weighted.
+    """
+
     pixel: PerSample
+    perceptual: PerSample | None
     regularizer: PerSample
+    reconstruction: PerSample
+    penalty: PerSample
+
+    @property
+    def total(self) -> PerSample:
+        """What is minimised, but for the adversary."""
+        return self.reconstruction + self.penalty
 
 
 def first_stage_loss(
     images: Images,
-    reconstruction: Reconstruction,
+    made: Reconstruction,
     *,
     spec: FirstStageLossSpec,
     model: AutoencoderSpec,
+    distance: PerceptualDistance | None = None,
 ) -> FirstStageLoss:
-    """The training loss of a first stage, in float32, per sample."""
-    check_available(spec)
-    difference = reconstruction.images.float() - images.float()
+    """All terms but the adversary's, in float32, per sample. distance: needed when perceptual_weight is not 0."""
+    difference = made.images.float() - images.float()
     pixel = _per_sample(difference.abs() if spec.pixel == "l1" else difference**2)
-    regularizer = reconstruction.regularizer.float()
+    perceptual, reconstruction = None, pixel
+    if spec.perceptual_weight:
+        assert distance is not None
+        perceptual = distance(made.images, images)
+        reconstruction = pixel + spec.perceptual_weight * perceptual
+    regularizer = made.regularizer.float()
+    penalty = _regularizer_weight(spec, model, images[0].numel()) * regularizer
+    return FirstStageLoss(pixel, perceptual, regularizer, reconstruction, penalty)
+
+
+def _regularizer_weight(spec: FirstStageLossSpec, model: AutoencoderSpec, values: int) -> float:
     match model.bottleneck:
         case KLSpec():
-            weight = spec.kl_weight / images[0].numel()
+            return spec.kl_weight / values
         case VQSpec():
-            weight = spec.codebook_weight
+            return spec.codebook_weight
         case _:
-            weight = 0.0
-    return FirstStageLoss(pixel + weight * regularizer, pixel, regularizer)
-
-
-def check_available(spec: FirstStageLossSpec) -> None:
-    """`NotYetError` when the spec asks for terms that cannot be trained yet."""
-    if spec.perceptual_weight or spec.adversary is not None:
-        raise NotYetError(
-            "the perceptual and adversarial terms of first-stage training are not there yet; set "
-            "first_stage.loss.perceptual_weight=0 and first_stage.loss.adversary=null"
-        )
+            return 0.0
 
 
 def _per_sample(values: Tensor) -> Tensor:

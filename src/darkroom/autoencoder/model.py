@@ -87,10 +87,14 @@ FirstStageSpec = Annotated[AutoencoderSpec | PixelsSpec, Field(discriminator="ki
 @final
 @dataclass(frozen=True)
 class Reconstruction:
-    """What training looks at: pictures, the bottleneck's loss per sample (KL summed; VQ mean), code indices (VQ)."""
+    """What training looks at: pictures, and the bottleneck's loss per sample (KL summed; VQ mean).
+
+    latents, indices: of a VQ model, before quantisation and of the codes chosen.
+    """
 
     images: Images
     regularizer: PerSample
+    latents: Latent | None = None
     indices: Int[Tensor, "b h w"] | None = None
 
 
@@ -156,8 +160,13 @@ class Autoencoder(nn.Module):
             return Reconstruction(self.decode_raw(latents), posterior.kl())
         if self.codebook is not None:
             quantized, indices, loss = self.codebook(mean)
-            return Reconstruction(self.decode_raw(quantized), loss, indices)
+            return Reconstruction(self.decode_raw(quantized), loss, mean, indices)
         return Reconstruction(self.decode_raw(mean), torch.zeros(len(mean), device=mean.device))
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The decoder's last kernel, where the adversary's gradient is weighed against that of reconstruction."""
+        return self.decoder.head.weight
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape (k, h, w) of the latent of pictures of this height and width."""

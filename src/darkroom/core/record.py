@@ -37,6 +37,12 @@ def atomic(path: Path) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def forget_unfinished(path: Path) -> None:
+    """Remove what writing `path` left beside it when the process was killed; nobody else may be writing it."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

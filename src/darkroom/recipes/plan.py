@@ -19,7 +19,7 @@ from darkroom.recipes.run import RECIPE, open_recipe_data
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
 from darkroom.train.loop import Losses, train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.stages import DenoiserObjective, FirstStageObjective, LatentBatch
+from darkroom.train.stages import DenoiserObjective, LatentBatch, first_stage_objective
 from darkroom.train.state import Training
 
 FIRST_STAGE_SHARE, OVERHEAD = 0.3, 0.08
@@ -146,7 +146,7 @@ def _time_first_stage(part: FirstStageRecipe, spec: TrainSpec, *, size: int, dev
     images = torch.randint(256, (spec.batch, part.model.image_channels, size, size), dtype=torch.uint8)
     indices = list(range(spec.batch))
     batch = Batch(images, indices, indices)
-    losses = FirstStageObjective(model, part.loss, compute, 0)
+    losses = first_stage_objective(model, part.loss, train=spec, compute=compute, seed=0)
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
 
 

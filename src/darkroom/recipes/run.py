@@ -9,7 +9,7 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor
 
-from darkroom.autoencoder.losses import check_available
+from darkroom.autoencoder.adversary import check_adversary
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Pixels
 from darkroom.checkpoint.store import StoredModel, first_stage_of, load_model, save_model
 from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
@@ -22,6 +22,7 @@ from darkroom.data.latents import LatentTable, cache_key, cache_latents
 from darkroom.data.sources import Splits, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
+from darkroom.nn.features import perceptual
 from darkroom.recipes.preview import preview
 from darkroom.recipes.resolve import captions, inputs, resolve
 from darkroom.recipes.schema import DataSpec, Recipe
@@ -325,12 +326,14 @@ def _moments(model: LatentDiffusion, images: Tensor, *, compute: Compute) -> tup
 
 
 def _check_trainable(recipe: Recipe, *, given: bool) -> None:
-    """`SpecError` or `NotYetError` for what could only fail later, before a folder is claimed or a step is made."""
+    """`SpecError` or `InputError` for what could only fail later, before a folder is claimed or a step is made."""
     first_stage, denoiser = recipe.first_stage, recipe.denoiser
     if isinstance(first_stage.model, AutoencoderSpec) and not given:
         if first_stage.train is None:
             raise SpecError(f"recipe {recipe.name!r} does not train its first stage; give one with --first-stage MODEL")
-        check_available(first_stage.loss)
+        check_adversary(first_stage.loss.adversary, size=recipe.data.size)
+        if first_stage.loss.perceptual_weight:
+            perceptual(first_stage.loss.perceptual)
     if denoiser is not None and denoiser.train is None:
         raise SpecError(f"recipe {recipe.name!r} does not say how its denoiser is trained (denoiser.train)")
 

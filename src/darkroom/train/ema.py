@@ -26,6 +26,13 @@ class Ema:
         present = [parameter.detach() for parameter in self.parameters]
         torch._foreach_lerp_(self.shadow, present, 1 - decay)
 
+    @torch.no_grad()
+    def forget(self, parameter: nn.Parameter, rows: Tensor) -> None:
+        """The averages of these rows of a parameter begin again with what they hold now."""
+        for mine, shadow in zip(self.parameters, self.shadow, strict=True):
+            if mine is parameter:
+                shadow[rows] = parameter[rows]
+
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Within the block the parameters hold the averages; after it, what they held before."""

@@ -7,8 +7,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from darkroom.autoencoder.adversary import check_adversary
 from darkroom.autoencoder.bottleneck import VQSpec, perplexity
-from darkroom.autoencoder.losses import FirstStageLossSpec, check_available
+from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.core.compute import Compute
 from darkroom.core.pictures import contact_sheet, from_bytes, save_png, to_pictures
@@ -20,7 +21,7 @@ from darkroom.metrics.pairs import bicubic_round_trip, psnr
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import Session
-from darkroom.train.stages import FirstStageObjective
+from darkroom.train.stages import first_stage_objective, opponent_of
 
 MEASURED, SHOWN = 512, 16
 STAGE = "first_stage"
@@ -41,9 +42,10 @@ def train_first_stage(
 
     Writes log.jsonl, state.pt, reconstructions.png (pictures above, reconstructions below) and report.json.
     """
-    check_available(loss)
+    check_adversary(loss.adversary, size=transform.size)
     compute.host(model).train()
     viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder)
+    objective = first_stage_objective(model, loss, train=train, compute=compute, seed=seed)
     session = Session(
         model,
         list(model.parameters()),
@@ -53,9 +55,11 @@ def train_first_stage(
         seed=seed,
         stage=STAGE,
         look=viewer.look,
+        beside=objective.beside,
+        opponent=opponent_of(objective, train),
     )
     stream = batches(splits.train, transform, batch_size=train.batch, seed=seed, start=session.samples)
-    yield from session.run(stream, losses=FirstStageObjective(model, loss, compute, seed))
+    yield from session.run(stream, losses=objective, after=objective.after)
     write_json(folder / "report.json", viewer.measure())
 
 

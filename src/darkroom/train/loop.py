@@ -12,12 +12,13 @@ from torch import Tensor
 from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
 from darkroom.core.seeds import stream
-from darkroom.train.optim import TrainSpec, learning_rate
+from darkroom.train.optim import TrainSpec, learning_rate, parameters_of, set_learning_rate
 from darkroom.train.state import Training
 
 MOST_SKIPPED = 100
 B = TypeVar("B")
 Losses = Callable[[B], Mapping[str, Tensor]]
+After = Callable[[Training], None]
 
 
 @final
@@ -40,15 +41,21 @@ def train(
     spec: TrainSpec,
     compute: Compute,
     seed: int = 0,
+    after: After | None = None,
 ) -> Iterator[Progress]:
     """Optimise until `spec.steps`, from where `training` stands; `losses(batch)["loss"]` is minimised.
 
+    With an opponent in `training`, `losses(batch)["opponent"]`, if it is there, is minimised by that one in the same
+    step · after: called when weights have moved.
     A step whose loss or gradient is not finite changes nothing and is counted; more than 100 stop the run.
     """
     started, seconds, first = time.monotonic(), training.seconds, training.step
     while training.step < spec.steps:
         rate = learning_rate(spec, training.step)
-        values = _step(training, next(batches), losses=losses, rate=rate, spec=spec, compute=compute, seed=seed)
+        torch.manual_seed(stream(seed, training.step, purpose="dropout"))  # the one draw that torch makes by itself
+        values, moved = _step(training, next(batches), losses=losses, rate=rate, spec=spec, compute=compute)
+        if moved and after is not None:
+            after(training)
         training.step += 1
         elapsed = time.monotonic() - started
         training.seconds = seconds + elapsed
@@ -70,26 +77,33 @@ def _step(
     rate: float,
     spec: TrainSpec,
     compute: Compute,
-    seed: int,
-) -> Mapping[str, Tensor]:
-    for group in training.optimizer.param_groups:
-        group["lr"] = rate
-    torch.manual_seed(stream(seed, training.step, purpose="dropout"))  # the one draw that torch makes by itself
+) -> tuple[Mapping[str, Tensor], bool]:
+    """One step's values, and whether it moved anything."""
+    optimizers = [training.optimizer] if training.opponent is None else [training.optimizer, training.opponent]
     with compute.autocast():
         values = losses(batch)
     values["loss"].backward()
-    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, spec.clip)
-    if math.isfinite(float(norm)):
-        training.optimizer.step()
+    if "opponent" in values:
+        values["opponent"].backward()
+    norms = [torch.nn.utils.clip_grad_norm_(parameters_of(each), spec.clip) for each in optimizers]
+    finite = all(math.isfinite(float(norm)) for norm in norms)
+    if finite:
+        for optimizer in optimizers:
+            set_learning_rate(optimizer, rate)
+            optimizer.step()
         if training.ema is not None:
             training.ema.update()
     else:
-        training.skipped += 1
-        if training.skipped > MOST_SKIPPED:
-            raise TrainingError(
-                f"{training.skipped} steps had a loss or gradient that is not finite; the run stopped at step "
-                f"{training.step} and its last good state is kept. Try a smaller learning rate"
-            )
-    training.optimizer.zero_grad(set_to_none=True)
-    return {name: value.detach() for name, value in values.items()} | {"gradient": norm.detach()}
+        _skip(training)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    return {name: value.detach() for name, value in values.items()} | {"gradient": norms[0].detach()}, finite
+
+
+def _skip(training: Training) -> None:
+    training.skipped += 1
+    if training.skipped > MOST_SKIPPED:
+        raise TrainingError(
+            f"{training.skipped} steps had a loss or gradient that is not finite; the run stopped at step "
+            f"{training.step} and its last good state is kept. Try a smaller learning rate"
+        )

@@ -36,13 +36,33 @@ class TrainSpec(Spec):
     sample_every: int = Field(default=1000, gt=0)
 
 
-def build_optimizer(parameters: Sequence[nn.Parameter], spec: TrainSpec) -> torch.optim.AdamW:
-    """AdamW; weight decay acts on matrices and kernels, not on biases, norms and other vectors."""
+def build_optimizer(
+    parameters: Sequence[nn.Parameter],
+    spec: TrainSpec,
+    *,
+    betas: tuple[float, float] | None = None,
+    share: float = 1.0,
+) -> torch.optim.AdamW:
+    """AdamW; weight decay acts on matrices and kernels, not on biases, norms and other vectors.
+
+    betas: instead of the spec's · share: of the spec's learning rate at every step.
+    """
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay, "share": share},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "share": share},
     ]
-    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=spec.betas, foreach=True)
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=betas or spec.betas, foreach=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Every group takes its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["share"]
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All that an optimiser moves."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:

@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar, final
 
+import torch
 from torch import nn
 
 from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
-from darkroom.core.record import append_line, read_lines, writable_folder, write_lines
+from darkroom.core.record import append_line, forget_unfinished, read_lines, writable_folder, write_lines
 from darkroom.train.ema import Ema
 from darkroom.train.events import Advance, Event
-from darkroom.train.loop import Losses, Progress, train
+from darkroom.train.loop import After, Losses, Progress, train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.state import Training, restore_state, save_state
 
@@ -23,7 +24,8 @@ STATE, LOG = "state.pt", "log.jsonl"
 class Session:
     """The training of one module in one folder.
 
-    parameters: what is trained (its averages are kept if the spec asks) · look: called at each `sample_every`-th
+    parameters: what is trained (its averages are kept if the spec asks) · beside, opponent: modules that only training
+    needs, and the optimiser of an adversary among them · look: called at each `sample_every`-th
     step and at the end, with averaged weights applied; answers values for the log and the events of files it wrote.
     """
 
@@ -38,12 +40,15 @@ class Session:
         seed: int,
         stage: str,
         look: Callable[[int], tuple[dict[str, float], list[Event]]],
+        beside: nn.ModuleDict | None = None,
+        opponent: torch.optim.Optimizer | None = None,
     ) -> None:
         self.spec, self.compute, self.seed, self.stage, self.look = spec, compute, seed, stage, look
         self.folder = writable_folder(folder)
         optimizer = build_optimizer(parameters, spec)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
-        self.training = Training(module, optimizer, ema)
+        self.training = Training(module, optimizer, ema, opponent, beside or nn.ModuleDict())
+        forget_unfinished(self.folder / STATE)
         restore_state(self.training, self.folder / STATE)
         self._forget_lines_after(self.training.step)
 
@@ -52,12 +57,13 @@ class Session:
         """Samples consumed so far: where the data stream goes on."""
         return self.training.step * self.spec.batch
 
-    def run(self, batches: Iterator[B], *, losses: Losses[B]) -> Iterator[Event]:
+    def run(self, batches: Iterator[B], *, losses: Losses[B], after: After | None = None) -> Iterator[Event]:
         """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights."""
         training, spec = self.training, self.spec
         saved = training.step
+        steps = train(training, batches, losses=losses, spec=spec, compute=self.compute, seed=self.seed, after=after)
         try:
-            for progress in train(training, batches, losses=losses, spec=spec, compute=self.compute, seed=self.seed):
+            for progress in steps:
                 last = progress.step == spec.steps
                 if progress.step % spec.log_every == 0 or progress.step == 1 or last:
                     self._log(progress)

@@ -1,14 +1,17 @@
 """What each stage minimises on a batch; every draw is a function of (seed, sample index), made on the CPU."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from darkroom.autoencoder.losses import FirstStageLossSpec, first_stage_loss
+from darkroom.autoencoder.adversary import Adversary, AdversarySpec, adaptive_weight, carry
+from darkroom.autoencoder.bottleneck import VQSpec
+from darkroom.autoencoder.losses import FirstStageLoss, FirstStageLossSpec, first_stage_loss
 from darkroom.autoencoder.model import Autoencoder
+from darkroom.autoencoder.revival import Revival
 from darkroom.core import seeds
 from darkroom.core.compute import Compute
 from darkroom.core.pictures import from_bytes
@@ -16,35 +19,132 @@ from darkroom.core.shapes import Choice, Latent, Time
 from darkroom.data.latents import LatentTable
 from darkroom.data.loader import Batch, Order
 from darkroom.diffusion.model import LatentDiffusion
+from darkroom.nn.features import PerceptualDistance, perceptual
 from darkroom.process.schedule import Schedule
+from darkroom.train.optim import TrainSpec, build_optimizer
+from darkroom.train.state import Training
 
 
 @final
 @dataclass(frozen=True)
 class FirstStageObjective:
-    """The losses of a first stage on a batch of pictures: `loss`, `pixel`, `regularizer`."""
+    """The losses of a first stage on a batch of pictures: `loss`, its terms, and what its `opponent` minimises.
+
+    distance: the perceptual term's network · adversary, revival: what else training needs, each with a memory of its
+    own that belongs to the run's state.
+    """
 
     model: Autoencoder
     loss: FirstStageLossSpec
     compute: Compute
     seed: int
+    distance: PerceptualDistance | None = None
+    adversary: Adversary | None = None
+    revival: Revival | None = None
+
+    @property
+    def beside(self) -> nn.ModuleDict:
+        """What belongs to the run's state and not to the model."""
+        parts = {"adversary": self.adversary, "revival": self.revival}
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         images = self.compute.place(from_bytes(batch.images))
-        height, width = images.shape[-2:]
-        noise = seeds.normal(
-            self.model.latent_shape((height, width)),
-            seed=self.seed,
-            indices=batch.indices,
-            purpose="posterior",
-        )
-        made = self.model.reconstruct(images, noise=self.compute.place(noise))
-        terms = first_stage_loss(images, made, spec=self.loss, model=self.model.spec)
+        made = self.model.reconstruct(images, noise=self._noise(batch))
+        leaf = made if self.adversary is None else replace(made, images=made.images.detach().requires_grad_())
+        terms = first_stage_loss(images, leaf, spec=self.loss, model=self.model.spec, distance=self.distance)
+        values = {"pixel": terms.pixel.mean(), "regularizer": terms.regularizer.mean()}
+        if terms.perceptual is not None:
+            values["perceptual"] = terms.perceptual.mean()
+        if self.revival is not None and made.latents is not None and made.indices is not None:
+            self.revival.watch(made.latents, made.indices)
+            values["perplexity"] = self.revival.perplexity
+        if self.adversary is None:
+            return {"loss": terms.total.mean()} | values
+        return self._against(self.adversary, images, made=made.images, leaf=leaf.images, terms=terms) | values
+
+    def after(self, training: Training) -> None:
+        """Dead codes are revived, their averages and moments with them."""
+        codebook = self.model.codebook
+        if self.revival is None or codebook is None:
+            return
+        rows, codes = self.revival.revive(codebook.codes.weight), codebook.codes.weight
+        if len(rows) and training.ema is not None:
+            training.ema.forget(codes, rows)
+        for name, moment in training.optimizer.state.get(codes, {}).items():
+            if len(rows) and name != "step":
+                moment[rows] = 0
+
+    def _noise(self, batch: Batch) -> Tensor:
+        """Of the posterior, a draw for each sample of the run."""
+        height, width = batch.images.shape[-2:]
+        shape = self.model.latent_shape((height, width))
+        return self.compute.place(seeds.normal(shape, seed=self.seed, indices=batch.indices, purpose="posterior"))
+
+    def _against(
+        self, adversary: Adversary, images: Tensor, *, made: Tensor, leaf: Tensor, terms: FirstStageLoss
+    ) -> dict[str, Tensor]:
+        """`loss` with the adversary's part once it has begun, and then its own.
+
+        Every gradient at the pictures is worked out once, on a leaf, and then carried into the first stage: neither
+        side can leave anything in the other.
+        """
+        reconstruction = terms.reconstruction.mean()
+        (pull,) = torch.autograd.grad(reconstruction, leaf)
+        if not adversary.watch(reconstruction):
+            return {"loss": carry(reconstruction, made, gradient=pull) + terms.penalty.mean()}
+        fooled, judged = adversary.scores(images, leaf)
+        (push,) = torch.autograd.grad(fooled, leaf, retain_graph=True)
+        weight = adaptive_weight(pull, push, made=made, last_layer=self.model.last_layer)
+        share = adversary.spec.weight * weight
+        against = carry(reconstruction + share * fooled, made, gradient=pull + share * push)
         return {
-            "loss": terms.total.mean(),
-            "pixel": terms.pixel.mean(),
-            "regularizer": terms.regularizer.mean(),
+            "loss": against + terms.penalty.mean(),
+            "fooled": fooled,
+            "adaptive_weight": weight,
+            "opponent": judged,
         }
+
+
+def first_stage_objective(
+    model: Autoencoder,
+    loss: FirstStageLossSpec,
+    *,
+    train: TrainSpec,
+    compute: Compute,
+    seed: int,
+) -> FirstStageObjective:
+    """The objective with all that its terms need; fresh weights of an adversary are a function of the seed."""
+    adversary = revival = None
+    if loss.adversary is not None:
+        adversary = _fresh_adversary(loss.adversary, channels=model.spec.image_channels, seed=seed)
+    if isinstance(model.spec.bottleneck, VQSpec) and loss.revival is not None:
+        revival = Revival(loss.revival, codes=model.spec.bottleneck.codes, steps=train.steps, seed=seed)
+    return FirstStageObjective(
+        model,
+        loss,
+        compute,
+        seed,
+        distance=compute.host(perceptual(loss.perceptual)) if loss.perceptual_weight else None,
+        adversary=None if adversary is None else compute.host(adversary),
+        revival=None if revival is None else compute.host(revival),
+    )
+
+
+def opponent_of(objective: FirstStageObjective, train: TrainSpec) -> torch.optim.Optimizer | None:
+    """The optimiser of the objective's adversary, with the moments' decay that Isola et al. train by."""
+    adversary, spec = objective.adversary, objective.loss.adversary
+    if adversary is None or spec is None:
+        return None
+    share = 1.0 if spec.learning_rate is None else spec.learning_rate / train.learning_rate
+    plain = train.model_copy(update={"weight_decay": 0.0})
+    return build_optimizer(list(adversary.parameters()), plain, betas=(0.5, 0.9), share=share)
+
+
+def _fresh_adversary(spec: AdversarySpec, *, channels: int, seed: int) -> Adversary:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.stream(seed, 0, purpose="adversary"))
+        return Adversary(spec, image_channels=channels)
 
 
 @final

@@ -1,6 +1,6 @@
 """What a stage needs to go on exactly where it stopped, in one file replaced atomically."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -15,22 +15,30 @@ from darkroom.train.ema import Ema
 @final
 @dataclass
 class Training:
-    """The moving parts of one stage: what is trained, how, and how far it is."""
+    """The moving parts of one stage: what is trained, how, and how far it is.
+
+    opponent: the optimiser of an adversary · beside: modules that training needs and the model does not (an adversary,
+    counters); they are saved with the state.
+    """
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     ema: Ema | None
+    opponent: torch.optim.Optimizer | None = None
+    beside: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     step: int = 0
     skipped: int = 0
     seconds: float = 0.0
 
 
 def save_state(training: Training, path: Path) -> None:
-    """Write module, optimiser, averages and counters."""
+    """Write all of it."""
     state: dict[str, Any] = {
         "module": training.module.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "ema": None if training.ema is None else training.ema.state(),
+        "opponent": None if training.opponent is None else training.opponent.state_dict(),
+        "beside": training.beside.state_dict(),
         "step": training.step,
         "skipped": training.skipped,
         "seconds": training.seconds,
@@ -49,6 +57,9 @@ def restore_state(training: Training, path: Path) -> bool:
         training.optimizer.load_state_dict(state["optimizer"])
         if training.ema is not None:
             training.ema.restore(state["ema"]["updates"], state["ema"]["shadow"])
+        if training.opponent is not None:
+            training.opponent.load_state_dict(state["opponent"])
+        training.beside.load_state_dict(state["beside"])
     except Exception as error:  # torch raises many kinds for a damaged file
         raise ModelFileError(
             f"{path}: this training state cannot be read ({type(error).__name__}); remove it to start this stage again"

@@ -1,0 +1,167 @@
+"""The patch adversary of first-stage training: who judges, when it begins, and how much it weighs.
+
+Isola et al. 2017 (patches), Esser et al. 2021, equation 7 (adaptive weight); paper, appendix G.
+"""
+
+import math
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from darkroom.core.errors import SpecError
+from darkroom.core.parallel import mean_over_ranks
+from darkroom.core.shapes import Images
+from darkroom.core.spec import Spec
+
+Scalar = Float[Tensor, ""]
+LARGEST_WEIGHT = 1e4
+SMALL = 1e-4
+
+
+class PlateauSpec(Spec):
+    """Begin when reconstruction has settled.
+
+    The mean loss of each `window` steps is compared with that of the window before; when it fell by less than
+    `gain` (a share), the adversary begins.
+    """
+
+    window: int = Field(default=500, gt=0)
+    gain: float = Field(default=0.03, gt=0, lt=1)
+
+
+class AdversarySpec(Spec):
+    """A patch discriminator with the adaptive weight (paper, appendix G).
+
+    start: steps of reconstruction alone before it begins, or a plateau to wait for · weight: multiplies the adaptive
+    weight · layers: convolutions that halve the picture · channels: width of the first of them, doubled by each
+    (at most eight times) · learning_rate: at its peak, with the first stage's warm-up and decay (None: the same).
+    """
+
+    start: int | PlateauSpec = 50_001
+    weight: float = Field(default=0.5, ge=0)
+    layers: int = Field(default=3, gt=0)
+    channels: int = Field(default=64, gt=0, multiple_of=4)
+    learning_rate: float | None = Field(default=None, gt=0)
+
+    @property
+    def smallest(self) -> int:
+        """The smallest side, in pixels, of pictures that leave a patch to judge."""
+        return 3 * 2**self.layers
+
+
+@final
+class PatchDiscriminator(nn.Module):
+    """Pictures to one score per overlapping patch; GroupNorm, for BatchNorm's statistics differ between ranks."""
+
+    def __init__(self, spec: AdversarySpec, *, image_channels: int) -> None:
+        super().__init__()
+        widths = [spec.channels * min(2**depth, 8) for depth in range(spec.layers + 1)]
+        self.stem = nn.Conv2d(image_channels, widths[0], 4, stride=2, padding=1)
+        strides = [2] * (spec.layers - 1) + [1]
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=False),
+                nn.GroupNorm(min(32, width // 4), width),
+                nn.LeakyReLU(0.2),
+            )
+            for before, width, stride in zip(widths, widths[1:], strides, strict=False)
+        )
+        self.head = nn.Conv2d(widths[-1], 1, 4, padding=1)
+        self.apply(_initialise)
+
+    def forward(self, images: Images) -> Float[Tensor, "b 1 h2 w2"]:
+        """Scores: high where a patch looks real."""
+        h = F.leaky_relu(self.stem(images), 0.2)
+        for level in self.levels:
+            h = level(h)
+        return self.head(h)
+
+
+@final
+class Adversary(nn.Module):
+    """A discriminator, and the memory of whether it has begun; all of it belongs to a run's state, not to a model."""
+
+    def __init__(self, spec: AdversarySpec, *, image_channels: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.discriminator = PatchDiscriminator(spec, image_channels=image_channels)
+        for name in ("steps", "begun"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+        for name in ("window_sum", "window_before"):
+            self.register_buffer(name, torch.zeros(()))
+
+    steps: Tensor
+    begun: Tensor
+    window_sum: Tensor
+    window_before: Tensor
+
+    def watch(self, reconstruction: Scalar) -> bool:
+        """Take in the reconstruction loss of a step; has the adversary begun, as of this step?"""
+        start = self.spec.start
+        if not self.begun:
+            if isinstance(start, PlateauSpec):
+                self._watch_for_plateau(float(mean_over_ranks(reconstruction.detach())), start)
+            elif int(self.steps) >= start:
+                self.begun.fill_(1)
+        self.steps += 1
+        return bool(self.begun)
+
+    def _watch_for_plateau(self, loss: float, start: PlateauSpec) -> None:
+        """`window_before` is 0 until a first window is complete."""
+        if not math.isfinite(loss):
+            return
+        self.window_sum += loss
+        if (int(self.steps) + 1) % start.window:
+            return
+        before, mean = float(self.window_before), float(self.window_sum) / start.window
+        self.begun.fill_(int(before > 0 and mean > (1 - start.gain) * before))
+        self.window_before.fill_(mean)
+        self.window_sum.zero_()
+
+    def scores(self, images: Images, made: Images) -> tuple[Scalar, Scalar]:
+        """What the first stage minimises, and what the discriminator minimises (hinge losses, their mean).
+
+        made: a leaf, cut off from the first stage: the first answer's gradient is taken there, and the second's
+        goes no further.
+        """
+        fake, real = self.discriminator(made).float(), self.discriminator(images).float()
+        return -fake.mean(), 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def adaptive_weight(pull: Images, push: Images, *, made: Images, last_layer: Tensor) -> Scalar:
+    """‖∇ reconstruction‖ / (‖∇ adversarial‖ + 1e-4) at the decoder's last kernel, at most 1e4, without gradient.
+
+    pull, push: the gradients of both losses at the pictures `made`. At the kernel they are averaged over ranks before
+    their lengths are compared, so that all ranks weigh alike.
+    """
+    first, second = (
+        mean_over_ranks(torch.autograd.grad(made, last_layer, at_pictures, retain_graph=True)[0]).float().norm()
+        for at_pictures in (pull, push)
+    )
+    return (first / (second + SMALL)).clamp(0, LARGEST_WEIGHT)
+
+
+def carry(value: Scalar, images: Images, *, gradient: Images) -> Scalar:
+    """The value, with a gradient with respect to the images that has been worked out already."""
+    return value.detach() + ((images - images.detach()) * gradient).sum()
+
+
+def check_adversary(spec: AdversarySpec | None, *, size: int) -> None:
+    """`SpecError` when pictures of this side leave no patch to judge."""
+    if spec is not None and size < spec.smallest:
+        raise SpecError(
+            f"pictures of {size} px are too small for an adversary of {spec.layers} layers, which needs at least "
+            f"{spec.smallest}; lower first_stage.loss.adversary.layers"
+        )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Kernels N(0, 0.02²), norms N(1, 0.02²), as Isola et al. begin."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    if isinstance(module, nn.GroupNorm):
+        nn.init.normal_(module.weight, 1.0, 0.02)

@@ -1,0 +1,58 @@
+"""Ranks agree: means and rows of all of them, and what training builds on these."""
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from darkroom.autoencoder.adversary import adaptive_weight
+from darkroom.autoencoder.revival import Revival, RevivalSpec
+from darkroom.core.parallel import mean_over_ranks, rows_of_all_ranks, world_size
+
+
+def test_alone_everything_is_what_it_was() -> None:
+    value = torch.tensor([1.0, 2.0])
+    assert world_size() == 1
+    assert mean_over_ranks(value) is value
+    assert rows_of_all_ranks(value) is value
+
+
+def _rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    mine = torch.tensor([[1.0 + rank, 2.0]])
+    last = nn.Parameter(torch.ones(2))
+    made = (last * torch.ones(1, 1, 1, 2)).requires_grad_()
+    table, values = torch.zeros(4, 2), torch.randn(1, 2, 2, 2, generator=torch.Generator().manual_seed(rank))
+    revival = Revival(RevivalSpec(), codes=4, steps=10, seed=0)
+    revival.watch(values, torch.full((1, 2, 2), rank))
+    revival.revive(table)
+    found = {
+        "world": torch.tensor(world_size()),
+        "mean": mean_over_ranks(mine),
+        "rows": rows_of_all_ranks(mine),
+        "weight": adaptive_weight(made.detach() * (1.0 + 2 * rank), made.detach(), made=made, last_layer=last),
+        "table": table,
+        "values": values,
+        "use": revival.use,
+    }
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_agree(tmp_path: Path) -> None:
+    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["world"] == 2
+    assert first["mean"].tolist() == second["mean"].tolist() == [[1.5, 2.0]]
+    assert first["rows"].tolist() == second["rows"].tolist() == [[1.0, 2.0], [2.0, 2.0]]
+    torch.testing.assert_close(first["weight"], torch.tensor(2 * 2**0.5 / (2**0.5 + 1e-4)))
+    assert torch.equal(first["weight"], second["weight"])
+    assert torch.equal(first["table"], second["table"])  # revived alike on both ...
+    pool = torch.cat([part["values"].permute(0, 2, 3, 1).reshape(-1, 2) for part in (first, second)])
+    found = (first["table"][:, None] == pool).all(-1)
+    assert found.any(1).all()
+    assert {int(row) // 4 for row in found.int().argmax(1)} == {0, 1}  # ... from the latents of both
+    assert torch.equal(first["use"], second["use"])
