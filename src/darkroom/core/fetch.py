@@ -3,10 +3,13 @@
 import hashlib
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
+from io import BufferedWriter
 from pathlib import Path
-from typing import IO, final
+from typing import final
 
 from darkroom.core.errors import InputError
 from darkroom.core.record import atomic, writable_folder
@@ -39,7 +42,7 @@ def fetch(source: Source, *, path: Path) -> Path:
     with atomic(folder / path.name) as temporary:
         try:
             with urllib.request.urlopen(source.url, timeout=SECONDS) as answer, temporary.open("wb") as file:
-                found = _copy(answer, file, source=source)
+                found = _copy(iter(partial(answer.read, PIECE), b""), file, source=source)
         except (OSError, HTTPException, ValueError) as error:
             raise InputError(f"{source.url} cannot be fetched: {_reason(error)}") from None
         if not found.startswith(source.digest):
@@ -47,11 +50,11 @@ def fetch(source: Source, *, path: Path) -> Path:
     return path
 
 
-def _copy(answer: IO[bytes], file: IO[bytes], *, source: Source) -> str:
+def _copy(pieces: Iterator[bytes], file: BufferedWriter, *, source: Source) -> str:
     """Copy all bytes and answer their digest; `InputError` as soon as there are more than there can be."""
     kind, size = source.digest.partition(":")[0], 0
     digest = hashlib.new(kind, usedforsecurity=False)
-    while piece := answer.read(PIECE):
+    for piece in pieces:
         size += len(piece)
         if size > source.limit:
             raise InputError(f"{source.url} is not the file that is known: it has more than {source.limit} bytes")
