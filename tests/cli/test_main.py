@@ -138,7 +138,7 @@ def test_a_fault_of_ours_keeps_its_traceback(models_does: Verb) -> None:
     ("words", "sentence"),
     [
         (["sampel"], "unknown verb 'sampel' (did you mean 'sample'?); see darkroom --help"),
-        (["zzz"], "unknown verb 'zzz' (known: inspect, models, recipes, sample, train); see darkroom --help"),
+        (["zzz"], f"unknown verb 'zzz' (known: {', '.join(sorted(VERBS))}); see darkroom --help"),
         (["--bogus"], "no such option: --bogus; see darkroom --help"),
         (["models", "--cuont", "3"], "see darkroom models --help"),
         (["models", "--count", "many"], "'--count'"),

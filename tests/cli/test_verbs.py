@@ -51,33 +51,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Run one command line: exit code, what it printed, what it complained about."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        seen = capsys.readouterr()
-        return code, seen.out, seen.err
-
-    return call
-
-
-@pytest.fixture
-def refused(say: Say) -> Callable[..., str]:
-    """Run a command line that must be refused with code 2 and one sentence, which is answered."""
-
-    def call(*words: object) -> str:
-        code, out, complaint = say(*words)
-        assert (code, out) == (2, "")
-        assert complaint.startswith("darkroom: ")
-        assert complaint.count("\n") == 1, complaint
-        return complaint
-
-    return call
-
-
 def test_sampling_writes_numbered_pictures_and_a_sheet(say: Say, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "pictures"
     options = ("--model", run, "--count", 3, "--steps", 2, "--out", out)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from darkroom.core.errors import DataError, InputError, NotYetError
 from darkroom.data.examples import Source
-from darkroom.data.sources import ShapesSource, Subset, Thing, open_data
+from darkroom.data.sources import Joined, ShapesSource, Subset, Thing, open_data
 from darkroom.data.summary import summary
 
 TEN = [f"{number}.png" for number in range(10)]
@@ -258,3 +258,16 @@ def test_a_split_may_hold_a_single_class(tmp_path: Path):
     train, test = open_data(tmp_path)
     assert train.classes == test.classes == ("a", "b")
     assert test.label(0) == 0
+
+
+def test_two_splits_joined() -> None:
+    train, test = open_data("shapes:single", limit=5)
+    whole = Joined(train, test)
+    assert isinstance(whole, Source)
+    assert (len(whole), whole.name, whole.classes, whole.fields) == (10, train.name, train.classes, train.fields)
+    assert (whole.categories, whole.map_classes, whole.skipped) == (train.categories, train.map_classes, ())
+    for row, (part, place) in ((0, (train, 0)), (4, (train, 4)), (5, (test, 0)), (9, (test, 4))):
+        assert whole.example(row).name == part.example(place).name
+        assert (whole.size(row), whole.caption(row)) == (part.size(place), part.caption(place))
+        assert whole.label(row) == part.label(place)
+    assert whole.fingerprint() not in (train.fingerprint(), Joined(test, train).fingerprint())

@@ -24,11 +24,13 @@ from darkroom.core.errors import DarkroomError, InputError, NotYetError, did_you
 VERBS = {
     "sample": "Make pictures with a model.",
     "train": "Train a model from a folder or a recipe; run again to go on.",
+    "evaluate": "Measure a first stage on pictures, with its protocol.",
+    "reconstruct": "Send pictures through a first stage and back.",
     "inspect": "Say what a model, data set, run or picture is.",
     "recipes": "List the built-in recipes, or show one.",
     "models": "List the built-in models, or show one.",
 }
-PLANNED = ("evaluate", "reconstruct", "convert", "study", "serve")
+PLANNED = ("convert", "study", "serve")
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 

@@ -170,6 +170,6 @@ def _repeated(path: Path | None) -> dict[str, Any]:
         note = json.loads(str(open_picture(path).info.get("darkroom")))
     except ValueError:
         note = None
-    if not isinstance(note, dict):
+    if not isinstance(note, dict) or "reconstruction_of" in note:
         raise InputError(f"{path}: this picture does not say how it was made, so it cannot be repeated")
     return note

@@ -43,6 +43,20 @@ class Line:
         print(f"\r\x1b[K{text}" if self._live else text, file=sys.stderr, flush=True)
 
 
+@final
+class Counter:
+    """How many pictures are done, how fast, and how long it will take, on one line."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._line, self._begun = what, Line(), time.monotonic()
+
+    def show(self, done: int, total: int) -> None:
+        """Say that so many are done."""
+        rate = done / max(time.monotonic() - self._begun, 1e-6)
+        left = clock((total - done) / rate) if done else "?"
+        self._line.show(f"{self._what} {done}/{total}  {rate:.1f} pictures/s  {left} left", last=done == total)
+
+
 @contextlib.contextmanager
 def gentle_stop() -> Generator[Callable[[], bool]]:
     """Within the block the first Ctrl-C or TERM only makes the answer true; a second one stops at once."""

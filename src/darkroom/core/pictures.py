@@ -29,6 +29,11 @@ def from_bytes(pictures: Bytes) -> Images:
     return pictures.float() / 127.5 - 1
 
 
+def as_saved(images: Images) -> Images:
+    """[-1, 1] to what comes back from disk: clipped, on 256 levels."""
+    return ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
 def to_pictures(images: Images) -> list[Image.Image]:
     """[-1, 1] to PIL pictures, rounded to the nearest of 256 levels, clipped."""
     levels = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()

@@ -48,12 +48,22 @@ def printable(path: Path) -> str:
 
 def has_pictures(folder: Path) -> bool:
     """Is there a picture in or below this folder?"""
-    return next(_pictures(folder), None) is not None
+    return next(pictures_in(folder), None) is not None
+
+
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """Picture files in and below a folder, told by their names; hidden ones are left out. In no fixed order."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if not each.startswith((".", "__"))]
+        for file in files:
+            path = Path(place, file)
+            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+                yield path
 
 
 def _found(folder: Path, by_class: bool | None) -> list[Row]:
     """Pictures below a folder; their labels where sub-folders are classes."""
-    inside = sorted(path.relative_to(folder) for path in _pictures(folder))
+    inside = sorted(path.relative_to(folder) for path in pictures_in(folder))
     tops = {path.parts[0] for path in inside if len(path.parts) > 1}
     nested = all(len(path.parts) > 1 for path in inside)
     by_class = nested and (len(tops) > 1 if by_class is None else by_class)
@@ -61,15 +71,6 @@ def _found(folder: Path, by_class: bool | None) -> list[Row]:
         Row(folder / path, printable(path), label=printable(Path(path.parts[0])) if by_class else None)
         for path in inside
     ]
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = [each for each in folders if not each.startswith((".", "__"))]
-        for file in files:
-            path = Path(place, file)
-            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
-                yield path
 
 
 def _annotated(metadata: Path, caption_field: str) -> list[Row]:

@@ -16,7 +16,7 @@ from darkroom.data.metadata import METADATA, Row, has_pictures, list_rows
 from darkroom.scenes.draw import Kind, draw
 from darkroom.scenes.vocabulary import CANVAS, SHAPES
 
-__all__ = ["Example", "Folder", "ShapesSource", "Source", "Splits", "Subset", "Thing", "open_data"]
+__all__ = ["Example", "Folder", "Joined", "ShapesSource", "Source", "Splits", "Subset", "Thing", "open_data"]
 
 SHAPES_COUNT: Final = 20_000  # training scenes unless a limit says otherwise
 TEST_SHARE: Final = 0.05
@@ -168,6 +168,76 @@ class Subset:
     def fingerprint(self) -> str:
         """A hash of the whole and of the rows taken."""
         return _hash(f"{self.source.fingerprint()}/{','.join(map(str, self.rows))}")
+
+
+@final
+@dataclass(frozen=True)
+class Joined:
+    """The rows of two splits of one data set, one after the other."""
+
+    first: Source
+    second: Source
+
+    @property
+    def name(self) -> str:
+        """The name of the data set."""
+        return self.first.name
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What all examples have."""
+        return self.first.fields & self.second.fields
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Shared by the splits."""
+        return self.first.classes
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Shared by the splits."""
+        return self.first.categories
+
+    @property
+    def map_classes(self) -> tuple[str, ...]:
+        """Shared by the splits."""
+        return self.first.map_classes
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Of both."""
+        return self.first.skipped + self.second.skipped
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        inside = index < len(self.first)
+        return (self.first, index) if inside else (self.second, index - len(self.first))
+
+    def example(self, index: int) -> Example:
+        """The example of this row."""
+        source, row = self._at(index)
+        return source.example(row)
+
+    def size(self, index: int) -> Size:
+        """Width and height."""
+        source, row = self._at(index)
+        return source.size(row)
+
+    def caption(self, index: int) -> str | None:
+        """The caption."""
+        source, row = self._at(index)
+        return source.caption(row)
+
+    def label(self, index: int) -> int | None:
+        """The label."""
+        source, row = self._at(index)
+        return source.label(row)
+
+    def fingerprint(self) -> str:
+        """A hash of both."""
+        return _hash(f"{self.first.fingerprint()}/{self.second.fingerprint()}")
 
 
 def open_data(

@@ -1,0 +1,141 @@
+"""`darkroom evaluate`: quality, with its protocol."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+EXAMPLE = """
+darkroom evaluate emoji my_pictures --first-stage
+darkroom evaluate runs/tiny-vq-0 shapes --first-stage --count 64 --out quality.json
+"""
+
+LARGEST_DEFAULT = 256
+ROWS = (
+    ("PSNR (dB)", "psnr", "{:.2f}"),
+    ("  deviation over pictures", "psnr_std", "{:.2f}"),
+    ("SSIM", "ssim", "{:.4f}"),
+    ("L1", "l1", "{:.4f}"),
+    ("feature distance", "feature_distance", "{:.4f}"),
+    ("LPIPS", "lpips", "{:.4f}"),
+    ("Fréchet distance", "frechet_distance", "{:.4g}"),
+    ("kernel distance", "kernel_distance", "{:.4g}"),
+    ("precision", "precision", "{:.3f}"),
+    ("recall", "recall", "{:.3f}"),
+)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="Built-in name, model file, checkpoint or run folder.")],
+    data: Annotated[str, typer.Argument(help="A folder of pictures, shapes or shapes:single.")],
+    *,
+    first_stage: Annotated[bool, typer.Option("--first-stage", help="Measure reconstructions.")] = False,
+    split: Annotated[Literal["test", "train", "all"], typer.Option(help="Which pictures of the data.")] = "test",
+    count: Annotated[int | None, typer.Option(min=1, help="So many pictures at most, drawn by the seed.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side in pixels; the model's own without.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split; the run's own without, else 0.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures taken together.")] = 16,
+    config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Measure how much a first stage keeps of pictures it was not trained on, beside bicubic resizing."""
+    from darkroom.cli.watch import Counter
+    from darkroom.core.compute import sampling_compute
+    from darkroom.core.errors import NotYetError
+    from darkroom.core.record import writable_folder, write_json
+    from darkroom.data.transforms import TransformSpec
+    from darkroom.evaluate.first_stage import evaluate_first_stage
+    from darkroom.evaluate.judges import present_judge, present_lpips
+    from darkroom.tasks.first_stage import check_channels, open_first_stage
+
+    if not first_stage:
+        raise NotYetError("whole models cannot be evaluated yet, first stages can: give --first-stage")
+    compute = sampling_compute(device, precision)
+    opened = open_first_stage(model, config=config, compute=compute)
+    channels, seed = check_channels(opened.model), _split_seed(model) if seed is None else seed
+    side = size or opened.size
+    source = _pictures(data, split, seed=seed, size=side, count=count, alpha=channels == 4)
+    side = side or _usual_size(source, factor=opened.model.spec.factor)
+    if out is not None:
+        writable_folder(out.parent)
+    for sentence in opened.odd:
+        typer.echo(f"note: {sentence}", err=True)
+    report = evaluate_first_stage(
+        opened.model,
+        source,
+        transform=TransformSpec.model_validate({"size": side, "channels": channels}),
+        judge=present_judge(compute),
+        lpips=present_lpips(compute),
+        compute=compute,
+        batch=batch,
+        about={"model": opened.name, "split": split, "seed": seed, "count": count},
+        on_batch=Counter("pictures").show,
+    )
+    if out is not None:
+        write_json(out, report.plain())
+    typer.echo(json.dumps(report.plain(), indent=2, ensure_ascii=False) if as_json else _table(report))
+
+
+def _pictures(data: str, split: str, *, seed: int, size: int | None, count: int | None, alpha: bool) -> Any:
+    """The pictures asked for; `count` of them are drawn from the whole split by the seed."""
+    import torch
+
+    from darkroom.core.seeds import generator
+    from darkroom.data.sources import CANVAS, Joined, Subset, open_data
+
+    train, test = open_data(data, seed=seed, size=size or CANVAS, alpha=alpha)
+    source = {"test": test, "train": train, "all": Joined(train, test)}[split]
+    if count is None or count >= len(source):
+        return source
+    drawn = torch.randperm(len(source), generator=generator(seed, 0, purpose="evaluate/count"))[:count]
+    return Subset(source, tuple(sorted(drawn.tolist())))
+
+
+def _split_seed(model: str) -> int:
+    """The seed that kept test pictures apart from training, where the model is a run that tells it."""
+    from darkroom.recipes.read import recipe
+
+    place = Path(model).resolve()
+    inside = place.parents[:2] if place.name == "model.safetensors" else [place]
+    files = (folder / "recipe.yaml" for folder in inside)
+    return next((recipe(file).seed for file in files if file.is_file()), 0)
+
+
+def _usual_size(source: Any, *, factor: int) -> int:
+    """For a model that does not say its size: the pictures' median shorter side, at most 256, a multiple of f."""
+    import statistics
+
+    median = statistics.median_low(min(source.size(row)) for row in range(len(source)))
+    return max(1, min(LARGEST_DEFAULT, median) // factor) * factor
+
+
+def _table(report: Any) -> str:
+    """Figures by row, ways of reconstructing by column; the protocol below."""
+    from dataclasses import asdict
+
+    given, made = report.protocol["given"], report.protocol
+    ways = {given["model"]: report.figures, **{f"bicubic {name}": each for name, each in report.bicubic.items()}}
+    widths = [max(len(name), 10) for name in ways]
+    lines = [" " * 26 + "".join(f"{name:>{width + 2}}" for name, width in zip(ways, widths, strict=True))]
+    columns = [asdict(figures) for figures in ways.values()]
+    for title, key, form in ROWS:
+        if any(column[key] is not None for column in columns):
+            cells = ("-" if column[key] is None else form.format(column[key]) for column in columns)
+            lines.append(f"{title:<26}" + "".join(f"{c:>{w + 2}}" for c, w in zip(cells, widths, strict=True)))
+    if report.codes is not None:
+        use = report.codes
+        lines.append(f"codes: {use.used} of {use.codes} used ({use.share:.0%}), perplexity {use.perplexity:.1f}")
+    data, size = made["data"], made["preprocessing"]["size"]
+    split = {"all": "of all"}.get(given["split"], given["split"])
+    lines += [
+        "",
+        f"{data['pictures']} {split} pictures of {data['name']} (seed {given['seed']}, fingerprint "
+        f"{data['fingerprint']}), {size} x {size}, centre, f = {made['model']['factor']}",
+        f"judge {made['judge']['name']} {made['judge']['hash']}, weights {made['model']['weights_hash']}",
+        *(f"note: {sentence}" for sentence in report.notes),
+    ]
+    return "\n".join(lines)

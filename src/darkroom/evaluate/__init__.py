@@ -1,0 +1,1 @@
+"""Floor 6: quality, with its protocol written beside it."""

@@ -1,0 +1,210 @@
+"""How much of a picture a first stage keeps: by pixel, by eye and as a set, beside bicubic resizing."""
+
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from darkroom import __version__
+from darkroom.autoencoder.bottleneck import VQSpec
+from darkroom.autoencoder.model import Autoencoder
+from darkroom.checkpoint.store import spec_hash
+from darkroom.core.compute import Compute
+from darkroom.core.errors import InputError
+from darkroom.core.pictures import as_saved, from_bytes
+from darkroom.core.shapes import Images
+from darkroom.data.examples import Source
+from darkroom.data.loader import still_batches
+from darkroom.data.transforms import TransformSpec
+from darkroom.evaluate.report import CodeUse, Figures, FirstStageReport
+from darkroom.metrics.extractors import Extractor, PairDistance
+from darkroom.metrics.pairs import bicubic_round_trip, psnr, ssim
+from darkroom.metrics.sets import frechet_distance, kernel_distance, precision_recall
+from darkroom.nn.feature_file import weights_hash
+from darkroom.nn.taps import SMALLEST
+from darkroom.tasks.first_stage import check_channels, through
+
+YARDSTICK: Final = 4  # bicubic at this factor is always measured beside, so that models of any f compare
+NEIGHBOURS: Final = 3
+Progress = Callable[[int, int], None]
+
+
+def evaluate_first_stage(
+    model: Autoencoder,
+    source: Source,
+    *,
+    transform: TransformSpec,
+    judge: Extractor,
+    compute: Compute,
+    lpips: PairDistance | None = None,
+    batch: int = 16,
+    about: dict[str, Any] | None = None,
+    on_batch: Progress | None = None,
+) -> FirstStageReport:
+    """All pictures of a source through the first stage, measured as they would be saved.
+
+    Originals and reconstructions pass the same transform (no crop or mirror is drawn, whatever it says). Memory holds
+    a batch, and a feature vector of each picture and way. about: JSON values that join the protocol (name, split, seed)
+    · on_batch: called with (pictures done, of). `InputError` for sizes that do not fit the model or the judge.
+    """
+    _check(model, transform, source=source)
+    factors = sorted({model.spec.factor, YARDSTICK} - {1})
+    ways = {name: _Tally(judge, lpips) for name in ("model", *(f"x{factor}" for factor in factors))}
+    codes = _Codes(model)
+    originals: list[Tensor] = []
+    for part in still_batches(source, transform, batch_size=batch):
+        images = from_bytes(part.images)
+        made, indices = through(model, images, compute=compute)
+        codes.add(indices)
+        seen = compute.place(images)
+        originals.append(_features(judge, seen))
+        ways["model"].add(seen, compute.place(made))
+        for factor in factors:
+            ways[f"x{factor}"].add(seen, as_saved(bicubic_round_trip(seen, factor)))
+        if on_batch is not None:
+            on_batch(part.rows[-1] + 1, len(source))
+    figures = {name: tally.figures(torch.cat(originals)) for name, tally in ways.items()}
+    return FirstStageReport(
+        figures=figures.pop("model"),
+        bicubic=figures,
+        codes=codes.use(),
+        protocol=_protocol(model, source, transform=transform, judge=judge, compute=compute, lpips=lpips)
+        | {"given": about or {}},
+        notes=tuple(_notes(source, transform, judge=judge, lpips=lpips)),
+    )
+
+
+@final
+class _Tally:
+    """The figures of one way of reconstructing, summed up batch by batch."""
+
+    def __init__(self, judge: Extractor, lpips: PairDistance | None) -> None:
+        self._judge, self._lpips = judge, lpips
+        self._features: list[Tensor] = []
+        self._pairs: dict[str, list[Tensor]] = {}
+
+    @torch.no_grad()
+    def add(self, images: Images, made: Images) -> None:
+        """One more batch, both on the device."""
+        found = {
+            "psnr": psnr(images, made),
+            "ssim": ssim(images, made),
+            "l1": (images - made).abs().mean(dim=(1, 2, 3)),
+            "feature_distance": self._judge.distance(images, made),
+        }
+        if self._lpips is not None:
+            found["lpips"] = self._lpips(images, made)
+        for name, values in found.items():
+            self._pairs.setdefault(name, []).append(values.cpu().double())
+        self._features.append(_features(self._judge, made))
+
+    def figures(self, originals: Tensor) -> Figures:
+        """All of them; what needs more pictures than came stays None."""
+        pairs = {name: torch.cat(values) for name, values in self._pairs.items()}
+        features, count = torch.cat(self._features), len(originals)
+        reach = precision_recall(originals, features, k=NEIGHBOURS) if count > NEIGHBOURS else (None, None)
+        return Figures(
+            **{name: float(values.mean()) for name, values in pairs.items()},
+            psnr_std=float(pairs["psnr"].std(correction=0)),
+            frechet_distance=frechet_distance(originals, features) if count > 1 else None,
+            kernel_distance=kernel_distance(originals, features) if count > 1 else None,
+            precision=reach[0],
+            recall=reach[1],
+        )
+
+
+@final
+class _Codes:
+    """Which codes of a codebook were used how often."""
+
+    def __init__(self, model: Autoencoder) -> None:
+        bottleneck = model.spec.bottleneck
+        self._counts = torch.zeros(bottleneck.codes if isinstance(bottleneck, VQSpec) else 0, dtype=torch.int64)
+
+    def add(self, indices: Tensor | None) -> None:
+        """Those of one more batch."""
+        if indices is not None:
+            self._counts += torch.bincount(indices.flatten(), minlength=len(self._counts))
+
+    def use(self) -> CodeUse | None:
+        """None where there is no codebook."""
+        codes, used = len(self._counts), int((self._counts > 0).sum())
+        if codes == 0:
+            return None
+        shares = self._counts.double() / self._counts.sum()
+        return CodeUse(codes, used, used / codes, float(torch.special.entr(shares).sum().exp()))
+
+
+@torch.no_grad()
+def _features(judge: Extractor, images: Images) -> Tensor:
+    return judge.features(images).float().cpu()
+
+
+def _check(model: Autoencoder, transform: TransformSpec, *, source: Source) -> None:
+    channels, factor, size = check_channels(model), model.spec.factor, transform.size
+    if len(source) == 0:
+        raise InputError(f"{source.name}: no pictures to evaluate on")
+    if transform.channels != channels:
+        raise InputError(
+            f"pictures with {transform.channels} channels were asked for, this first stage takes {channels}"
+        )
+    if size < SMALLEST or size % factor:
+        fits = max(-(-SMALLEST // factor), round(size / factor)) * factor
+        raise InputError(
+            f"size {size} does not fit: a multiple of {factor} is needed, and {SMALLEST} at least; {fits} fits"
+        )
+
+
+def _protocol(
+    model: Autoencoder,
+    source: Source,
+    *,
+    transform: TransformSpec,
+    judge: Extractor,
+    compute: Compute,
+    lpips: PairDistance | None,
+) -> dict[str, Any]:
+    spec, size = model.spec, transform.size
+    return {
+        "model": {
+            "spec_hash": spec_hash(spec),
+            "weights_hash": weights_hash(model.state_dict().items()),
+            "factor": spec.factor,
+            "bottleneck": spec.bottleneck.kind,
+            "latent": list(model.latent_shape((size, size))),
+            "posterior": "mean",
+            "precision": str(compute.dtype).removeprefix("torch."),
+        },
+        "data": {"name": source.name, "pictures": len(source), "fingerprint": source.fingerprint()},
+        "preprocessing": {
+            "size": size,
+            "channels": transform.channels,
+            "resize": "shorter side, bicubic with antialiasing",
+            "crop": "centre",
+            "levels": "8 bits, clipped",
+        },
+        "judge": {"name": judge.name, "hash": judge.hash},
+        "lpips": None if lpips is None else {"name": lpips.name, "hash": lpips.hash},
+        "neighbours": NEIGHBOURS,
+        "darkroom": __version__,
+    }
+
+
+def _notes(source: Source, transform: TransformSpec, *, judge: Extractor, lpips: PairDistance | None) -> list[str]:
+    count = len(source)
+    enlarged = sum(min(source.size(row)) < transform.size for row in range(count))
+    notes = [f"distances of features are those of the judge {judge.name!r}; they do not compare with Inception's FID"]
+    if lpips is None:
+        notes.append("LPIPS is not measured: its published weights are not here")
+    if enlarged:
+        notes.append(f"{enlarged} of {count} pictures are smaller than {transform.size} pixels and were enlarged")
+    if source.skipped:
+        notes.append(
+            f"{len(source.skipped)} pictures of the data set were left out, e.g. {': '.join(source.skipped[0])}"
+        )
+    if count <= NEIGHBOURS:
+        notes.append(f"measures of sets need {NEIGHBOURS + 1} pictures at least, {count} came; some are left out")
+    elif count < 1000:
+        notes.append(f"Fréchet distances of {count} pictures are biased upwards; compare only with equal counts")
+    return notes

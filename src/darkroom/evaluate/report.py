@@ -1,0 +1,58 @@
+"""What an evaluation answers: figures, and everything that is needed to get them again."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, final
+
+
+@final
+@dataclass(frozen=True)
+class Figures:
+    """What one way of reconstructing pictures is worth; None: not measured, the report's notes say why.
+
+    psnr, psnr_std: dB, mean and deviation over pictures · ssim · l1: mean difference, pictures in [-1, 1] ·
+    feature_distance: by the judge · lpips: by the published network · frechet_distance, kernel_distance, precision,
+    recall: of the judge's features of originals and reconstructions (rFID and its like, but by our judge).
+    """
+
+    psnr: float
+    psnr_std: float
+    ssim: float
+    l1: float
+    feature_distance: float
+    lpips: float | None = None
+    frechet_distance: float | None = None
+    kernel_distance: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class CodeUse:
+    """How much of a codebook is used: codes seen at least once, their share, and exp(entropy)."""
+
+    codes: int
+    used: int
+    share: float
+    perplexity: float
+
+
+@final
+@dataclass(frozen=True)
+class FirstStageReport:
+    """A first stage measured on pictures.
+
+    figures: of the model · bicubic: the same of pictures made smaller and larger again, by factor (`"x4"`) · codes:
+    VQ only · protocol: model, data, preprocessing and networks that judge, as JSON values · notes: sentences.
+    """
+
+    figures: Figures
+    bicubic: Mapping[str, Figures]
+    codes: CodeUse | None
+    protocol: Mapping[str, Any] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {**asdict(self), "notes": list(self.notes)}
