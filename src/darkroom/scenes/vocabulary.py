@@ -1,8 +1,11 @@
 """What can be in a scene and how it is said: shapes, colours, sizes, relations, captions."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
+
+from darkroom.core.errors import InputError
 
 Box = tuple[float, float, float, float]  # x, y, width, height in 0..1 of the canvas
 
@@ -30,6 +33,10 @@ LARGE_FROM: Final = 20.5  # pixels, longer side of the box: small below, large a
 CANVAS: Final = 64  # pixels of the default canvas
 NAMED: Final = 3  # a caption names at most so many objects (all of them on the default canvas)
 
+_THING: Final = re.compile(
+    f"a (?:(?P<size>{'|'.join(SIZES)}) )?(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})"
+)
+
 
 @final
 @dataclass(frozen=True)
@@ -45,6 +52,25 @@ class SceneObject:
     def category(self) -> str:
         """The word for layouts and maps: the shape."""
         return self.shape
+
+
+@final
+@dataclass(frozen=True)
+class Named:
+    """One thing that a caption names; size is None where it says nothing about it."""
+
+    shape: str
+    colour: str
+    size: str | None
+
+
+@final
+@dataclass(frozen=True)
+class Claim:
+    """What a caption says: its things in order, and between neighbours how the first lies to the second."""
+
+    things: tuple[Named, ...]
+    relations: tuple[str, ...]
 
 
 def relation(first: Box, second: Box) -> str:
@@ -68,6 +94,22 @@ def describe(objects: Sequence[SceneObject], *, sized: Sequence[bool]) -> str:
             parts.append(relation(named[place - 1][0].box, thing.box))
         parts.append(f"a {thing.size} {thing.colour} {thing.shape}" if with_size else f"a {thing.colour} {thing.shape}")
     return " ".join(parts)
+
+
+def parse_caption(caption: str) -> Claim:
+    """What a caption says, as `describe` words it.
+
+    Raises `InputError` for a caption outside the grammar, or one that names more than `NAMED` things.
+    """
+    pieces = re.split(f" ({'|'.join(RELATIONS)}) ", caption)
+    things = [_THING.fullmatch(piece) for piece in pieces[::2]]
+    matched = [thing for thing in things if thing]
+    if len(matched) < len(things) or len(things) > NAMED:
+        raise InputError(
+            f"caption {caption!r}: not in the words of `shapes`; what fits is `a [size] colour shape`, up to {NAMED} "
+            f"times, with one of {', '.join(RELATIONS)} in between"
+        )
+    return Claim(tuple(Named(thing["shape"], thing["colour"], thing["size"]) for thing in matched), tuple(pieces[1::2]))
 
 
 def map_id(shape: str) -> int:

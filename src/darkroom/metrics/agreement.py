@@ -1,0 +1,28 @@
+"""Does a picture of the `shapes` world obey: what is in it, read back without any model."""
+
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from darkroom.core.errors import InputError
+from darkroom.scenes.agree import agrees, obeys
+from darkroom.scenes.read import read
+from darkroom.scenes.vocabulary import SceneObject
+
+__all__ = ["agrees", "obeys", "read_scene"]
+
+Picture: TypeAlias = Image.Image | UInt8[np.ndarray, "..."]
+
+
+def read_scene(image: Picture) -> list[SceneObject]:
+    """The objects of the `shapes` world in a picture, in the order of their boxes' top sides; none in other pictures.
+
+    image: a Pillow picture of any mode, whose transparency is ignored, or (h, w, 3) uint8; objects are 13 to 33 pixels
+    wide whatever the canvas · raises `InputError` for an array of another shape.
+    """
+    pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
+    if pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
+        raise InputError(f"read_scene: an array of shape {pixels.shape} is no picture; (height, width, 3) is")
+    return read(pixels)
