@@ -30,13 +30,14 @@ class PlainSpec(Spec):
 
 
 class ResidualSpec(Spec):
-    """Residual blocks with SiLU and GroupNorm, each halving the resolution after a binomial blur.
+    """A 5 x 5 convolution of stride 2, then residual blocks with SiLU and GroupNorm; binomial blur before each halving.
 
-    stem: channels at full resolution · widths: channels at 1/2, 1/4, ... · groups: of the norms · eps: as above.
+    stem: channels after the first convolution · widths: of the blocks, the first at 1/2 of the resolution, then 1/4,
+    ... · groups: of the norms · eps: as above.
     """
 
     kind: Literal["residual"] = "residual"
-    stem: int = 16
+    stem: int = 24
     widths: tuple[int, ...] = (32, 64, 112, 160)
     groups: int = 8
     eps: float = Field(default=0.1, gt=0)
@@ -74,10 +75,10 @@ class ResidualPyramid(nn.Module):
 
     def __init__(self, spec: ResidualSpec) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, spec.stem, 3, padding=1)
+        self.stem = nn.Conv2d(3, spec.stem, 5, stride=2, padding=2)
         self.blocks = nn.ModuleList(
-            ResidualBlock(c, width, groups=spec.groups, eps=1e-5, resample=blur_halve)
-            for c, width in zip((spec.stem, *spec.widths[:-1]), spec.widths, strict=True)
+            ResidualBlock(c, width, groups=spec.groups, eps=1e-5, resample=blur_halve if i else None)
+            for i, (c, width) in enumerate(zip((spec.stem, *spec.widths[:-1]), spec.widths, strict=True))
         )
 
     def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
@@ -92,9 +93,7 @@ class ResidualPyramid(nn.Module):
 def blur_halve(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
     """Half the resolution after the binomial filter 1 3 3 1 on both axes, so that shifts do not alias (Zhang 2019)."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return F.avg_pool2d(F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2, stride=1), 2)[
-        ..., : x.shape[2] // 2, : x.shape[3] // 2
-    ]
+    return halve(F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2, stride=1))
 
 
 def pyramid(spec: PlainSpec | ResidualSpec) -> PlainPyramid | ResidualPyramid:
@@ -104,8 +103,3 @@ def pyramid(spec: PlainSpec | ResidualSpec) -> PlainPyramid | ResidualPyramid:
             return PlainPyramid(spec)
         case ResidualSpec():
             return ResidualPyramid(spec)
-
-
-def tap_widths(spec: PlainSpec | ResidualSpec) -> tuple[int, ...]:
-    """Channels of each tap."""
-    return spec.widths
