@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec
+from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.store import (
     StoredModel,
     build,
@@ -155,7 +157,7 @@ def rewritten(file: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 def metadata(**values: str | None) -> Callable[[dict[str, Any]], None]:
     def change(header: dict[str, Any]) -> None:
         for key, value in values.items():
-            header["__metadata__"].pop(f"darkroom.{key}")
+            header["__metadata__"].pop(f"darkroom.{key}", None)
             if value is not None:
                 header["__metadata__"][f"darkroom.{key}"] = value
 
@@ -266,3 +268,44 @@ def test_unwritable_folder(stored: StoredModel, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         save_model(tmp_path / "file" / "model.safetensors", stored)
+
+
+MEASURED = LatentStatistics(mean=(0.1, -2.0, 0.0), std=(1.5, 0.5, 0.0), whole=1.2, pictures=7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_latent_statistics_travel_with_the_weights(stored: StoredModel, tmp_path: Path, dtype: Any) -> None:
+    file = save_model(tmp_path / "model.safetensors", replace(stored, latents=MEASURED), dtype=dtype)
+    assert read_header(file).latents == MEASURED
+    loaded = load_model(file)
+    assert loaded.latents == MEASURED
+    alone = save_model(tmp_path / "first.safetensors", first_stage_of(loaded), dtype=dtype)
+    assert load_model(alone).latents == MEASURED
+
+
+def test_statistics_of_another_encoder_are_refused(stored: StoredModel, tmp_path: Path) -> None:
+    file = save_model(tmp_path / "model.safetensors", replace(stored, latents=MEASURED))
+    with safe_open(file, "pt") as opened:
+        kept, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    tensors["first_stage.decoder.stem.weight"] += 1  # the decoder has no say in what latents are
+    save_file(tensors, file, metadata=kept)
+    assert load_model(file).latents == MEASURED
+    tensors["first_stage.encoder.stem.weight"][0, 0, 0, 0] += 1e-3
+    save_file(tensors, file, metadata=kept)
+    with pytest.raises(ModelFileError, match="belong to another encoder"):
+        load_model(file)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"statistics": MEASURED.plain() | {"mean": [0.0], "std": [1.0]}}, "1 latent channels of 3"),
+        ({"statistics": MEASURED.plain() | {"whole": 0}}, "whole"),
+        ({"statistics": MEASURED.plain() | {"mean": [0.0]}}, "do not belong together"),
+        ({"statistics": 3}, "latents"),
+        ([], "latents is missing or cannot be read"),
+    ],
+)
+def test_statistics_that_cannot_be_are_refused(file: Path, values: Any, told: str) -> None:
+    with pytest.raises(ModelFileError, match=told):
+        read_header(rewritten(file, metadata(latents=json.dumps(values))))

@@ -63,7 +63,8 @@ def test_a_run_leaves_what_the_design_promises(text_run: Path) -> None:
     lines = read_lines(text_run / "first_stage" / "log.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if "test_psnr" in line] == [3, 4]
-    assert set(read_json(text_run / "first_stage" / "report.json")) == {"pictures", "psnr", "bicubic_psnr"}
+    figures = {"pictures", "psnr", "bicubic_psnr", "distance", "bicubic_distance"}
+    assert set(read_json(text_run / "first_stage" / "report.json")) == figures
 
 
 def test_the_model_file_is_enough(text_run: Path) -> None:

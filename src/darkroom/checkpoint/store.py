@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
+from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.header import Header, TensorInfo
 from darkroom.checkpoint.header import read_header as read_safetensors_header
 from darkroom.core.errors import ModelFileError, SpecError
@@ -33,8 +34,9 @@ class StoredModel:
     """A model as it lies in a file: what it is, its tensors by our names, and what is known about it.
 
     kind: `model` has a ModelSpec, `first-stage` an AutoencoderSpec · card: JSON values (task, data, steps, measured
-    quality, licence) · classes: names of labels 0, 1, ... · tokenizer: a `tokenizer.json` text · odd: sentences about
-    a foreign file that was read (not written to ours).
+    quality, licence) · classes: names of labels 0, 1, ... · tokenizer: a `tokenizer.json` text · latents: how the first
+    stage's latents are spread over its training set, None for models that never measured it · odd: sentences about a
+    foreign file that was read (not written to ours).
     """
 
     kind: Kind
@@ -43,6 +45,7 @@ class StoredModel:
     card: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     tokenizer: str | None = field(default=None, repr=False)
+    latents: LatentStatistics | None = None
     odd: tuple[str, ...] = ()
 
 
@@ -57,6 +60,8 @@ class StoredHeader:
     card: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     tokenizer: str | None = field(default=None, repr=False)
+    latents: LatentStatistics | None = None
+    latents_of: str | None = field(default=None, repr=False)
 
 
 def spec_hash(model: StoredModel | StoredHeader | ModelSpec | AutoencoderSpec) -> str:
@@ -80,7 +85,7 @@ def save_model(path: Path, stored: StoredModel, *, dtype: FloatName = "float32")
     }
     writable_folder(path.parent)
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=_metadata(stored))
+        save_file(tensors, temporary, metadata=_metadata(stored, tensors))
     return path
 
 
@@ -100,10 +105,13 @@ def load_model(path: Path) -> StoredModel:
     _check_tensors(str(path), header.tensors, skeleton=_skeleton(header.spec, where=path, header=header))
     try:
         with safe_open(path, framework="pt") as file:
-            state = {name: _widened(file.get_tensor(name)) for name in header.tensors}
+            tensors = {name: file.get_tensor(name) for name in header.tensors}
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: damaged ({error})") from None
-    return StoredModel(header.kind, header.spec, state, header.card, header.classes, header.tokenizer)
+    if header.latents is not None and header.latents_of != _encoder_hash(tensors):
+        raise ModelFileError(f"{path}: the latent statistics in it belong to another encoder; measure them anew")
+    state = {name: _widened(tensor) for name, tensor in tensors.items()}
+    return StoredModel(header.kind, header.spec, state, header.card, header.classes, header.tokenizer, header.latents)
 
 
 def build(stored: StoredModel) -> LatentDiffusion | Autoencoder:
@@ -128,7 +136,7 @@ def first_stage_of(stored: StoredModel) -> StoredModel:
     return replace(stored, kind="first-stage", spec=spec, state=state, classes=(), tokenizer=None)
 
 
-def _metadata(stored: StoredModel) -> dict[str, str]:
+def _metadata(stored: StoredModel, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     values = {
         "format": str(FORMAT),
         "kind": stored.kind,
@@ -138,6 +146,8 @@ def _metadata(stored: StoredModel) -> dict[str, str]:
     }
     if stored.tokenizer is not None:
         values["tokenizer"] = stored.tokenizer
+    if stored.latents is not None:
+        values["latents"] = json.dumps({"of": _encoder_hash(tensors), "statistics": stored.latents.plain()})
     return {PREFIX + key: value for key, value in values.items()}
 
 
@@ -166,7 +176,38 @@ def _interpret(path: Path, header: Header) -> StoredHeader:
     if not all(isinstance(name, str) for name in classes):
         raise ModelFileError(f"{path}: damaged, its class names are not texts")
     card = _json(path, ours, key="card", kind=dict)
-    return StoredHeader(cast("Kind", kind), spec, header.tensors, card, tuple(classes), ours.get("tokenizer"))
+    latents, of = _latents(path, ours, spec=spec)
+    tokenizer = ours.get("tokenizer")
+    return StoredHeader(cast("Kind", kind), spec, header.tensors, card, tuple(classes), tokenizer, latents, of)
+
+
+def _latents(
+    path: Path, values: Mapping[str, str], *, spec: ModelSpec | AutoencoderSpec
+) -> tuple[LatentStatistics | None, str | None]:
+    """The statistics of latents and the hash of the encoder they were measured on; `ModelFileError` when damaged."""
+    if "latents" not in values:
+        return None, None
+    found = _json(path, values, key="latents", kind=dict)
+    try:
+        statistics = parse(LatentStatistics, found.get("statistics"), where=f"{path}, latents")
+    except SpecError as error:
+        raise ModelFileError(str(error)) from None
+    channels = (spec.first_stage if isinstance(spec, ModelSpec) else spec).latent_channels
+    if len(statistics.mean) != channels:
+        raise ModelFileError(
+            f"{path}: damaged, it has statistics of {len(statistics.mean)} latent channels of {channels}"
+        )
+    return statistics, str(found.get("of"))
+
+
+def _encoder_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Of the weights that latents depend on, as they lie in the file."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.removeprefix("first_stage.").startswith(("encoder.", "to_latent.")):
+            digest.update(name.removeprefix("first_stage.").encode())
+            digest.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type) -> Any:

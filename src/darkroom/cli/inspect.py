@@ -72,6 +72,7 @@ def _model(path: Path) -> dict[str, Any]:
         "megabytes": round(path.stat().st_size / 1e6, 2),
         "precision": sorted({str(info.dtype).removeprefix("torch.") for info in header.tensors.values()}),
         "classes": list(header.classes),
+        "latents": None if header.latents is None else header.latents.plain(),
         "hash": spec_hash(header),
         "card": header.card,
         "spec": spec.plain(),

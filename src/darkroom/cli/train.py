@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+Stage = Literal["both", "first"]
 EXAMPLE = """
 darkroom train my_pictures minutes=60
 darkroom train tiny-text --out runs/first
+darkroom train my_pictures --stage first
 darkroom train my_pictures denoiser.train.steps=20000 --plan
 """
 
@@ -21,21 +23,26 @@ def run(
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn. [0]")] = None,
     start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model (not there yet).")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
+    stage: Annotated[
+        Stage, typer.Option(help="both, or first alone, for a later --first-stage.")
+    ] = "both",
     first_stage: Annotated[str | None, typer.Option(help="A model whose first stage is used as it is.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
 ) -> None:
-    """Train both stages; run the same command again to go on where it stopped."""
+    """Train both stages, or the first; run the same command again to go on where it stopped."""
     from darkroom.cli.watch import watch
     from darkroom.core.errors import NotYetError
     from darkroom.recipes.plan import fit, plan_of, told
-    from darkroom.recipes.run import Run, with_first_stage
+    from darkroom.recipes.run import Run, first_stage_alone, with_first_stage
     from darkroom.tasks.load import find, read
 
     if start_from is not None:
         raise NotYetError("fine-tuning with --from is not there yet; a first stage can be taken with --first-stage")
     seeded = [] if seed is None else [f"seed={seed}"]
     recipe, minutes = _recipe(source, [*(changes or []), *seeded])
+    if stage == "first":
+        recipe = first_stage_alone(recipe)
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     given = None if first_stage is None else read(find(first_stage))
     if given is not None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast, final
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from darkroom.autoencoder.statistics import LatentStatistics, LatentSums
 from darkroom.core.errors import DataError, SpecError
 from darkroom.core.pictures import from_bytes
 from darkroom.core.record import atomic, writable_folder
@@ -27,6 +27,7 @@ Encode = Callable[[Images], tuple[Latent, Latent | None]]
 Stored = Float[Tensor, "v n c h w"]
 FILE: Final = "latents.safetensors"
 _VERSION: Final = "1"
+_PART: Final = 1024  # pictures small enough to hold in float64
 
 
 @final
@@ -58,17 +59,14 @@ class LatentTable:
             latents = latents + (0.5 * self.logvar[at].float()).exp() * noise
         return latents * scale
 
-    def statistics(self) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], float]:
-        """Mean and standard deviation per channel of posterior draws, and the deviation over all values."""
-        chunks = [rearrange(part.double(), "n c h w -> c (n h w)") for part in _parts(self.mean)]
-        count = sum(chunk.shape[1] for chunk in chunks)
-        first = torch.stack([chunk.sum(1) for chunk in chunks]).sum(0) / count
-        square = torch.stack([(chunk**2).sum(1) for chunk in chunks]).sum(0) / count
-        if self.logvar is not None:
-            spreads = [rearrange(part.double().exp(), "n c h w -> c (n h w)").sum(1) for part in _parts(self.logvar)]
-            square = square + torch.stack(spreads).sum(0) / count
-        whole = (square.mean() - first.mean() ** 2).clamp(min=0).sqrt()
-        return first.float(), (square - first**2).clamp(min=0).sqrt().float(), float(whole)
+    def statistics(self) -> LatentStatistics:
+        """Of posterior draws, over all pictures (and their mirror images where these are stored)."""
+        sums = LatentSums()
+        for view in range(self.mean.shape[0]):
+            for start in range(0, len(self), _PART):
+                part = slice(start, start + _PART)
+                sums.add(self.mean[view, part], None if self.logvar is None else self.logvar[view, part])
+        return sums.statistics().model_copy(update={"pictures": len(self)})
 
 
 def cache_key(first_stage: str, *, source: Source, spec: TransformSpec) -> str:
@@ -85,24 +83,25 @@ def cache_latents(
     batch_size: int,
     folder: Path,
     key: str,
-    stale: Literal["recompute", "refuse"] = "recompute",
+    stale: Literal["recompute", "refuse"] = "refuse",
     dtype: torch.dtype = torch.float16,
     progress: Callable[[int, int], None] | None = None,
 ) -> LatentTable:
     """The table of a source, read from `folder` when its key fits, else computed and written.
 
     encode: images (b, c, h, w) in [-1, 1] to (mean, logvar or None) · stale: what to do with a file of
-    another key · dtype: float16 or float32 on disk · progress: called with (pictures done, pictures).
+    another key (a damaged one is computed anew) · dtype: float16 or float32 on disk · progress: called with (pictures
+    done, pictures).
     `SpecError` for a transform that differs from sample to sample by more than the mirror image.
     """
     if spec.random:
         raise SpecError("latents of random crops or scales cannot be cached; use crop: centre without scale")
     path = writable_folder(folder) / FILE
     if path.exists():
-        found = _read(path, key=key, rows=len(source))
-        if found is not None:
+        found = _read(path)
+        if found is not None and found.key == key and len(found) == len(source):
             return found
-        if stale == "refuse":
+        if found is not None and found.key != key and stale == "refuse":
             raise DataError(f"{path}: made by another first stage, data set or transform; remove it to recompute")
     mean, logvar = _compute(encode, source, spec=spec, batch_size=batch_size, dtype=dtype, progress=progress)
     tensors = {"mean": mean} | ({} if logvar is None else {"logvar": logvar})
@@ -111,17 +110,16 @@ def cache_latents(
     return LatentTable(mean, logvar, key)
 
 
-def _read(path: Path, *, key: str, rows: int) -> LatentTable | None:
-    """The table in a file, or None when it is damaged or of another key."""
+def _read(path: Path) -> LatentTable | None:
+    """The table in a file, or None when it is damaged."""
     try:
         with cast("Any", safe_open)(path, "pt") as file:
-            if (file.metadata() or {}).get("key") != key:
-                return None
+            key = (file.metadata() or {}).get("key", "")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         return None
     mean = tensors.get("mean")
-    if mean is None or mean.ndim != 5 or mean.shape[1] != rows:
+    if mean is None or mean.ndim != 5:
         return None
     return LatentTable(mean, tensors.get("logvar"), key)
 
@@ -156,8 +154,3 @@ def _compute(
 
 def _stored(variants: Sequence[Tensor], dtype: torch.dtype) -> Stored:
     return torch.stack([each.detach().to("cpu", dtype) for each in variants]).contiguous()
-
-
-def _parts(stored: Stored) -> list[Tensor]:
-    """Chunks small enough to hold in float64."""
-    return [part for variant in stored for part in variant.split(1024)]

@@ -1,7 +1,6 @@
 """Carrying out a recipe in a run folder: first stage, scale of latents, denoiser, one model file; resumes."""
 
 import hashlib
-import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from darkroom.autoencoder.adversary import check_adversary
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Pixels
+from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.store import StoredModel, first_stage_of, load_model, save_model
 from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
-from darkroom.core.errors import DataError, InputError, SpecError
+from darkroom.core.errors import InputError, SpecError
 from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examples import Source
@@ -29,7 +29,7 @@ from darkroom.recipes.schema import DataSpec, Recipe
 from darkroom.tasks.model import Model
 from darkroom.train.denoiser import Latents, train_denoiser
 from darkroom.train.events import Event, Note, Wrote
-from darkroom.train.first_stage import train_first_stage
+from darkroom.train.first_stage import measure_latents, train_first_stage
 from darkroom.train.optim import TrainSpec
 
 T = TypeVar("T")
@@ -123,6 +123,7 @@ class Run:
             model.load_state_dict(dict(load_model(path).state))
             return model.eval()
         assert part.train is not None
+        compute = self._compute(part.train)
         model = _seeded(lambda: Autoencoder(part.model), seed=self.recipe.seed)
         yield from train_first_stage(
             model,
@@ -130,13 +131,19 @@ class Run:
             transform=self.transform,
             loss=part.loss,
             train=part.train,
-            compute=self._compute(part.train),
+            compute=compute,
             folder=path.parent,
             seed=self.recipe.seed,
         )
         report = read_json(path.parent / "report.json")
-        card = self._card(quality={"first_stage": report})
-        save_model(path, StoredModel(kind="first-stage", spec=part.model, state=model.state_dict(), card=card))
+        stored = StoredModel(
+            kind="first-stage",
+            spec=part.model,
+            state=model.state_dict(),
+            card=self._card(quality={"first_stage": report}),
+            latents=measure_latents(model, self.splits.train, transform=self.transform, compute=compute),
+        )
+        save_model(path, stored)
         yield Note(_first_stage_sentence(report))
         yield Wrote("first stage", path)
         return model
@@ -156,8 +163,9 @@ class Run:
         compute = self._compute(part.train)
         yield Note(f"caching latents of {len(self.splits.train)} training pictures")
         latents = self._latents(model, compute=compute, tell=tell)
+        statistics = latents.train.statistics()
         if spec.scale is None:
-            model.scale.fill_(_scale(latents.train))
+            model.scale.fill_(1 / statistics.whole)
         self._tell_empty(model)
         whole = self._model(model, compute=compute)
         yield from train_denoiser(
@@ -169,7 +177,7 @@ class Run:
             seed=self.recipe.seed,
             preview=lambda: preview(whole, part.sample, source=self.splits.test),
         )
-        self._save(model, path)
+        self._save(model, path, statistics)
         yield Wrote("model", path)
 
     def _latents(self, model: LatentDiffusion, *, compute: Compute, tell: Tell | None) -> Latents:
@@ -213,7 +221,7 @@ class Run:
             tokenizer=self.resolved.tokenizer,
         )
 
-    def _save(self, model: LatentDiffusion, path: Path) -> None:
+    def _save(self, model: LatentDiffusion, path: Path, statistics: LatentStatistics) -> None:
         tokenizer = self.resolved.tokenizer
         quality = {
             stage: read_json(report)
@@ -227,6 +235,7 @@ class Run:
             card=self._card(quality=quality),
             classes=self.resolved.classes,
             tokenizer=None if tokenizer is None else tokenizer.to_json(),
+            latents=statistics,
         )
         save_model(path, stored)
 
@@ -303,6 +312,13 @@ class Run:
             raise InputError(f"{self.folder}: this run was begun with another first stage; choose another --out")
 
 
+def first_stage_alone(recipe: Recipe) -> Recipe:
+    """The recipe without its denoiser, under a name of its own; as it is when it has none."""
+    if recipe.denoiser is None:
+        return recipe
+    return recipe.model_copy(update={"denoiser": None, "name": f"{recipe.name}-first"})
+
+
 def with_first_stage(recipe: Recipe, stored: StoredModel) -> Recipe:
     """The recipe on a given first stage: the network's channels follow its latents, whose scale is measured anew."""
     spec = first_stage_of(stored).spec
@@ -345,14 +361,6 @@ def _seeded(build: Callable[[], T], *, seed: int) -> T:
         return build()
 
 
-def _scale(table: LatentTable) -> float:
-    """1 / the standard deviation of all latents; `DataError` when they do not vary."""
-    spread = table.statistics()[2]
-    if not math.isfinite(spread) or spread <= 0:
-        raise DataError("the latents of these pictures do not vary, so no denoiser can learn them; are they all alike?")
-    return 1 / spread
-
-
 def _weights_hash(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
@@ -377,7 +385,8 @@ def _difference(before: Recipe, now: Recipe) -> str:
 
 
 def _first_stage_sentence(report: dict[str, float]) -> str:
-    return (
-        f"first stage: {report['psnr']:.2f} dB PSNR on {report['pictures']:.0f} test pictures "
-        f"(bicubic at the same factor: {report['bicubic_psnr']:.2f} dB)"
-    )
+    found, plain = f"{report['psnr']:.2f} dB PSNR", f"{report['bicubic_psnr']:.2f} dB"
+    if "distance" in report:
+        found += f", feature distance {report['distance']:.4f}"
+        plain += f", {report['bicubic_distance']:.4f}"
+    return f"first stage: {found} on {report['pictures']:.0f} test pictures (bicubic at the same factor: {plain})"

@@ -1,0 +1,63 @@
+"""The scale of latents is data: measured over a training set, stored with the weights that it belongs to."""
+
+from typing import final
+
+import torch
+from einops import rearrange
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+
+from darkroom.core.errors import DataError
+from darkroom.core.shapes import Latent
+from darkroom.core.spec import Spec
+
+
+@final
+class LatentStatistics(Spec):
+    """Of posterior draws, in the first stage's own units: mean and standard deviation per channel, and over all values.
+
+    whole: the deviation over all values of all channels, about the one common mean; 1 / whole is the scale that the
+    denoiser's latents are multiplied by (paper, appendix G) · pictures: how many were measured.
+    """
+
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[NonNegativeFloat, ...] = Field(min_length=1)
+    whole: PositiveFloat
+    pictures: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LatentStatistics":
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean of {len(self.mean)} channels and std of {len(self.std)} do not belong together")
+        return self
+
+
+@final
+class LatentSums:
+    """Sums over pictures, in float64, from which the statistics follow: E[z²] = mean² + variance of the posterior."""
+
+    def __init__(self) -> None:
+        self.pictures = self.values = 0
+        self.first = self.second = torch.zeros(())
+
+    def add(self, mean: Latent, logvar: Latent | None) -> None:
+        """Take in the posterior moments of some pictures."""
+        flat = rearrange(mean.double(), "n c h w -> c (n h w)")
+        self.pictures += len(mean)
+        self.values += flat.shape[1]
+        self.first = self.first + flat.sum(1)
+        self.second = self.second + flat.square().sum(1)
+        if logvar is not None:
+            self.second = self.second + rearrange(logvar.double().exp(), "n c h w -> c (n h w)").sum(1)
+
+    def statistics(self) -> LatentStatistics:
+        """What was measured; `DataError` when latents do not vary, or are not finite."""
+        first, second = self.first / self.values, self.second / self.values
+        std, whole = (second - first**2).clamp(min=0).sqrt(), (second.mean() - first.mean() ** 2).clamp(min=0).sqrt()
+        if not 0 < float(whole) < torch.inf:
+            raise DataError(
+                f"the latents of these pictures do not vary (their deviation is {float(whole):g}), so no denoiser can "
+                "learn them; are they all alike?"
+            )
+        return LatentStatistics(
+            mean=tuple(first.tolist()), std=tuple(std.tolist()), whole=float(whole), pictures=self.pictures
+        )
