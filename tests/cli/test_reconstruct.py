@@ -133,6 +133,19 @@ def test_nothing_but_broken_pictures(say: Say, model: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_what_only_looks_like_a_picture_file(say: Say, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    noise(folder / "whole.png")
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "nowhere.png").symlink_to(tmp_path / "absent.png")
+    code, _, said = say("reconstruct", model, folder, "--out", tmp_path / "out")
+    assert (code, [each.name for each in (tmp_path / "out").iterdir()]) == (0, ["whole.png"])
+    assert said.count("note: left out") == 1
+    assert "nowhere.png" in said
+    assert "pipe.png: not a file or folder" in say("reconstruct", model, folder / "pipe.png")[2]
+
+
 def test_a_name_that_is_no_text(say: Say, model: Path, tmp_path: Path) -> None:
     good = noise(tmp_path / "in" / "good.png")
     try:

@@ -128,7 +128,7 @@ def test_too_large_a_picture_is_refused_before_any_work(
 ) -> None:
     path = tmp_path / "large.png"
     Image.new("RGB", (60, 30)).save(path)
-    with pytest.raises(InputError, match=r"large.png: 20000 x 10000 pixels are more than 2097152 together; .*--size"):
+    with pytest.raises(InputError, match="20000 x 10000 pixels are more than 2097152 together; --size 1024 or less"):
         reconstruct_file(path, model, compute=CPU, size=10000)
     monkeypatch.setattr(room, "LARGEST", 60 * 30 - 1)
     with pytest.raises(InputError, match="60 x 30 pixels are more"):

@@ -162,6 +162,9 @@ def _listed(places: Sequence[Path], *, out: Path) -> list[Path]:
         inside = sorted(pictures_in(place)) if place.is_dir() else [place]
         if place.is_dir() and target != place.resolve():
             inside = [path for path in inside if target not in path.resolve().parents]
+        inside = [path for path in inside if path.is_file() or not path.exists()]  # a pipe would be waited for
+        if not inside and not place.is_dir():
+            raise InputError(f"{place}: not a file or folder")
         if not inside:
             raise InputError(f"{place}: no pictures in this folder")
         for path in inside:

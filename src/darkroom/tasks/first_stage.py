@@ -1,6 +1,7 @@
 """A first stage alone: opened from any source, and pictures of any size sent through it."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -108,9 +109,10 @@ def reconstruct_file(path: Path, model: Autoencoder, *, compute: Compute, size: 
     height, width = original.shape[-2:]
     scale = 1.0 if size is None else size / min(height, width)
     if height * width * scale**2 > LARGEST:
+        fits = math.isqrt(LARGEST * min(height, width) // max(height, width))
         raise InputError(
             f"{path}: {round(width * scale)} x {round(height * scale)} pixels are more than {LARGEST} together; "
-            "make the shorter side smaller with --size"
+            f"--size {fits} or less makes it small enough"
         )
     pixels = original if size is None else resize(original, size)
     images = from_bytes(rearrange(pixels, "c h w -> 1 c h w"))
