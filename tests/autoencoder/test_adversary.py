@@ -15,6 +15,7 @@ from darkroom.autoencoder.adversary import (
 )
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.core.errors import SpecError
+from darkroom.core.spec import parse
 
 SMALL = AdversarySpec(start=0, layers=2, channels=8)
 
@@ -110,6 +111,19 @@ def test_a_carried_gradient_is_the_gradient() -> None:
 def test_it_begins_at_a_step() -> None:
     judge = adversary(SMALL.model_copy(update={"start": 3}))
     assert [judge.watch(torch.tensor(1.0)) for _ in range(5)] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(("start", "begins"), [(0.5, 5), (0.04, 0), (3, 3), (1, 1)])
+def test_a_start_below_one_is_a_share_of_the_steps(start: float, begins: int) -> None:
+    spec = parse(AdversarySpec, {"start": start, "layers": 2, "channels": 8}, where="here")
+    judge = Adversary(spec, image_channels=3, steps=10)
+    assert [judge.watch(torch.tensor(1.0)) for _ in range(10)].index(True) == begins
+
+
+@pytest.mark.parametrize("start", [-1, 1.5, "soon"])
+def test_a_start_that_says_nothing_is_refused(start: object) -> None:
+    with pytest.raises(SpecError, match="start"):
+        parse(AdversarySpec, {"start": start}, where="here")
 
 
 def test_it_begins_when_reconstruction_has_settled() -> None:

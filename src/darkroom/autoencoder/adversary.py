@@ -4,12 +4,12 @@ Isola et al. 2017 (patches), Esser et al. 2021, equation 7 (adaptive weight); pa
 """
 
 import math
-from typing import final
+from typing import Annotated, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
 from darkroom.core.errors import SpecError
@@ -36,16 +36,21 @@ class PlateauSpec(Spec):
 class AdversarySpec(Spec):
     """A patch discriminator with the adaptive weight (paper, appendix G).
 
-    start: steps of reconstruction alone before it begins, or a plateau to wait for · weight: multiplies the adaptive
+    start: steps of reconstruction alone before it begins, a share of all steps (a number below 1 with a point), or a
+    plateau to wait for · weight: multiplies the adaptive
     weight · layers: convolutions that halve the picture · channels: width of the first of them, doubled by each
     (at most eight times) · learning_rate: at its peak, with the first stage's warm-up and decay (None: the same).
     """
 
-    start: int | PlateauSpec = 50_001
+    start: NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | PlateauSpec = 50_001
     weight: float = Field(default=0.5, ge=0)
     layers: int = Field(default=3, gt=0)
     channels: int = Field(default=64, gt=0, multiple_of=4)
     learning_rate: float | None = Field(default=None, gt=0)
+
+    def begins(self, steps: int) -> "AdversarySpec":
+        """The spec with its start as a step of so many, not a share."""
+        return self.model_copy(update={"start": round(self.start * steps)}) if isinstance(self.start, float) else self
 
     @property
     def smallest(self) -> int:
@@ -83,11 +88,14 @@ class PatchDiscriminator(nn.Module):
 
 @final
 class Adversary(nn.Module):
-    """A discriminator, and the memory of whether it has begun; all of it belongs to a run's state, not to a model."""
+    """A discriminator, and the memory of whether it has begun; all of it belongs to a run's state, not to a model.
 
-    def __init__(self, spec: AdversarySpec, *, image_channels: int) -> None:
+    steps: of the whole training, for a start that is a share of them.
+    """
+
+    def __init__(self, spec: AdversarySpec, *, image_channels: int, steps: int = 0) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec = spec.begins(steps)
         self.discriminator = PatchDiscriminator(spec, image_channels=image_channels)
         for name in ("steps", "begun"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from darkroom.autoencoder.adversary import Adversary, AdversarySpec, adaptive_weight, carry
+from darkroom.autoencoder.adversary import Adversary, adaptive_weight, carry
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.losses import FirstStageLoss, FirstStageLossSpec, first_stage_loss
 from darkroom.autoencoder.model import Autoencoder
@@ -117,7 +117,9 @@ def first_stage_objective(
     """The objective with all that its terms need; fresh weights of an adversary are a function of the seed."""
     adversary = revival = None
     if loss.adversary is not None:
-        adversary = _fresh_adversary(loss.adversary, channels=model.spec.image_channels, seed=seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.stream(seed, 0, purpose="adversary"))
+            adversary = Adversary(loss.adversary, image_channels=model.spec.image_channels, steps=train.steps)
     if isinstance(model.spec.bottleneck, VQSpec) and loss.revival is not None:
         revival = Revival(loss.revival, codes=model.spec.bottleneck.codes, steps=train.steps, seed=seed)
     return FirstStageObjective(
@@ -139,12 +141,6 @@ def opponent_of(objective: FirstStageObjective, train: TrainSpec) -> torch.optim
     share = 1.0 if spec.learning_rate is None else spec.learning_rate / train.learning_rate
     plain = train.model_copy(update={"weight_decay": 0.0})
     return build_optimizer(list(adversary.parameters()), plain, betas=(0.5, 0.9), share=share)
-
-
-def _fresh_adversary(spec: AdversarySpec, *, channels: int, seed: int) -> Adversary:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.stream(seed, 0, purpose="adversary"))
-        return Adversary(spec, image_channels=channels)
 
 
 @final
