@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from einops import reduce, repeat
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -46,14 +46,9 @@ def tap_distance(first: Taps, second: Taps, *, heads: Sequence[Tensor], eps: flo
 
     heads: (c,) non-negative weights per tap · eps: added to the length, in the taps' own units.
     """
-    return torch.stack(parts(first, second, heads=heads, eps=eps)).sum(0)
-
-
-def parts(first: Taps, second: Taps, *, heads: Sequence[Tensor], eps: float) -> list[PerSample]:
-    """What each tap adds to the distance."""
-    return [
-        reduce(
-            (unit(a.float(), eps=eps) - unit(b.float(), eps=eps)).square() * w[:, None, None], "b c h w -> b h w", "sum"
-        ).mean((1, 2))
-        for a, b, w in zip(first, second, heads, strict=True)
-    ]
+    return torch.stack(
+        [
+            ((unit(a.float(), eps=eps) - unit(b.float(), eps=eps)).square().mean((2, 3)) * w).sum(1)
+            for a, b, w in zip(first, second, heads, strict=True)
+        ]
+    ).sum(0)
