@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.core.compute import training_compute
 from darkroom.core.shapes import Number
@@ -19,7 +20,7 @@ from darkroom.recipes.run import RECIPE, open_recipe_data
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
 from darkroom.train.loop import Losses, train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.stages import DenoiserObjective, LatentBatch, first_stage_objective
+from darkroom.train.stages import DenoiserObjective, LatentBatch, first_stage_objective, opponent_of
 from darkroom.train.state import Training
 
 FIRST_STAGE_SHARE, OVERHEAD = 0.3, 0.08
@@ -140,14 +141,33 @@ def _step_seconds(recipe: Recipe, *, device: str) -> dict[str, tuple[TrainSpec, 
 
 
 def _time_first_stage(part: FirstStageRecipe, spec: TrainSpec, *, size: int, device: str) -> float:
+    """Seconds of a mean step: those before an adversary begins and those after it cost differently."""
+    adversary = part.loss.adversary
+    if adversary is None or part.train is None:
+        return _time_first_stage_with(part.loss, part, spec=spec, size=size, device=device)
+    alone, against = (
+        _time_first_stage_with(
+            part.loss.model_copy(update={"adversary": each}), part, spec=spec, size=size, device=device
+        )
+        for each in (None, adversary.model_copy(update={"start": 0}))
+    )
+    start = adversary.begins(part.train.steps).start
+    share = min(1.0, start / part.train.steps) if isinstance(start, int) else 0.0  # a plateau may come at once
+    return share * alone + (1 - share) * against
+
+
+def _time_first_stage_with(
+    loss: FirstStageLossSpec, part: FirstStageRecipe, *, spec: TrainSpec, size: int, device: str
+) -> float:
     assert isinstance(part.model, AutoencoderSpec)
     compute = training_compute(device, spec.precision)
     model = compute.host(Autoencoder(part.model))
     images = torch.randint(256, (spec.batch, part.model.image_channels, size, size), dtype=torch.uint8)
     indices = list(range(spec.batch))
     batch = Batch(images, indices, indices)
-    losses = first_stage_objective(model, part.loss, train=spec, compute=compute, seed=0)
-    return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
+    losses = first_stage_objective(model, loss, train=spec, compute=compute, seed=0)
+    opponent = opponent_of(losses, spec)
+    return _time(model, lambda: batch, losses=losses, spec=spec, device=device, opponent=opponent)
 
 
 def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> float:
@@ -173,10 +193,11 @@ def _time(
     losses: Losses[Any],
     spec: TrainSpec,
     device: str,
+    opponent: torch.optim.Optimizer | None = None,
 ) -> float:
     """Median seconds of a step after warm-up."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    training = Training(model.train(), build_optimizer(parameters, spec), None)
+    training = Training(model.train(), build_optimizer(parameters, spec), None, opponent)
     compute = training_compute(device, spec.precision)
     ends = [time.perf_counter()]
     for _ in train(training, iter(batch, None), losses=losses, spec=spec, compute=compute):
