@@ -1,20 +1,23 @@
 """The first stage: pictures to latents and back (paper, section 3.1)."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from jaxtyping import Int
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_serializer, model_validator
 from torch import Tensor, nn
 
 from darkroom.autoencoder.bottleneck import BottleneckSpec, Codebook, KLSpec, Posterior, VQSpec
 from darkroom.autoencoder.coder import Decoder, Encoder
+from darkroom.autoencoder.tiny import TinyDecoder, TinyDecoderSpec
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Images, Latent, PerSample
 from darkroom.core.spec import Spec
 
 PATCH = {"conv": 1, "patch2": 2, "patch4": 4}
+DECODING = ("decoder.", "from_latent.")  # names of the weights that turn latents into pictures
 
 
 class PixelsSpec(Spec):
@@ -40,7 +43,8 @@ class AutoencoderSpec(Spec):
     channels and multipliers: widths of the levels, each at half the resolution of the one before · blocks: residual
     blocks per level of the encoder (one more in the decoder) · attention: downsampling factors of levels that attend ·
     stem: `conv`, or `patch2` / `patch4`, which first turn squares of pixels into channels · code_channels: width
-    between encoder and the 1 x 1 convolution to latents (None: latent_channels).
+    between encoder and the 1 x 1 convolution to latents (None: latent_channels) · tiny: a decoder of another, smaller
+    kind (None: the decoder mirrors the encoder).
     """
 
     kind: Literal["autoencoder"] = "autoencoder"
@@ -56,6 +60,7 @@ class AutoencoderSpec(Spec):
     bottleneck: BottleneckSpec = Field(default_factory=KLSpec)
     norm_groups: int = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    tiny: TinyDecoderSpec | None = None
 
     @property
     def factor(self) -> int:
@@ -79,6 +84,11 @@ class AutoencoderSpec(Spec):
             if width % self.norm_groups:
                 raise ValueError(f"norm_groups {self.norm_groups} does not divide the width {width}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """`tiny` is written where there is one: specs and their hashes from before it stay what they were."""
+        return {name: value for name, value in plain(self).items() if name != "tiny" or value is not None}
 
 
 FirstStageSpec = Annotated[AutoencoderSpec | PixelsSpec, Field(discriminator="kind")]
@@ -107,20 +117,10 @@ class Autoencoder(nn.Module):
         self.spec = spec
         code = spec.code_channels or spec.latent_channels
         moments = 2 if isinstance(spec.bottleneck, KLSpec) else 1
-        shared = {
-            "image_channels": spec.image_channels,
-            "patch": PATCH[spec.stem],
-            "widths": spec.widths,
-            "blocks": spec.blocks,
-            "attend_at": spec.attend_at,
-            "middle_attention": spec.middle_attention,
-            "groups": spec.norm_groups,
-            "dropout": spec.dropout,
-        }
-        self.encoder = Encoder(out_channels=moments * code, **shared)
-        self.decoder = Decoder(in_channels=code, **shared)
+        self.encoder = Encoder(out_channels=moments * code, **_levels(spec))
+        self.decoder = _decoder(spec, code=code)
         self.to_latent = nn.Conv2d(moments * code, moments * spec.latent_channels, 1)
-        self.from_latent = nn.Conv2d(spec.latent_channels, code, 1)
+        self.from_latent = nn.Conv2d(spec.latent_channels, code if spec.tiny is None else spec.latent_channels, 1)
         bottleneck = spec.bottleneck
         self.codebook = Codebook(bottleneck, width=spec.latent_channels) if isinstance(bottleneck, VQSpec) else None
 
@@ -171,6 +171,46 @@ class Autoencoder(nn.Module):
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape (k, h, w) of the latent of pictures of this height and width."""
         return self.spec.latent_channels, size[0] // self.spec.factor, size[1] // self.spec.factor
+
+
+def _levels(spec: AutoencoderSpec) -> dict[str, Any]:
+    """What encoder and mirrored decoder have in common."""
+    return {
+        "image_channels": spec.image_channels,
+        "patch": PATCH[spec.stem],
+        "widths": spec.widths,
+        "blocks": spec.blocks,
+        "attend_at": spec.attend_at,
+        "middle_attention": spec.middle_attention,
+        "groups": spec.norm_groups,
+        "dropout": spec.dropout,
+    }
+
+
+def _decoder(spec: AutoencoderSpec, *, code: int) -> Decoder | TinyDecoder:
+    if spec.tiny is None:
+        return Decoder(in_channels=code, **_levels(spec))
+    return TinyDecoder(
+        spec.tiny, image_channels=spec.image_channels, in_channels=spec.latent_channels, factor=spec.factor
+    )
+
+
+@torch.no_grad()
+def same_latents(one: Autoencoder, other: Autoencoder) -> bool:
+    """Do two first stages have one encoder (and codebook), up to rounding to bfloat16, whatever their decoders?"""
+    specs = [model.spec.model_copy(update={"tiny": None, "dropout": 0.0}) for model in (one, other)]
+    if specs[0] != specs[1]:
+        return False
+    first, second = (without_decoder(model.state_dict()) for model in (one, other))
+    return all(
+        torch.allclose(value.float().cpu(), second[name].float().cpu(), rtol=2**-8, atol=1e-7)
+        for name, value in first.items()
+    )
+
+
+def without_decoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a first stage that say what latents are: all but those that turn them into pictures."""
+    return {name: value for name, value in state.items() if not name.startswith(DECODING)}
 
 
 @final

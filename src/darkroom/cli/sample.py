@@ -18,6 +18,7 @@ def run(
     *,
     model: Annotated[str | None, typer.Option(help="Built-in name, model file, checkpoint or run folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
+    decoder: Annotated[str | None, typer.Option(help="Decode with this one, e.g. a tiny-decoder run.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Class name or number; may be repeated.")] = None,
     negative: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
@@ -64,6 +65,7 @@ def run(
     drawing = load(name, config=config, device=device, dtype=precision, engine=engine)
     if before.get("spec_hash", drawing.card["spec_hash"]) != drawing.card["spec_hash"]:
         raise InputError(f"{like}: made by another model than {name}; give the one that made it with --model")
+    drawing = _decoding(drawing, decoder, made_with=before.get("decoder"), like=like)
     for sentence in drawing.odd:
         typer.echo(f"note: {sentence}", err=True)
     writable_folder(out)
@@ -105,6 +107,19 @@ def _refuse_planned(given: dict[str, object]) -> None:
     for name, value in given.items():
         if value is not None:
             raise NotYetError(f"--{name} is planned and not there yet; prompts, labels and seeds are")
+
+
+def _decoding(drawing: Any, decoder: str | None, *, made_with: Any, like: Path | None) -> Any:
+    """The model with the decoder asked for; `InputError` when a picture to repeat had one and none is given."""
+    from darkroom.core.errors import InputError
+
+    if decoder is not None:
+        return drawing.with_decoder(decoder)
+    if made_with is not None:
+        known = made_with if isinstance(made_with, dict) else {}
+        name, digits = known.get("name"), known.get("spec_hash")
+        raise InputError(f"{like}: decoded by {name!r} (spec {digits}); say where that is with --decoder")
+    return drawing
 
 
 def _draw(drawing: Any, request: Any, *, out: Path, batch: int, grid: bool) -> list[Path]:

@@ -23,9 +23,7 @@ def run(
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn. [0]")] = None,
     start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model (not there yet).")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
-    stage: Annotated[
-        Stage, typer.Option(help="both, or first alone, for a later --first-stage.")
-    ] = "both",
+    stage: Annotated[Stage, typer.Option(help="both, or first alone, for a later --first-stage.")] = "both",
     first_stage: Annotated[str | None, typer.Option(help="A model whose first stage is used as it is.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
@@ -33,8 +31,10 @@ def run(
     """Train both stages, or the first; run the same command again to go on where it stopped."""
     from darkroom.cli.watch import watch
     from darkroom.core.errors import NotYetError
+    from darkroom.recipes.given import check_given, first_stage_alone, with_first_stage
     from darkroom.recipes.plan import fit, plan_of, told
-    from darkroom.recipes.run import Run, first_stage_alone, with_first_stage
+    from darkroom.recipes.run import Run
+    from darkroom.tasks.first_stage import trained_size
     from darkroom.tasks.load import find, read
 
     if start_from is not None:
@@ -46,7 +46,9 @@ def run(
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     given = None if first_stage is None else read(find(first_stage))
     if given is not None:
-        recipe = with_first_stage(recipe, given)
+        sized = any(change.startswith("data.size=") for change in changes or [])
+        recipe = with_first_stage(recipe, given, size=None if sized else trained_size(given))
+    check_given(recipe, given=given is not None)
     if minutes is not None:
         recipe = fit(recipe, minutes=minutes, folder=folder, device=device)
     if plan:

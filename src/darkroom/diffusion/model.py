@@ -142,7 +142,11 @@ class LatentDiffusion(nn.Module):
 
     def decode(self, latents: Latent) -> Images:
         """Pictures from latents in the denoiser's units."""
-        return self.first_stage.decode(latents / self._known_scale())
+        return self.first_stage.decode(self.unscaled(latents))
+
+    def unscaled(self, latents: Latent) -> Latent:
+        """Latents in the first stage's own units, from those of the denoiser."""
+        return latents / self._known_scale()
 
     def _known_scale(self) -> Tensor:
         if bool(torch.isnan(self.scale).any()):

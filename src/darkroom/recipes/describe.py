@@ -15,6 +15,7 @@ from darkroom.core.spec import parse
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.recipes.schema import DataSpec, DenoiserRecipe, FirstStageRecipe, Recipe
+from darkroom.train.first_stage import only_decoder
 from darkroom.train.optim import TrainSpec
 
 FLOAT = 4  # bytes of a float32 weight
@@ -88,6 +89,13 @@ def count(recipe: Recipe) -> dict[str, int]:
     }
 
 
+def _moved(part: FirstStageRecipe) -> int:
+    """Parameters that training the first stage moves: all, or those of its decoder."""
+    with torch.device("meta"):
+        model = build_first_stage(part.model)
+        return _count(only_decoder(model) if part.only and isinstance(model, Autoencoder) else model)
+
+
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -143,12 +151,13 @@ def _conditions(specs: tuple[ConditionerSpec, ...], *, latent: tuple[int, int, i
 
 
 def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
-    """Bytes. The denoiser trains beside a first stage that only decodes previews."""
+    """Bytes. The denoiser trains beside a first stage that only decodes previews, a decoder beside its encoder."""
     first, denoiser = parameters["first_stage"], parameters["network"] + parameters["conditioner"]
-    part = recipe.denoiser
+    part, moved = recipe.denoiser, _moved(recipe.first_stage)
+    kept = (first - moved) if recipe.first_stage.train else 0
     return {
         "weights": FLOAT * (first + denoiser),
-        "train_first_stage": FLOAT * first * _copies(recipe.first_stage.train),
+        "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train)),
         "train_denoiser": 0 if part is None else FLOAT * (first + denoiser * _copies(part.train)),
     }
 

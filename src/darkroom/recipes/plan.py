@@ -18,6 +18,7 @@ from darkroom.recipes.describe import describe
 from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import RECIPE, open_recipe_data
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
+from darkroom.train.first_stage import only_decoder
 from darkroom.train.loop import Losses, train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.stages import DenoiserObjective, LatentBatch, first_stage_objective, opponent_of
@@ -162,6 +163,8 @@ def _time_first_stage_with(
     assert isinstance(part.model, AutoencoderSpec)
     compute = training_compute(device, spec.precision)
     model = compute.host(Autoencoder(part.model))
+    if part.only is not None:
+        only_decoder(model)
     images = torch.randint(256, (spec.batch, part.model.image_channels, size, size), dtype=torch.uint8)
     indices = list(range(spec.batch))
     batch = Batch(images, indices, indices)

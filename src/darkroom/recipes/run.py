@@ -1,5 +1,6 @@
 """Carrying out a recipe in a run folder: first stage, scale of latents, denoiser, one model file; resumes."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -23,18 +24,20 @@ from darkroom.data.sources import Splits, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.nn.features import perceptual
+from darkroom.recipes.given import begin_decoder, check_given, with_first_stage
 from darkroom.recipes.preview import preview
 from darkroom.recipes.resolve import captions, inputs, resolve
 from darkroom.recipes.schema import DataSpec, Recipe
 from darkroom.tasks.model import Model
 from darkroom.train.denoiser import Latents, train_denoiser
 from darkroom.train.events import Event, Note, Wrote
-from darkroom.train.first_stage import measure_latents, train_first_stage
+from darkroom.train.first_stage import measure_latents, train_decoder, train_first_stage
 from darkroom.train.optim import TrainSpec
 
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]
 RECIPE, TOKENIZER, MODEL = "recipe.yaml", "tokenizer.json", "model.safetensors"
+GIVEN = "given.safetensors"  # the first stage that a decoder is trained for
 
 
 def open_recipe_data(data: DataSpec, *, seed: int) -> Splits:
@@ -124,8 +127,16 @@ class Run:
             return model.eval()
         assert part.train is not None
         compute = self._compute(part.train)
-        model = _seeded(lambda: Autoencoder(part.model), seed=self.recipe.seed)
-        yield from train_first_stage(
+        model = compute.host(_seeded(lambda: Autoencoder(part.model), seed=self.recipe.seed))
+        measure = functools.partial(
+            measure_latents, source=self.splits.train, transform=self.transform, compute=compute
+        )
+        known, stage = None, train_first_stage
+        if part.only is not None:
+            assert self.given is not None
+            full, known = begin_decoder(model, self.given, measure=measure)
+            stage = functools.partial(train_decoder, full=full)
+        yield from stage(
             model,
             self.splits,
             transform=self.transform,
@@ -141,7 +152,7 @@ class Run:
             spec=part.model,
             state=model.state_dict(),
             card=self._card(quality={"first_stage": report}),
-            latents=measure_latents(model, self.splits.train, transform=self.transform, compute=compute),
+            latents=known or measure(model),
         )
         save_model(path, stored)
         yield Note(_first_stage_sentence(report))
@@ -282,6 +293,11 @@ class Run:
             return None
         return Tokenizer.from_json(path.read_text(encoding="utf-8"), length=spec.encoder.length)
 
+    @property
+    def _given_path(self) -> Path:
+        """Where a given first stage is kept: it is the run's own, unless its decoder is still to be trained."""
+        return self.folder / ("first_stage/" + MODEL if self.recipe.first_stage.only is None else GIVEN)
+
     def _claim(self) -> None:
         """Write the recipe into a new folder; refuse a folder in which another recipe was begun."""
         writable_folder(self.folder)
@@ -297,7 +313,7 @@ class Run:
             self._same_first_stage()
             return
         if self.given is not None:
-            save_model(self.folder / "first_stage" / MODEL, self.given)
+            save_model(self._given_path, self.given)
         if self.resolved.tokenizer is not None:
             with atomic(self.folder / TOKENIZER) as temporary:
                 temporary.write_text(self.resolved.tokenizer.to_json(), encoding="utf-8")
@@ -305,33 +321,11 @@ class Run:
 
     def _same_first_stage(self) -> None:
         """Refuse to go on with another first stage than the one that this run was begun with."""
-        path = self.folder / "first_stage" / MODEL
+        path = self._given_path
         if self.given is None or not path.exists():
             return
         if _weights_hash(load_model(path).state) != _weights_hash(self.given.state):
             raise InputError(f"{self.folder}: this run was begun with another first stage; choose another --out")
-
-
-def first_stage_alone(recipe: Recipe) -> Recipe:
-    """The recipe without its denoiser, under a name of its own; as it is when it has none."""
-    if recipe.denoiser is None:
-        return recipe
-    return recipe.model_copy(update={"denoiser": None, "name": f"{recipe.name}-first"})
-
-
-def with_first_stage(recipe: Recipe, stored: StoredModel) -> Recipe:
-    """The recipe on a given first stage: the network's channels follow its latents, whose scale is measured anew."""
-    spec = first_stage_of(stored).spec
-    assert isinstance(spec, AutoencoderSpec)
-    values = recipe.plain()
-    values["first_stage"] = {"model": spec.plain(), "train": None}
-    if values["denoiser"] is not None:
-        network = values["denoiser"]["network"]
-        planes = network["in_channels"] - network["out_channels"]
-        network["out_channels"] = spec.latent_channels
-        network["in_channels"] = spec.latent_channels + planes
-        values["denoiser"]["scale"] = None
-    return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
 
 
 @torch.no_grad()
@@ -344,7 +338,8 @@ def _moments(model: LatentDiffusion, images: Tensor, *, compute: Compute) -> tup
 def _check_trainable(recipe: Recipe, *, given: bool) -> None:
     """`SpecError` or `InputError` for what could only fail later, before a folder is claimed or a step is made."""
     first_stage, denoiser = recipe.first_stage, recipe.denoiser
-    if isinstance(first_stage.model, AutoencoderSpec) and not given:
+    check_given(recipe, given=given)
+    if isinstance(first_stage.model, AutoencoderSpec) and (first_stage.only or not given):
         if first_stage.train is None:
             raise SpecError(f"recipe {recipe.name!r} does not train its first stage; give one with --first-stage MODEL")
         check_adversary(first_stage.loss.adversary, size=recipe.data.size)
@@ -389,4 +384,7 @@ def _first_stage_sentence(report: dict[str, float]) -> str:
     if "distance" in report:
         found += f", feature distance {report['distance']:.4f}"
         plain += f", {report['bicubic_distance']:.4f}"
-    return f"first stage: {found} on {report['pictures']:.0f} test pictures (bicubic at the same factor: {plain})"
+    beside = f"bicubic at the same factor: {plain}"
+    if "full_psnr" in report:
+        beside = f"the full decoder: {report['full_psnr']:.2f} dB; {beside}"
+    return f"first stage: {found} on {report['pictures']:.0f} test pictures ({beside})"

@@ -5,7 +5,7 @@ from typing import Literal, final
 from pydantic import Field, model_validator
 
 from darkroom.autoencoder.losses import FirstStageLossSpec
-from darkroom.autoencoder.model import FirstStageSpec, PixelsSpec
+from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.core.errors import InputError
 from darkroom.core.spec import Spec
@@ -41,11 +41,25 @@ class DataSpec(Spec):
 
 @final
 class FirstStageRecipe(Spec):
-    """The first stage: what it is, what it minimises, how it is trained (None: it is given or needs no training)."""
+    """The first stage: what it is, what it minimises, how it is trained (None: it is given or needs no training).
+
+    only: `decoder` trains the tiny decoder of a first stage that is given, and nothing else of it.
+    """
 
     model: FirstStageSpec
+    only: Literal["decoder"] | None = None
     loss: FirstStageLossSpec = Field(default_factory=FirstStageLossSpec)
     train: TrainSpec | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "FirstStageRecipe":
+        if self.only is None:
+            return self
+        if not isinstance(self.model, AutoencoderSpec) or self.model.tiny is None:
+            raise ValueError("only: decoder trains a tiny decoder, so model.tiny must say what it is made of")
+        if self.train is None:
+            raise ValueError("only: decoder needs train, which says how the decoder is trained")
+        return self
 
 
 @final

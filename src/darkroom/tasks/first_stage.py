@@ -23,7 +23,7 @@ from darkroom.data.decode import decode
 from darkroom.data.transforms import resize
 from darkroom.diffusion.model import ModelSpec
 from darkroom.metrics.pairs import WINDOW, psnr, ssim
-from darkroom.tasks.load import find, read
+from darkroom.tasks.load import find, name_of, read
 
 LARGEST: Final = 2**21  # pixels of one picture: 1920 x 1080 fits; kl-f8 takes about 3 kB for each
 
@@ -69,7 +69,7 @@ def open_first_stage(source: str | Path, *, compute: Compute, config: str | Path
         raise ModelFileError(f"{source}: this model works on pixels, it has no first stage")
     model = build(first_stage_of(stored))
     assert isinstance(model, Autoencoder)
-    return OpenedFirstStage(compute.host(model).eval(), _name(path), _trained_size(stored), stored.odd)
+    return OpenedFirstStage(compute.host(model).eval(), name_of(path), trained_size(stored), stored.odd)
 
 
 @torch.no_grad()
@@ -138,15 +138,8 @@ def check_channels(model: Autoencoder) -> int:
     return channels
 
 
-def _name(path: Path) -> str:
-    """Of a file; of the run for the files within it."""
-    if path.name != "model.safetensors":
-        return path.stem
-    folder = path.resolve().parent
-    return folder.parent.name if folder.name == "first_stage" else folder.name
-
-
-def _trained_size(stored: StoredModel) -> int | None:
+def trained_size(stored: StoredModel) -> int | None:
+    """The side in pixels of the pictures that a model was trained on, if that is known."""
     if isinstance(stored.spec, ModelSpec):
         return stored.spec.image_size
     match stored.card:

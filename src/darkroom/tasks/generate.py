@@ -188,6 +188,7 @@ def _recipe(
     return {
         "model": model.name,
         "spec_hash": model.card.get("spec_hash"),
+        **({"decoder": model.card["decoder"]} if "decoder" in model.card else {}),
         "prompt": None if prompts is None else prompts[place],
         "label": None if labels is None else labels[place],
         **kept,

@@ -101,6 +101,15 @@ def find(source: str | Path) -> Path:
     return path
 
 
+def name_of(source: str | Path) -> str:
+    """What a file is called: its own name; for the `model.safetensors` of a run, that of the run."""
+    path = find(source)
+    if path.name != "model.safetensors":
+        return path.stem
+    folder = path.resolve().parent
+    return folder.parent.name if folder.name == "first_stage" else folder.name
+
+
 def read(path: Path, *, config: str | Path | None = None) -> StoredModel:
     """What a file holds: one of ours, or an original checkpoint with its YAML."""
     return load_original(path, _config(path, config)) if foreign(path, config=config) else load_model(path)

@@ -1,6 +1,7 @@
 """`Model`: what `darkroom.load` returns; fields in a person's words outside, tensors inside."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast, final
 
 import torch
@@ -8,7 +9,8 @@ from einops import rearrange
 from PIL import Image
 from torch import Generator, Tensor
 
-from darkroom.autoencoder.model import FirstStage
+from darkroom.autoencoder.model import Autoencoder, FirstStage, same_latents
+from darkroom.checkpoint.store import spec_hash
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import MapSpec
 from darkroom.conditioning.text import TextSpec, Tokenizer
@@ -28,6 +30,7 @@ Steps = Callable[[int, int], None]
 class Model:
     """A latent diffusion model ready to use: network, first stage, conditioners, tokenizer, class names, card.
 
+    decoder: of its latents, the first stage's own unless it was given another (`with_decoder`).
     `network`, `schedule` and `prediction` are what the solvers need, so a `Model` can be handed to
     `darkroom.sample_latents` and `darkroom.walk`.
     """
@@ -42,8 +45,10 @@ class Model:
         classes: Sequence[str] = (),
         tokenizer: Tokenizer | None = None,
         odd: Sequence[str] = (),
+        decoder: Autoencoder | None = None,
     ) -> None:
         self.diffusion = compute.host(diffusion).eval()
+        self.decoder: FirstStage = self.diffusion.first_stage if decoder is None else compute.host(decoder).eval()
         self.compute = compute
         self.name = name
         self.card = card or {}
@@ -104,7 +109,35 @@ class Model:
     def decode(self, latents: Latent) -> Images:
         """Pictures in about [-1, 1] from latents in the denoiser's units."""
         with self.compute.autocast():
-            return self.diffusion.decode(self.compute.place(latents)).float()
+            return self.decoder.decode(self.diffusion.unscaled(self.compute.place(latents))).float()
+
+    def with_decoder(self, decoder: Autoencoder | str | Path) -> "Model":
+        """The same model with another decoder for its latents, a tiny one perhaps; this one stays as it is.
+
+        decoder: a first stage, or what `darkroom.load_autoencoder` takes. `InputError` when its encoder (or codebook)
+        is not that of this model, up to rounding to bfloat16: it was made for other latents.
+        """
+        from darkroom.tasks.load import load_autoencoder, name_of  # noqa: PLC0415  (load makes a Model)
+
+        given = isinstance(decoder, Autoencoder)
+        found = decoder if given else load_autoencoder(decoder, device=str(self.compute.device))
+        name = "decoder" if given else name_of(decoder)
+        if not isinstance(self.first_stage, Autoencoder):
+            raise InputError(f"{self.name} works on pixels, so there are no latents for {name} to decode")
+        if not same_latents(self.first_stage, found):
+            raise InputError(
+                f"{name} does not fit {self.name}: its encoder is another, so it was made for other latents"
+            )
+        return Model(
+            self.diffusion,
+            compute=self.compute,
+            name=self.name,
+            card={**self.card, "decoder": {"name": name, "spec_hash": spec_hash(found.spec)}},
+            classes=self.classes,
+            tokenizer=self.tokenizer,
+            odd=self.odd,
+            decoder=found,
+        )
 
     @torch.no_grad()
     def condition(

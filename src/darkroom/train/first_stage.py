@@ -1,11 +1,12 @@
 """The first stage of a run: train, reconstruct test pictures, measure."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkroom.autoencoder.adversary import check_adversary
 from darkroom.autoencoder.bottleneck import VQSpec, perplexity
@@ -46,25 +47,76 @@ def train_first_stage(
 
     Writes log.jsonl, state.pt, reconstructions.png (pictures above, reconstructions below) and report.json.
     """
-    check_adversary(loss.adversary, size=transform.size)
     compute.host(model).train()
     viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder)
-    objective = first_stage_objective(model, loss, train=train, compute=compute, seed=seed)
-    session = Session(
-        model,
-        list(model.parameters()),
-        spec=train,
-        compute=compute,
-        folder=folder,
-        seed=seed,
-        stage=STAGE,
-        look=viewer.look,
-        beside=objective.beside,
-        opponent=opponent_of(objective, train),
-    )
-    stream = batches(splits.train, transform, batch_size=train.batch, seed=seed, start=session.samples)
-    yield from session.run(stream, losses=objective, after=objective.after)
-    write_json(folder / "report.json", viewer.measure())
+    work = _Work(viewer, splits, transform, loss, train, seed)
+    yield from work.on(model)
+
+
+def train_decoder(
+    model: Autoencoder,
+    splits: Splits,
+    *,
+    full: Autoencoder,
+    transform: TransformSpec,
+    loss: FirstStageLossSpec,
+    train: TrainSpec,
+    compute: Compute,
+    folder: Path,
+    seed: int,
+) -> Iterator[Event]:
+    """Train what turns latents into pictures and nothing else; all other weights stay as they are, bit for bit.
+
+    full: the first stage of the same encoder that it is compared with: its reconstructions stand between the pictures
+    and the new ones, its figures in the report (`full_psnr`, `full_distance`). Writes what `train_first_stage` writes.
+    """
+    trained = only_decoder(compute.host(model).eval()).train()
+    viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder, full=compute.host(full).eval())
+    work = _Work(viewer, splits, transform, loss, train, seed)
+    yield from work.on(trained)
+
+
+def only_decoder(model: Autoencoder) -> nn.ModuleDict:
+    """What turns latents into pictures; all else of the model is frozen, so that no gradient is kept for it."""
+    trained = nn.ModuleDict({"from_latent": model.from_latent, "decoder": model.decoder})
+    model.requires_grad_(False)
+    trained.requires_grad_(True)
+    return trained
+
+
+@final
+@dataclass(frozen=True)
+class _Work:
+    """What every training of a first stage does, whichever part of the model it moves."""
+
+    viewer: "_Viewer"
+    splits: Splits
+    transform: TransformSpec
+    loss: FirstStageLossSpec
+    train: TrainSpec
+    seed: int
+
+    def on(self, trained: nn.Module) -> Iterator[Event]:
+        viewer, train = self.viewer, self.train
+        check_adversary(self.loss.adversary, size=self.transform.size)
+        objective = first_stage_objective(viewer.model, self.loss, train=train, compute=viewer.compute, seed=self.seed)
+        session = Session(
+            trained,
+            list(trained.parameters()),
+            spec=train,
+            compute=viewer.compute,
+            folder=viewer.folder,
+            seed=self.seed,
+            stage=STAGE,
+            look=viewer.look,
+            beside=objective.beside,
+            opponent=opponent_of(objective, train),
+        )
+        stream = batches(
+            self.splits.train, self.transform, batch_size=train.batch, seed=self.seed, start=session.samples
+        )
+        yield from session.run(stream, losses=objective, after=objective.after)
+        write_json(viewer.folder / "report.json", viewer.measure())
 
 
 @torch.no_grad()
@@ -84,7 +136,7 @@ def measure_latents(
 
 @final
 class _Viewer:
-    """Looks at the model through test pictures it never trains on."""
+    """Looks at the model through test pictures it never trains on, and at another of the same latents (`full`)."""
 
     def __init__(
         self,
@@ -94,8 +146,9 @@ class _Viewer:
         transform: TransformSpec,
         compute: Compute,
         folder: Path,
+        full: Autoencoder | None = None,
     ) -> None:
-        self.model, self.compute, self.folder, self.judge = model, compute, folder, judge()
+        self.model, self.full, self.compute, self.folder, self.judge = model, full, compute, folder, judge()
         rows = range(min(len(splits.test), MEASURED))
         parts = still_batches(splits.test, transform, batch_size=64, rows=rows)
         self.images = [from_bytes(part.images) for part in parts]
@@ -103,22 +156,30 @@ class _Viewer:
     def look(self, step: int) -> tuple[dict[str, float], list[Event]]:
         """Figures for the log, and a sheet of pictures above their reconstructions."""
         shown = self.images[0][:SHOWN]
-        made = self._through(shown)[0]
-        sheet = contact_sheet([*to_pictures(shown), *to_pictures(made)], columns=len(shown))
+        models = [self.model] if self.full is None else [self.full, self.model]
+        rows = [shown, *(self._through(shown, model)[0] for model in models)]
+        sheet = contact_sheet([picture for row in rows for picture in to_pictures(row)], columns=len(shown))
         path = save_png(sheet, self.folder / "reconstructions.png")
-        report = self.measure()
+        report = self._figures(self.model)
         kept = ("psnr", "distance", "perplexity")
         values = {f"test_{name}": report[name] for name in kept if name in report}
         return values, [Wrote(f"reconstructions at step {step}", path)]
 
-    @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """Mean PSNR and the judge's distance over the test pictures, those of bicubic beside them, perplexity (VQ)."""
+        report = self._figures(self.model)
+        if self.full is not None:
+            others = self._figures(self.full)
+            report |= {f"full_{name}": others[name] for name in ("psnr", "distance") if name in others}
+        return report
+
+    @torch.no_grad()
+    def _figures(self, model: Autoencoder) -> dict[str, float]:
         found: dict[str, list[Tensor]] = {}
         codes: list[Tensor] = []
         for images in self.images:
-            made, indices = self._through(images)
-            plain = bicubic_round_trip(images, self.model.spec.factor)
+            made, indices = self._through(images, model)
+            plain = bicubic_round_trip(images, model.spec.factor)
             for prefix, others in (("", made), ("bicubic_", plain)):
                 found.setdefault(f"{prefix}psnr", []).append(psnr(images, others))
                 if min(images.shape[-2:]) >= SMALLEST:
@@ -127,13 +188,13 @@ class _Viewer:
                 codes.append(indices)
         report = {name: float(torch.cat(values).mean()) for name, values in found.items()}
         report["pictures"] = float(sum(len(images) for images in self.images))
-        if codes and isinstance(self.model.spec.bottleneck, VQSpec):
-            report["perplexity"] = perplexity(torch.cat(codes), self.model.spec.bottleneck.codes)
+        if codes and isinstance(model.spec.bottleneck, VQSpec):
+            report["perplexity"] = perplexity(torch.cat(codes), model.spec.bottleneck.codes)
         return report
 
     @torch.no_grad()
-    def _through(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _through(self, images: Tensor, model: Autoencoder) -> tuple[Tensor, Tensor | None]:
         with self.compute.autocast():
-            made = self.model.reconstruct(self.compute.place(images))
+            made = model.reconstruct(self.compute.place(images))
         indices = None if made.indices is None else made.indices.cpu()
         return made.images.float().cpu(), indices

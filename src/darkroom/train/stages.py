@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.autoencoder.adversary import Adversary, adaptive_weight, carry
-from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.losses import FirstStageLoss, FirstStageLossSpec, first_stage_loss
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.autoencoder.revival import Revival
@@ -120,8 +119,9 @@ def first_stage_objective(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.stream(seed, 0, purpose="adversary"))
             adversary = Adversary(loss.adversary, image_channels=model.spec.image_channels, steps=train.steps)
-    if isinstance(model.spec.bottleneck, VQSpec) and loss.revival is not None:
-        revival = Revival(loss.revival, codes=model.spec.bottleneck.codes, steps=train.steps, seed=seed)
+    codebook = model.codebook
+    if codebook is not None and codebook.codes.weight.requires_grad and loss.revival is not None:
+        revival = Revival(loss.revival, codes=codebook.spec.codes, steps=train.steps, seed=seed)
     return FirstStageObjective(
         model,
         loss,

@@ -1,0 +1,93 @@
+"""A small decoder for previews and processors: plain 3 x 3 convolutions with ReLU, no norms, no attention.
+
+After TAESD (Bohan 2023), whose weights were published and whose training was not; the last doublings are one pixel
+shuffle, for convolutions at full resolution are what a decoder's time goes to.
+"""
+
+import math
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from darkroom.autoencoder.statistics import LatentStatistics
+from darkroom.core.shapes import Images, Latent
+from darkroom.core.spec import Spec
+from darkroom.nn.resample import Upsample
+
+REACH = 4.0  # standard deviations
+SMALLEST = 1e-3
+
+
+class TinyDecoderSpec(Spec):
+    """What a tiny decoder is made of.
+
+    channels: width of every level · blocks: residual blocks per level · shuffle: how many of the doublings the last
+    convolution makes at once by a pixel shuffle (all of them, where there are fewer).
+    """
+
+    channels: int = Field(default=64, gt=0, le=4096)
+    blocks: int = Field(default=3, gt=0, le=64)
+    shuffle: int = Field(default=1, ge=0, le=4)
+
+
+@final
+class PlainBlock(nn.Module):
+    """ReLU(x + conv(ReLU(conv(x))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """(b, c, h, w) to the same, not negative."""
+        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+
+
+@final
+class TinyDecoder(nn.Module):
+    """Standardised latents to pictures: (b, in_channels, h, w) to (b, image_channels, f h, f w).
+
+    Latents are softly limited to 4 standard deviations, tanh(z / 4) · 4: a network without norms answers a latent
+    far out with colours far out, and a denoiser under strong guidance makes such latents.
+    """
+
+    def __init__(self, spec: TinyDecoderSpec, *, image_channels: int, in_channels: int, factor: int) -> None:
+        super().__init__()
+        doublings = int(math.log2(factor))
+        shuffled = min(spec.shuffle, doublings)
+        self.patch = 2**shuffled
+        self.stem = nn.Conv2d(in_channels, spec.channels, 3, padding=1)
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                *([Upsample(spec.channels)] if level else []), *(PlainBlock(spec.channels) for _ in range(spec.blocks))
+            )
+            for level in range(doublings - shuffled + 1)
+        )
+        self.head = nn.Conv2d(spec.channels, image_channels * self.patch**2, 3, padding=1)
+
+    def forward(self, latents: Latent) -> Images:
+        """Pictures, not clipped."""
+        h = F.relu(self.stem(torch.tanh(latents / REACH) * REACH))
+        for level in self.levels:
+            h = level(h)
+        return F.pixel_shuffle(self.head(h), self.patch)
+
+
+@torch.no_grad()
+def standardise(layer: nn.Conv2d, statistics: LatentStatistics) -> None:
+    """Set a 1 x 1 convolution to (z - mean) / std per channel, from where training goes on.
+
+    A linear layer and no buffer, so a model file needs no more than its weights; and zeros beside a latent, which
+    convolutions pad with, then stand for its mean. Channels that hardly vary are divided by no less than a thousandth
+    of the deviation of all.
+    """
+    mean, std = (torch.tensor(values, dtype=torch.float32) for values in (statistics.mean, statistics.std))
+    scale = 1 / std.clamp(min=SMALLEST * statistics.whole)
+    layer.weight.copy_(rearrange(torch.diag(scale), "k c -> k c 1 1"))
+    nn.init.zeros_(layer.bias).sub_(mean * scale)

@@ -1,0 +1,64 @@
+"""Recipes on a first stage that exists already: taken as it is, or given another decoder."""
+
+from collections.abc import Callable
+
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, without_decoder
+from darkroom.autoencoder.statistics import LatentStatistics
+from darkroom.autoencoder.tiny import standardise
+from darkroom.checkpoint.store import StoredModel, build, first_stage_of
+from darkroom.core.errors import SpecError
+from darkroom.core.spec import parse
+from darkroom.recipes.schema import Recipe
+
+
+def first_stage_alone(recipe: Recipe) -> Recipe:
+    """The recipe without its denoiser, under a name of its own; as it is when it has none."""
+    if recipe.denoiser is None:
+        return recipe
+    return recipe.model_copy(update={"denoiser": None, "name": f"{recipe.name}-first"})
+
+
+def with_first_stage(recipe: Recipe, stored: StoredModel, *, size: int | None = None) -> Recipe:
+    """The recipe on a given first stage: the network's channels follow its latents, whose scale is measured anew.
+
+    A recipe that trains only a decoder keeps its tiny decoder, its loss and its training, takes all else from the
+    first stage, and its pictures have the channels of that one, and the side `size` (None: the recipe's own).
+    """
+    spec = first_stage_of(stored).spec
+    assert isinstance(spec, AutoencoderSpec)
+    values = recipe.plain()
+    if recipe.first_stage.only is None:
+        values["first_stage"] = {"model": spec.plain(), "train": None}
+    else:
+        values["first_stage"]["model"] = {**spec.plain(), "tiny": values["first_stage"]["model"]["tiny"]}
+        values["data"] |= {"channels": spec.image_channels, "size": size or recipe.data.size}
+    if values["denoiser"] is not None:
+        network = values["denoiser"]["network"]
+        planes = network["in_channels"] - network["out_channels"]
+        network["out_channels"] = spec.latent_channels
+        network["in_channels"] = spec.latent_channels + planes
+        values["denoiser"]["scale"] = None
+    return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
+
+
+def check_given(recipe: Recipe, *, given: bool) -> None:
+    """`SpecError` for a recipe of a decoder alone without the first stage that it is to decode for."""
+    if recipe.first_stage.only is not None and not given:
+        raise SpecError(
+            f"recipe {recipe.name!r} trains a decoder for a first stage that exists; say which with --first-stage MODEL"
+        )
+
+
+def begin_decoder(
+    model: Autoencoder, given: StoredModel, *, measure: Callable[[Autoencoder], LatentStatistics]
+) -> tuple[Autoencoder, LatentStatistics]:
+    """Put the weights of a given first stage into a model with another decoder, which begins at standardised latents.
+
+    Answers the given one with the decoder it came with, and how its latents are spread, measured if it does not tell.
+    """
+    full = build(given)
+    assert isinstance(full, Autoencoder)
+    model.load_state_dict(without_decoder(given.state), strict=False)
+    statistics = given.latents or measure(model.eval())
+    standardise(model.from_latent, statistics)
+    return full, statistics
