@@ -228,3 +228,20 @@ def test_another_distance_joins_where_it_is_given(scenes: Source) -> None:
     assert report.figures.lpips > 0
     assert report.protocol["lpips"] == {"name": distance.name, "hash": distance.hash}
     assert not any("LPIPS" in note for note in report.notes)
+
+
+def test_scenes_are_read_again_and_compared_with_what_is_truly_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bicubic by 2 keeps most scenes readable; a model without training keeps none; a perfect one keeps all."""
+    source = Subset(open_data("shapes", size=64).test, tuple(range(20, 32)))
+    transform = TransformSpec(size=64)
+    report = evaluated(first_stage(levels=2), source, transform=transform)
+    assert report.figures.scenes_right == 0
+    assert report.bicubic["x2"].scenes_right is not None
+    assert report.bicubic["x2"].scenes_right > 0.5
+    perfect = "darkroom.evaluate.first_stage.through"
+    monkeypatch.setattr(perfect, lambda model, images, *, compute: (images, None))
+    assert evaluated(first_stage(levels=2), source, transform=transform).figures.scenes_right == 1
+
+
+def test_other_pictures_have_no_scenes_to_read(scenes: Source) -> None:
+    assert evaluated(first_stage(), scenes, transform=TransformSpec(size=64)).figures.scenes_right is None

@@ -23,6 +23,7 @@ ROWS = (
     ("kernel distance", "kernel_distance", "{:.4g}"),
     ("precision", "precision", "{:.3f}"),
     ("recall", "recall", "{:.3f}"),
+    ("scenes read right", "scenes_right", "{:.1%}"),
 )
 
 

@@ -13,7 +13,7 @@ from darkroom.core.seeds import stream
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder, checked, name_classes
 from darkroom.data.metadata import METADATA, Row, has_pictures, list_rows
-from darkroom.scenes.draw import Kind, draw
+from darkroom.scenes.draw import Kind, Scene, draw
 from darkroom.scenes.vocabulary import CANVAS, SHAPES
 
 __all__ = ["Example", "Folder", "Joined", "ShapesSource", "Source", "Splits", "Subset", "Thing", "open_data"]
@@ -81,7 +81,7 @@ class ShapesSource:
         """The scene drawn anew."""
         if not 0 <= index < self.count:
             raise IndexError(index)
-        scene = draw(self.seed, index, size=self.side, kind=self.kind)
+        scene = self.scene(index)
         return Example(
             picture=Image.fromarray(scene.image),
             name=f"{self.name}-{self.seed}-{index}",
@@ -90,6 +90,10 @@ class ShapesSource:
             objects=tuple(Thing(SHAPES.index(each.category), each.box) for each in scene.objects),
             map=scene.map,
         )
+
+    def scene(self, index: int) -> Scene:
+        """All that is true of a scene, its colours and sizes too."""
+        return draw(self.seed, index, size=self.side, kind=self.kind)
 
     def size(self, index: int) -> Size:
         """The canvas."""

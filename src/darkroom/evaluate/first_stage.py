@@ -1,6 +1,6 @@
 """How much of a picture a first stage keeps: by pixel, by eye and as a set, beside bicubic resizing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
 import torch
@@ -12,17 +12,20 @@ from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.store import spec_hash
 from darkroom.core.compute import Compute
 from darkroom.core.errors import InputError
-from darkroom.core.pictures import as_saved, from_bytes
+from darkroom.core.pictures import as_saved, from_bytes, to_pictures
 from darkroom.core.shapes import Images
 from darkroom.data.examples import Source
 from darkroom.data.loader import still_batches
+from darkroom.data.sources import ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.report import CodeUse, Figures, FirstStageReport
+from darkroom.metrics.agreement import agrees, read_scene
 from darkroom.metrics.extractors import Extractor, PairDistance
 from darkroom.metrics.pairs import bicubic_round_trip, psnr, ssim
 from darkroom.metrics.sets import frechet_distance, kernel_distance, precision_recall
 from darkroom.nn.feature_file import weights_hash
 from darkroom.nn.taps import SMALLEST
+from darkroom.scenes.draw import Scene
 from darkroom.tasks.first_stage import check_channels, through
 
 YARDSTICK: Final = 4  # bicubic at this factor is always measured beside, so that models of any f compare
@@ -50,6 +53,7 @@ def evaluate_first_stage(
     """
     _check(model, transform, source=source)
     factors = sorted({model.spec.factor, YARDSTICK} - {1})
+    truth = _truth(source, transform)
     ways = {name: _Tally(judge, lpips) for name in ("model", *(f"x{factor}" for factor in factors))}
     codes = _Codes(model)
     originals: list[Tensor] = []
@@ -57,11 +61,11 @@ def evaluate_first_stage(
         images = from_bytes(part.images)
         made, indices = through(model, images, compute=compute)
         codes.add(indices)
-        seen = compute.place(images)
+        seen, scenes = compute.place(images), [] if truth is None else [truth(row) for row in part.rows]
         originals.append(_features(judge, seen))
-        ways["model"].add(seen, compute.place(made))
+        ways["model"].add(seen, compute.place(made), scenes=scenes)
         for factor in factors:
-            ways[f"x{factor}"].add(seen, as_saved(bicubic_round_trip(seen, factor)))
+            ways[f"x{factor}"].add(seen, as_saved(bicubic_round_trip(seen, factor)), scenes=scenes)
         if on_batch is not None:
             on_batch(part.rows[-1] + 1, len(source))
     figures = {name: tally.figures(torch.cat(originals)) for name, tally in ways.items()}
@@ -83,10 +87,11 @@ class _Tally:
         self._judge, self._lpips = judge, lpips
         self._features: list[Tensor] = []
         self._pairs: dict[str, list[Tensor]] = {}
+        self._right: list[bool] = []
 
     @torch.no_grad()
-    def add(self, images: Images, made: Images) -> None:
-        """One more batch, both on the device."""
+    def add(self, images: Images, made: Images, *, scenes: Sequence[Scene]) -> None:
+        """One more batch, both on the device; scenes: what is in it, where that is known."""
         found = {
             "psnr": psnr(images, made),
             "ssim": ssim(images, made),
@@ -98,6 +103,9 @@ class _Tally:
         for name, values in found.items():
             self._pairs.setdefault(name, []).append(values.cpu().double())
         self._features.append(_features(self._judge, made))
+        if scenes:
+            seen = (read_scene(picture) for picture in to_pictures(made))
+            self._right += [agrees(found, scene.objects) for found, scene in zip(seen, scenes, strict=True)]
 
     def figures(self, originals: Tensor) -> Figures:
         """All of them; what needs more pictures than came stays None."""
@@ -111,6 +119,7 @@ class _Tally:
             kernel_distance=kernel_distance(originals, features) if count > 1 else None,
             precision=reach[0],
             recall=reach[1],
+            scenes_right=sum(self._right) / len(self._right) if self._right else None,
         )
 
 
@@ -134,6 +143,17 @@ class _Codes:
             return None
         shares = self._counts.double() / self._counts.sum()
         return CodeUse(codes, used, used / codes, float(torch.special.entr(shares).sum().exp()))
+
+
+def _truth(source: Source, transform: TransformSpec) -> Callable[[int], Scene] | None:
+    """What is in each row, for scenes of the built-in world seen at their own size."""
+    match source:
+        case ShapesSource() if source.side == transform.size and transform.channels == 3:
+            return source.scene
+        case Subset() if (whole := _truth(source.source, transform)) is not None:
+            return lambda row: whole(source.rows[row])
+        case _:
+            return None
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ class Figures:
 
     psnr, psnr_std: dB, mean and deviation over pictures · ssim · l1: mean difference, pictures in [-1, 1] ·
     feature_distance: by the judge · lpips: by the published network · frechet_distance, kernel_distance, precision,
-    recall: of the judge's features of originals and reconstructions (rFID and its like, but by our judge).
+    recall: of the judge's features of originals and reconstructions (rFID and its like, but by our judge) ·
+    scenes_right: share of the built-in world's scenes in which the reader still finds every object as it truly is.
     """
 
     psnr: float
@@ -25,6 +26,7 @@ class Figures:
     kernel_distance: float | None = None
     precision: float | None = None
     recall: float | None = None
+    scenes_right: float | None = None
 
 
 @final
