@@ -120,7 +120,7 @@ def test_a_start_below_one_is_a_share_of_the_steps(start: float, begins: int) ->
     assert [judge.watch(torch.tensor(1.0)) for _ in range(10)].index(True) == begins
 
 
-@pytest.mark.parametrize("start", [-1, 1.5, "soon"])
+@pytest.mark.parametrize("start", [-1, 1.5, 1.0, 0.0, True, "soon"])
 def test_a_start_that_says_nothing_is_refused(start: object) -> None:
     with pytest.raises(SpecError, match="start"):
         parse(AdversarySpec, {"start": start}, where="here")
@@ -152,3 +152,15 @@ def test_losses_that_are_not_finite_are_no_plateau() -> None:
     judge = adversary(SMALL.model_copy(update={"start": PlateauSpec(window=2)}))
     assert not any(judge.watch(torch.tensor(value)) for value in [float("nan"), float("inf")] * 4)
     assert bool(judge.window_sum.isfinite())
+
+
+def test_a_loss_that_is_not_finite_at_a_windows_end_begins_nothing() -> None:
+    judge = adversary(SMALL.model_copy(update={"start": PlateauSpec(window=4, gain=0.05)}))
+    falling = [1.0] * 4 + [0.8] * 3 + [float("nan")] + [0.6] * 4 + [0.4] * 4 + [0.3] * 4
+    assert not any(judge.watch(torch.tensor(loss)) for loss in falling)
+
+
+@pytest.mark.parametrize("channels", [4, 12, 36, 44, 100])
+def test_any_width_that_is_a_multiple_of_four_works(channels: int) -> None:
+    scores = PatchDiscriminator(AdversarySpec(layers=2, channels=channels), image_channels=1)(torch.zeros(1, 1, 16, 16))
+    assert scores.shape == (1, 1, 2, 2)

@@ -83,6 +83,16 @@ def test_perplexity_follows_use() -> None:
     assert float(revival.perplexity) == pytest.approx(1, abs=1e-3)
 
 
+def test_perplexity_does_not_hide_a_collapse_that_revival_fights() -> None:
+    """Every latent on one code: the others are moved again and again, and one code is in use all the same."""
+    revival, table = Revival(SPEC, codes=32, steps=1000, seed=0), torch.zeros(32, 3)
+    for step in range(30):
+        revival.watch(latents(step), torch.zeros(4, 4, 4, dtype=torch.long))
+        revival.revive(table)
+    assert float(revival.perplexity) == pytest.approx(1, abs=1e-3)
+    assert int(revival.revived) > 32
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 8, 16])
 def test_a_collapsed_codebook_of_any_width_recovers(width: int) -> None:
     """Data in many clusters and a codebook far away from all of them: without revival one code takes everything."""

@@ -39,6 +39,15 @@ def test_latents_that_say_nothing_are_refused(value: float) -> None:
         sums.statistics()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", ["mean", "std", "whole"])
+def test_numbers_that_are_not_finite_are_refused(place: str, value: float) -> None:
+    values = {"mean": [0.0], "std": [1.0], "whole": 1.0, "pictures": 3}
+    values[place] = value if place == "whole" else [value]
+    with pytest.raises(SpecError, match=place):
+        parse(LatentStatistics, values, where="here")
+
+
 def test_numbers_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(SpecError, match="do not belong together"):
         parse(LatentStatistics, {"mean": [0.0], "std": [1.0, 1.0], "whole": 1.0, "pictures": 3}, where="here")

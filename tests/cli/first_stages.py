@@ -9,8 +9,10 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.checkpoint.store import StoredModel, save_model
 
 
-def store_first_stage(path: Path, *, codes: int | None = None, size: int | None = 32, channels: int = 3) -> Path:
-    """A file whose card says `size`; with `codes` a VQ model."""
+def store_first_stage(
+    path: Path, *, codes: int | None = None, size: int | None = 32, channels: int = 3, seed: int | None = None
+) -> Path:
+    """A file whose card says `size` and `seed`; with `codes` a VQ model."""
     torch.manual_seed(3)
     spec = AutoencoderSpec(
         image_channels=channels,
@@ -22,5 +24,6 @@ def store_first_stage(path: Path, *, codes: int | None = None, size: int | None 
         middle_attention=False,
         bottleneck=KLSpec() if codes is None else VQSpec(codes=codes),
     )
-    card = {} if size is None else {"data": {"size": size}}
+    facts = {name: value for name, value in (("size", size), ("seed", seed)) if value is not None}
+    card = {"data": facts} if facts else {}
     return save_model(path, StoredModel("first-stage", spec, Autoencoder(spec).state_dict(), card))

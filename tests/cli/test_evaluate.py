@@ -60,21 +60,23 @@ def test_splits_seeds_and_counts(say: Say, model: Path, folder: Path) -> None:
     assert data("--split", "all", "--count", 999)["pictures"] == 40
 
 
-def test_the_split_is_that_of_the_run(say: Say, folder: Path, tmp_path: Path) -> None:
-    store_first_stage(tmp_path / "first_stage" / "model.safetensors")
-    recipe = {
-        "name": "r",
-        "summary": "s",
-        "seed": 5,
-        "data": {"size": 32},
-        "first_stage": {"model": {"kind": "pixels"}},
-    }
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+def test_the_split_is_that_of_the_models_training(say: Say, folder: Path, tmp_path: Path) -> None:
+    path = store_first_stage(tmp_path / "moved" / "model.safetensors", seed=5)
     expected = open_data(folder, seed=5).test.fingerprint()
-    for place in (tmp_path, tmp_path / "first_stage" / "model.safetensors"):
-        told = json.loads(say("evaluate", place, folder, "--first-stage", "--json")[1])["protocol"]
-        assert told["data"]["fingerprint"] == expected
-        assert (told["given"]["seed"], told["given"]["model"]) == (5, tmp_path.name)
+    code, told, notes = say("evaluate", path, folder, "--first-stage", "--json")
+    protocol = json.loads(told)["protocol"]
+    assert (code, protocol["data"]["fingerprint"], protocol["given"]["seed"]) == (0, expected, 5)
+    assert "not known" not in notes
+    silent = store_first_stage(tmp_path / "silent.safetensors")
+    assert "which pictures this model learnt from is not known" in say("evaluate", silent, folder, "--first-stage")[2]
+
+
+def test_a_report_that_cannot_be_written_is_told_before_measuring(
+    say: Say, model: Path, folder: Path, tmp_path: Path
+) -> None:
+    code, told, notes = say("evaluate", model, folder, "--first-stage", "--out", tmp_path)
+    assert (code, told) == (2, "")
+    assert "--out names the file of the report, and this is a folder" in notes
 
 
 def test_the_size_is_asked_for_or_the_models_or_the_pictures(

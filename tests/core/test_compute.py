@@ -51,3 +51,12 @@ def test_conditions_join_port_by_port() -> None:
     assert len(repeated.vector) == 4
     with pytest.raises(ValueError, match="'tokens'"):
         concatenate([one, Conditions(vector=torch.zeros(1, 4))])
+
+
+def test_float32_on_cuda_switches_tf32_off_and_nothing_else() -> None:
+    cudnn = torch.backends.cudnn
+    before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
+    for context in (Compute(torch.device("cuda")).autocast, Compute(torch.device("cuda")).gradients):
+        with context():
+            assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == before
+            assert not cudnn.allow_tf32

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from darkroom.autoencoder.adversary import AdversarySpec
@@ -24,6 +25,8 @@ from darkroom.data.loader import Batch
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.train.ema import Ema
+from darkroom.train.events import Note
+from darkroom.train.first_stage import spread
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.stages import FirstStageObjective, first_stage_objective, opponent_of
@@ -156,6 +159,44 @@ def test_pictures_too_small_for_the_adversary_are_refused_before_a_folder_is_mad
     with pytest.raises(SpecError, match="too small for an adversary of 4 layers"):
         Run(asked, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "told"),
+    [
+        ("tiny-vq", ["data.size=16"], "too small for shapes; at least 32"),
+        ("shapes-f4", ["first_stage.loss.revival={}"], "keeps a codebook alive, and this first stage has none"),
+        ("ldm-1", ["data.source=shapes", "data.size=64", "denoiser=null"], "leaves nothing to train"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_first(
+    source: str, changes: list[str], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=told):
+        Run(recipe(source, overrides=changes), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_too_small_for_features_are_refused_first(tmp_path: Path) -> None:
+    for place in range(3):
+        Image.new("RGB", (8, 8), (place, 9, 9)).save(tmp_path / f"{place}.png")
+    words = [*TINY, "first_stage.loss.adversary=null", f"data.source={tmp_path}", "data.size=8"]
+    with pytest.raises(SpecError, match="8 px are too small to compare features; at least 16"):
+        Run(recipe("tiny-vq", overrides=words), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adversary_that_never_plays_is_told(tmp_path: Path) -> None:
+    late = [*TINY, "first_stage.loss.adversary={start: 24, layers: 2, channels: 8}"]
+    first = next(iter(Run(recipe("tiny-vq", overrides=late), tmp_path / "run", device="cpu").develop()))
+    assert first == Note("the adversary would begin at step 24, and there are only 24: it never plays")
+
+
+@pytest.mark.parametrize(("count", "most", "rows"), [(3, 8, 3), (8, 8, 8), (9, 8, 5), (8191, 4096, 4096), (0, 8, 0)])
+def test_what_is_measured_is_spread_over_all_pictures(count: int, most: int, rows: int) -> None:
+    chosen = spread(count, most=most)
+    assert len(chosen) == rows <= most
+    assert not rows or count - chosen[-1] <= chosen.step
 
 
 TINY = (

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.core.record import write_yaml
+from darkroom.recipes.given import first_stage_alone
 from darkroom.recipes.plan import LARGE, fit, plan_of, told
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
@@ -30,6 +32,15 @@ def test_a_run_keeps_the_steps_it_was_begun_with(tmp_path: Path) -> None:
     assert again.first_stage.train is not None
     assert again.denoiser.train is not None
     assert (again.first_stage.train.steps, again.denoiser.train.steps) == (37, 41)
+
+
+def test_minutes_on_a_run_of_other_stages_leave_the_refusal_to_the_run(tmp_path: Path) -> None:
+    both = recipe("tiny-vq")
+    write_yaml(tmp_path / "recipe.yaml", both.plain())
+    alone = first_stage_alone(both)
+    assert fit(alone, minutes=1, folder=tmp_path).denoiser is None
+    write_yaml(tmp_path / "recipe.yaml", alone.plain())
+    assert fit(both, minutes=1, folder=tmp_path).denoiser == both.denoiser
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -4,12 +4,12 @@ Isola et al. 2017 (patches), Esser et al. 2021, equation 7 (adaptive weight); pa
 """
 
 import math
-from typing import Annotated, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, StrictFloat, StrictInt, field_validator
 from torch import Tensor, nn
 
 from darkroom.core.errors import SpecError
@@ -42,11 +42,18 @@ class AdversarySpec(Spec):
     (at most eight times) · learning_rate: at its peak, with the first stage's warm-up and decay (None: the same).
     """
 
-    start: NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | PlateauSpec = 50_001
+    start: StrictInt | StrictFloat | PlateauSpec = 50_001
     weight: float = Field(default=0.5, ge=0)
     layers: int = Field(default=3, gt=0)
     channels: int = Field(default=64, gt=0, multiple_of=4)
     learning_rate: float | None = Field(default=None, gt=0)
+
+    @field_validator("start")
+    @classmethod
+    def _says_when(cls, start: int | float | PlateauSpec) -> int | float | PlateauSpec:
+        if (isinstance(start, float) and not 0 < start < 1) or (isinstance(start, int) and start < 0):
+            raise ValueError("a step (0, 1, 2, ...), a share of all steps (between 0 and 1) or {window, gain} fits")
+        return start
 
     def begins(self, steps: int) -> "AdversarySpec":
         """The spec with its start as a step of so many, not a share."""
@@ -70,7 +77,7 @@ class PatchDiscriminator(nn.Module):
         self.levels = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=False),
-                nn.GroupNorm(min(32, width // 4), width),
+                nn.GroupNorm(math.gcd(32, width // 4), width),
                 nn.LeakyReLU(0.2),
             )
             for before, width, stride in zip(widths, widths[1:], strides, strict=False)
@@ -97,7 +104,7 @@ class Adversary(nn.Module):
         super().__init__()
         self.spec = spec.begins(steps)
         self.discriminator = PatchDiscriminator(spec, image_channels=image_channels)
-        for name in ("steps", "begun"):
+        for name in ("steps", "begun", "window_count"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         for name in ("window_sum", "window_before"):
             self.register_buffer(name, torch.zeros(()))
@@ -105,6 +112,7 @@ class Adversary(nn.Module):
     steps: Tensor
     begun: Tensor
     window_sum: Tensor
+    window_count: Tensor
     window_before: Tensor
 
     def watch(self, reconstruction: Scalar) -> bool:
@@ -119,16 +127,18 @@ class Adversary(nn.Module):
         return bool(self.begun)
 
     def _watch_for_plateau(self, loss: float, start: PlateauSpec) -> None:
-        """`window_before` is 0 until a first window is complete."""
+        """A window is so many finite losses; `window_before` is 0 until the first is complete."""
         if not math.isfinite(loss):
             return
         self.window_sum += loss
-        if (int(self.steps) + 1) % start.window:
+        self.window_count += 1
+        if int(self.window_count) < start.window:
             return
         before, mean = float(self.window_before), float(self.window_sum) / start.window
         self.begun.fill_(int(before > 0 and mean > (1 - start.gain) * before))
         self.window_before.fill_(mean)
         self.window_sum.zero_()
+        self.window_count.zero_()
 
     def scores(self, images: Images, made: Images) -> tuple[Scalar, Scalar]:
         """What the first stage minimises, and what the discriminator minimises (hinge losses, their mean).

@@ -111,6 +111,9 @@ class Codebook(nn.Module):
 
 def perplexity(indices: Int[Tensor, "..."], codes: int) -> float:
     """exp(entropy) of code use: the number of codes in effective use, 1..codes."""
-    share = torch.bincount(indices.flatten().cpu(), minlength=codes).double()
-    share = share / share.sum()
-    return float(torch.special.entr(share).sum().exp())
+    return float(effective(torch.bincount(indices.flatten().cpu(), minlength=codes).double()))
+
+
+def effective(use: Float[Tensor, " codes"]) -> Float[Tensor, ""]:
+    """exp(entropy) of how often each code was used, in any unit."""
+    return torch.special.entr(use / use.sum().clamp(min=1e-12)).sum().exp()

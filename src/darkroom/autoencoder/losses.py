@@ -27,7 +27,7 @@ class FirstStageLossSpec(Spec):
     of Adam's steps) · codebook_weight multiplies the codebook loss, a *mean*, against the mean pixel loss ·
     perceptual_weight multiplies the distance of features, one number per picture, against the mean pixel loss, measured
     by the `perceptual` network (`small`: ours, in the package; `lpips`: VGG16, downloaded once) · revival: None leaves
-    dead codes dead, as the original does (VQ only).
+    dead codes dead, as the original does.
     """
 
     pixel: Literal["l1", "l2"] = "l1"
@@ -36,7 +36,7 @@ class FirstStageLossSpec(Spec):
     perceptual: Literal["small", "lpips"] = "small"
     perceptual_weight: float = Field(default=0.0, ge=0)
     adversary: AdversarySpec | None = None
-    revival: RevivalSpec | None = Field(default_factory=RevivalSpec)
+    revival: RevivalSpec | None = None
 
 
 @final

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
+from darkroom.autoencoder.bottleneck import effective
 from darkroom.core import seeds
 from darkroom.core.parallel import mean_over_ranks, rows_of_all_ranks
 from darkroom.core.shapes import Latent
@@ -33,30 +34,37 @@ class RevivalSpec(Spec):
 class Revival(nn.Module):
     """How much each code is used, in shares of even use, and what becomes of those that are not.
 
+    use: what decides, even use granted to a revived code · counted: what was seen · revived: how often one was moved.
+
     All codes count as dead before the first batch: the codebook begins as latents of the data.
     """
 
     use: Float[Tensor, " codes"]
+    counted: Float[Tensor, " codes"]
     steps: Int[Tensor, ""]
+    revived: Int[Tensor, ""]
 
     def __init__(self, spec: RevivalSpec, *, codes: int, steps: int, seed: int) -> None:
         super().__init__()
         self.spec, self.last, self.seed = spec, int(spec.until * steps), seed
-        self.register_buffer("use", torch.zeros(codes))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        for name in ("use", "counted"):
+            self.register_buffer(name, torch.zeros(codes))
+        for name in ("steps", "revived"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self._seen = torch.empty(0)
 
     @property
     def perplexity(self) -> Float[Tensor, ""]:
-        """exp(entropy) of the averaged use: the number of codes in effective use."""
-        share = self.use / self.use.sum().clamp(min=1e-12)
-        return torch.special.entr(share).sum().exp()
+        """exp(entropy) of the averaged use as it was counted, without what revival grants: codes in effective use."""
+        return effective(self.counted)
 
     @torch.no_grad()
     def watch(self, latents: Latent, indices: Int[Tensor, "b h w"]) -> None:
         """Take in one batch: what the encoder answered, and the codes chosen for it."""
         count = mean_over_ranks(torch.bincount(indices.flatten(), minlength=len(self.use)).float())
-        self.use.lerp_(count * (len(self.use) / count.sum()), 1 - self.spec.memory)
+        share = count * (len(self.use) / count.sum())
+        for average in (self.use, self.counted):
+            average.lerp_(share, 1 - self.spec.memory)
         self._seen = rearrange(latents.detach(), "b c h w -> (b h w) c")
 
     @torch.no_grad()
@@ -70,6 +78,7 @@ class Revival(nn.Module):
         pool = rows_of_all_ranks(self._seen).to(codes.dtype)
         codes[dead] = pool[self._choice(len(dead), of=len(pool)).to(pool.device)]
         self.use[dead] = 1.0
+        self.revived += len(dead)
         return dead
 
     def _choice(self, count: int, *, of: int) -> Int[Tensor, " dead"]:

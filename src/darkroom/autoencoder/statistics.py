@@ -1,10 +1,10 @@
 """The scale of latents is data: measured over a training set, stored with the weights that it belongs to."""
 
-from typing import final
+from typing import Annotated, final
 
 import torch
 from einops import rearrange
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from darkroom.core.errors import DataError
 from darkroom.core.shapes import Latent
@@ -19,9 +19,9 @@ class LatentStatistics(Spec):
     denoiser's latents are multiplied by (paper, appendix G) · pictures: how many were measured.
     """
 
-    mean: tuple[float, ...] = Field(min_length=1)
-    std: tuple[NonNegativeFloat, ...] = Field(min_length=1)
-    whole: PositiveFloat
+    mean: tuple[FiniteFloat, ...] = Field(min_length=1)
+    std: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = Field(min_length=1)
+    whole: Annotated[FiniteFloat, Field(gt=0)]
     pictures: int = Field(gt=0)
 
     @model_validator(mode="after")

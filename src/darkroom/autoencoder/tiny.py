@@ -90,4 +90,4 @@ def standardise(layer: nn.Conv2d, statistics: LatentStatistics) -> None:
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in (statistics.mean, statistics.std))
     scale = 1 / std.clamp(min=SMALLEST * statistics.whole)
     layer.weight.copy_(rearrange(torch.diag(scale), "k c -> k c 1 1"))
-    nn.init.zeros_(layer.bias).sub_(mean * scale)
+    layer.bias.copy_(-mean * scale)

@@ -17,6 +17,7 @@ from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.header import Header, TensorInfo
 from darkroom.checkpoint.header import read_header as read_safetensors_header
 from darkroom.core.errors import ModelFileError, SpecError
+from darkroom.core.hashes import weights_hash
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
@@ -202,12 +203,8 @@ def _latents(
 
 def _encoder_hash(tensors: Mapping[str, Tensor]) -> str:
     """Of the weights that latents depend on, as they lie in the file."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        if name.removeprefix("first_stage.").startswith(("encoder.", "to_latent.")):
-            digest.update(name.removeprefix("first_stage.").encode())
-            digest.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    named = ((name.removeprefix("first_stage."), tensor) for name, tensor in tensors.items())
+    return weights_hash(pair for pair in named if pair[0].startswith(("encoder.", "to_latent.")))
 
 
 def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type) -> Any:

@@ -35,7 +35,7 @@ def run(
     split: Annotated[Literal["test", "train", "all"], typer.Option(help="Which pictures of the data.")] = "test",
     count: Annotated[int | None, typer.Option(min=1, help="So many pictures at most, drawn by the seed.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side in pixels; the model's own without.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split; the run's own without, else 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split; the model's own without, else 0.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures taken together.")] = 16,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
@@ -47,7 +47,7 @@ def run(
     from darkroom.cli.watch import Counter
     from darkroom.core.compute import sampling_compute
     from darkroom.core.errors import NotYetError
-    from darkroom.core.record import writable_folder, write_json
+    from darkroom.core.record import write_json
     from darkroom.data.transforms import TransformSpec
     from darkroom.evaluate.first_stage import evaluate_first_stage
     from darkroom.evaluate.judges import present_judge, present_lpips
@@ -57,12 +57,14 @@ def run(
         raise NotYetError("whole models cannot be evaluated yet, first stages can: give --first-stage")
     compute = sampling_compute(device, precision)
     opened = open_first_stage(model, config=config, compute=compute)
-    channels, seed = check_channels(opened.model), _split_seed(model) if seed is None else seed
+    channels = check_channels(opened.model)
+    blind = seed is None and opened.seed is None and split != "all"
+    seed = opened.seed or 0 if seed is None else seed
     side = size or opened.size
     source = _pictures(data, split, seed=seed, size=side, count=count, alpha=channels == 4)
     side = side or _usual_size(source, factor=opened.model.spec.factor)
     if out is not None:
-        writable_folder(out.parent)
+        _check_writable(out)
     for sentence in opened.odd:
         typer.echo(f"note: {sentence}", err=True)
     report = evaluate_first_stage(
@@ -76,9 +78,21 @@ def run(
         about={"model": opened.name, "split": split, "seed": seed, "count": count},
         on_batch=Counter("pictures").show,
     )
+    if blind:
+        typer.echo("note: which pictures this model learnt from is not known; those of the test split may be", err=True)
+    typer.echo(json.dumps(report.plain(), indent=2, ensure_ascii=False) if as_json else _table(report))
     if out is not None:
         write_json(out, report.plain())
-    typer.echo(json.dumps(report.plain(), indent=2, ensure_ascii=False) if as_json else _table(report))
+
+
+def _check_writable(out: Path) -> None:
+    """`InputError` before anything is measured."""
+    from darkroom.core.errors import InputError
+    from darkroom.core.record import writable_folder
+
+    writable_folder(out.parent)
+    if out.is_dir():
+        raise InputError(f"{out}: --out names the file of the report, and this is a folder")
 
 
 def _pictures(data: str, split: str, *, seed: int, size: int | None, count: int | None, alpha: bool) -> Any:
@@ -94,16 +108,6 @@ def _pictures(data: str, split: str, *, seed: int, size: int | None, count: int 
         return source
     drawn = torch.randperm(len(source), generator=generator(seed, 0, purpose="evaluate/count"))[:count]
     return Subset(source, tuple(sorted(drawn.tolist())))
-
-
-def _split_seed(model: str) -> int:
-    """The seed that kept test pictures apart from training, where the model is a run that tells it."""
-    from darkroom.recipes.read import recipe
-
-    place = Path(model).resolve()
-    inside = place.parents[:2] if place.name == "model.safetensors" else [place]
-    files = (folder / "recipe.yaml" for folder in inside)
-    return next((recipe(file).seed for file in files if file.is_file()), 0)
 
 
 def _usual_size(source: Any, *, factor: int) -> int:

@@ -31,7 +31,8 @@ def run(
     """Train both stages, or the first; run the same command again to go on where it stopped."""
     from darkroom.cli.watch import watch
     from darkroom.core.errors import NotYetError
-    from darkroom.recipes.given import check_given, first_stage_alone, with_first_stage
+    from darkroom.recipes.check import check_trainable
+    from darkroom.recipes.given import first_stage_alone, with_first_stage
     from darkroom.recipes.plan import fit, plan_of, told
     from darkroom.recipes.run import Run
     from darkroom.tasks.first_stage import trained_size
@@ -48,7 +49,8 @@ def run(
     if given is not None:
         sized = any(change.startswith("data.size=") for change in changes or [])
         recipe = with_first_stage(recipe, given, size=None if sized else trained_size(given))
-    check_given(recipe, given=given is not None)
+    if recipe.first_stage.only is not None:  # a plan, too, needs to know the first stage
+        check_trainable(recipe, given=given is not None)
     if minutes is not None:
         recipe = fit(recipe, minutes=minutes, folder=folder, device=device)
     if plan:

@@ -11,6 +11,8 @@ from typing import final
 from darkroom.recipes.run import Tell
 from darkroom.train.events import Advance, Event, Note, Wrote
 
+SHOWN = ("loss", "pixel", "perceptual", "perplexity")  # the log has all of them
+
 
 def clock(seconds: float) -> str:
     """1:02:03 or 2:03."""
@@ -107,7 +109,7 @@ def _advance(line: Line, event: Advance) -> None:
     step, total, progress = event.progress.step, event.total, event.progress
     if step % 10 and step != total:
         return
-    values = "  ".join(f"{name} {float(value):.4f}" for name, value in progress.values.items() if name != "gradient")
+    values = "  ".join(f"{name} {float(progress.values[name]):.4f}" for name in SHOWN if name in progress.values)
     line.show(
         f"{event.stage} {step}/{total}  {values}  {progress.rate:.0f} pictures/s  {clock(progress.seconds_left)} left",
         last=step == total,

@@ -25,9 +25,12 @@ class Compute:
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """A context in which eligible operations run in `dtype`; float32 means float32, on CUDA not TF32 either."""
         if self.dtype == torch.float32:
-            cuda = self.device.type == "cuda"
-            return torch.backends.cudnn.flags(allow_tf32=False) if cuda else contextlib.nullcontext()
+            return _without_tf32() if self.device.type == "cuda" else contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def gradients(self) -> contextlib.AbstractContextManager[object]:
+        """A context for `backward()`: float32 means float32 there too, and other types follow the forward pass."""
+        return self.autocast() if self.dtype == torch.float32 else contextlib.nullcontext()
 
     def place(self, tensor: Tensor) -> Tensor:
         """The tensor on this device; pictures and latents (4-d, floating) in channels_last."""
@@ -39,6 +42,14 @@ class Compute:
         """The module moved to this device, kernels in channels_last."""
         cast("Any", module).to(self.device, memory_format=torch.channels_last)
         return module
+
+
+def _without_tf32() -> contextlib.AbstractContextManager[object]:
+    """cuDNN as it is set, but for TF32; what is not named here would be switched off too."""
+    cudnn = cast("Any", torch.backends.cudnn)
+    return cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
 
 
 def choose_device(name: str = "auto") -> torch.device:

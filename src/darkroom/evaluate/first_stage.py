@@ -1,29 +1,30 @@
 """How much of a picture a first stage keeps: by pixel, by eye and as a set, beside bicubic resizing."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor
 
 from darkroom import __version__
-from darkroom.autoencoder.bottleneck import VQSpec
+from darkroom.autoencoder.bottleneck import VQSpec, effective
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.store import spec_hash
 from darkroom.core.compute import Compute
 from darkroom.core.errors import InputError
+from darkroom.core.hashes import weights_hash
 from darkroom.core.pictures import as_saved, from_bytes, to_pictures
 from darkroom.core.shapes import Images
 from darkroom.data.examples import Source
 from darkroom.data.loader import still_batches
-from darkroom.data.sources import ShapesSource, Subset
+from darkroom.data.sources import Joined, ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.report import CodeUse, Figures, FirstStageReport
 from darkroom.metrics.agreement import agrees, read_scene
 from darkroom.metrics.extractors import Extractor, PairDistance
 from darkroom.metrics.pairs import bicubic_round_trip, psnr, ssim
 from darkroom.metrics.sets import frechet_distance, kernel_distance, precision_recall
-from darkroom.nn.feature_file import weights_hash
 from darkroom.nn.taps import SMALLEST
 from darkroom.scenes.draw import Scene
 from darkroom.tasks.first_stage import check_channels, through
@@ -54,6 +55,7 @@ def evaluate_first_stage(
     _check(model, transform, source=source)
     factors = sorted({model.spec.factor, YARDSTICK} - {1})
     truth = _truth(source, transform)
+    measuring = replace(compute, dtype=torch.float32)
     ways = {name: _Tally(judge, lpips) for name in ("model", *(f"x{factor}" for factor in factors))}
     codes = _Codes(model)
     originals: list[Tensor] = []
@@ -62,10 +64,11 @@ def evaluate_first_stage(
         made, indices = through(model, images, compute=compute)
         codes.add(indices)
         seen, scenes = compute.place(images), [] if truth is None else [truth(row) for row in part.rows]
-        originals.append(_features(judge, seen))
-        ways["model"].add(seen, compute.place(made), scenes=scenes)
-        for factor in factors:
-            ways[f"x{factor}"].add(seen, as_saved(bicubic_round_trip(seen, factor)), scenes=scenes)
+        with measuring.autocast():
+            originals.append(_features(judge, seen))
+            ways["model"].add(seen, compute.place(made), scenes=scenes)
+            for factor in factors:
+                ways[f"x{factor}"].add(seen, as_saved(bicubic_round_trip(seen, factor)), scenes=scenes)
         if on_batch is not None:
             on_batch(part.rows[-1] + 1, len(source))
     figures = {name: tally.figures(torch.cat(originals)) for name, tally in ways.items()}
@@ -105,7 +108,7 @@ class _Tally:
         self._features.append(_features(self._judge, made))
         if scenes:
             seen = (read_scene(picture) for picture in to_pictures(made))
-            self._right += [agrees(found, scene.objects) for found, scene in zip(seen, scenes, strict=True)]
+            self._right += [agrees(objects, scene.objects) for objects, scene in zip(seen, scenes, strict=True)]
 
     def figures(self, originals: Tensor) -> Figures:
         """All of them; what needs more pictures than came stays None."""
@@ -141,8 +144,7 @@ class _Codes:
         codes, used = len(self._counts), int((self._counts > 0).sum())
         if codes == 0:
             return None
-        shares = self._counts.double() / self._counts.sum()
-        return CodeUse(codes, used, used / codes, float(torch.special.entr(shares).sum().exp()))
+        return CodeUse(codes, used, used / codes, float(effective(self._counts.double())))
 
 
 def _truth(source: Source, transform: TransformSpec) -> Callable[[int], Scene] | None:
@@ -152,6 +154,12 @@ def _truth(source: Source, transform: TransformSpec) -> Callable[[int], Scene] |
             return source.scene
         case Subset() if (whole := _truth(source.source, transform)) is not None:
             return lambda row: whole(source.rows[row])
+        case Joined():
+            first, second = (_truth(part, transform) for part in (source.first, source.second))
+            before = len(source.first)
+            if first is None or second is None:
+                return None
+            return lambda row: first(row) if row < before else second(row - before)
         case _:
             return None
 

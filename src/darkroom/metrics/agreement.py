@@ -23,6 +23,9 @@ def read_scene(image: Picture) -> list[SceneObject]:
     wide whatever the canvas · raises `InputError` for an array of another shape.
     """
     pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
-    if pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
-        raise InputError(f"read_scene: an array of shape {pixels.shape} is no picture; (height, width, 3) is")
+    if pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size or pixels.dtype != np.uint8:
+        raise InputError(
+            f"read_scene: an array of {pixels.dtype} and shape {pixels.shape} is no picture; (height, width, 3) of "
+            "uint8 is"
+        )
     return read(pixels)

@@ -1,8 +1,7 @@
 """Files of our own small networks: `.safetensors` with the spec and a card in their metadata."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -92,12 +91,3 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def frozen(network: M) -> M:
     """The network in evaluation mode, asking for no gradient, laid out so that convolutions are fastest."""
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def weights_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Twelve hexadecimal digits of the float32 values and their names (sha256), whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -12,8 +12,9 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from darkroom.core.hashes import weights_hash
 from darkroom.core.shapes import Images, PerSample
-from darkroom.nn.feature_file import SHIPPED, Features, frozen, load_features, weights_hash
+from darkroom.nn.feature_file import SHIPPED, Features, frozen, load_features
 from darkroom.nn.taps import as_rgb, tap_distance
 from darkroom.nn.vgg import EPS, load_vgg
 

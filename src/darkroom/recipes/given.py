@@ -6,7 +6,6 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, without_dec
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.autoencoder.tiny import standardise
 from darkroom.checkpoint.store import StoredModel, build, first_stage_of
-from darkroom.core.errors import SpecError
 from darkroom.core.spec import parse
 from darkroom.recipes.schema import Recipe
 
@@ -39,14 +38,6 @@ def with_first_stage(recipe: Recipe, stored: StoredModel, *, size: int | None = 
         network["in_channels"] = spec.latent_channels + planes
         values["denoiser"]["scale"] = None
     return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
-
-
-def check_given(recipe: Recipe, *, given: bool) -> None:
-    """`SpecError` for a recipe of a decoder alone without the first stage that it is to decode for."""
-    if recipe.first_stage.only is not None and not given:
-        raise SpecError(
-            f"recipe {recipe.name!r} trains a decoder for a first stage that exists; say which with --first-stage MODEL"
-        )
 
 
 def begin_decoder(

@@ -95,7 +95,8 @@ def fit(recipe: Recipe, *, minutes: Number, folder: Path, device: str = "auto") 
     path = folder / RECIPE
     if path.exists():
         before = parse(Recipe, parse_yaml(path.read_text(encoding="utf-8"), where=str(path)), where=str(path))
-        counts = {stage: spec.steps for stage, spec in _trained(before).items()}
+        wanted = _trained(recipe)  # a run of other stages is refused by name when it is opened
+        counts = {stage: spec.steps for stage, spec in _trained(before).items() if stage in wanted}
     else:
         splits = open_recipe_data(recipe.data, seed=recipe.seed)
         measured = _step_seconds(resolve(recipe, splits.train).recipe, device=device)

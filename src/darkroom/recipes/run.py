@@ -1,21 +1,20 @@
 """Carrying out a recipe in a run folder: first stage, scale of latents, denoiser, one model file; resumes."""
 
 import functools
-import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
 
-from darkroom.autoencoder.adversary import check_adversary
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Pixels
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.store import StoredModel, first_stage_of, load_model, save_model
 from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
 from darkroom.core.errors import InputError, SpecError
+from darkroom.core.hashes import weights_hash
 from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examples import Source
@@ -23,8 +22,8 @@ from darkroom.data.latents import LatentTable, cache_key, cache_latents
 from darkroom.data.sources import Splits, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
-from darkroom.nn.features import perceptual
-from darkroom.recipes.given import begin_decoder, check_given, with_first_stage
+from darkroom.recipes.check import check_trainable
+from darkroom.recipes.given import begin_decoder, with_first_stage
 from darkroom.recipes.preview import preview
 from darkroom.recipes.resolve import captions, inputs, resolve
 from darkroom.recipes.schema import DataSpec, Recipe
@@ -71,7 +70,7 @@ class Run:
         self.given = None if first_stage is None else first_stage_of(first_stage)
         if self.given is not None:
             recipe = with_first_stage(recipe, self.given)
-        _check_trainable(recipe, given=self.given is not None)
+        check_trainable(recipe, given=self.given is not None)
         self.splits = open_recipe_data(recipe.data, seed=recipe.seed)
         self.resolved = resolve(recipe, self.splits.train, tokenizer=self._tokenizer(recipe))
         self._claim()
@@ -203,7 +202,7 @@ class Run:
                 spec=transform,
                 batch_size=64,
                 folder=self.folder / "latents" / name,
-                key=cache_key(_weights_hash(model.first_stage.state_dict()), source=source, spec=transform),
+                key=cache_key(weights_hash(model.first_stage.state_dict().items()), source=source, spec=transform),
                 progress=None if tell is None else lambda done, of: tell("latents", done, of),
             )
 
@@ -262,6 +261,7 @@ class Run:
                 "source": Path(recipe.data.source or "").name,
                 "pictures": len(self.splits.train),
                 "size": recipe.data.size,
+                "seed": recipe.seed,
                 "license": recipe.data.license,
             },
             "trained": {
@@ -324,7 +324,7 @@ class Run:
         path = self._given_path
         if self.given is None or not path.exists():
             return
-        if _weights_hash(load_model(path).state) != _weights_hash(self.given.state):
+        if weights_hash(load_model(path).state.items()) != weights_hash(self.given.state.items()):
             raise InputError(f"{self.folder}: this run was begun with another first stage; choose another --out")
 
 
@@ -335,33 +335,11 @@ def _moments(model: LatentDiffusion, images: Tensor, *, compute: Compute) -> tup
     return mean.float().cpu(), None if log_variance is None else log_variance.float().cpu()
 
 
-def _check_trainable(recipe: Recipe, *, given: bool) -> None:
-    """`SpecError` or `InputError` for what could only fail later, before a folder is claimed or a step is made."""
-    first_stage, denoiser = recipe.first_stage, recipe.denoiser
-    check_given(recipe, given=given)
-    if isinstance(first_stage.model, AutoencoderSpec) and (first_stage.only or not given):
-        if first_stage.train is None:
-            raise SpecError(f"recipe {recipe.name!r} does not train its first stage; give one with --first-stage MODEL")
-        check_adversary(first_stage.loss.adversary, size=recipe.data.size)
-        if first_stage.loss.perceptual_weight:
-            perceptual(first_stage.loss.perceptual)
-    if denoiser is not None and denoiser.train is None:
-        raise SpecError(f"recipe {recipe.name!r} does not say how its denoiser is trained (denoiser.train)")
-
-
 def _seeded(build: Callable[[], T], *, seed: int) -> T:
     """What `build` makes with fresh weights drawn from `seed`; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
-
-
-def _weights_hash(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _difference(before: Recipe, now: Recipe) -> str:

@@ -25,6 +25,7 @@ from darkroom.diffusion.model import ModelSpec
 from darkroom.metrics.pairs import WINDOW, psnr, ssim
 from darkroom.tasks.load import find, name_of, read
 
+LARGEST_SIDE: Final = 4096  # of training pictures that a card can be believed to tell
 LARGEST: Final = 2**21  # pixels of one picture: 1920 x 1080 fits; kl-f8 takes about 3 kB for each
 
 
@@ -34,12 +35,13 @@ class OpenedFirstStage:
     """A first stage and what its file says.
 
     name: of the built-in model, file or run · size: side in pixels of the pictures it was trained on, if that is
-    known · odd: sentences about a foreign file.
+    known · seed: that kept test pictures apart from those, if the file tells it · odd: sentences about a foreign file.
     """
 
     model: Autoencoder
     name: str
     size: int | None = None
+    seed: int | None = None
     odd: tuple[str, ...] = ()
 
 
@@ -69,7 +71,10 @@ def open_first_stage(source: str | Path, *, compute: Compute, config: str | Path
         raise ModelFileError(f"{source}: this model works on pixels, it has no first stage")
     model = build(first_stage_of(stored))
     assert isinstance(model, Autoencoder)
-    return OpenedFirstStage(compute.host(model).eval(), name_of(path), trained_size(stored), stored.odd)
+    seed = _of_data(stored, "seed")
+    return OpenedFirstStage(
+        compute.host(model).eval(), name=name_of(path), size=trained_size(stored), seed=seed, odd=stored.odd
+    )
 
 
 @torch.no_grad()
@@ -109,7 +114,7 @@ def reconstruct_file(path: Path, model: Autoencoder, *, compute: Compute, size: 
     height, width = original.shape[-2:]
     scale = 1.0 if size is None else size / min(height, width)
     if height * width * scale**2 > LARGEST:
-        fits = math.isqrt(LARGEST * min(height, width) // max(height, width))
+        fits = max(1, math.isqrt(LARGEST * min(height, width) // max(height, width)))
         raise InputError(
             f"{path}: {round(width * scale)} x {round(height * scale)} pixels are more than {LARGEST} together; "
             f"--size {fits} or less makes it small enough"
@@ -118,7 +123,9 @@ def reconstruct_file(path: Path, model: Autoencoder, *, compute: Compute, size: 
     images = from_bytes(rearrange(pixels, "c h w -> 1 c h w"))
     try:
         made, _ = through(model, images, compute=compute)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:  # the allocator of the CPU has no kind of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
+            raise
         raise InputError(f"{path}: {width} x {height} pixels need more memory than there is; use --size") from None
     return Reconstructed(
         *to_pictures(torch.cat([images, made])),
@@ -142,8 +149,14 @@ def trained_size(stored: StoredModel) -> int | None:
     """The side in pixels of the pictures that a model was trained on, if that is known."""
     if isinstance(stored.spec, ModelSpec):
         return stored.spec.image_size
+    size = _of_data(stored, "size")
+    return size if size is not None and 0 < size <= LARGEST_SIDE else None
+
+
+def _of_data(stored: StoredModel, name: str) -> int | None:
+    """A whole number that the card tells of the training data."""
     match stored.card:
-        case {"data": {"size": int(size)}} if size > 0:
-            return size
+        case {"data": {**facts}} if type(facts.get(name)) is int and facts[name] >= 0:
+            return facts[name]
         case _:
             return None

@@ -1,5 +1,6 @@
 """`Model`: what `darkroom.load` returns; fields in a person's words outside, tensors inside."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast, final
@@ -120,7 +121,7 @@ class Model:
         from darkroom.tasks.load import load_autoencoder, name_of  # noqa: PLC0415  (load makes a Model)
 
         given = isinstance(decoder, Autoencoder)
-        found = decoder if given else load_autoencoder(decoder, device=str(self.compute.device))
+        found = copy.deepcopy(decoder).float() if given else load_autoencoder(decoder, device=str(self.compute.device))
         name = "decoder" if given else name_of(decoder)
         if not isinstance(self.first_stage, Autoencoder):
             raise InputError(f"{self.name} works on pixels, so there are no latents for {name} to decode")

@@ -23,7 +23,7 @@ from darkroom.data.transforms import TransformSpec
 from darkroom.metrics.pairs import bicubic_round_trip, psnr
 from darkroom.nn.features import judge
 from darkroom.nn.taps import SMALLEST
-from darkroom.train.events import Event, Wrote
+from darkroom.train.events import Event, Note, Wrote
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import Session
 from darkroom.train.stages import first_stage_objective, opponent_of
@@ -99,6 +99,9 @@ class _Work:
     def on(self, trained: nn.Module) -> Iterator[Event]:
         viewer, train = self.viewer, self.train
         check_adversary(self.loss.adversary, size=self.transform.size)
+        begins = None if self.loss.adversary is None else self.loss.adversary.begins(train.steps).start
+        if isinstance(begins, int) and begins >= train.steps:
+            yield Note(f"the adversary would begin at step {begins}, and there are only {train.steps}: it never plays")
         objective = first_stage_objective(viewer.model, self.loss, train=train, compute=viewer.compute, seed=self.seed)
         session = Session(
             trained,
@@ -124,14 +127,18 @@ def measure_latents(
     model: Autoencoder, source: Source, *, transform: TransformSpec, compute: Compute
 ) -> LatentStatistics:
     """How latents are spread over the training pictures, centre crops of at most 4,096 of them, evenly chosen."""
-    rows = range(0, len(source), max(1, len(source) // SPREAD_OVER))
     still = transform.model_copy(update={"crop": "centre", "scale": None, "flip": False})
     sums = LatentSums()
-    for part in still_batches(source, still, batch_size=64, rows=rows[:SPREAD_OVER]):
+    for part in still_batches(source, still, batch_size=64, rows=spread(len(source), most=SPREAD_OVER)):
         with compute.autocast():
             mean, logvar = model.moments(compute.place(from_bytes(part.images)))
         sums.add(mean.cpu(), None if logvar is None else logvar.cpu())
     return sums.statistics()
+
+
+def spread(count: int, *, most: int) -> range:
+    """At most so many rows, evenly chosen over all of them (a folder's classes stand one after another)."""
+    return range(0, count, max(1, -(-count // most)))
 
 
 @final
@@ -148,10 +155,13 @@ class _Viewer:
         folder: Path,
         full: Autoencoder | None = None,
     ) -> None:
-        self.model, self.full, self.compute, self.folder, self.judge = model, full, compute, folder, judge()
-        rows = range(min(len(splits.test), MEASURED))
+        self.model, self.full, self.compute, self.folder = model, full, compute, folder
+        self.judge = compute.host(judge())
+        rows = spread(len(splits.test), most=MEASURED)
         parts = still_batches(splits.test, transform, batch_size=64, rows=rows)
         self.images = [from_bytes(part.images) for part in parts]
+        plain = [bicubic_round_trip(images, model.spec.factor) for images in self.images]
+        self.yardstick = {f"bicubic_{name}": value for name, value in self._compared(plain).items()}
 
     def look(self, step: int) -> tuple[dict[str, float], list[Event]]:
         """Figures for the log, and a sheet of pictures above their reconstructions."""
@@ -167,30 +177,30 @@ class _Viewer:
 
     def measure(self) -> dict[str, float]:
         """Mean PSNR and the judge's distance over the test pictures, those of bicubic beside them, perplexity (VQ)."""
-        report = self._figures(self.model)
+        report = self._figures(self.model) | self.yardstick
         if self.full is not None:
             others = self._figures(self.full)
             report |= {f"full_{name}": others[name] for name in ("psnr", "distance") if name in others}
         return report
 
-    @torch.no_grad()
     def _figures(self, model: Autoencoder) -> dict[str, float]:
-        found: dict[str, list[Tensor]] = {}
-        codes: list[Tensor] = []
-        for images in self.images:
-            made, indices = self._through(images, model)
-            plain = bicubic_round_trip(images, model.spec.factor)
-            for prefix, others in (("", made), ("bicubic_", plain)):
-                found.setdefault(f"{prefix}psnr", []).append(psnr(images, others))
-                if min(images.shape[-2:]) >= SMALLEST:
-                    found.setdefault(f"{prefix}distance", []).append(self.judge.distance(others, images))
-            if indices is not None:
-                codes.append(indices)
-        report = {name: float(torch.cat(values).mean()) for name, values in found.items()}
+        through = [self._through(images, model) for images in self.images]
+        report = self._compared([made for made, _ in through])
         report["pictures"] = float(sum(len(images) for images in self.images))
+        codes = [indices for _, indices in through if indices is not None]
         if codes and isinstance(model.spec.bottleneck, VQSpec):
             report["perplexity"] = perplexity(torch.cat(codes), model.spec.bottleneck.codes)
         return report
+
+    @torch.no_grad()
+    def _compared(self, made: list[Tensor]) -> dict[str, float]:
+        """Mean PSNR, and the judge's distance where pictures are large enough for it."""
+        pairs = list(zip(made, self.images, strict=True))
+        found = {"psnr": [psnr(images, others) for others, images in pairs]}
+        place = self.compute.place
+        if min(self.images[0].shape[-2:]) >= SMALLEST:
+            found["distance"] = [self.judge.distance(place(others), place(images)).cpu() for others, images in pairs]
+        return {name: float(torch.cat(values).mean()) for name, values in found.items()}
 
     @torch.no_grad()
     def _through(self, images: Tensor, model: Autoencoder) -> tuple[Tensor, Tensor | None]:

@@ -82,9 +82,10 @@ def _step(
     optimizers = [training.optimizer] if training.opponent is None else [training.optimizer, training.opponent]
     with compute.autocast():
         values = losses(batch)
-    values["loss"].backward()
-    if "opponent" in values:
-        values["opponent"].backward()
+    with compute.gradients():
+        for name in ("loss", "opponent"):
+            if name in values:
+                values[name].backward()
     norms = [torch.nn.utils.clip_grad_norm_(parameters_of(each), spec.clip) for each in optimizers]
     finite = all(math.isfinite(float(norm)) for norm in norms)
     if finite:

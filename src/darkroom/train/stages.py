@@ -57,7 +57,7 @@ class FirstStageObjective:
             values["perceptual"] = terms.perceptual.mean()
         if self.revival is not None and made.latents is not None and made.indices is not None:
             self.revival.watch(made.latents, made.indices)
-            values["perplexity"] = self.revival.perplexity
+            values |= {"perplexity": self.revival.perplexity, "revived": self.revival.revived.float()}
         if self.adversary is None:
             return {"loss": terms.total.mean()} | values
         return self._against(self.adversary, images, made=made.images, leaf=leaf.images, terms=terms) | values
