@@ -43,6 +43,16 @@ def test_minutes_on_a_run_of_other_stages_leave_the_refusal_to_the_run(tmp_path:
     assert fit(both, minutes=1, folder=tmp_path).denoiser == both.denoiser
 
 
+def test_a_plan_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked = recipe("shapes-f4", overrides=["first_stage.loss.perceptual=lpips", "data.count=20"])
+    plan = plan_of(asked, device="cpu")
+    assert plan["seconds"] is None
+    assert "not tried here: LPIPS would have to be downloaded first" in told(plan)
+    assert "network" not in told(plan)
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_a_plan_tells_what_it_costs_and_tries_only_what_fits_a_desk(large: bool, monkeypatch) -> None:
     if large:

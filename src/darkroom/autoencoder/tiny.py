@@ -1,6 +1,6 @@
 """A small decoder for previews and processors: plain 3 x 3 convolutions with ReLU, no norms, no attention.
 
-After TAESD (Bohan 2023), whose weights were published and whose training was not; the last doublings are one pixel
+In the manner of TAESD (Bohan 2023); the last doublings are one pixel
 shuffle, for convolutions at full resolution are what a decoder's time goes to.
 """
 

@@ -31,6 +31,7 @@ def run(
     """Train both stages, or the first; run the same command again to go on where it stopped."""
     from darkroom.cli.watch import watch
     from darkroom.core.errors import NotYetError
+    from darkroom.nn.vgg import present
     from darkroom.recipes.check import check_trainable
     from darkroom.recipes.given import first_stage_alone, with_first_stage
     from darkroom.recipes.plan import fit, plan_of, told
@@ -57,6 +58,9 @@ def run(
         found = plan_of(recipe, device=device)
         typer.echo(json.dumps(found, indent=2) if as_json else told(found))
         return
+    loss = recipe.first_stage.loss
+    if recipe.first_stage.train is not None and loss.perceptual_weight and loss.perceptual == "lpips" and not present():
+        typer.echo("fetching the weights of LPIPS (528 MB, once) ...", err=True)
     run = Run(recipe, folder, device=device, first_stage=given)
     if Path(source).is_dir() and not run.begun:  # a person's folder: say what will happen
         typer.echo("measuring how fast this machine is (a few steps of each stage) ...", err=True)

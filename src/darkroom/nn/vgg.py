@@ -99,6 +99,12 @@ def cached(source: Source) -> Path:
     return base / "lpips" / source.url.rpartition("/")[2]
 
 
+def present() -> bool:
+    """Are the network and its heads here, so that nothing need be downloaded?"""
+    theirs = Path(torch.hub.get_dir()) / "checkpoints" / cached(VGG16).name
+    return cached(HEADS).is_file() and (cached(VGG16).is_file() or theirs.is_file())
+
+
 def _find(source: Source, *, torch_hub: bool) -> Path:
     """The file in our cache, else in torch hub's, else fetched into ours."""
     path = cached(source)

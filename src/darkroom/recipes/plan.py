@@ -14,6 +14,7 @@ from darkroom.core.shapes import Number
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.loader import Batch
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.nn.vgg import present
 from darkroom.recipes.describe import describe
 from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import RECIPE, open_recipe_data
@@ -32,18 +33,19 @@ LARGE = 100_000_000
 def plan_of(recipe: Recipe, *, device: str = "auto") -> dict[str, Any]:
     """Pictures, parameters, memory, steps, and seconds of each stage, measured by a few steps on this machine.
 
-    A model of more than 100 million parameters is not tried; its seconds are None.
+    A model of more than 100 million parameters is not tried, nor one that needs a network which is not here yet; its
+    seconds are None, and `untried` says why.
     """
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
     fitted = resolve(recipe, splits.train).recipe
     facts = describe(fitted)
-    large = sum(facts["parameters"].values()) > LARGE
-    measured = {} if large else _step_seconds(fitted, device=device)
+    untried = _untried(fitted, sum(facts["parameters"].values()))
+    measured = {} if untried else _step_seconds(fitted, device=device)
     stages = {
         stage: {
             "steps": spec.steps,
             "batch": spec.batch,
-            "seconds": None if large else round(measured[stage][1] * spec.steps, 1),
+            "seconds": None if untried else round(measured[stage][1] * spec.steps, 1),
         }
         for stage, spec in _trained(fitted).items()
     }
@@ -61,8 +63,19 @@ def plan_of(recipe: Recipe, *, device: str = "auto") -> dict[str, Any]:
         "flops": facts["flops"],
         "memory": facts["memory"],
         "stages": stages,
-        "seconds": None if large else round(sum(each["seconds"] for each in stages.values()), 1),
+        "untried": untried,
+        "seconds": None if untried else round(sum(each["seconds"] for each in stages.values()), 1),
     }
+
+
+def _untried(recipe: Recipe, parameters: int) -> str | None:
+    """Why a few steps are not made to see how long they take, or None."""
+    loss = recipe.first_stage.loss
+    if parameters > LARGE:
+        return "too large"
+    if recipe.first_stage.train is not None and loss.perceptual_weight and loss.perceptual == "lpips" and not present():
+        return "LPIPS would have to be downloaded first"
+    return None
 
 
 def told(plan: dict[str, Any]) -> str:
@@ -72,17 +85,17 @@ def told(plan: dict[str, Any]) -> str:
         f"{plan['recipe']}: {plan['summary']}",
         f"data        {data['train']} training and {data['test']} test pictures at {data['size']} px"
         + (f", {data['skipped']} left out" if data["skipped"] else ""),
-        "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items()),
+        "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items() if count),
         "operations  "
-        + ", ".join(f"{name} {count / 1e6:.0f} M" for name, count in plan["flops"].items())
+        + ", ".join(f"{name} {count / 1e6:.0f} M" for name, count in plan["flops"].items() if count)
         + " multiply-adds a picture",
         "memory      "
-        + ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in plan["memory"].items())
+        + ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in plan["memory"].items() if count)
         + ", and activations",
     ]
     for stage, cost in plan["stages"].items():
         seconds = cost["seconds"]
-        time_ = "not tried here, too large" if seconds is None else f"about {seconds / 60:.1f} minutes here"
+        time_ = f"not tried here: {plan['untried']}" if seconds is None else f"about {seconds / 60:.1f} minutes here"
         lines.append(f"{stage:<11} {cost['steps']} steps of {cost['batch']} pictures, {time_}")
     return "\n".join(lines)
 
