@@ -111,7 +111,7 @@ def test_a_value_of_the_wrong_kind_is_a_sentence(models_does: Verb, capsys: pyte
         (SpecError("unknown key 'stepz'"), 2, "darkroom: unknown key 'stepz'\n"),
         (SpecError("two\n  lines"), 2, "darkroom: two lines\n"),
         (TrainingError("the loss is not finite"), 1, "darkroom: the loss is not finite\n"),
-        (KeyboardInterrupt(), 130, "darkroom: stopped; what was done is kept\n"),
+        (KeyboardInterrupt(), 130, "darkroom: stopped; what was written is kept\n"),
         (
             typer.BadParameter("no such place"),
             2,

@@ -216,7 +216,7 @@ def test_stopping_keeps_what_is_done(say: Say, model: Path, tmp_path: Path, monk
     monkeypatch.setattr(first_stage, "reconstruct_file", interrupted)
     code, told, said = say("reconstruct", model, tmp_path / "in", "--out", tmp_path / "out", "--grid", "--json")
     assert code == 130
-    assert "what was done is kept" in said
+    assert "what was written is kept" in said
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "grid.png"]
     assert len(json.loads(told)["pictures"]) == 2
 

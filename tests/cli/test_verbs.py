@@ -324,7 +324,7 @@ def test_ctrl_c_keeps_what_was_done(say: Say, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, out) == (130, ""), rest
-    assert rest.splitlines()[-1] == "darkroom: stopped; what was done is kept"
+    assert rest.splitlines()[-1] == "darkroom: stopped; what was written is kept"
     assert state.is_file()
     assert not (tmp_path / "run" / "first_stage" / "model.safetensors").exists()
     reached = json.loads(say("inspect", tmp_path / "run", "--json")[1])

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _quiet()
     if code == STOPPED:
-        return _say("stopped; what was done is kept", code=STOPPED)
+        return _say("stopped; what was written is kept", code=STOPPED)
     return code
 
 

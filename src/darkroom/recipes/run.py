@@ -104,8 +104,12 @@ class Run:
         first_stage = yield from self._first_stage()
         if self.recipe.denoiser is not None:
             yield from self._denoiser(first_stage, tell=tell)
-        elif not (self.folder / MODEL).exists():
+        elif (self.folder / MODEL).exists():
+            yield Note("this run is finished")
+            yield Wrote("model", self.folder / MODEL)
+        else:
             save_model(self.folder / MODEL, load_model(self.folder / "first_stage" / MODEL))
+            yield Wrote("model", self.folder / MODEL)
 
     def _cut_captions(self) -> Iterator[Event]:
         tokenizer = self.resolved.tokenizer
