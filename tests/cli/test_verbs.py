@@ -306,6 +306,14 @@ def test_models_lists_what_is_built_in(
     assert json.loads(say("inspect", "words", "--json")[1])["fields"] == ["caption"]
 
 
+def test_a_built_in_first_stage_is_listed_as_one(say: Say, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("darkroom.tasks.load.built_in", lambda: {"alone": run / "first_stage" / "model.safetensors"})
+    (entry,) = json.loads(say("models", "--json")[1])
+    assert (entry["name"], entry["kind"], entry["fields"]) == ("alone", "first stage", [])
+    assert entry["parameters"]["network"] == 0
+    assert entry["flops"]["decode"] > 0
+
+
 def test_ctrl_c_keeps_what_was_done(say: Say, tmp_path: Path) -> None:
     """The first Ctrl-C waits for the step under way; the same command goes on from there and ends."""
     words = ["train", "tiny-text", "data.count=12", "first_stage.train.steps=120", *STAGES, "--device", "cpu"]

@@ -29,11 +29,11 @@ def run(
         typer.echo(json.dumps(entries[0] if name else entries, indent=2, ensure_ascii=False))
         return
     for entry in entries:
-        typer.echo(f"{entry['name']:<12} {entry['megabytes']:>5.1f} MB  {entry['card'].get('summary', '')}")
+        typer.echo(f"{entry['name']:<13} {entry['megabytes']:>5.1f} MB  {entry['card'].get('summary', '')}")
         if name:
             typer.echo(
                 json.dumps(
-                    {key: entry[key] for key in ("fields", "parameters", "flops", "memory", "card")},
+                    {key: entry[key] for key in ("kind", "fields", "parameters", "flops", "memory", "card")},
                     indent=2,
                     ensure_ascii=False,
                 )
@@ -42,13 +42,16 @@ def run(
 
 def _entry(name: str, path: Any) -> dict[str, Any]:
     from darkroom.checkpoint.store import read_header
+    from darkroom.diffusion.model import ModelSpec
     from darkroom.recipes.describe import describe_model
 
     header = read_header(path)
+    whole = isinstance(header.spec, ModelSpec)
     return {
         "name": name,
+        "kind": "model" if whole else "first stage",
         "megabytes": round(path.stat().st_size / 1e6, 2),
-        "fields": list(header.spec.fields),
-        **describe_model(header.spec),
+        "fields": list(header.spec.fields) if whole else [],
+        **describe_model(header.spec, size=None if whole else header.card.get("data", {}).get("size")),
         "card": header.card,
     }

@@ -54,14 +54,22 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def describe_model(spec: ModelSpec) -> dict[str, Any]:
-    """`parameters`, `flops` and `memory` (bytes of float32 `weights`) of a model, as `describe` tells them."""
+def describe_model(spec: ModelSpec | AutoencoderSpec, *, size: int | None = None) -> dict[str, Any]:
+    """`parameters`, `flops` and `memory` (bytes of float32 `weights`) of a model, as `describe` tells them.
+
+    size: side in pixels of the pictures of a first stage alone, which does not say it (None: 16 latents wide).
+    """
+    whole = isinstance(spec, ModelSpec)
+    first_stage = spec.first_stage if whole else spec
+    side = spec.image_size if whole else size or 16 * spec.factor
     recipe = Recipe(
         name="model",
         summary="",
-        data=parse(DataSpec, {"size": spec.image_size, "channels": spec.first_stage.image_channels}, where="model"),
-        first_stage=FirstStageRecipe(model=spec.first_stage),
-        denoiser=DenoiserRecipe(network=spec.network, conditioners=spec.conditioners, schedule=spec.schedule),
+        data=parse(DataSpec, {"size": side, "channels": first_stage.image_channels}, where="model"),
+        first_stage=FirstStageRecipe(model=first_stage),
+        denoiser=DenoiserRecipe(network=spec.network, conditioners=spec.conditioners, schedule=spec.schedule)
+        if whole
+        else None,
     )
     found = describe(recipe)
     memory = {"weights": found["memory"]["weights"]}
