@@ -14,7 +14,7 @@ from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, ModelFileError, NotYetError
 from darkroom.network.unet import UNet
 from darkroom.tasks import load as door
-from darkroom.tasks.load import built_in, load, load_autoencoder, load_network
+from darkroom.tasks.load import built_in, load, load_autoencoder, load_network, read
 
 
 @pytest.fixture
@@ -44,7 +44,15 @@ def test_a_built_in_name(model_files: dict[str, Path], monkeypatch: pytest.Monke
 def test_built_in_models_can_be_loaded() -> None:
     for path in built_in().values():
         assert path.stat().st_size < 15e6
-        assert load(path, device="cpu").card
+        stored = read(path)
+        assert stored.card["data"]["license"]
+        if stored.kind == "first-stage":
+            assert stored.latents is not None
+            assert load_autoencoder(path, device="cpu").spec == stored.spec
+            with pytest.raises(ModelFileError, match="a first stage alone, which draws nothing"):
+                load(path, device="cpu")
+        else:
+            assert load(path, device="cpu").card
 
 
 def test_the_card_says_which_spec_it_is(model_files: dict[str, Path]) -> None:

@@ -40,7 +40,7 @@ def run(
     check_channels(opened.model)
     for sentence in opened.odd:
         typer.echo(f"note: {sentence}", err=True)
-    work = _Work(opened, sampling_compute(device, precision), out, size, grid)
+    work = _Work(opened=opened, compute=sampling_compute(device, precision), out=out, size=size, grid=grid)
     with gentle_stop() as stopping:
         for _ in work.each(paths):
             if stopping():
@@ -52,7 +52,7 @@ def run(
 
 
 @final
-@dataclass
+@dataclass(kw_only=True)
 class _Work:
     """What is asked for, and what has come of it so far."""
 

@@ -49,7 +49,7 @@ def train_first_stage(
     """
     compute.host(model).train()
     viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder)
-    work = _Work(viewer, splits, transform, loss, train, seed)
+    work = _Work(viewer=viewer, splits=splits, transform=transform, loss=loss, train=train, seed=seed)
     yield from work.on(model)
 
 
@@ -72,7 +72,7 @@ def train_decoder(
     """
     trained = only_decoder(compute.host(model).eval()).train()
     viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder, full=compute.host(full).eval())
-    work = _Work(viewer, splits, transform, loss, train, seed)
+    work = _Work(viewer=viewer, splits=splits, transform=transform, loss=loss, train=train, seed=seed)
     yield from work.on(trained)
 
 
@@ -85,7 +85,7 @@ def only_decoder(model: Autoencoder) -> nn.ModuleDict:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Work:
     """What every training of a first stage does, whichever part of the model it moves."""
 
