@@ -1,7 +1,7 @@
 """A small decoder for previews and processors: plain 3 x 3 convolutions with ReLU, no norms, no attention.
 
-In the manner of TAESD (Bohan 2023); the last doublings are one pixel
-shuffle, for convolutions at full resolution are what a decoder's time goes to.
+In the manner of TAESD (Bohan 2023); the last doublings are one pixel shuffle, for convolutions at full resolution are
+what a decoder's time goes to.
 """
 
 import math
