@@ -79,7 +79,7 @@ def test_broken_pictures_are_skipped_with_reasons(tmp_path: Path):
     assert set(reasons) == {"cut.png", "cut.jpg", "empty.png", "text.jpg", "tiny.png"}
     assert reasons["cut.jpg"] == reasons["cut.png"] == "truncated"
     assert reasons["empty.png"] == "empty file"
-    assert reasons["text.jpg"] == "not a picture"
+    assert reasons["text.jpg"] == "not a picture but text"
     assert "3 x 90" in reasons["tiny.png"]
     assert len(train) + len(test) == 9
     assert not test.skipped  # each is told once

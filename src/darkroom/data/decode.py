@@ -1,71 +1,194 @@
-"""Picture files of any kind to upright RGB, and cheap checks that a file is whole."""
+"""Picture files of any kind to upright RGB, and checks that a file is whole: of its header, or of every pixel."""
 
+import contextlib
+import os
+import stat
+import warnings
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from darkroom.core.errors import DataError
+from darkroom.data.damage import damage
 from darkroom.data.examples import Size
+from darkroom.data.kinds import CONTENT, FORMATS, content
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
-)
 SMALLEST = 8  # pixels: the shorter side of a picture worth learning from
-_PROBLEMS = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
+SLIMMEST = 50  # times the shorter side: a square cut from a longer one shows next to nothing of it
+LARGEST = 89_478_485  # pixels: what Pillow warns of by default; decoded and converted that is a gigabyte
+_TOO_LARGE = f"more than {LARGEST // 10**6} million pixels"
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SIDEWAYS = (5, 6, 7, 8)
 _TAIL = 4096
 
 
 def check(path: Path) -> Size | str:
-    """Width and height as displayed, from the header, or the reason why the picture cannot be used."""
+    """Width and height as displayed, from the header, or the reason why the picture cannot be used; never raises."""
     try:
-        if path.stat().st_size == 0:
-            return "empty file"
-        with Image.open(path) as picture:
-            kind, size = picture.format, picture.size
-            turned = kind in ("JPEG", "MPO", "WEBP", "TIFF") and (picture.getexif().get(_ORIENTATION) in _SIDEWAYS)
-        if min(size) < SMALLEST:
-            return f"only {size[0]} x {size[1]} pixels, {SMALLEST} at least"
-        if _truncated(path, kind):
-            return "truncated"
+        with quiet():
+            return _header(path)
     except UnidentifiedImageError:
-        return "not a picture"
-    except _PROBLEMS as error:
-        return f"not readable ({_brief(error)})"
-    return (size[1], size[0]) if turned else size
+        return _no_picture(path)
+    except FileNotFoundError:
+        return "a link to a file that is not there" if path.is_symlink() else "no such file"
+    except Exception as error:  # bytes made to confuse a reader make Pillow raise anything
+        return _too_large(error) or f"not readable ({_brief(error)})"
+
+
+def check_pixels(path: Path, *, alpha: bool = False) -> Size | str:
+    """Width and height after decoding everything as `decode` does, or the reason why that fails; never raises.
+
+    To be called within `quiet`. It also finds damage that Pillow passes over in silence.
+    """
+    try:
+        with _opened(path) as picture:
+            kind, upright = picture.format, _upright(picture)
+        if _see_through(upright) and upright.convert("RGBA").getchannel("A").getextrema() == (0, 0):
+            return "nothing to see: all of it is transparent"
+        return damage(path, kind) or _colours(upright, alpha=alpha).size
+    except Exception as error:
+        return _too_large(error) or f"cannot be decoded ({_brief(error)})"
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None]:
+    """Pillow's remarks stay off the terminal, and too many pixels are an error.
+
+    Warnings are filtered for the whole process: enter this in one thread at a time, outside of worker threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def decode(path: Path, *, alpha: bool = False) -> Image.Image:
     """The first frame upright as RGB (transparent parts on white), or RGBA with `alpha`."""
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            return _colours(ImageOps.exif_transpose(picture), alpha=alpha)
-    except _PROBLEMS as error:
-        raise DataError(f"{path}: the picture cannot be decoded ({_brief(error)}); mend or remove it") from None
+        with _opened(path) as picture:
+            return _colours(_upright(picture), alpha=alpha)
+    except Exception as error:  # as in `check`
+        raise DataError(
+            f"{printable(path)}: the picture cannot be decoded ({_brief(error)}); mend or remove it"
+        ) from None
 
 
 def decode_map(path: Path) -> np.ndarray:
     """Class ids (h, w) of a palette or grey picture; `DataError` for colours."""
     try:
-        with Image.open(path) as picture:
-            ids = np.array(picture)
-    except _PROBLEMS as error:
-        raise DataError(f"{path}: the map cannot be decoded ({_brief(error)})") from None
+        return _ids(path)
+    except Exception as error:  # as in `check`
+        raise DataError(f"{printable(path)}: the map cannot be decoded ({_brief(error)})") from None
+
+
+def check_map(path: Path, *, size: Size) -> str | None:
+    """Why a map, wholly decoded, does not fit a picture of this size; None where it does. As `check_pixels`."""
+    try:
+        height, width = _ids(path).shape
+        if (width, height) != size:
+            return f"its map is {width} x {height} pixels, the picture {size[0]} x {size[1]}"
+        with _opened(path) as picture:
+            kind = picture.format
+        wrong = damage(path, kind)
+    except Exception as error:  # as in `check`
+        wrong = f"cannot be decoded ({_brief(error)})"
+    return None if wrong is None else f"its map: {wrong}"
+
+
+def printable(path: Path) -> str:
+    """A path as text that can always be written, also when its bytes are not UTF-8."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Generator[Image.Image]:
+    """The picture in a file, not decoded yet; a pipe would be waited for, perhaps for ever, and is refused."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a file")
+    with Image.open(path, formats=FORMATS) as picture:
+        yield picture
+
+
+def _ids(path: Path) -> np.ndarray:
+    with _opened(path) as picture:
+        ids = np.array(picture)
     if ids.ndim != 2:
-        raise DataError(f"{path}: a map holds one class id per pixel (grey or palette PNG), this one has colours")
+        raise ValueError("a map holds one class id per pixel (grey or palette PNG), this one has colours")
     return ids.astype(np.int32) if ids.dtype != np.uint8 else ids
+
+
+def _header(path: Path) -> Size | str:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        return "not a file"
+    if found.st_size == 0:
+        return "empty file"
+    with _opened(path) as picture:
+        kind, (width, height) = picture.format, picture.size
+        turned = _orientation(picture) in _SIDEWAYS
+    odd = _odd_size(width, height)
+    if odd is None and _truncated(path, kind):
+        odd = "truncated"
+    return odd or ((height, width) if turned else (width, height))
+
+
+def _odd_size(width: int, height: int) -> str | None:
+    if width * height > LARGEST:
+        return _TOO_LARGE
+    if min(width, height) < SMALLEST:
+        return f"only {width} x {height} pixels, {SMALLEST} at least"
+    if max(width, height) > SLIMMEST * min(width, height):
+        return f"{width} x {height} pixels, one side more than {SLIMMEST} times the other"
+    return None
+
+
+def _no_picture(path: Path) -> str:
+    """What is there instead of a picture, where its first bytes tell."""
+    try:
+        with path.open("rb") as file:
+            return content(file.read(CONTENT))
+    except OSError as error:
+        return f"not readable ({_brief(error)})"
+
+
+def _orientation(picture: Image.Image) -> int:
+    """How to turn a picture, 1 to 8, by what stands before its pixels; 1 where that is missing or garbled."""
+    if picture.format == "TIFF":  # Pillow turns these itself, and tells their displayed size
+        return 1
+    try:
+        return int(Image.Image.getexif(picture).get(_ORIENTATION, 1))  # PNG's own would decode the picture
+    except Exception:  # the pixels may well be sound
+        return 1
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """All pixels of the first frame, turned."""
+    turn = _TURNS.get(_orientation(picture))
+    picture.load()
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _see_through(picture: Image.Image) -> bool:
+    return "A" in picture.mode or picture.mode.endswith("a") or "transparency" in picture.info
 
 
 def _colours(picture: Image.Image, *, alpha: bool) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
         picture = _eight_bits(picture)
-    transparent = "A" in picture.mode or picture.mode.endswith("a") or "transparency" in picture.info
     if alpha:
         return picture.convert("RGBA")
-    if not transparent:
+    if not _see_through(picture):
         return picture.convert("RGB")
     over = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", over.size, (255, 255, 255, 255)), over).convert("RGB")
@@ -88,15 +211,24 @@ def _truncated(path: Path, kind: str | None) -> bool:
         return False
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
-        tail = file.read()
-        if kind == "PNG":
-            return b"IEND" not in tail
-        if b"\xff\xd9" in tail:
+        if (b"IEND" if kind == "PNG" else b"\xff\xd9") in file.read():
             return False
         file.seek(0)
-        data = file.read()  # a long trailer: the end marker must follow the start of the last scan
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        data = file.read()  # a long trailer
+    if kind == "PNG":
+        return b"IEND" not in data
+    return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # the end must follow the start of the last scan
 
 
-def _brief(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
+def _too_large(error: Exception) -> str | None:
+    bomb = isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning))
+    return _TOO_LARGE if bomb else None
+
+
+def _brief(error: Exception) -> str:
+    """An error in a few words that can be written on one line; odd kinds are named."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = (str(error).splitlines() or [""])[0][:120].encode(errors="backslashreplace").decode()
+    usual = isinstance(error, (OSError, SyntaxError, ValueError, EOFError)) and text
+    return text if usual else f"{type(error).__name__}: {text}" if text else type(error).__name__

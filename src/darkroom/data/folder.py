@@ -11,7 +11,7 @@ from typing import Any, cast, final
 from darkroom.core.errors import DataError
 from darkroom.data.decode import check, decode, decode_map
 from darkroom.data.examples import Box, Example, Size, Thing
-from darkroom.data.metadata import Name, PixelBox, Row
+from darkroom.data.metadata import Name, PixelBox, Row, sound
 
 CLASSES = "classes.json"
 
@@ -38,6 +38,7 @@ class Folder:
     names: Names = Names()
     skipped: tuple[tuple[str, str], ...] = ()
     alpha: bool = False
+    drawn: bool = False  # held out of the training pictures by us, so that some may be moved
 
     @property
     def fields(self) -> frozenset[str]:
@@ -94,17 +95,37 @@ class Folder:
         return None if label is None else self.names.classes.index(_word(label, self.names.given))
 
     def fingerprint(self) -> str:
-        """A hash of names, file sizes and metadata in order."""
+        """A hash of names, file sizes and metadata in order, and of the tables that ids refer to."""
         digest = hashlib.blake2b(digest_size=16)
-        for row, size in zip(self.rows, self.sizes, strict=True):
-            facts = (row.name, row.path.stat().st_size, size, row.caption, row.label, row.objects)
-            digest.update(repr((*facts, row.map.name if row.map else None)).encode(errors="backslashreplace"))
+        for row in range(len(self)):
+            digest.update(self._facts(row))
+        if self.names.given or self.names.map_classes:
+            digest.update(repr((self.names.given, self.names.map_classes)).encode(errors="backslashreplace"))
         return digest.hexdigest()
+
+    def row_hashes(self) -> dict[str, str]:
+        """For each name a short hash of all that is known of its picture without decoding it, to tell what changed."""
+        found: dict[str, str] = {}
+        for row, each in enumerate(self.rows):
+            known = found.get(each.name, "").encode()
+            found[each.name] = hashlib.blake2b(known + self._facts(row), digest_size=8).hexdigest()
+        return found
 
     def part(self, kept: Sequence[int]) -> "Folder":
         """The same folder with these rows only."""
         rows, sizes = (tuple(each[row] for row in kept) for each in (self.rows, self.sizes))
         return replace(self, rows=rows, sizes=sizes)
+
+    def _facts(self, index: int) -> bytes:
+        row = self.rows[index]
+        try:
+            mapped = None if row.map is None else (row.map.name, row.map.stat().st_size)
+            facts = (row.name, row.path.stat().st_size, self.sizes[index], row.caption, row.label, row.objects, mapped)
+        except OSError as error:
+            raise DataError(
+                f"{self.name}: {row.name} was there when the folder was opened ({error.strerror})"
+            ) from None
+        return repr(facts).encode(errors="backslashreplace")
 
     def _things(self, index: int) -> tuple[Thing, ...]:
         boxes = [(name, _relative(box, self.sizes[index])) for name, box in self.rows[index].objects or ()]
@@ -117,7 +138,7 @@ class Folder:
 
 def checked(name: str, rows: Sequence[Row], *, names: Names, alpha: bool = False) -> Folder:
     """The rows whose pictures look whole as a folder; the others are in its `skipped` with the reason."""
-    results = [(row, check(row.path)) for row in rows]
+    results = [(row, row.fault or check(row.path)) for row in rows]
     good = [(row, size) for row, size in results if not isinstance(size, str)]
     skipped = tuple((row.name, reason) for row, reason in results if isinstance(reason, str))
     if not good:
@@ -127,8 +148,8 @@ def checked(name: str, rows: Sequence[Row], *, names: Names, alpha: bool = False
 
 
 def name_classes(folder: Path, rows: Sequence[Row]) -> Names:
-    """Class names of all splits together: from classes.json in the folder, else as the rows write them."""
-    given = _given(folder)
+    """Class names of all splits together: from classes.json in the folder, else as sound rows write them."""
+    given, rows = _given(folder), sound(rows)
     labels = [row.label for row in rows if row.label is not None]
     for key, count in (("label", len(labels)), ("map_file_name", sum(row.map is not None for row in rows))):
         if 0 < count < len(rows):
@@ -149,16 +170,16 @@ def _given(folder: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        entries = cast("list[Any]", json.loads(path.read_text(encoding="utf-8")))
+        entries = cast("object", json.loads(path.read_text(encoding="utf-8")))
         if not isinstance(entries, list):
             raise ValueError(f"{type(entries).__name__} came")
         pairs = [
             (int(each["id"]), str(each["name"])) if isinstance(each, dict) else (place, str(each))
-            for place, each in enumerate(entries)
+            for place, each in enumerate(cast("list[Any]", entries))
         ]
         if sorted(number for number, _ in pairs) != list(range(len(pairs))):
             raise ValueError("ids must count from 0 without gaps")
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f'{path}: a list of {{"id": 0, "name": "..."}} is needed ({error})') from None
     return tuple(name for _, name in sorted(pairs))
 

@@ -1,15 +1,20 @@
-"""Rows of a folder: pictures with the annotations of `metadata.jsonl`, or of the folders they lie in."""
+"""Rows of a folder: pictures as `metadata.jsonl` annotates them, or the folders they lie in and captions beside them.
+
+Every file that looks like a picture becomes a row; one that cannot be used says so in its `fault`.
+"""
 
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, final
 
 from darkroom.core.errors import DataError, did_you_mean
-from darkroom.data.decode import SUFFIXES
+from darkroom.data.decode import printable
+from darkroom.data.kinds import SUFFIXES, foreign, is_picture
+from darkroom.data.sidecar import sidecar
 
 METADATA = "metadata.jsonl"
 Name = str | int  # of a class, as it stands in the file
@@ -19,7 +24,7 @@ PixelBox = tuple[float, float, float, float]
 @final
 @dataclass(frozen=True)
 class Row:
-    """One picture as listed: nothing decoded, boxes in pixels, classes as written."""
+    """One picture as listed: nothing decoded, boxes in pixels, classes as written; `fault`: why it cannot be used."""
 
     path: Path
     name: str
@@ -27,23 +32,24 @@ class Row:
     label: Name | None = None
     objects: tuple[tuple[Name, PixelBox], ...] | None = None
     map: Path | None = None
+    fault: str | None = None
 
 
 def list_rows(folder: Path, *, caption_field: str = "caption", by_class: bool | None = None) -> list[Row]:
-    """All rows of a folder, in the metadata's order or sorted by name; `DataError` when there are none.
+    """All rows of a folder, in the metadata's order or sorted by name, those with a fault last; `DataError` for none.
 
     by_class: are sub-folders classes? None: yes when all pictures lie in two or more of them.
     """
     metadata = folder / METADATA
     rows = _annotated(metadata, caption_field) if metadata.is_file() else _found(folder, by_class)
     if not rows:
-        raise DataError(f"{folder}: no pictures here ({', '.join(sorted(SUFFIXES))} are looked for)")
+        raise DataError(f"{printable(folder)}: no pictures here ({', '.join(sorted(SUFFIXES))} are looked for)")
     return rows
 
 
-def printable(path: Path) -> str:
-    """A path as text that can always be written, also when its bytes are not UTF-8."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+def sound(rows: Sequence[Row]) -> list[Row]:
+    """The rows without a fault."""
+    return [row for row in rows if row.fault is None]
 
 
 def has_pictures(folder: Path) -> bool:
@@ -53,56 +59,111 @@ def has_pictures(folder: Path) -> bool:
 
 def pictures_in(folder: Path) -> Iterator[Path]:
     """Picture files in and below a folder, told by their names; hidden ones are left out. In no fixed order."""
-    for place, folders, files in os.walk(folder):
+    for _, files in _walk(folder):
+        yield from (path for path in files if is_picture(path.name))
+
+
+def _walk(folder: Path, onerror: Callable[[OSError], object] | None = None) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Folders and files, place by place, without the hidden ones; links to folders are not followed."""
+    for place, folders, files in os.walk(folder, onerror=onerror):
         folders[:] = [each for each in folders if not each.startswith((".", "__"))]
-        for file in files:
-            path = Path(place, file)
-            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
-                yield path
+        shown = [each for each in files if not each.startswith(".")]
+        yield [Path(place, each) for each in folders], [Path(place, each) for each in shown]
+
+
+def _candidates(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Whatever looks like a picture in and below a folder, and why it is none, where its name or place tells."""
+    closed: list[OSError] = []
+    for folders, files in _walk(folder, closed.append):
+        for path in folders:
+            if path.is_symlink():
+                yield path, "a link to a folder, which is not followed"
+            elif is_picture(path.name) and not has_pictures(path):
+                yield path, "a folder, not a picture"
+        for path in files:
+            fault = foreign(path.name)
+            if fault is not None or is_picture(path.name):
+                yield path, fault
+    yield from ((Path(error.filename), f"a folder that cannot be read ({error.strerror})") for error in closed)
 
 
 def _found(folder: Path, by_class: bool | None) -> list[Row]:
-    """Pictures below a folder; their labels where sub-folders are classes."""
-    inside = sorted(path.relative_to(folder) for path in pictures_in(folder))
+    """Pictures below a folder with captions beside them; their labels where sub-folders are classes."""
+    listed = sorted((path.relative_to(folder), fault) for path, fault in _candidates(folder))
+    inside = [path for path, fault in listed if fault is None]
     tops = {path.parts[0] for path in inside if len(path.parts) > 1}
     nested = all(len(path.parts) > 1 for path in inside)
     by_class = nested and (len(tops) > 1 if by_class is None else by_class)
-    return [
-        Row(folder / path, printable(path), label=printable(Path(path.parts[0])) if by_class else None)
-        for path in inside
-    ]
+
+    def row(path: Path) -> Row:
+        caption, fault = sidecar(folder / path)
+        label = printable(Path(path.parts[0])) if by_class else None
+        return Row(folder / path, printable(path), caption=caption, label=label, fault=fault)
+
+    return [*map(row, inside), *_faults(folder, ((path, fault) for path, fault in listed if fault is not None))]
+
+
+def _faults(folder: Path, listed: Iterable[tuple[Path, str]]) -> list[Row]:
+    return [Row(folder / path, printable(path), fault=fault) for path, fault in listed]
 
 
 def _annotated(metadata: Path, caption_field: str) -> list[Row]:
+    """The rows of a metadata file, then the pictures in its folder that it does not name."""
     entries = list(_entries(metadata))
     keys = {key for _, entry in entries for key in entry}
     if caption_field != "caption" and caption_field not in keys:
-        raise DataError(f"{metadata}: no field {caption_field!r}{did_you_mean(caption_field, keys)}")
+        raise DataError(f"{printable(metadata)}: no field {caption_field!r}{did_you_mean(caption_field, keys)}")
     rows = [_row(entry, metadata, line=line, caption_field=caption_field) for line, entry in entries]
-    files = [path for row in rows for path in (row.path, row.map) if path is not None]
-    absent = [printable(path.relative_to(metadata.parent)) for path in files if not path.is_file()]
-    if absent:
-        first = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-        raise DataError(f"{metadata}: names {len(absent)} of {len(files)} files that are not there: {first}")
-    return rows
+    if not rows:
+        return []
+    named = {path for row in rows for path in (row.path, row.map) if path is not None}
+    absent = {path for path in named if not os.path.exists(path)}
+    marked = _marked(rows, absent)
+    if absent and not sound(marked):
+        first = ", ".join(printable(path.relative_to(metadata.parent)) for path in sorted(absent)[:3])
+        more = ", ..." if len(absent) > 3 else ""
+        where = printable(metadata)
+        raise DataError(f"{where}: names {len(absent)} of {len(named)} files that are not there: {first}{more}")
+    others = ((path, fault or f"not named in {METADATA}") for path, fault in _candidates(metadata.parent))
+    unnamed = sorted((path.relative_to(metadata.parent), fault) for path, fault in others if path not in named)
+    return [*marked, *_faults(metadata.parent, unnamed)]
+
+
+def _marked(rows: Sequence[Row], absent: Container[Path]) -> list[Row]:
+    """The rows, their faults that show without opening a file said; a picture may be listed with several captions."""
+    marked, seen = list[Row](), set[Row]()
+    for row in rows:
+        fault = f"named twice in {METADATA} with the same annotations" if row in seen else None
+        if row.map is not None and row.map in absent:
+            fault = f"no such map as {printable(Path(row.map.name))}"
+        if row.path in absent:
+            fault = "no such file"
+        seen.add(row)
+        marked.append(row if fault is None else replace(row, fault=fault))
+    return marked
 
 
 def _entries(metadata: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line number, object) of every line that is not blank."""
-    for number, line in enumerate(metadata.read_bytes().split(b"\n"), start=1):
+    try:
+        lines = metadata.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{printable(metadata)}: cannot be read ({error.strerror or error})") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        where = f"{printable(metadata)} line {number}"
         try:
             entry = json.loads(line.decode("utf-8-sig"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"{metadata} line {number}: not valid JSON ({error})") from None
+        except (ValueError, RecursionError) as error:  # bytes, syntax, or a number of thousands of digits
+            raise DataError(f"{where}: not valid JSON ({error})") from None
         if not isinstance(entry, dict):
-            raise DataError(f"{metadata} line {number}: an object {{...}} is needed, {type(entry).__name__} came")
+            raise DataError(f"{where}: an object {{...}} is needed, {type(entry).__name__} came")
         yield number, cast("dict[str, Any]", entry)
 
 
 def _row(entry: Mapping[str, Any], metadata: Path, *, line: int, caption_field: str) -> Row:
-    where = f"{metadata} line {line}"
+    where = f"{printable(metadata)} line {line}"
     path = _file(metadata.parent, entry.get("file_name"), key="file_name", where=where)
     if path is None:
         raise DataError(f"{where}: 'file_name' is missing")
@@ -119,7 +180,7 @@ def _row(entry: Mapping[str, Any], metadata: Path, *, line: int, caption_field: 
 def _file(folder: Path, value: object, *, key: str, where: str) -> Path | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not _can_be_a_name(value):
         raise DataError(f"{where}: {key!r} must be the name of a file, {value!r:.80} came")
     inside = Path(value)
     if inside.is_absolute() or ".." in inside.parts:
@@ -127,18 +188,30 @@ def _file(folder: Path, value: object, *, key: str, where: str) -> Path | None:
     return folder / inside
 
 
+def _can_be_a_name(value: str) -> bool:
+    try:
+        return bool(value) and "\0" not in value and bool(os.fsencode(value))
+    except UnicodeEncodeError:
+        return False
+
+
 def _caption(value: object, *, where: str, key: str) -> str | None:
     if isinstance(value, list) and value:  # several captions of one picture: the first
         value = cast("list[object]", value)[0]
     if value is None or isinstance(value, str):
-        return value
+        return None if value is None else _writable(value)
     raise DataError(f"{where}: {key!r} must be text, {value!r:.80} came")
 
 
 def _class_name(value: object, *, key: str, where: str) -> Name | None:
     if value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)):
-        return value
+        return _writable(value) if isinstance(value, str) else value
     raise DataError(f"{where}: {key!r} must be a name or a whole number, {value!r:.80} came")
+
+
+def _writable(text: str) -> str:
+    """Text that tokenizers and files take: half an emoji, left where JSON was cut, becomes a replacement sign."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _objects(value: object, *, where: str) -> tuple[tuple[Name, PixelBox], ...] | None:

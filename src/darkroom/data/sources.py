@@ -1,5 +1,6 @@
 """Where examples come from, by one name: a folder of pictures, or the built-in `shapes`."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from PIL import Image
 
 from darkroom.core.errors import DataError, InputError, NotYetError, did_you_mean
 from darkroom.core.seeds import stream
+from darkroom.data.decode import printable
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder, checked, name_classes
-from darkroom.data.metadata import METADATA, Row, has_pictures, list_rows
+from darkroom.data.metadata import METADATA, Row, has_pictures, list_rows, sound
 from darkroom.scenes.draw import Kind, Scene, draw
 from darkroom.scenes.vocabulary import CANVAS, SHAPES
 
@@ -100,16 +102,22 @@ class ShapesSource:
         return self.side, self.side
 
     def caption(self, index: int) -> str | None:
-        """The caption (the scene is drawn for it: its words follow from the exact boxes)."""
-        return self.example(index).caption
+        """The caption (the scene is drawn for it once: its words follow from the exact boxes)."""
+        return _words(self, index)[0]
 
     def label(self, index: int) -> int | None:
         """The shape's number for `single` scenes."""
-        return self.example(index).label if self.kind == "single" else None
+        return _words(self, index)[1] if self.kind == "single" else None
 
     def fingerprint(self) -> str:
         """A hash of seed, side, count and kind."""
         return _hash(f"{self.kind}/{self.seed}/{self.side}/{self.count}")
+
+
+@functools.lru_cache(maxsize=2**18)
+def _words(source: ShapesSource, index: int) -> tuple[str | None, int | None]:
+    example = source.example(index)
+    return example.caption, example.label
 
 
 @final
@@ -257,7 +265,8 @@ def open_data(
 
     size: canvas of the built-in scenes · limit: at most so many of each split, chosen by `seed` ·
     alpha: decode to RGBA. Without a `test/` folder 5 % (1 to 1000) are kept apart, chosen by file name and
-    seed. `DataError` for what is missing, empty or broken; `NotYetError` for shards and COCO files.
+    seed. Files whose headers cannot be read are in `skipped`; `examine` looks at all pixels. `DataError` for what is
+    missing, empty or broken; `NotYetError` for shards and COCO files.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no examples; at least 1 is needed")
@@ -268,10 +277,10 @@ def open_data(
         return Splits(ShapesSource(seed, size, count, kind), ShapesSource(apart, size, held_out, kind))
     folder = _folder(Path(place))
     train_rows, test_rows = _split_rows(folder, caption_field=caption_field)
-    names = name_classes(folder, [*train_rows, *test_rows])
-    train = checked(folder.name, train_rows, names=names, alpha=alpha)
+    names, name = name_classes(folder, [*train_rows, *test_rows]), printable(Path(folder.name))
+    train = checked(name, train_rows, names=names, alpha=alpha)
     if test_rows:
-        test = checked(folder.name, test_rows, names=names, alpha=alpha)
+        test = checked(name, test_rows, names=names, alpha=alpha)
     else:
         train, test = _by_name(train, seed)
     return Splits(_limited(train, seed=seed, limit=limit), _limited(test, seed=seed, limit=limit))
@@ -296,12 +305,12 @@ def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Ro
         return list_rows(folder, caption_field=caption_field), []
     if (folder / METADATA).is_file():  # one list for all splits
         rows = list_rows(folder, caption_field=caption_field)
-        test = next((part for name in _TEST_FOLDERS if (part := _below(rows, name))), [])
+        test = next((part for name in _TEST_FOLDERS if sound(part := _below(rows, name))), [])
         apart = {row.name for row in test}
         return [row for row in rows if row.name not in apart], test
     train = list_rows(folder / "train", caption_field=caption_field)
     apart = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None)
-    labelled = all(row.label is not None for row in train)
+    labelled = all(row.label is not None for row in sound(train))
     return train, [] if apart is None else list_rows(apart, caption_field=caption_field, by_class=labelled)
 
 
@@ -327,7 +336,7 @@ def _by_name(source: Folder, seed: int) -> tuple[Folder, Folder]:
     wanted = sum(each < TEST_SHARE for each in draws)
     held_out = set(ranked[: max(1, min(wanted, TEST_MOST, count // 2))])
     train = source.part([row for row in range(count) if row not in held_out])
-    return train, replace(source.part(sorted(held_out)), skipped=())
+    return train, replace(source.part(sorted(held_out)), skipped=(), drawn=True)
 
 
 def _limited(source: Folder, *, seed: int, limit: int | None) -> Source:

@@ -1,0 +1,246 @@
+"""A look at every pixel before a run begins: what cannot be decoded, or is there twice, is left out with a reason."""
+
+import hashlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, final
+
+from darkroom.core.errors import DataError
+from darkroom.core.record import read_json, write_json
+from darkroom.data.decode import check_map, check_pixels, quiet
+from darkroom.data.examples import Source
+from darkroom.data.folder import Folder
+from darkroom.data.sources import Splits, Subset
+
+Progress = Callable[[int, int], None]
+_VERSION: Final = 1  # of the memo
+_THREADS: Final = 8
+_TOGETHER: Final = 256  # pictures handed to the threads at once
+_LARGE: Final = 2**24  # pixels: larger pictures are decoded one at a time, for each takes hundreds of megabytes
+
+
+@final
+class _Part(NamedTuple):
+    """A split of pictures in files: the folder, and which of its rows are used."""
+
+    folder: Folder
+    rows: Sequence[int]
+
+
+@final
+@dataclass(frozen=True)
+class _Look:
+    """What a picture turned out to be: unusable, or known by its bytes, and by these with its annotations."""
+
+    fault: str | None
+    bytes: str = ""
+    known: str = ""
+
+
+@final
+@dataclass
+class _Verdict:
+    """Rows of the two folders that are left out, with reasons; moved: a training row that became the test picture."""
+
+    train: dict[int, str]
+    test: dict[int, str]
+    moved: int | None = None
+
+
+def examine(splits: Splits, *, memo: Path | None = None, progress: Progress | None = None) -> Splits:
+    """The splits without pictures that cannot be decoded and without copies; `skipped` names them and says why.
+
+    A copy has the bytes and the annotations of an earlier picture of its split; a test picture goes when a training
+    picture has its bytes. Were the test pictures drawn by us and none is left, a training picture takes their place.
+    Sources that are no folders are answered untouched.
+    memo: a file for the verdict, written once and only read from then on, so that a run goes on with the same rows ·
+    progress: called with (pictures done, pictures). `DataError` when nothing is left, and when the pictures are not
+    those that the memo was written for.
+    """
+    train, test = _part(splits.train), _part(splits.test)
+    if train is None or test is None:
+        return splits
+    parts = train, test
+    if memo is not None and memo.exists():
+        return _without(splits, parts, _recalled(memo, splits, parts))
+    verdict = _judge(train, test, _look(parts, progress))
+    if memo is not None:
+        write_json(memo, _told(verdict, splits, parts))
+    return _without(splits, parts, verdict)
+
+
+def _part(source: Source) -> _Part | None:
+    match source:
+        case Folder():
+            return _Part(source, range(len(source)))
+        case Subset(source=Folder() as folder, rows=rows):
+            return _Part(folder, rows)
+        case _:
+            return None
+
+
+def _look(parts: Sequence[_Part], progress: Progress | None) -> list[_Look]:
+    """A look at each row of the parts, in order; threads, for decoding releases the interpreter."""
+    jobs = [(part.folder, row) for part in parts for row in part.rows]
+    looks, alone = list[_Look](), threading.Lock()
+
+    def look(job: tuple[Folder, int]) -> _Look:
+        folder, row = job
+        width, height = folder.sizes[row]
+        if width * height <= _LARGE:
+            return _look_at(folder, row)
+        with alone:
+            return _look_at(folder, row)
+
+    pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="darkroom-examine")
+    with quiet():
+        try:
+            for start in range(0, len(jobs), _TOGETHER):
+                for each in pool.map(look, jobs[start : start + _TOGETHER]):
+                    looks.append(each)
+                    if progress is not None:
+                        progress(len(looks), len(jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return looks
+
+
+def _look_at(folder: Folder, index: int) -> _Look:
+    row, told = folder.rows[index], folder.sizes[index]
+    found = check_pixels(row.path, alpha=folder.alpha)
+    if isinstance(found, str):
+        return _Look(found)
+    if found != told:  # boxes would lie elsewhere
+        return _Look(f"it is {found[0]} x {found[1]} pixels and says {told[0]} x {told[1]}")
+    unfit = None if row.map is None else check_map(row.map, size=found)
+    if unfit is not None:
+        return _Look(unfit)
+    try:
+        content, mapped = _hash(row.path), None if row.map is None else _hash(row.map)
+    except OSError as error:
+        return _Look(f"not readable ({error.strerror})")
+    return _Look(None, content, repr((content, folder.caption(index), row.label, row.objects, mapped)))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _judge(train: _Part, test: _Part, looks: Sequence[_Look]) -> _Verdict:
+    """What is left out, by rules that know only rows in their order."""
+    of_train, of_test = looks[: len(train.rows)], looks[len(train.rows) :]
+    verdict = _Verdict(_unusable(train, of_train), _unusable(test, of_test))
+    kept = {row: look.bytes for row, look in zip(train.rows, of_train, strict=True) if row not in verdict.train}
+    if not kept:
+        raise DataError(f"{train.folder.name}: {_nothing(train, verdict.train, of='training')}")
+    owners = {content: train.folder.rows[row].name for row, content in reversed(kept.items())}
+    for row, look in zip(test.rows, of_test, strict=True):
+        if row not in verdict.test and look.bytes in owners:
+            verdict.test[row] = f"also in the training pictures, {owners[look.bytes]}"
+    if len(verdict.test) == len(test.rows):
+        if not test.folder.drawn:
+            raise DataError(f"{test.folder.name}: {_nothing(test, verdict.test, of='test')}")
+        _move(verdict, train, kept)
+    return verdict
+
+
+def _unusable(part: _Part, looks: Sequence[_Look]) -> dict[int, str]:
+    """Row -> reason of what cannot be decoded, and of copies."""
+    reasons, first = dict[int, str](), dict[str, str]()
+    for row, look in zip(part.rows, looks, strict=True):
+        if look.fault is not None:
+            reasons[row] = look.fault
+        elif look.known in first:
+            reasons[row] = f"the same picture as {first[look.known]}"
+        else:
+            first[look.known] = part.folder.rows[row].name
+    return reasons
+
+
+def _nothing(part: _Part, reasons: dict[int, str], *, of: str) -> str:
+    row = part.rows[0]
+    first = f"{part.folder.rows[row].name}: {reasons[row]}"
+    return f"none of {len(part.rows)} {of} pictures can be used; first: {first}"
+
+
+def _move(verdict: _Verdict, train: _Part, kept: dict[int, str]) -> None:
+    """Let one training picture become the test picture; what shares its bytes leaves training."""
+    rows = train.folder.rows
+    if len(set(kept.values())) < 2:
+        raise DataError(
+            f"{train.folder.name}: only 1 picture can be used; at least 2 are needed, one of them for testing"
+        )
+    verdict.moved = min(kept, key=lambda row: hashlib.blake2b(rows[row].name.encode()).digest())
+    for row, content in kept.items():
+        if content == kept[verdict.moved] and row != verdict.moved:
+            verdict.train[row] = f"also the test picture, {rows[verdict.moved].name}"
+
+
+def _without(splits: Splits, parts: Sequence[_Part], verdict: _Verdict) -> Splits:
+    (train, test), moved = parts, verdict.moved
+    kept = _thinned(splits.train, train, reasons=verdict.train, moved=moved)
+    if moved is None:
+        return Splits(kept, _thinned(splits.test, test, reasons=verdict.test))
+    apart = replace(train.folder.part([moved]), skipped=_skipped(test.folder, verdict.test), drawn=True)
+    return Splits(kept, apart)
+
+
+def _thinned(source: Source, part: _Part, *, reasons: dict[int, str], moved: int | None = None) -> Source:
+    """The source without these rows of its folder."""
+    kept = tuple(row for row in part.rows if row not in reasons and row != moved)
+    folder = replace(part.folder, skipped=_skipped(part.folder, reasons))
+    return Subset(folder, kept) if isinstance(source, Subset) else folder.part(kept)
+
+
+def _skipped(folder: Folder, reasons: dict[int, str]) -> tuple[tuple[str, str], ...]:
+    return (*folder.skipped, *((folder.rows[row].name, reasons[row]) for row in sorted(reasons)))
+
+
+def _told(verdict: _Verdict, splits: Splits, parts: Sequence[_Part]) -> dict[str, Any]:
+    """The verdict as JSON, with all that tells whether the pictures are still the same."""
+    told: dict[str, Any] = {"version": _VERSION, "moved": verdict.moved}
+    for key, source, part in zip(Splits._fields, splits, parts, strict=True):
+        reasons = sorted(getattr(verdict, key).items())
+        told[key] = {
+            "fingerprint": source.fingerprint(),
+            "left_out": [{"row": row, "name": part.folder.rows[row].name, "reason": why} for row, why in reasons],
+            "pictures": part.folder.row_hashes(),
+        }
+    return told
+
+
+def _recalled(memo: Path, splits: Splits, parts: Sequence[_Part]) -> _Verdict:
+    """The verdict in a memo; `DataError` when it was reached on other pictures, or is not ours."""
+    try:
+        told = read_json(memo)
+        if told["version"] != _VERSION:
+            raise ValueError(f"version {told['version']}, {_VERSION} is known here")
+        same = all(told[key]["fingerprint"] == getattr(splits, key).fingerprint() for key in Splits._fields)
+        changes = "" if same else _changes([told[key]["pictures"] for key in Splits._fields], parts)
+        left_out = [{each["row"]: each["reason"] for each in told[key]["left_out"]} for key in Splits._fields]
+        verdict = _Verdict(*left_out, moved=told["moved"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{memo}: not a verdict on pictures that can be read ({error}); remove it to look again"
+        ) from None
+    if not same:
+        raise DataError(f"{parts[0].folder.name}: {changes}")
+    return verdict
+
+
+def _changes(before: Sequence[dict[str, str]], parts: Sequence[_Part]) -> str:
+    """How pictures differ from those of a memo."""
+    then = Counter(item for pictures in before for item in pictures.items())
+    now = Counter(item for part in parts for item in part.folder.row_hashes().items())
+    came, went = (Counter(name for name, _ in (one - other).elements()) for one, other in ((now, then), (then, now)))
+    changed = came & went
+    counts = {"came": (came - changed).total(), "went": (went - changed).total(), "changed": changed.total()}
+    words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    what = f"pictures are not those the run began with ({words})" if words else "pictures are split or listed otherwise"
+    return f"{what}; it can go on with the same ones only: put them back, or begin another run"
