@@ -1,6 +1,7 @@
 """How a run fares that is killed again and again: `kill -9` at random moments, then the weights against a calm run's.
 
-python tools/measure_resume.py --kills 20
+python tools/measure_resume.py --kills 20                 # an adversarial first stage on a codebook
+python tools/measure_resume.py --kills 20 --run text      # both stages of tiny-text, as it is
 """
 
 import argparse
@@ -17,37 +18,41 @@ import torch
 from darkroom.checkpoint.store import load_model
 from darkroom.core.record import read_lines
 
-STEPS = 400
-RUN = (
-    "tiny-vq",
-    "denoiser=null",
-    "data.count=400",
-    "first_stage.model.bottleneck.codes=64",
-    "first_stage.loss.perceptual_weight=0.2",
-    "first_stage.loss.adversary={start: {window: 20, gain: 0.5}, layers: 2, channels: 16}",
-    f"first_stage.train.steps={STEPS}",
-    "first_stage.train.warmup=10",
-    "first_stage.train.log_every=1",
-    "first_stage.train.save_every=7",
-    "first_stage.train.sample_every=150",
-)
+STAGES = ("first_stage", "denoiser")
+VQ_STEPS = 400
+RUNS = {
+    "vq": (
+        "tiny-vq",
+        "denoiser=null",
+        "data.count=400",
+        "first_stage.model.bottleneck.codes=64",
+        "first_stage.loss.perceptual_weight=0.2",
+        "first_stage.loss.adversary={start: {window: 20, gain: 0.5}, layers: 2, channels: 16}",
+        f"first_stage.train.steps={VQ_STEPS}",
+        "first_stage.train.warmup=10",
+        "first_stage.train.log_every=1",
+        "first_stage.train.save_every=7",
+        "first_stage.train.sample_every=150",
+    ),
+    "text": ("tiny-text", "first_stage.train.log_every=1", "denoiser.train.log_every=1"),
+}
 
 
-def command(folder: Path) -> list[str]:
+def command(run: str, folder: Path) -> list[str]:
     """The whole process that is started and killed."""
-    return [sys.executable, "-m", "darkroom.cli.main", "train", *RUN, "--device", "cpu", "--out", str(folder)]
+    return [sys.executable, "-m", "darkroom.cli.main", "train", *RUNS[run], "--device", "cpu", "--out", str(folder)]
 
 
-def train(folder: Path) -> None:
+def train(run: str, folder: Path) -> None:
     """Train to the end."""
-    done = subprocess.run(command(folder), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(run, folder), capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"the run ended with {done.returncode}: {done.stderr[-500:]}")
 
 
-def train_and_kill(folder: Path, *, step: int, wait: float) -> None:
-    """Train on until a step is logged, and so many seconds longer."""
-    with subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+def train_and_kill(run: str, folder: Path, *, step: int, wait: float) -> None:
+    """Train on until so many steps of all stages are logged, and so many seconds longer."""
+    with subprocess.Popen(command(run, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while reached(folder) < step and process.poll() is None:
             time.sleep(0.02)
         time.sleep(wait)
@@ -57,36 +62,41 @@ def train_and_kill(folder: Path, *, step: int, wait: float) -> None:
 
 
 def reached(folder: Path) -> int:
-    """The last step that was logged."""
-    lines = read_lines(folder / "first_stage" / "log.jsonl")
-    return max((line["step"] for line in lines), default=0)
+    """How many steps were logged, of one stage after the other."""
+    logs = [read_lines(folder / stage / "log.jsonl") for stage in STAGES]
+    return sum(max((line["step"] for line in lines), default=0) for lines in logs)
 
 
-def disturb(folder: Path, *, kills: int, seed: int) -> None:
-    """Kill the run so many times, at random moments of it, then let it end."""
+def disturb(run: str, folder: Path, *, kills: int, total: int, seed: int) -> None:
+    """Kill the run so many times, at random moments of its `total` steps, then let it end."""
     dice = random.Random(seed)
-    for step in sorted(dice.randrange(STEPS * 9 // 10) for _ in range(kills)):
-        train_and_kill(folder, step=step, wait=dice.uniform(0, 0.3))
+    for step in sorted(dice.randrange(total * 9 // 10) for _ in range(kills)):
+        train_and_kill(run, folder, step=step, wait=dice.uniform(0, 0.3))
         print(f"killed at step {reached(folder)}", flush=True)
-    train(folder)
+    train(run, folder)
 
 
 def main() -> None:
     """Both runs, and the verdict."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--kills", type=int, default=20)
+    asked.add_argument("--run", choices=sorted(RUNS), default="vq")
     asked.add_argument("--seed", type=int, default=0)
     options = asked.parse_args()
     with tempfile.TemporaryDirectory() as place:
         calm, killed = Path(place, "calm"), Path(place, "killed")
-        train(calm)
-        disturb(killed, kills=options.kills, seed=options.seed)
+        train(options.run, calm)
+        disturb(options.run, killed, kills=options.kills, total=reached(calm), seed=options.seed)
         first, second = (load_model(folder / "model.safetensors").state for folder in (calm, killed))
         same = sum(torch.equal(first[name], second[name]) for name in first)
-        lines = read_lines(calm / "first_stage" / "log.jsonl")
-        began = next((line["step"] for line in lines if "opponent" in line), None)
-        print(f"the adversary began at step {began}; the run was killed {options.kills} times")
+        print(f"the run of {reached(calm)} steps was killed {options.kills} times{_adversary(calm)}")
         print(f"{same} of {len(first)} tensors are equal bit for bit")
+
+
+def _adversary(folder: Path) -> str:
+    lines = read_lines(folder / "first_stage" / "log.jsonl")
+    began = next((line["step"] for line in lines if "opponent" in line), None)
+    return "" if began is None else f"; the adversary began at step {began}"
 
 
 if __name__ == "__main__":

@@ -1,33 +1,55 @@
 """Fitting a recipe into a time: measured once, then written down."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darkroom.core.record import write_yaml
+from darkroom.core.spec import parse_yaml
 from darkroom.recipes.given import first_stage_alone
+from darkroom.recipes.pace import Pace, pace
 from darkroom.recipes.plan import LARGE, fit, plan_of, told
 from darkroom.recipes.read import recipe
-from darkroom.recipes.run import Run
+from darkroom.recipes.resolve import resolve
+from darkroom.recipes.run import Run, open_recipe_data
+from darkroom.recipes.schema import Recipe
+from darkroom.train.events import Advance
 
 SMALL = ["data.count=20", "first_stage.train.batch=2", "denoiser.train.batch=2"]
 
 
+def measured(made: Recipe) -> Pace:
+    splits = open_recipe_data(made.data, seed=made.seed)
+    return pace(resolve(made, splits.train).recipe, device="cpu")
+
+
+def planned(made: Recipe) -> dict[str, Any]:
+    splits = open_recipe_data(made.data, seed=made.seed)
+    return plan_of(resolve(made, splits.train).recipe, splits, measure=lambda: measured(made))
+
+
+def unmeasured() -> Pace:
+    raise AssertionError("nothing needs measuring")
+
+
 def test_more_minutes_are_more_steps_and_the_parts_follow(tmp_path: Path) -> None:
     made = recipe("tiny-text", overrides=SMALL)
-    short, long = (fit(made, minutes=minutes, folder=tmp_path / "new", device="cpu") for minutes in (0.2, 20))
+    found = measured(made)
+    short, long = (fit(made, minutes=part, folder=tmp_path / "new", measure=lambda: found) for part in (0.2, 20))
     for stage in ("first_stage", "denoiser"):
         few, many = getattr(short, stage).train, getattr(long, stage).train
         assert 20 <= few.steps < many.steps
         assert few.warmup <= few.steps // 10
         assert few.sample_every <= few.steps
-    assert short.model_copy(update={"first_stage": made.first_stage, "denoiser": made.denoiser}) == made
+    changed = {"first_stage": made.first_stage, "denoiser": made.denoiser, "minutes": None}
+    assert short.model_copy(update=changed) == made
 
 
 def test_a_run_keeps_the_steps_it_was_begun_with(tmp_path: Path) -> None:
     made = recipe("tiny-text", overrides=[*SMALL, "first_stage.train.steps=37", "denoiser.train.steps=41"])
     Run(made, tmp_path, device="cpu")
-    again = fit(recipe("tiny-text", overrides=SMALL), minutes=5, folder=tmp_path, device="cpu")
+    again = fit(recipe("tiny-text", overrides=SMALL), minutes=5, folder=tmp_path, measure=unmeasured)
     assert again.denoiser is not None
     assert again.first_stage.train is not None
     assert again.denoiser.train is not None
@@ -38,16 +60,16 @@ def test_minutes_on_a_run_of_other_stages_leave_the_refusal_to_the_run(tmp_path:
     both = recipe("tiny-vq")
     write_yaml(tmp_path / "recipe.yaml", both.plain())
     alone = first_stage_alone(both)
-    assert fit(alone, minutes=1, folder=tmp_path).denoiser is None
+    assert fit(alone, minutes=1, folder=tmp_path, measure=unmeasured).denoiser is None
     write_yaml(tmp_path / "recipe.yaml", alone.plain())
-    assert fit(both, minutes=1, folder=tmp_path).denoiser == both.denoiser
+    assert fit(both, minutes=1, folder=tmp_path, measure=unmeasured).denoiser == both.denoiser
 
 
 def test_a_plan_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     asked = recipe("shapes-f4", overrides=["first_stage.loss.perceptual=lpips", "data.count=20"])
-    plan = plan_of(asked, device="cpu")
+    plan = planned(asked)
     assert plan["seconds"] is None
     assert "not tried here: LPIPS would have to be downloaded first" in told(plan)
     assert "network" not in told(plan)
@@ -59,9 +81,30 @@ def test_a_plan_tells_what_it_costs_and_tries_only_what_fits_a_desk(large: bool,
         monkeypatch.setattr("darkroom.recipes.plan.LARGE", 10)
     else:
         assert LARGE > 10_000_000
-    found = plan_of(recipe("tiny-text", overrides=SMALL), device="cpu")
+    found = planned(recipe("tiny-text", overrides=SMALL))
     assert (found["seconds"] is None) == large
     words = told(found)
     for word in ("parameters", "operations", "memory", "first_stage", "denoiser"):
         assert word in words
     assert ("too large" in words) == large
+
+
+def test_the_second_stage_takes_what_time_the_first_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes, 8 % of them kept: two are gone, and a step takes two seconds."""
+    few = ["first_stage.train.steps=2", "denoiser.sample.count=1", "denoiser.sample.steps=1"]
+    made = recipe("tiny-text", overrides=[*SMALL, *few, "minutes=10"])
+    monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", lambda recipe, device: 2.0)
+    events = Run(made, tmp_path, device="cpu", spent=120.0).develop()
+    next(event for event in events if isinstance(event, Advance) and event.stage == "denoiser")
+    events.close()
+    (settled,) = [parse_yaml(path.read_text(), where="recipe") for path in tmp_path.glob("recipe.yaml")]
+    steps = settled["denoiser"]["train"]["steps"]
+    assert steps == pytest.approx((600 - 120) * 0.92 / 2, abs=8)
+    monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", unmeasured)
+    again = fit(made, minutes=10, folder=tmp_path, measure=unmeasured)
+    event = next(
+        event
+        for event in Run(again, tmp_path, device="cpu").develop()
+        if isinstance(event, Advance) and event.stage == "denoiser"
+    )
+    assert (event.total, event.progress.step) == (steps, 2)

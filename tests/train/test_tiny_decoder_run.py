@@ -17,9 +17,10 @@ from darkroom.core.spec import parse
 from darkroom.data.loader import Batch
 from darkroom.recipes.describe import count, describe
 from darkroom.recipes.given import first_stage_alone, with_first_stage
+from darkroom.recipes.pace import pace
 from darkroom.recipes.plan import plan_of
 from darkroom.recipes.read import recipe
-from darkroom.recipes.run import Run
+from darkroom.recipes.run import Run, open_recipe_data
 from darkroom.recipes.schema import Recipe
 from darkroom.tasks.load import load_autoencoder
 from darkroom.train.events import Advance
@@ -140,7 +141,8 @@ def test_what_it_costs_is_counted() -> None:
     whole = sum(each.numel() for each in model.parameters())
     assert count(asked_for)["first_stage"] == whole
     assert describe(asked_for)["memory"]["train_first_stage"] == 4 * (whole - moved + 5 * moved)
-    plan = plan_of(asked_for, device="cpu")
+    splits = open_recipe_data(asked_for.data, seed=0)
+    plan = plan_of(asked_for, splits, measure=lambda: pace(asked_for, device="cpu"))
     assert plan["parameters"]["first_stage"] == whole
     assert plan["stages"]["first_stage"]["seconds"] > 0
     assert plan["flops"]["decode"] < describe(with_first_stage(recipe("tiny-vq"), given()))["flops"]["decode"]

@@ -1,16 +1,25 @@
 """`darkroom train`: from a folder of pictures or a recipe to a model."""
 
+import functools
 import json
+import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from darkroom.checkpoint.store import StoredModel
+    from darkroom.recipes.asked import Asked
+    from darkroom.recipes.pace import Pace
+    from darkroom.recipes.schema import Recipe
 
 Stage = Literal["both", "first"]
 EXAMPLE = """
 darkroom train my_pictures minutes=60
 darkroom train tiny-text --out runs/first
 darkroom train my_pictures --stage first
+darkroom train my_drawings --from emoji minutes=10
 darkroom train my_pictures denoiser.train.steps=20000 --plan
 """
 
@@ -21,7 +30,8 @@ def run(
     *,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-SEED without.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn. [0]")] = None,
-    start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model (not there yet).")] = None,
+    start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model on the pictures.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint that --from names.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     stage: Annotated[Stage, typer.Option(help="both, or first alone, for a later --first-stage.")] = "both",
     first_stage: Annotated[str | None, typer.Option(help="A model whose first stage is used as it is.")] = None,
@@ -30,90 +40,70 @@ def run(
 ) -> None:
     """Train both stages, or the first; run the same command again to go on where it stopped."""
     from darkroom.cli.watch import watch
-    from darkroom.core.errors import NotYetError
-    from darkroom.nn.vgg import present
-    from darkroom.recipes.check import check_trainable
-    from darkroom.recipes.given import first_stage_alone, with_first_stage
+    from darkroom.core.errors import InputError
+    from darkroom.recipes.asked import Asked
     from darkroom.recipes.plan import fit, plan_of, told
-    from darkroom.recipes.run import Run
-    from darkroom.tasks.first_stage import trained_size
-    from darkroom.tasks.load import find, read
+    from darkroom.recipes.resolve import resolve
+    from darkroom.recipes.run import Run, open_recipe_data
+    from darkroom.tasks.load import read_whole
 
-    if start_from is not None:
-        raise NotYetError("fine-tuning with --from is not there yet; a first stage can be taken with --first-stage")
-    seeded = [] if seed is None else [f"seed={seed}"]
-    recipe, minutes = _recipe(source, [*(changes or []), *seeded])
-    if stage == "first":
-        recipe = first_stage_alone(recipe)
+    began = time.monotonic()
+    if start_from is not None and (first_stage is not None or stage == "first"):
+        raise InputError("--from begins with a whole model, its first stage too; leave --first-stage and --stage away")
+    asked = Asked(source=source, changes=(*(changes or []), *([] if seed is None else [f"seed={seed}"])))
+    start = None if start_from is None else read_whole(start_from, config=config)
+    given = None if first_stage is None else read_whole(first_stage)
+    recipe = _recipe(asked, start, name=start_from or "", given=given, alone=stage == "first")
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
-    given = None if first_stage is None else read(find(first_stage))
-    if given is not None:
-        sized = any(change.startswith("data.size=") for change in changes or [])
-        recipe = with_first_stage(recipe, given, size=None if sized else trained_size(given))
-    if recipe.first_stage.only is not None:  # a plan, too, needs to know the first stage
-        check_trainable(recipe, given=given is not None)
-    if minutes is not None:
-        recipe = fit(recipe, minutes=minutes, folder=folder, device=device)
+    splits = open_recipe_data(recipe.data, seed=recipe.seed)
+    resolved = resolve(recipe, splits.train, start=start).recipe
+    measure = functools.cache(lambda: _said(resolved, device=device))
+    if asked.minutes is not None:
+        recipe = fit(recipe, minutes=asked.minutes, folder=folder, measure=measure)
     if plan:
-        found = plan_of(recipe, device=device)
+        found = plan_of(resolve(recipe, splits.train, start=start).recipe, splits, measure=measure)
         typer.echo(json.dumps(found, indent=2) if as_json else told(found))
         return
-    loss = recipe.first_stage.loss
-    if recipe.first_stage.train is not None and loss.perceptual_weight and loss.perceptual == "lpips" and not present():
-        typer.echo("fetching the weights of LPIPS (528 MB, once) ...", err=True)
-    run = Run(recipe, folder, device=device, first_stage=given)
-    if Path(source).is_dir() and not run.begun:  # a person's folder: say what will happen
-        typer.echo("measuring how fast this machine is (a few steps of each stage) ...", err=True)
-        typer.echo(told(plan_of(run.recipe, device=device)), err=True)
+    _announce_download(recipe)
+    spent = time.monotonic() - began
+    run = Run(recipe, folder, device=device, first_stage=given, start=start, splits=splits, spent=spent)
+    if asked.of_folder and not run.begun:  # a person's pictures: say what will happen
+        typer.echo(told(plan_of(run.recipe, splits, measure=measure)), err=True)
     watch(lambda tell: run.develop(tell=tell))
     typer.echo(f"the run is in {folder}")
 
 
-def _recipe(source: str, changes: list[str]) -> tuple[Any, float | None]:
-    """The recipe meant, and the minutes it shall take, if any were given."""
-    from darkroom.core.errors import SpecError
-    from darkroom.data.sources import SCENES
-    from darkroom.recipes.read import recipe
+def _recipe(
+    asked: "Asked", start: "StoredModel | None", *, name: str, given: "StoredModel | None", alone: bool
+) -> "Recipe":
+    """The recipe for just these stages, on the first stage or model that is given."""
+    from darkroom.recipes.asked import recipe_asked
+    from darkroom.recipes.check import check_trainable
+    from darkroom.recipes.given import first_stage_alone, with_first_stage
+    from darkroom.tasks.first_stage import trained_size
+    from darkroom.tasks.load import name_of
 
-    overrides = [change for change in changes if not change.startswith("minutes=")]
-    minutes = [_minutes(change) for change in changes if change.startswith("minutes=")]
-    file = source.endswith((".yaml", ".yml"))
-    folder = source in SCENES or Path(source).is_dir() or source.endswith(".tar") or len(Path(source).parts) > 1
-    if folder and not file:
-        return _of_folder(source, overrides), minutes[-1] if minutes else None
-    try:
-        found = recipe(source, overrides=overrides)
-    except SpecError as error:
-        unknown = str(error).startswith("unknown recipe")
-        raise SpecError(f"{source}: no such folder, and {error}" if unknown else str(error)) from None
-    return found, minutes[-1] if minutes else None
-
-
-def _of_folder(place: str, overrides: list[str]) -> Any:
-    from darkroom.core.spec import override, parse
-    from darkroom.data.sources import open_data
-    from darkroom.data.summary import summary
-    from darkroom.recipes.folder import SIZE, recipe_for_folder
-    from darkroom.recipes.schema import DataSpec, Recipe
-
-    wanted = override({"data": {"size": SIZE}}, overrides)["data"]
-    asked = parse(DataSpec, wanted, where=f"the data of {place}")
-    found = summary(open_data(place, caption_field=asked.caption_field).train)
-    chosen = any(each.startswith("data.size=") for each in overrides)
-    made = recipe_for_folder(
-        found, place=str(Path(place)), channels=asked.channels, size=asked.size if chosen else None
-    )
-    return parse(Recipe, override(made.plain(), overrides), where=f"the recipe for {place}")
+    recipe = recipe_asked(asked, start=start, name=name_of(name) if start is not None else "")
+    if alone:
+        recipe = first_stage_alone(recipe)
+    if given is not None:
+        recipe = with_first_stage(recipe, given, size=asked.size or trained_size(given))
+    if recipe.first_stage.only is not None:  # a plan, too, needs to know the first stage
+        check_trainable(recipe, given=given is not None)
+    return recipe
 
 
-def _minutes(change: str) -> float:
-    from darkroom.core.errors import SpecError
+def _said(recipe: "Recipe", *, device: str) -> "Pace":
+    """The pace of a recipe here; whoever waits is told why."""
+    from darkroom.recipes.pace import pace
 
-    value = change.removeprefix("minutes=")
-    try:
-        minutes = float(value)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise SpecError(f"{change!r}: minutes is a number above 0, e.g. minutes=60")
-    return minutes
+    typer.echo("measuring how fast this machine is (a few steps of each stage) ...", err=True)
+    return pace(recipe, device=device)
+
+
+def _announce_download(recipe: "Recipe") -> None:
+    from darkroom.nn.vgg import present
+
+    part = recipe.first_stage
+    if part.train is not None and part.loss.perceptual_weight and part.loss.perceptual == "lpips" and not present():
+        typer.echo("fetching the weights of LPIPS (528 MB, once) ...", err=True)

@@ -3,6 +3,7 @@
 from PIL import Image
 
 from darkroom.data.examples import Source
+from darkroom.recipes.resolve import captions
 from darkroom.recipes.schema import SampleSpec
 from darkroom.tasks.generate import generate
 from darkroom.tasks.model import Model
@@ -14,10 +15,10 @@ def preview(model: Model, sample: SampleSpec, *, source: Source, seed: int = 0) 
     prompts = labels = None
     count = sample.count
     if "caption" in model.fields:
-        texts = sample.prompts or tuple(source.caption(row) or "" for row in range(min(len(source), count)))
+        texts = sample.prompts or captions(source, most=count)
         prompts = [texts[place % len(texts)] for place in range(count)]
     if "label" in model.fields:
-        labels = [place % max(1, len(source.classes)) for place in range(count)]
+        labels = [source.classes[place % len(source.classes)] for place in range(count)]
     others = {
         "count": count if prompts is None and labels is None else 1,
         "seed": seed,

@@ -7,12 +7,14 @@ from typing import final
 import torch
 from torch import Tensor
 
+from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import TextSpec, Tokenizer
-from darkroom.core.errors import DataError, NotYetError
+from darkroom.core.errors import DataError, NotYetError, SpecError
 from darkroom.data.examples import Source
 from darkroom.recipes.schema import Recipe
+from darkroom.recipes.tune import class_names
 
 
 @final
@@ -25,34 +27,47 @@ class Resolved:
     classes: tuple[str, ...]
 
 
-def resolve(recipe: Recipe, source: Source, *, tokenizer: Tokenizer | None = None) -> Resolved:
+def resolve(
+    recipe: Recipe,
+    source: Source,
+    *,
+    tokenizer: Tokenizer | None = None,
+    start: StoredModel | None = None,
+) -> Resolved:
     """Fit vocabulary and classes to a training set; `DataError` when it lacks a field the recipe needs.
 
-    tokenizer: one made before (a run that resumes), instead of training one.
+    Where captions are needed and only labels are there, the class names are the captions.
+    tokenizer: one made before (a run that resumes), instead of training one · start: the model that the run begins
+    with; its classes come first.
     """
     part = recipe.denoiser
     if part is None:
         return Resolved(recipe, None, ())
     fitted: list[ConditionerSpec] = []
+    classes = source.classes if start is None else class_names(start, source.classes)
     for spec in part.conditioners:
-        if spec.field not in source.fields:
+        if spec.field not in source.fields | ({"caption"} if "label" in source.fields else set()):
             raise DataError(
                 f"{source.name}: recipe {recipe.name!r} needs the field {spec.field!r}, "
                 f"this data set has {', '.join(sorted(source.fields)) or 'pictures alone'}"
             )
         match spec:
             case TextSpec():
-                tokenizer = tokenizer or _train_tokenizer(spec, source)
+                tokenizer = tokenizer or _given_tokenizer(spec, start) or _train_tokenizer(spec, source)
                 size = {"vocabulary": tokenizer.vocabulary}
                 fitted.append(spec.model_copy(update={"encoder": spec.encoder.model_copy(update=size)}))
             case ClassSpec():
-                count = len(source.classes)
-                null = None if spec.null is None else count
-                fitted.append(spec.model_copy(update={"classes": count, "null": null}))
+                fitted.append(_with_classes(spec, len(classes), keep=start is not None))
             case _:
                 raise NotYetError(f"training with the condition {spec.field!r} is not there yet")
     denoiser = part.model_copy(update={"conditioners": tuple(fitted)})
-    return Resolved(recipe.model_copy(update={"denoiser": denoiser}), tokenizer, source.classes)
+    return Resolved(recipe.model_copy(update={"denoiser": denoiser}), tokenizer, classes)
+
+
+def _with_classes(spec: ClassSpec, count: int, *, keep: bool) -> ClassSpec:
+    """So many classes, the null class after them; one that a model has among its classes (`keep`) stays there."""
+    among = keep and spec.null != spec.classes
+    return spec.model_copy(update={"classes": count, "null": spec.null if among or spec.null is None else count})
 
 
 def inputs(resolved: Resolved, source: Source) -> dict[str, Tensor]:
@@ -64,15 +79,20 @@ def inputs(resolved: Resolved, source: Source) -> dict[str, Tensor]:
             case TextSpec() if resolved.tokenizer is not None:
                 found[spec.field] = resolved.tokenizer(captions(source))
             case ClassSpec():
-                found[spec.field] = torch.tensor([_label(source, row) for row in range(len(source))])
+                places = {name: place for place, name in enumerate(resolved.classes)}
+                named = [source.classes[_label(source, row)] for row in range(len(source))]
+                found[spec.field] = torch.tensor([places[name] for name in named])
             case _:
                 raise NotYetError(f"training with the condition {spec.field!r} is not there yet")
     return found
 
 
-def captions(source: Source) -> Sequence[str]:
-    """The caption of every row, empty where there is none."""
-    return [source.caption(row) or "" for row in range(len(source))]
+def captions(source: Source, *, most: int | None = None) -> Sequence[str]:
+    """The captions of the first rows (None: of all); where there are only labels, the classes' names; else empty."""
+    rows = range(len(source) if most is None else min(most, len(source)))
+    if "caption" not in source.fields and "label" in source.fields:
+        return [source.classes[_label(source, row)] for row in rows]
+    return [source.caption(row) or "" for row in rows]
 
 
 def _label(source: Source, row: int) -> int:
@@ -80,6 +100,15 @@ def _label(source: Source, row: int) -> int:
     if label is None:
         raise DataError(f"{source.name}: picture {row} has no label")
     return label
+
+
+def _given_tokenizer(spec: TextSpec, start: StoredModel | None) -> Tokenizer | None:
+    """That of the model a run begins with; `SpecError` when it came without."""
+    if start is None:
+        return None
+    if start.tokenizer is None:
+        raise SpecError("the model to begin with came without a tokenizer: put its vocab.txt beside the checkpoint")
+    return Tokenizer.from_json(start.tokenizer, length=spec.encoder.length)
 
 
 def _train_tokenizer(spec: TextSpec, source: Source) -> Tokenizer:

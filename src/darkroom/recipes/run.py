@@ -1,7 +1,9 @@
 """Carrying out a recipe in a run folder: first stage, scale of latents, denoiser, one model file; resumes."""
 
 import functools
+import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -15,18 +17,22 @@ from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.hashes import weights_hash
-from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
+from darkroom.core.record import atomic, read_json, read_lines, writable_folder, write_json, write_yaml
 from darkroom.core.spec import parse, parse_yaml
+from darkroom.data.examine import examine
 from darkroom.data.examples import Source
 from darkroom.data.latents import LatentTable, cache_key, cache_latents
 from darkroom.data.sources import Splits, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
+from darkroom.recipes.card import card_of
 from darkroom.recipes.check import check_trainable
 from darkroom.recipes.given import begin_decoder, with_first_stage
+from darkroom.recipes.pace import OVERHEAD, denoiser_pace, with_steps
 from darkroom.recipes.preview import preview
 from darkroom.recipes.resolve import captions, inputs, resolve
 from darkroom.recipes.schema import DataSpec, Recipe
+from darkroom.recipes.tune import begin_with, check_start
 from darkroom.tasks.model import Model
 from darkroom.train.denoiser import Latents, train_denoiser
 from darkroom.train.events import Event, Note, Wrote
@@ -36,6 +42,7 @@ from darkroom.train.optim import TrainSpec
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]
 RECIPE, TOKENIZER, MODEL = "recipe.yaml", "tokenizer.json", "model.safetensors"
+PICTURES = "pictures.json"  # what a look at every picture found
 GIVEN = "given.safetensors"  # the first stage that a decoder is trained for
 
 
@@ -55,7 +62,11 @@ def open_recipe_data(data: DataSpec, *, seed: int) -> Splits:
 
 @final
 class Run:
-    """A recipe being carried out in a folder. `develop` is the work; the rest says where things are."""
+    """A recipe being carried out in a folder. `develop` is the work; the rest says where things are.
+
+    first_stage: one that is used as it is · start: the model that fine-tuning begins with (`recipe.start`) ·
+    splits: the recipe's data, opened already · spent: seconds of the recipe's `minutes` that are gone.
+    """
 
     def __init__(
         self,
@@ -64,15 +75,23 @@ class Run:
         *,
         device: str = "auto",
         first_stage: StoredModel | None = None,
+        start: StoredModel | None = None,
+        splits: Splits | None = None,
+        spent: float = 0.0,
     ) -> None:
         self.folder = folder
         self.device = device
+        self.start = start
+        check_start(recipe, start)
         self.given = None if first_stage is None else first_stage_of(first_stage)
         if self.given is not None:
             recipe = with_first_stage(recipe, self.given)
-        check_trainable(recipe, given=self.given is not None)
-        self.splits = open_recipe_data(recipe.data, seed=recipe.seed)
-        self.resolved = resolve(recipe, self.splits.train, tokenizer=self._tokenizer(recipe))
+        elif start is not None and isinstance(recipe.first_stage.model, AutoencoderSpec):
+            self.given = first_stage_of(start)
+        check_trainable(recipe, given=self.given is not None or start is not None)
+        self.splits = splits or open_recipe_data(recipe.data, seed=recipe.seed)
+        self.resolved = resolve(recipe, self.splits.train, tokenizer=self._tokenizer(recipe), start=start)
+        self._began = time.monotonic() - spent
         self._claim()
 
     @property
@@ -97,19 +116,27 @@ class Run:
 
         tell: called with (what, done, of) during work between events; it may raise, nothing is then half-written.
         """
-        skipped = self.splits.train.skipped
-        if skipped:
-            yield Note(f"{len(skipped)} pictures left out, e.g. {skipped[0][0]}: {skipped[0][1]}")
+        if (self.folder / MODEL).exists():
+            yield Note("this run is finished")
+            yield Wrote("model", self.folder / MODEL)
+            return
+        yield from self._examined(tell)
         yield from self._cut_captions()
         first_stage = yield from self._first_stage()
         if self.recipe.denoiser is not None:
             yield from self._denoiser(first_stage, tell=tell)
-        elif (self.folder / MODEL).exists():
-            yield Note("this run is finished")
-            yield Wrote("model", self.folder / MODEL)
         else:
             save_model(self.folder / MODEL, load_model(self.folder / "first_stage" / MODEL))
-            yield Wrote("model", self.folder / MODEL)
+        yield Wrote("model", self.folder / MODEL)
+
+    def _examined(self, tell: Tell | None) -> Iterator[Event]:
+        """Look at every pixel of the pictures once; a run that goes on leaves out what it left out before."""
+        progress = None if tell is None else functools.partial(tell, "looking at pictures")
+        self.splits = examine(self.splits, memo=self.folder / PICTURES, progress=progress)
+        skipped = sorted({*self.splits.train.skipped, *self.splits.test.skipped})
+        if skipped:
+            name, reason = skipped[0]
+            yield Note(f"{len(skipped)} pictures left out, e.g. {name}: {reason}")
 
     def _cut_captions(self) -> Iterator[Event]:
         tokenizer = self.resolved.tokenizer
@@ -154,7 +181,7 @@ class Run:
             kind="first-stage",
             spec=part.model,
             state=model.state_dict(),
-            card=self._card(quality={"first_stage": report}),
+            card=card_of(self.recipe, pictures=len(self.splits.train), quality={"first_stage": report}),
             latents=known or measure(model),
         )
         save_model(path, stored)
@@ -167,32 +194,47 @@ class Run:
         assert part is not None
         assert part.train is not None
         assert spec is not None
-        path = self.folder / MODEL
-        if path.exists():
-            yield Note("this run is finished")
-            yield Wrote("model", path)
-            return
         model = _seeded(lambda: LatentDiffusion(spec), seed=self.recipe.seed + 1)
+        if self.start is not None:
+            begin_with(model, self.start)
         model.first_stage.load_state_dict(first_stage.state_dict())
         compute = self._compute(part.train)
         yield Note(f"caching latents of {len(self.splits.train)} training pictures")
         latents = self._latents(model, compute=compute, tell=tell)
         statistics = latents.train.statistics()
-        if spec.scale is None:
+        if spec.scale is None and self.start is None:
             model.scale.fill_(1 / statistics.whole)
         self._tell_empty(model)
         whole = self._model(model, compute=compute)
         yield from train_denoiser(
             model,
             latents,
-            train=part.train,
+            train=self._settled(part.train),
             compute=compute,
             folder=self.folder / "denoiser",
             seed=self.recipe.seed,
             preview=lambda: preview(whole, part.sample, source=self.splits.test),
         )
-        self._save(model, path, statistics)
-        yield Wrote("model", path)
+        self._save(model, self.folder / MODEL, statistics)
+
+    def _settled(self, train: TrainSpec) -> TrainSpec:
+        """The denoiser's training with as many steps as the rest of the run's time allows, decided once and kept.
+
+        The first stage took longer or less long than planned; what was decided stands in the recipe from then on.
+        """
+        recipe, path = self.recipe, self.folder / "denoiser" / "pace.json"
+        if recipe.minutes is None or recipe.first_stage.train is None or path.exists():
+            return train
+        used = max(time.monotonic() - self._began, _seconds(self.folder / "first_stage" / "log.jsonl"))
+        step = denoiser_pace(recipe, device=self.device)
+        left = max(0.0, recipe.minutes * 60 - used) * (1 - OVERHEAD)
+        fitted = with_steps(recipe, stage="denoiser", steps=max(20, int(left / step)))
+        write_yaml(self.folder / RECIPE, fitted.plain())
+        write_json(writable_folder(path.parent) / path.name, {"seconds_used": used, "seconds_of_a_step": step})
+        self.resolved = replace(self.resolved, recipe=fitted)
+        assert fitted.denoiser is not None
+        assert fitted.denoiser.train is not None
+        return fitted.denoiser.train
 
     def _latents(self, model: LatentDiffusion, *, compute: Compute, tell: Tell | None) -> Latents:
         """Posterior moments of all pictures, cut from their centre, for a table holds one view of each."""
@@ -230,7 +272,7 @@ class Run:
             diffusion,
             compute=compute,
             name=self.recipe.name,
-            card=self._card(quality={}),
+            card=card_of(self.recipe, pictures=len(self.splits.train), quality={}),
             classes=self.resolved.classes,
             tokenizer=self.resolved.tokenizer,
         )
@@ -246,44 +288,12 @@ class Run:
             kind="model",
             spec=model.spec,
             state=model.state_dict(),
-            card=self._card(quality=quality),
+            card=card_of(self.recipe, pictures=len(self.splits.train), quality=quality),
             classes=self.resolved.classes,
             tokenizer=None if tokenizer is None else tokenizer.to_json(),
             latents=statistics,
         )
         save_model(path, stored)
-
-    def _card(self, *, quality: dict[str, Any]) -> dict[str, Any]:
-        """What the model file says about itself."""
-        recipe = self.recipe
-        part = recipe.denoiser
-        stages = {"first_stage": recipe.first_stage.train, "denoiser": None if part is None else part.train}
-        card: dict[str, Any] = {
-            "name": recipe.name,
-            "summary": recipe.summary,
-            "data": {
-                "source": Path(recipe.data.source or "").name,
-                "pictures": len(self.splits.train),
-                "size": recipe.data.size,
-                "seed": recipe.seed,
-                "license": recipe.data.license,
-            },
-            "trained": {
-                stage: {"steps": train.steps, "batch": train.batch}
-                for stage, train in stages.items()
-                if train is not None
-            },
-            "quality": quality,
-        }
-        if part is not None:
-            sample = part.sample
-            card["sample"] = {
-                "solver": sample.solver,
-                "steps": sample.steps,
-                "guidance": sample.guidance,
-                "prompts": list(sample.prompts),
-            }
-        return card
 
     def _compute(self, train: TrainSpec) -> Compute:
         return training_compute(self.device, train.precision)
@@ -344,6 +354,11 @@ def _seeded(build: Callable[[], T], *, seed: int) -> T:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+def _seconds(log: Path) -> float:
+    """How long a stage has taken so far, over all its interruptions."""
+    return max((line["seconds"] for line in read_lines(log) if "seconds" in line), default=0.0)
 
 
 def _difference(before: Recipe, now: Recipe) -> str:

@@ -88,8 +88,20 @@ class DenoiserRecipe(Spec):
 
 
 @final
+class StartSpec(Spec):
+    """The model that fine-tuning begins with: what it is called, and a hash of its weights."""
+
+    name: str
+    weights: str
+
+
+@final
 class Recipe(Spec):
-    """A named experiment. `summary` says what it is; `source` where its numbers come from."""
+    """A named experiment. `summary` says what it is; `source` where its numbers come from.
+
+    start: the model whose weights the denoiser begins with (None: fresh ones) · minutes: what the run may take here;
+    the denoiser's steps are then settled once the first stage is done.
+    """
 
     name: str
     summary: str
@@ -97,6 +109,8 @@ class Recipe(Spec):
     data: DataSpec
     first_stage: FirstStageRecipe
     denoiser: DenoiserRecipe | None = None
+    start: StartSpec | None = None
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """From a name or a path to something that runs."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,16 @@ def name_of(source: str | Path) -> str:
 def read(path: Path, *, config: str | Path | None = None) -> StoredModel:
     """What a file holds: one of ours, or an original checkpoint with its YAML."""
     return load_original(path, _config(path, config)) if foreign(path, config=config) else load_model(path)
+
+
+def read_whole(source: str | Path, *, config: str | Path | None = None) -> StoredModel:
+    """What `load` would make a model of, as it is stored; a tokenizer that lies beside the file is put into it."""
+    path = find(source)
+    stored = read(path, config=config)
+    if stored.tokenizer is None and isinstance(stored.spec, ModelSpec):
+        found = _tokenizer(stored, beside=path.parent)
+        return stored if found is None else replace(stored, tokenizer=found.to_json())
+    return stored
 
 
 def foreign(path: Path, *, config: str | Path | None = None) -> bool:

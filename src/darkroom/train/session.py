@@ -1,8 +1,9 @@
 """One stage in its folder: optimise, log, save; stops between steps without losing one."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Final, TypeVar, final
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from darkroom.train.state import Training, restore_state, save_state
 
 B = TypeVar("B")
 STATE, LOG = "state.pt", "log.jsonl"
+SAVE_AFTER: Final = 4.0  # seconds of work that a kill may cost at most, unless saving takes long
+SAVE_SHARE: Final = 0.02  # of the time may go into saving for that reason
 
 
 @final
@@ -60,7 +63,7 @@ class Session:
     def run(self, batches: Iterator[B], *, losses: Losses[B], after: After | None = None) -> Iterator[Event]:
         """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights."""
         training, spec = self.training, self.spec
-        saved = training.step
+        saved, due = training.step, _Due()
         steps = train(training, batches, losses=losses, spec=spec, compute=self.compute, seed=self.seed, after=after)
         try:
             for progress in steps:
@@ -69,8 +72,9 @@ class Session:
                     self._log(progress)
                 if progress.step % spec.sample_every == 0 or last:
                     yield from self._look(progress.step)
-                if progress.step % spec.save_every == 0 or last:
-                    save_state(training, self.folder / STATE)
+                if progress.step % spec.save_every == 0 or last or due():
+                    with due:
+                        save_state(training, self.folder / STATE)
                     saved = progress.step
                 yield Advance(self.stage, spec.steps, progress)
         except (GeneratorExit, TrainingError):  # between two steps; within one the last saved state is the good one
@@ -111,3 +115,22 @@ class Session:
             "seconds": round(self.training.seconds, 2),
         }
         append_line(self.folder / LOG, entry)
+
+
+@final
+class _Due:
+    """Is it time to save again? Long saves come seldom; what is trained does not depend on when that is."""
+
+    def __init__(self) -> None:
+        self._begun = self._ended = time.monotonic()
+        self._cost = 0.0
+
+    def __call__(self) -> bool:
+        return time.monotonic() - self._ended > max(SAVE_AFTER, self._cost / SAVE_SHARE)
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = time.monotonic()
+        self._cost = self._ended - self._begun

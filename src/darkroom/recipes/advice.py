@@ -1,0 +1,81 @@
+"""Why a recipe for a folder is what it is, and what the pictures are too few for, in plain sentences."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.text import TextSpec
+from darkroom.recipes.schema import Recipe
+
+FEW: Final = 1000  # pictures: below that a generator mostly learns them by heart
+FEW_OF_CLASS: Final = 50
+FEW_TO_MEASURE: Final = 50
+OFTEN: Final = 300  # times that each picture is seen by the denoiser
+SHORT: Final = 1500  # steps of a denoiser
+
+
+def reasons(recipe: Recipe, found: Mapping[str, Any]) -> list[str]:
+    """Why this task, size and first stage; `found` is what `darkroom.data.summary` says of the training pictures."""
+    part, size = recipe.denoiser, recipe.data.size
+    sentences = [_task(recipe, found)] if part is not None else []
+    smaller = "smaller than that and enlarged, which blurs them" if found["width"]["min"] < size else None
+    sentences.append(f"{size} px, as pictures of {_extent(found)} allow" + (f"; some are {smaller}" if smaller else ""))
+    model = recipe.first_stage.model
+    if isinstance(model, AutoencoderSpec):
+        side, before = size // model.factor, size * size * model.image_channels
+        after = side * side * model.latent_channels
+        sentences.append(
+            f"a first stage of f = {model.factor} makes {side} x {side} x {model.latent_channels} numbers of each, "
+            f"{before / after:.0f} times fewer"
+            + ("" if recipe.first_stage.train is not None else "; it is there already")
+        )
+    return sentences
+
+
+def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:
+    """What there is too little of, and what follows from that; `test` is the number of test pictures."""
+    count, part = int(found["count"]), recipe.denoiser
+    sentences: list[str] = []
+    if part is not None and part.train is not None:
+        if count < FEW:
+            more = "" if recipe.start is not None else "; fine-tuning a model that exists (--from) needs fewer"
+            sentences.append(f"{count} pictures are few: expect variations of them rather than new things{more}")
+        seen = part.train.steps * part.train.batch / count
+        if seen > OFTEN:
+            sentences.append(f"every picture is seen {seen:.0f} times, enough to be learnt by heart")
+        if part.train.steps < SHORT and recipe.start is None:
+            sentences.append(f"{part.train.steps} steps are few for a denoiser: expect blurred pictures")
+        sentences += _small_classes(recipe, found)
+    if test < FEW_TO_MEASURE:
+        sentences.append(f"figures measured on {test} test pictures say little")
+    return sentences
+
+
+def _task(recipe: Recipe, found: Mapping[str, Any]) -> str:
+    assert recipe.denoiser is not None
+    kinds = [type(each) for each in recipe.denoiser.conditioners]
+    begun = f"on from {recipe.start.name}; " if recipe.start is not None else ""
+    if TextSpec in kinds:
+        words = "captions stand beside the pictures" if "caption" in found["fields"] else "class names are its prompts"
+        return f"{begun}a model steered by text, for {words}"
+    if ClassSpec in kinds:
+        return f"{begun}a model steered by class, for the pictures have {len(found.get('classes', {}))} classes"
+    return f"{begun}an unconditional model, for the pictures stand alone, without captions or classes"
+
+
+def _extent(found: Mapping[str, Any]) -> str:
+    sides = sorted(found[side]["median"] for side in ("width", "height"))
+    return f"about {sides[0]} x {sides[1]} pixels" if sides[0] != sides[1] else f"about {sides[0]} pixels a side"
+
+
+def _small_classes(recipe: Recipe, found: Mapping[str, Any]) -> list[str]:
+    assert recipe.denoiser is not None
+    if not any(isinstance(each, ClassSpec) for each in recipe.denoiser.conditioners):
+        return []
+    counts: Mapping[str, int] = found.get("classes", {})
+    small = sorted((count, name) for name, count in counts.items() if count < FEW_OF_CLASS)
+    if not small:
+        return []
+    named = ", ".join(f"{name} ({count})" for count, name in small[:3]) + (", ..." if len(small) > 3 else "")
+    return [f"{len(small)} of {len(counts)} classes have fewer than {FEW_OF_CLASS} pictures: {named}"]

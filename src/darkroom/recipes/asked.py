@@ -1,0 +1,89 @@
+"""What a person asks to be trained, in words, becomes a recipe: a folder or a recipe, changes to it, a time."""
+
+from pathlib import Path
+from typing import final
+
+from darkroom.checkpoint.store import StoredModel
+from darkroom.core.errors import SpecError
+from darkroom.core.spec import Spec, override, parse
+from darkroom.data.sources import SCENES, open_data
+from darkroom.data.summary import summary
+from darkroom.recipes.folder import SIZE, fine_tuning, recipe_for_folder
+from darkroom.recipes.read import recipe
+from darkroom.recipes.schema import DataSpec, Recipe
+from darkroom.recipes.tune import from_model
+
+
+@final
+class Asked(Spec):
+    """source: a folder, a recipe's name or its YAML · changes: `key=value`, `minutes=60` among them."""
+
+    source: str
+    changes: tuple[str, ...] = ()
+
+    @property
+    def overrides(self) -> list[str]:
+        """The changes to the recipe."""
+        return [change for change in self.changes if not change.startswith("minutes=")]
+
+    @property
+    def minutes(self) -> float | None:
+        """What it may take; `SpecError` for what is no time."""
+        given = [change for change in self.changes if change.startswith("minutes=")]
+        return _minutes(given[-1]) if given else None
+
+    @property
+    def size(self) -> int | None:
+        """The side of the pictures, where one was asked for."""
+        given = [change for change in self.changes if change.startswith("data.size=")]
+        return self._data.size if given else None
+
+    @property
+    def of_folder(self) -> bool:
+        """Is it pictures that were given, and no recipe?"""
+        place = Path(self.source)
+        inside = self.source in SCENES or place.is_dir() or place.suffix == ".tar" or len(place.parts) > 1
+        return inside and place.suffix not in (".yaml", ".yml")
+
+    @property
+    def _data(self) -> DataSpec:
+        wanted = override({"data": {"size": SIZE}}, self.overrides)["data"]
+        return parse(DataSpec, wanted, where=f"the data of {self.source}")
+
+
+def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = "model") -> Recipe:
+    """The recipe meant, all its changes made; with `start` (a model called `name`) one that fine-tunes it.
+
+    `SpecError` and `DataError` in one sentence for what is not there or does not fit.
+    """
+    plain = _of_folder(asked, start=start, name=name) if asked.of_folder else _named(asked, start=start, name=name)
+    return parse(Recipe, override(plain.plain(), asked.overrides), where=f"the recipe for {asked.source}")
+
+
+def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
+    data = asked._data
+    found = summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train)
+    if start is None:
+        place = str(Path(asked.source))
+        return recipe_for_folder(found, place=place, channels=data.channels, size=asked.size)
+    made = recipe_for_folder(found, place=str(Path(asked.source)))
+    return from_model(made, start, name=name, size=asked.size, train=fine_tuning(int(found["count"])))
+
+
+def _named(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
+    try:
+        found = recipe(asked.source, overrides=() if start else asked.overrides)
+    except SpecError as error:
+        unknown = str(error).startswith("unknown recipe")
+        raise SpecError(f"{asked.source}: no such folder, and {error}" if unknown else str(error)) from None
+    return found if start is None else from_model(found, start, name=name, size=asked.size)
+
+
+def _minutes(change: str) -> float:
+    try:
+        minutes = float(change.removeprefix("minutes="))
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise SpecError(f"{change!r}: minutes is a number above 0, e.g. minutes=60")
+    return minutes

@@ -1,0 +1,36 @@
+"""What a model file says about itself: the recipe that made it, and how good it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darkroom.recipes.pace import trained
+from darkroom.recipes.schema import Recipe
+
+
+def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of what a recipe made of so many training pictures; `quality` is what was measured, by stage."""
+    card: dict[str, Any] = {
+        "name": recipe.name,
+        "summary": recipe.summary,
+        "data": {
+            "source": Path(recipe.data.source or "").name,
+            "pictures": pictures,
+            "size": recipe.data.size,
+            "seed": recipe.seed,
+            "license": recipe.data.license,
+        },
+        "trained": {stage: {"steps": spec.steps, "batch": spec.batch} for stage, spec in trained(recipe).items()},
+        "quality": dict(quality),
+    }
+    if recipe.start is not None:
+        card["start"] = recipe.start.plain()
+    if recipe.denoiser is not None:
+        sample = recipe.denoiser.sample
+        card["sample"] = {
+            "solver": sample.solver,
+            "steps": sample.steps,
+            "guidance": sample.guidance,
+            "prompts": list(sample.prompts),
+        }
+    return card

@@ -1,0 +1,146 @@
+"""How long a step of each stage takes on this machine: a few are made, none is kept."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+
+from darkroom.autoencoder.losses import FirstStageLossSpec
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
+from darkroom.core.compute import training_compute
+from darkroom.core.spec import parse
+from darkroom.data.loader import Batch
+from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.recipes.schema import FirstStageRecipe, Recipe
+from darkroom.train.first_stage import only_decoder
+from darkroom.train.loop import Losses, train
+from darkroom.train.optim import TrainSpec, build_optimizer
+from darkroom.train.stages import DenoiserObjective, LatentBatch, first_stage_objective, opponent_of
+from darkroom.train.state import Training
+
+WARM: Final = 2
+TIMED: Final = 7
+OVERHEAD: Final = 0.08  # of the time goes into looking, saving, caching
+FITTED: Final = ("steps", "warmup", "sample_every", "save_every")
+Pace = Mapping[str, float]  # seconds of a step, by stage
+
+
+def trained(recipe: Recipe) -> dict[str, TrainSpec]:
+    """How each stage is trained that is."""
+    found: dict[str, TrainSpec] = {}
+    if recipe.first_stage.train is not None and isinstance(recipe.first_stage.model, AutoencoderSpec):
+        found["first_stage"] = recipe.first_stage.train
+    if recipe.denoiser is not None and recipe.denoiser.train is not None:
+        found["denoiser"] = recipe.denoiser.train
+    return found
+
+
+def with_steps(recipe: Recipe, *, stage: str, steps: int) -> Recipe:
+    """The recipe with another length of a stage; what happens every so many steps keeps fitting into it."""
+    values = recipe.plain()
+    spec = values[stage]["train"]
+    spec["steps"] = steps
+    spec["warmup"] = min(spec["warmup"], steps // 10)
+    spec["sample_every"] = min(spec["sample_every"], max(1, steps // 4))
+    spec["save_every"] = min(spec["save_every"], max(1, steps // 10))
+    return parse(Recipe, values, where=f"recipe {recipe.name!r}")
+
+
+def as_fitted(recipe: Recipe, before: Recipe) -> Recipe:
+    """The recipe with what `with_steps` changed in another one of the same stages (of others it stays as it is)."""
+    values = recipe.plain()
+    written = trained(before)
+    for stage in trained(recipe):
+        if stage in written:
+            values[stage]["train"] |= {key: getattr(written[stage], key) for key in FITTED}
+    return parse(Recipe, values, where=f"recipe {recipe.name!r}")
+
+
+def pace(recipe: Recipe, *, device: str) -> Pace:
+    """Seconds of a step of each stage that is trained; the recipe must have met its data (`resolve`)."""
+    found: dict[str, float] = {}
+    for stage, spec in trained(recipe).items():
+        timed = spec.model_copy(update={"steps": WARM + TIMED})
+        if stage == "first_stage":
+            found[stage] = _time_first_stage(recipe.first_stage, timed, size=recipe.data.size, device=device)
+        else:
+            found[stage] = denoiser_pace(recipe, device=device)
+    return found
+
+
+def denoiser_pace(recipe: Recipe, *, device: str) -> float:
+    """Seconds of a step of the denoiser alone."""
+    model, part = recipe.model_spec(), recipe.denoiser
+    assert model is not None
+    assert part is not None
+    assert part.train is not None
+    return _time_denoiser(model, part.train.model_copy(update={"steps": WARM + TIMED}), device=device)
+
+
+def _time_first_stage(part: FirstStageRecipe, spec: TrainSpec, *, size: int, device: str) -> float:
+    """Seconds of a mean step: those before an adversary begins and those after it cost differently."""
+    adversary = part.loss.adversary
+    if adversary is None or part.train is None:
+        return _time_first_stage_with(part.loss, part, spec=spec, size=size, device=device)
+    alone, against = (
+        _time_first_stage_with(
+            part.loss.model_copy(update={"adversary": each}), part, spec=spec, size=size, device=device
+        )
+        for each in (None, adversary.model_copy(update={"start": 0}))
+    )
+    start = adversary.begins(part.train.steps).start
+    share = min(1.0, start / part.train.steps) if isinstance(start, int) else 0.0  # a plateau may come at once
+    return share * alone + (1 - share) * against
+
+
+def _time_first_stage_with(
+    loss: FirstStageLossSpec, part: FirstStageRecipe, *, spec: TrainSpec, size: int, device: str
+) -> float:
+    assert isinstance(part.model, AutoencoderSpec)
+    compute = training_compute(device, spec.precision)
+    model = compute.host(Autoencoder(part.model))
+    if part.only is not None:
+        only_decoder(model)
+    images = torch.randint(256, (spec.batch, part.model.image_channels, size, size), dtype=torch.uint8)
+    indices = list(range(spec.batch))
+    batch = Batch(images, indices, indices)
+    losses = first_stage_objective(model, loss, train=spec, compute=compute, seed=0)
+    opponent = opponent_of(losses, spec)
+    return _time(model, lambda: batch, losses=losses, spec=spec, device=device, opponent=opponent)
+
+
+def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> float:
+    compute = training_compute(device, spec.precision)
+    model = compute.host(LatentDiffusion(model_spec))
+    side = model_spec.image_size
+    latents = torch.randn(spec.batch, *model.latent_shape((side, side)))
+    fields: dict[str, torch.Tensor] = {}
+    for each in model_spec.conditioners:
+        if each.field == "caption":
+            fields["caption"] = torch.zeros(spec.batch, each.encoder.length, dtype=torch.long)
+        else:
+            fields[each.field] = torch.zeros(spec.batch, dtype=torch.long)
+    batch = LatentBatch(latents, fields, list(range(spec.batch)))
+    losses = DenoiserObjective(model, compute, 0)
+    return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
+
+
+def _time(
+    model: torch.nn.Module,
+    batch: Callable[[], Any],
+    *,
+    losses: Losses[Any],
+    spec: TrainSpec,
+    device: str,
+    opponent: torch.optim.Optimizer | None = None,
+) -> float:
+    """Median seconds of a step after warm-up."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    training = Training(model.train(), build_optimizer(parameters, spec), None, opponent)
+    compute = training_compute(device, spec.precision)
+    ends = [time.perf_counter()]
+    for _ in train(training, iter(batch, None), losses=losses, spec=spec, compute=compute):
+        ends.append(time.perf_counter())
+    steps = sorted(after - before for before, after in zip(ends[WARM:-1], ends[WARM + 1 :], strict=True))
+    return steps[len(steps) // 2]

@@ -1,0 +1,104 @@
+"""Fine-tuning: a recipe that begins with the weights of a whole model, on other pictures, at another size perhaps."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from darkroom.checkpoint.store import StoredModel
+from darkroom.conditioning.label import ClassSpec
+from darkroom.core.errors import InputError, SpecError
+from darkroom.core.hashes import weights_hash
+from darkroom.core.spec import parse
+from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.recipes.schema import Recipe, StartSpec
+from darkroom.train.optim import TrainSpec
+
+KEPT = ("network", "schedule", "prediction", "objective")
+LABELS = "conditioning.by_field.label.embedding.weight"
+
+
+def from_model(
+    recipe: Recipe, stored: StoredModel, *, name: str, size: int | None = None, train: TrainSpec | None = None
+) -> Recipe:
+    """The recipe's data and training with all else of a model, whose first stage and scale of latents stay as they are.
+
+    name: what the model is called · size: side of the pictures (None: what the model was trained on) · train: how the
+    denoiser is trained (None: as the recipe says). `SpecError` for a first stage alone, or when nothing is trained.
+    """
+    spec = _whole(stored, name=name)
+    values = recipe.plain()
+    given = train or (None if recipe.denoiser is None else recipe.denoiser.train)
+    if given is None:
+        raise SpecError(f"recipe {recipe.name!r} does not say how a denoiser is trained (denoiser.train)")
+    values["data"] |= {"size": size or spec.image_size, "channels": spec.first_stage.image_channels}
+    values["first_stage"] = {"model": spec.first_stage.plain(), "train": None}
+    values["denoiser"] = {
+        **{part: spec.plain()[part] for part in (*KEPT, "conditioners", "scale")},
+        "train": given.plain(),
+        "sample": _sampling(stored),
+    }
+    values["start"] = StartSpec(name=name, weights=weights_hash(stored.state.items())).plain()
+    return parse(Recipe, values, where=f"recipe {recipe.name!r} from {name}")
+
+
+def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
+    """`SpecError` unless the recipe begins with just this model, unchanged but for its classes."""
+    start = recipe.start
+    if start is None:
+        return
+    if stored is None:
+        raise SpecError(f"this recipe begins with the model {start.name!r}; say where it is with --from")
+    if weights_hash(stored.state.items()) != start.weights:
+        raise InputError(f"this run was begun from another {start.name!r}: its weights differ; choose another --out")
+    assert recipe.denoiser is not None
+    ours, theirs = recipe.denoiser.plain(), _whole(stored, name=start.name).plain()
+    changed = next((part for part in KEPT if ours[part] != theirs[part]), None)
+    if changed is not None or recipe.first_stage.model.plain() != theirs["first_stage"]:
+        raise SpecError(
+            f"{changed or 'first_stage'} differs from that of {start.name}; a model that is fine-tuned stays as it is"
+        )
+
+
+def class_names(stored: StoredModel, named: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a model, then those of a data set that it does not know; without names, numbers stand for them."""
+    spec = _class_spec(cast("ModelSpec", stored.spec))
+    known = stored.classes or (() if spec is None else tuple(str(number) for number in range(spec.classes)))
+    return (*known, *(name for name in named if name not in known))
+
+
+def begin_with(model: LatentDiffusion, stored: StoredModel) -> None:
+    """Put a model's weights and scale into one that may have more classes: new ones begin like no class at all."""
+    old, new = _class_spec(cast("ModelSpec", stored.spec)), _class_spec(model.spec)
+    state = dict(stored.state)
+    if old is not None and new is not None:
+        state[LABELS] = _with_rows(state[LABELS], old=old, new=new)
+    model.scale = torch.empty_like(state["scale"], device=model.scale.device)
+    model.load_state_dict(state)
+
+
+def _with_rows(table: Tensor, *, old: ClassSpec, new: ClassSpec) -> Tensor:
+    """The embedding of more classes; a null class after the last stays after the last."""
+    last = table[old.classes :]
+    begun = table[: old.classes].mean(0) if old.null is None else table[old.null]
+    return torch.cat([table[: old.classes], begun.expand(new.classes - old.classes, -1), last])
+
+
+def _class_spec(spec: ModelSpec) -> ClassSpec | None:
+    return next((each for each in spec.conditioners if isinstance(each, ClassSpec)), None)
+
+
+def _whole(stored: StoredModel, *, name: str) -> ModelSpec:
+    if not isinstance(stored.spec, ModelSpec):
+        raise SpecError(f"{name}: a first stage alone has no denoiser to fine-tune; use it with --first-stage")
+    return stored.spec
+
+
+def _sampling(stored: StoredModel) -> dict[str, object]:
+    """How the model is sampled, as far as its card tells."""
+    match stored.card:
+        case {"sample": {**known}}:
+            return {key: known[key] for key in ("solver", "steps", "guidance") if key in known}
+        case _:
+            return {}
