@@ -26,6 +26,7 @@ FLOORS = {
     "process": 1,
     "nn": 1,
     "scenes": 1,
+    "pages": 1,
     "core": 0,
 }
 NEVER_FROM_SERVE = {"train", "evaluate", "recipes", "studies"}

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
@@ -30,9 +30,12 @@ from darkroom.recipes.check import check_trainable
 from darkroom.recipes.given import begin_decoder, with_first_stage
 from darkroom.recipes.pace import OVERHEAD, denoiser_pace, with_steps
 from darkroom.recipes.preview import preview
+from darkroom.recipes.report.afterwards import report_on
+from darkroom.recipes.report.page import PAGE
 from darkroom.recipes.resolve import captions, inputs, resolve
-from darkroom.recipes.schema import DataSpec, Recipe
+from darkroom.recipes.schema import DataSpec, Recipe, difference
 from darkroom.recipes.tune import begin_with, check_start
+from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
 from darkroom.train.denoiser import Latents, train_denoiser
 from darkroom.train.events import Event, Note, Wrote
@@ -116,18 +119,26 @@ class Run:
 
         tell: called with (what, done, of) during work between events; it may raise, nothing is then half-written.
         """
-        if (self.folder / MODEL).exists():
+        path = self.folder / MODEL
+        if path.exists() and (self.folder / PAGE).exists():
             yield Note("this run is finished")
-            yield Wrote("model", self.folder / MODEL)
+            yield Wrote("model", path)
             return
         yield from self._examined(tell)
-        yield from self._cut_captions()
+        if not path.exists():
+            yield from self._cut_captions()
+            yield from self._stages(tell)
+        yield Wrote("model", path)
+        model = None if self.recipe.denoiser is None else load(path, device=self.device)
+        page = report_on(self.folder, self.recipe, splits=self.splits, transform=self.transform, model=model, tell=tell)
+        yield Wrote("report", page)
+
+    def _stages(self, tell: Tell | None) -> Generator[Event]:
         first_stage = yield from self._first_stage()
         if self.recipe.denoiser is not None:
             yield from self._denoiser(first_stage, tell=tell)
         else:
             save_model(self.folder / MODEL, load_model(self.folder / "first_stage" / MODEL))
-        yield Wrote("model", self.folder / MODEL)
 
     def _examined(self, tell: Tell | None) -> Iterator[Event]:
         """Look at every pixel of the pictures once; a run that goes on leaves out what it left out before."""
@@ -321,7 +332,7 @@ class Run:
             before = parse(Recipe, parse_yaml(text, where=str(path)), where=str(path))
             if before != self.recipe:
                 raise InputError(
-                    f"{self.folder}: another recipe was begun here ({_difference(before, self.recipe)}); "
+                    f"{self.folder}: another recipe was begun here ({difference(before, self.recipe)}); "
                     "choose another --out, or run it unchanged to go on"
                 )
             self._same_first_stage()
@@ -359,21 +370,6 @@ def _seeded(build: Callable[[], T], *, seed: int) -> T:
 def _seconds(log: Path) -> float:
     """How long a stage has taken so far, over all its interruptions."""
     return max((line["seconds"] for line in read_lines(log) if "seconds" in line), default=0.0)
-
-
-def _difference(before: Recipe, now: Recipe) -> str:
-    """The first place where two recipes differ, in words."""
-
-    def walk(one: Any, other: Any, place: str) -> str | None:
-        if isinstance(one, dict) and isinstance(other, dict):
-            for key in [*one, *(key for key in other if key not in one)]:
-                found = walk(one.get(key), other.get(key), f"{place}.{key}" if place else str(key))
-                if found is not None:
-                    return found
-            return None
-        return None if one == other else f"{place} was {one!r} and is {other!r} now"
-
-    return walk(before.plain(), now.plain(), "") or "they are equal"
 
 
 def _first_stage_sentence(report: dict[str, float]) -> str:

@@ -1,6 +1,6 @@
 """What a recipe says: data, first stage, denoiser, how each is trained, how samples are drawn."""
 
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from pydantic import Field, model_validator
 
@@ -152,3 +152,18 @@ def _check_sampling(part: DenoiserRecipe) -> None:
         choose_times(build_schedule(part.schedule), steps=part.sample.steps)
     except InputError as error:
         raise ValueError(f"sample: {error}") from None
+
+
+def difference(before: Recipe, now: Recipe) -> str:
+    """The first place where two recipes differ, in words."""
+
+    def walk(one: Any, other: Any, place: str) -> str | None:
+        if isinstance(one, dict) and isinstance(other, dict):
+            for key in [*one, *(key for key in other if key not in one)]:
+                found = walk(one.get(key), other.get(key), f"{place}.{key}" if place else str(key))
+                if found is not None:
+                    return found
+            return None
+        return None if one == other else f"{place} was {one!r} and is {other!r} now"
+
+    return walk(before.plain(), now.plain(), "") or "they are equal"

@@ -1,0 +1,1 @@
+"""What a finished run looks like: samples beside their nearest training pictures, curves, figures, commands."""

@@ -1,0 +1,64 @@
+"""What a finished run can be used for: lines for the shell and for Python, exactly as they are typed."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, final
+
+from darkroom.recipes.schema import Recipe
+
+
+@final
+@dataclass(frozen=True)
+class Command:
+    """A line for the shell, and what it does, in words that begin a sentence."""
+
+    does: str
+    line: str
+
+
+@final
+class Asked(NamedTuple):
+    """What a model can be asked for, if it takes such a thing."""
+
+    prompt: str
+    label: str
+
+
+def own_commands(folder: Path, recipe: Recipe, *, example: Asked) -> list[Command]:
+    """Drawing pictures with the run in this folder, or reconstructing some where there is only a first stage.
+
+    None for a model steered by what sampling cannot give yet.
+    """
+    place, fields = shlex.quote(str(folder)), _fields(recipe)
+    if recipe.denoiser is None:
+        return [Command("Send pictures through it and back", f"darkroom reconstruct {place} my_pictures --grid")]
+    if fields - {"caption", "label"}:
+        return []
+    # After `--` a prompt may begin with a dash; and so may a label that is written into its option.
+    words = ["--model", place]
+    words += [f"--label={shlex.quote(example.label)}"] if "label" in fields else []
+    words += ["--count", "16", "--seed", "0", "--grid", "--out", "pictures"]
+    if "caption" in fields:
+        prompt = shlex.quote(example.prompt)
+        words = [*words, "--", prompt] if example.prompt.startswith("-") else [prompt, *words]
+    return [Command("Draw pictures", f"darkroom sample {' '.join(words)}")]
+
+
+def python_lines(folder: Path, recipe: Recipe, *, example: Asked) -> str:
+    """The same in Python."""
+    fields = _fields(recipe)
+    if recipe.denoiser is None:
+        return f"import darkroom\n\nfirst_stage = darkroom.load_autoencoder({str(folder)!r})"
+    load = f"import darkroom\n\nmodel = darkroom.load({str(folder)!r})"
+    if fields - {"caption", "label"}:
+        return load
+    given = [repr(example.prompt)] if "caption" in fields else []
+    given += [f"label={example.label!r}"] if "label" in fields else []
+    call = ", ".join([*given, "count=4", "seed=0"])
+    return f'{load}\nfor place, picture in enumerate(model.sample({call})):\n    picture.save(f"{{place:04}}.png")'
+
+
+def _fields(recipe: Recipe) -> frozenset[str]:
+    spec = recipe.model_spec()
+    return frozenset() if spec is None else frozenset(spec.fields)

@@ -1,0 +1,214 @@
+"""A finished model looked at: samples, the training pictures nearest to them, and whether it copies."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from darkroom.core.pictures import as_saved, from_bytes, to_bytes, to_pictures
+from darkroom.core.shapes import Images
+from darkroom.data.examples import Source
+from darkroom.data.loader import still_batches
+from darkroom.data.sources import Splits
+from darkroom.data.transforms import TransformSpec, still
+from darkroom.metrics.neighbours import NEAR, Memorisation, Neighbours, memorisation, nearest, thumbprints
+from darkroom.recipes.resolve import captions
+from darkroom.tasks.model import Model
+from darkroom.train.first_stage import spread
+
+COMPARED: Final = 20_000  # training pictures at most, evenly chosen; 15 million numbers
+UNSEEN: Final = 1000  # test pictures at most that say how near is near
+KNOWN: Final = 64  # training pictures sent through the first stage: copies by making
+SHOWN: Final = 3  # neighbours of each sample
+_CAPTIONS: Final = 256  # test captions of which prompts are chosen
+_BATCH: Final = 64
+Tell = Callable[[str, int, int], None]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Neighbour:
+    """A training picture, cut as training cuts it from its centre, and how far from the sample it is."""
+
+    picture: Image.Image
+    name: str
+    distance: float
+    caption: str | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A picture that the model drew, what was asked for, and its nearest training pictures, the nearest first."""
+
+    picture: Image.Image
+    prompt: str | None = None
+    label: str | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+    closeness: float = 1.0
+    copied: bool = False
+
+    @property
+    def asked(self) -> str:
+        """What was asked for, in words; empty where nothing was."""
+        return ", ".join(each for each in (self.label, self.prompt) if each)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LookBack:
+    """What is seen when a model is finished.
+
+    drawn: how the samples were made, in words · compared, training: how many training pictures were looked at, of how
+    many.
+    """
+
+    samples: tuple[Sample, ...]
+    memorisation: Memorisation
+    drawn: str
+    compared: int
+    training: int
+
+
+def look_back(
+    model: Model,
+    splits: Splits,
+    *,
+    transform: TransformSpec,
+    count: int = 16,
+    seed: int = 0,
+    prompts: Sequence[str] = (),
+    tell: Tell | None = None,
+) -> LookBack:
+    """`count` samples with the model's own settings, each beside its three nearest training pictures.
+
+    prompts: else those that the model's card names, else captions of test pictures · tell: called with (what, done,
+    of); it may raise. At most 20,000 training pictures are compared, evenly chosen, in `thumbprints`; where training
+    mirrors pictures, the nearer of a sample and its mirror image counts. `InputError` for a model steered by what
+    sampling cannot give yet.
+    """
+    texts, labels = _asked(model, splits.test, prompts=prompts, count=count)
+    report = tell or _silent
+    pictures = model.sample(
+        texts,
+        label=labels,
+        count=count if texts is None and labels is None else 1,
+        seed=seed,
+        on_step=lambda done, of: report("samples", done, of),
+    )
+    look = _Look(splits, transform, report)
+    made = from_bytes(torch.stack([to_bytes(picture, transform.channels) for picture in pictures]))
+    near = look.nearest(look.views(made))
+    copies = look.nearest(look.views(_through(model, look.known())))
+    found = memorisation(near.distances, look.nearest(look.unseen()).distances, copies=copies.distances)
+    samples = [
+        Sample(
+            picture,
+            prompt=None if texts is None else texts[place],
+            label=None if labels is None else labels[place],
+            neighbours=look.pictures(near, place),
+            closeness=found.closeness[place],
+            copied=found.copied[place],
+        )
+        for place, picture in enumerate(pictures)
+    ]
+    drawn = _drawn(model, seed=seed, given=bool(prompts))
+    return LookBack(tuple(samples), found, drawn, compared=len(look.rows), training=len(splits.train))
+
+
+@final
+class _Look:
+    """The training set as it is searched: thumbprints of evenly chosen rows."""
+
+    def __init__(self, splits: Splits, transform: TransformSpec, tell: Tell) -> None:
+        self.splits, self.transform = splits, transform
+        self.rows = spread(len(splits.train), most=COMPARED)
+        parts: list[Tensor] = []
+        for images in _pictures(splits.train, transform, self.rows):
+            parts.append(thumbprints(images))
+            tell("training pictures compared", min(len(self.rows), _BATCH * len(parts)), len(self.rows))
+        self.training = torch.cat(parts)
+
+    def views(self, images: Images) -> Tensor:
+        """(b, v, d): each picture, and its mirror image where training mirrors."""
+        sides = [images, images.flip(-1)] if self.transform.flip else [images]
+        return torch.stack([thumbprints(each) for each in sides], dim=1)
+
+    def unseen(self) -> Tensor:
+        """(m, v, d) of test pictures."""
+        rows = spread(len(self.splits.test), most=UNSEEN)
+        return torch.cat([self.views(images) for images in _pictures(self.splits.test, self.transform, rows)])
+
+    def known(self) -> Images:
+        """A few training pictures."""
+        rows = self.rows[:: max(1, -(-len(self.rows) // KNOWN))]
+        return torch.cat(list(_pictures(self.splits.train, self.transform, rows)))
+
+    def nearest(self, views: Tensor) -> Neighbours:
+        """Among the training pictures, as many as the measure of memorisation asks for."""
+        return nearest(views, self.training, k=min(NEAR, len(self.rows)))
+
+    def pictures(self, near: Neighbours, place: int) -> tuple[Neighbour, ...]:
+        """The training pictures nearest to sample `place`."""
+        found: list[Neighbour] = []
+        for row, distance in zip(
+            near.indices[place, :SHOWN].tolist(), near.distances[place, :SHOWN].tolist(), strict=True
+        ):
+            example = self.splits.train.example(self.rows[row])
+            (cut,) = to_pictures(from_bytes(still(example.picture, self.transform)[None]))
+            found.append(Neighbour(cut, example.name, distance, example.caption))
+        return tuple(found)
+
+
+def _silent(what: str, done: int, of: int) -> None:
+    """Nobody asked."""
+
+
+def _pictures(source: Source, transform: TransformSpec, rows: Sequence[int]) -> Iterator[Images]:
+    """Centre crops of these rows, in [-1, 1], batch by batch."""
+    for part in still_batches(source, transform, batch_size=_BATCH, rows=rows):
+        yield from_bytes(part.images)
+
+
+def _through(model: Model, images: Images) -> Images:
+    """Pictures as the model would draw them if it knew them by heart: encoded, decoded, on 256 levels."""
+    parts = [model.decode(model.encode(part)).cpu() for part in images.split(_BATCH // 4)]
+    return as_saved(torch.cat(parts))
+
+
+def _asked(
+    model: Model, test: Source, *, prompts: Sequence[str], count: int
+) -> tuple[list[str] | None, list[str] | None]:
+    """A prompt and a label for each sample, as far as the model takes them."""
+    texts = labels = None
+    if "caption" in model.fields:
+        offered = prompts or _own_prompts(model) or captions(test, most=_CAPTIONS)
+        texts = _dealt(offered, count=count)
+    if "label" in model.fields:
+        labels = _dealt(model.classes or test.classes, count=count)
+    return texts, labels
+
+
+def _dealt(values: Sequence[str], *, count: int) -> list[str]:
+    """`count` of the values: evenly chosen where there are more, in turn where there are fewer."""
+    if len(values) > count:
+        return [values[place * len(values) // count] for place in range(count)]
+    return [values[place % len(values)] for place in range(count)]
+
+
+def _own_prompts(model: Model) -> list[str]:
+    """Those that the model's card names; they may be captions of training pictures."""
+    return list(model.default("prompts", []))
+
+
+def _drawn(model: Model, *, seed: int, given: bool) -> str:
+    solver, steps = model.default("solver", "ddim"), model.default("steps", 50)
+    guidance = f", guidance {model.default('guidance', 1.0):g}" if model.spec.guided else ""
+    words = ""
+    if "caption" in model.fields:
+        chosen = given or bool(_own_prompts(model))
+        words = ", prompts that were chosen for it" if chosen else ", captions of test pictures as prompts"
+    return f"{solver}, {steps} steps{guidance}, seed {seed}{words}"
