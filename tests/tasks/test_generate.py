@@ -1,6 +1,7 @@
 """From a request to pictures: what repeats, what comes in which order, what is refused in one sentence."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,27 @@ def test_the_prompt_the_negative_and_guidance_have_an_effect(small: Small) -> No
     assert (plain == levels(model.sample("a red circle", guidance=2.0, steps=3, solver="ddim"))).all()  # the card's
 
 
+def test_each_prompt_may_have_its_negative(small: Small) -> None:
+    model = small("text")
+    found = levels(model.sample(["a star"] * 3, negative=["", "a circle", "a red square"]))
+    for place, negative in enumerate((None, "a circle", "a red square")):
+        (alone,) = levels(model.sample("a star", negative=negative, first=place))
+        assert abs(found[place] - alone).max() <= 1
+        if negative is not None:
+            assert (alone != levels(model.sample("a star", first=place))).any()
+
+
+def test_an_interval_without_an_upper_bound(small: Small) -> None:
+    model = small("text")
+    open_ended, infinite, everywhere = (
+        levels(model.sample("a", guidance=5, guidance_interval=interval))
+        for interval in ((4, None), (4, math.inf), (0, None))
+    )
+    assert (open_ended == infinite).all()
+    assert (open_ended != everywhere).any()
+    assert (everywhere == levels(model.sample("a", guidance=5))).all()
+
+
 @pytest.mark.parametrize(("size", "expected"), [((8, 24), (24, 8)), (32, (32, 32)), (None, (16, 16))])
 def test_other_sizes_work(small: Small, size: Any, expected: tuple[int, int]) -> None:
     (picture,) = small("plain").sample(size=size)
@@ -122,6 +144,23 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "guidance": ("unguided", {"label": 1, "guidance": 2.0}, "guidance 2 does not fit: training dropped no condition"),
     "negative alone": ("text", {"prompt": "a", "negative": "b", "guidance": 1.0}, "works through guidance"),
     "negative of class": ("class", {"label": 1, "negative": "b"}, "takes no negative prompt"),
+    "two negatives": ("text", {"prompt": ["a"] * 3, "negative": ["b", "c"]}, "2 negative prompts came for 3; give one"),
+    "rescale alone": ("class", {"label": 1, "guidance": 1, "guidance_rescale": 0.5}, "guidance_rescale works through"),
+    "interval alone": ("unguided", {"label": 1, "guidance_interval": (0, 1)}, "guidance_interval works through"),
+    "interval": ("class", {"label": 1, "guidance_interval": (2, 1)}, "guidance_interval 2 to 1 does not fit"),
+    "low interval": (
+        "class",
+        {"label": 1, "guidance_interval": (-1, None)},
+        "guidance_interval -1 to any does not fit",
+    ),
+    "odd interval": (
+        "class",
+        {"label": 1, "guidance_interval": (math.nan, 1)},
+        "guidance_interval nan to 1 does not fit",
+    ),
+    "no guidance": ("class", {"label": 1, "guidance": math.nan}, "'guidance': input should be a finite number"),
+    "no text": ("text", {"prompt": "\udcff"}, "'prompts.0': this is no UTF-8 text"),
+    "too large": ("plain", {"size": 2**40}, "1 pictures of .* at once need more memory than there is"),
     "negative of both": ("both", {"prompt": "a", "label": 1, "negative": "b"}, "steered by a prompt alone"),
     "solver": ("plain", {"solver": "eular"}, r"unknown solver 'eular' \(did you mean 'euler'\?\)"),
     "steps": ("pixels", {"steps": 21}, "more steps than times: 21 steps asked for, the schedule has 20 times"),

@@ -1,5 +1,6 @@
 """`darkroom inspect`: what is this?"""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,20 +138,17 @@ def _folder(folder: Path | str) -> dict[str, Any]:
 
 
 def _picture(path: Path) -> dict[str, Any]:
+    from darkroom.core.errors import InputError
     from darkroom.core.pictures import open_picture
+    from darkroom.tasks.note import KEY, read_note
 
     picture = open_picture(path)
-    note = picture.info.get("darkroom")
-    try:
-        made_by = json.loads(note) if isinstance(note, str) else None
-    except ValueError:
-        made_by = None
-    return {
-        "kind": "picture",
-        "size": list(picture.size),
-        "mode": picture.mode,
-        "made_by": made_by,
-    }
+    facts: dict[str, Any] = {"kind": "picture", "size": list(picture.size), "mode": picture.mode, "made_by": None}
+    with contextlib.suppress(ValueError, RecursionError):
+        facts["made_by"] = json.loads(str(picture.info.get(KEY)))
+    with contextlib.suppress(InputError):
+        facts["in_words"] = read_note(picture).words()
+    return facts
 
 
 def _words(value: Any) -> str:

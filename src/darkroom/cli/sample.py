@@ -1,16 +1,23 @@
 """`darkroom sample`: make pictures with a model."""
 
 import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 import typer
 
 EXAMPLE = """
 darkroom sample "woman, dark skin tone" --count 4 --seed 7 --grid --out pictures
-darkroom sample --model runs/shapes-0 --label star --steps 20
 darkroom sample --like pictures/0002.png --out again
+darkroom sample "man" --to "woman" --count 8 --grid --out way
+darkroom sample --model runs/shapes-0 --label star --steps 20
 """
+ROW = 12  # pictures on one row of a sheet, where a row has a meaning
+LARGEST_SHEET = 2**28  # pixels: 0.8 GB of memory
 
 
 def run(
@@ -21,15 +28,29 @@ def run(
     decoder: Annotated[str | None, typer.Option(help="Decode with this one, e.g. a tiny-decoder run.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Class name or number; may be repeated.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt or label.")] = 1,
+    negative: Annotated[
+        list[str] | None, typer.Option(help="What to steer away from; repeat it for one of each prompt.")
+    ] = None,
+    to: Annotated[
+        list[str] | None, typer.Option(help="Another prompt: --count pictures lead to it, both ends included.")
+    ] = None,
+    to_label: Annotated[list[str] | None, typer.Option(help="The same for a label.")] = None,
+    to_seed: Annotated[int | None, typer.Option(min=0, help="The same for the seed.")] = None,
+    at: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only this place between the ends, e.g. 0.5 for the middle.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt or label, or on the way.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Picture k of a seed is always the same.")] = None,
+    first: Annotated[int | None, typer.Option(min=0, help="The k to begin with; 0 without.")] = None,
     size: Annotated[str | None, typer.Option(help="Height x width in pixels, e.g. 64x96.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
     solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Randomness of DDIM steps: 0 none, 1 as DDPM.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly to follow the condition; 1 is none.")] = None,
     guidance_rescale: Annotated[float | None, typer.Option(min=0, max=1, help="Against over-contrast.")] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None, typer.Option(help="Guide only at noise levels (sigma / alpha) from .. to.")
+    ] = None,
     times: Annotated[str | None, typer.Option(help="trailing, original or original-quad.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
@@ -48,57 +69,43 @@ def run(
 ) -> None:
     """Make pictures: the fields given choose the task, the model says which it takes."""
     from darkroom.core.errors import InputError
-    from darkroom.core.record import writable_folder
-    from darkroom.tasks.load import DEFAULT, built_in, load
-    from darkroom.tasks.request import Request
+    from darkroom.tasks.request import given
 
     _refuse_planned(
         {"layout": layout, "map": semantic, "low-res": low_res, "image": image, "mask": mask, "strength": strength}
     )
     if prompts is not None and prompt is not None:
         raise InputError("a prompt and --prompts were both given; give one of them")
-    before = _repeated(like)
-    texts = _lines(prompts) if prompts is not None else prompt
-    name = model or before.get("model") or DEFAULT
-    if like is not None and model is None and name not in built_in():
-        raise InputError(f"{like}: made by {name!r}, which is not built in; say where it is with --model")
-    drawing = load(name, config=config, device=device, dtype=precision, engine=engine)
-    if before.get("spec_hash", drawing.card["spec_hash"]) != drawing.card["spec_hash"]:
-        raise InputError(f"{like}: made by another model than {name}; give the one that made it with --model")
-    drawing = _decoding(drawing, decoder, made_with=before.get("decoder"), like=like)
-    for sentence in drawing.odd:
-        typer.echo(f"note: {sentence}", err=True)
-    writable_folder(out)
-    offered = [] if texts is not None or before.get("prompt") else _offered(drawing, label, count=count)
-    given = {
-        "negative": negative,
-        "seed": seed,
-        "steps": steps,
-        "solver": solver,
-        "eta": eta,
-        "guidance": guidance,
-        "guidance_rescale": guidance_rescale,
-        "times": times,
-    }
-    others = {
-        **{key: before[key] for key in (*given, "guidance_interval") if key in before},
-        **{key: value for key, value in given.items() if value is not None},
-        "count": 1 if offered else count,
-        "first": before.get("index", 0),
-    }
-    request = Request.of(
-        prompt=texts if texts is not None else before.get("prompt") or offered or None,
-        label=label or before.get("label"),
-        size=_size(size) or before.get("size"),
-        others=others,
+    fields = given(
+        prompt=_lines(prompts) if prompts is not None else prompt,
+        label=label or None,
+        negative=negative or None,
+        to=to or None,
+        to_label=to_label or None,
+        size=_size(size),
+        others={
+            "to_seed": to_seed,
+            "at": at,
+            "count": count,
+            "seed": seed,
+            "first": first,
+            "steps": steps,
+            "solver": solver,
+            "eta": eta,
+            "guidance": guidance,
+            "guidance_rescale": guidance_rescale,
+            "guidance_interval": guidance_interval,
+            "times": times,
+        },
     )
-    paths = _draw(drawing, request, out=out, batch=batch, grid=grid)
+    options = {"config": config, "device": device, "dtype": precision, "engine": engine}
+    drawing, request = _asked(fields, like=like, out=out, source=model, decoder=decoder, options=options)
+    work = _Work(drawing, request, out, grid=grid)
+    work.draw(batch)
     if as_json:
-        sheet = str(out / "grid.png") if grid else None
-        made = {"model": drawing.name, "pictures": [str(path) for path in paths], "grid": sheet}
-        typer.echo(json.dumps(made, indent=2))
+        typer.echo(json.dumps(work.report(), indent=2))
     else:
-        typer.echo(f"{len(paths)} {'picture' if len(paths) == 1 else 'pictures'} in {out}")
+        typer.echo(work.sentence())
 
 
 def _refuse_planned(given: dict[str, object]) -> None:
@@ -109,56 +116,201 @@ def _refuse_planned(given: dict[str, object]) -> None:
             raise NotYetError(f"--{name} is planned and not there yet; prompts, labels and seeds are")
 
 
-def _decoding(drawing: Any, decoder: str | None, *, made_with: Any, like: Path | None) -> Any:
-    """The model with the decoder asked for; `InputError` when a picture to repeat had one and none is given."""
+def _asked(
+    fields: dict[str, Any],
+    *,
+    like: Path | None,
+    out: Path,
+    source: str | None,
+    decoder: str | None,
+    options: Mapping[str, Any],
+) -> tuple[Any, Any]:
+    """The model and the request, settled: from the fields alone, or from a picture that they change."""
+    from darkroom.core.errors import InputError
+    from darkroom.core.spec import parse
+    from darkroom.tasks.load import DEFAULT, built_in, load
+    from darkroom.tasks.note import again, check_maker, read_note
+    from darkroom.tasks.request import Request
+    from darkroom.tasks.settle import settle
+
+    if like is None:
+        request = parse(Request, fields, where="request")
+        drawing = load(source or DEFAULT, **options)
+        drawing = drawing if decoder is None else drawing.with_decoder(decoder)
+        return drawing, settle(drawing, _offered(drawing, request))
+    note = read_note(like)
+    request = again(note, fields)
+    name = source or note.model
+    if like.resolve().parent == out.resolve():
+        raise InputError(f"{out}: the picture to repeat is in this folder; choose another --out")
+    if source is None and name not in built_in():
+        raise InputError(f"{like}: made by {name!r}, which is not built in; say where it is with --model")
+    dtype = note.precision if note.precision is not None and options["dtype"] == "auto" else options["dtype"]
+    drawing = load(name, **{**options, "dtype": dtype})
+    drawing = drawing if decoder is None else drawing.with_decoder(decoder)
+    check_maker(note, name=name, card=drawing.card, where=str(like))
+    return drawing, settle(drawing, request)
+
+
+def _offered(drawing: Any, request: Any) -> Any:
+    """The request with prompts that the model's card offers, in turn, when none was given."""
+    known = drawing.default("prompts", [])
+    if not known or request.prompts or request.labels or request.to_prompts or "caption" not in drawing.fields:
+        return request
+    if request.between:
+        return request.model_copy(update={"prompts": (known[0],)})
+    chosen = tuple(known[place % len(known)] for place in range(request.count))
+    return request.model_copy(update={"prompts": chosen, "count": 1})
+
+
+@final
+@dataclass(eq=False)
+class _Work:
+    """One settled request on its way to files."""
+
+    drawing: Any
+    request: Any
+    out: Path
+    grid: bool
+
+    def __post_init__(self) -> None:
+        """Everything that can be refused is refused here, before the first step."""
+        from darkroom.core.record import writable_folder
+
+        self.columns = _columns(self.request)
+        if self.grid:
+            _check_sheet(self.request, columns=self.columns)
+        self.paths = [self.out / f"{place:04}.png" for place in range(self.request.total)]
+        self.sheet = self.out / "grid.png" if self.grid else None
+        writable_folder(self.out)
+        _check_ours([*self.paths, self.out / "grid.png"] if self.grid else self.paths)
+
+    def draw(self, batch: int) -> None:
+        """Draw and write the pictures one after the other, then the sheet; Ctrl-C keeps those written."""
+        from darkroom.cli.watch import Line
+        from darkroom.core.pictures import contact_sheet
+        from darkroom.tasks.generate import generate
+
+        for sentence in [*self.drawing.odd, *_cut(self.drawing, self.request), *self._left_over()]:
+            typer.echo(f"note: {sentence}", err=True)
+        line, shown = Line(), []
+        drawn = generate(self.drawing, self.request, batch=batch, on_step=_progress(line))
+        done = 0
+        try:
+            for path, sampled in zip(self.paths, drawn, strict=True):
+                _write(sampled.picture, path, metadata=sampled.metadata)
+                done += 1
+                if self.grid:
+                    shown.append(sampled.picture)
+        except KeyboardInterrupt:
+            line.say(f"{done} of {len(self.paths)} pictures are in {_printable(self.out)}")
+            raise
+        if self.sheet is not None:
+            note = {"model": self.drawing.name, "sheet_of": len(shown), "columns": self.columns}
+            sheet = contact_sheet(shown, columns=self.columns)
+            _write(sheet, self.sheet, metadata={"darkroom": json.dumps(note, ensure_ascii=False)})
+
+    def _left_over(self) -> list[str]:
+        """A sentence when the folder keeps pictures of an earlier command beside the new ones."""
+        new = {path.name for path in [*self.paths, self.out / "grid.png"]}
+        old = sorted(path.name for path in self.out.glob("*.png") if path.name not in new and path.stem.isdecimal())
+        if not old:
+            return []
+        which = old[0] if len(old) == 1 else f"{old[0]} to {old[-1]} ({len(old)} pictures)"
+        return [f"{_printable(self.out)} also holds {which} of an earlier command"]
+
+    def report(self) -> dict[str, Any]:
+        """What was made, as JSON values."""
+        sheet = None if self.sheet is None else str(self.sheet)
+        return {"model": self.drawing.name, "pictures": [str(path) for path in self.paths], "grid": sheet}
+
+    def sentence(self) -> str:
+        """What was made."""
+        count = len(self.paths)
+        return f"{count} {'picture' if count == 1 else 'pictures'} in {_printable(self.out)}"
+
+
+def _progress(line: Any) -> Callable[[int, int], None]:
+    from darkroom.cli.watch import clock
+
+    begun = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        left = (time.monotonic() - begun) / done * (total - done)
+        line.show(f"step {done}/{total}  {clock(left)} left", last=done == total)
+
+    return show
+
+
+def _write(picture: Any, path: Path, *, metadata: Mapping[str, str]) -> None:
+    from darkroom.core.errors import InputError
+    from darkroom.core.pictures import save_png
+
+    try:
+        save_png(picture, path, metadata=metadata)
+    except OSError as error:
+        raise InputError(f"{_printable(path)}: cannot be written ({error.strerror or error})") from None
+
+
+def _columns(request: Any) -> int:
+    """Of the sheet: a row for each prompt, label or way where it is short enough, else a square."""
+    groups = request.total // request.count
+    if (groups > 1 or request.on_a_way) and 1 < request.count <= ROW:
+        return request.count
+    return math.ceil(math.sqrt(request.total))
+
+
+def _check_sheet(request: Any, *, columns: int) -> None:
     from darkroom.core.errors import InputError
 
-    if decoder is not None:
-        return drawing.with_decoder(decoder)
-    if made_with is not None:
-        known = made_with if isinstance(made_with, dict) else {}
-        name, digits = known.get("name"), known.get("spec_hash")
-        raise InputError(f"{like}: decoded by {name!r} (spec {digits}); say where that is with --decoder")
-    return drawing
+    height, width = math.ceil(request.total / columns) * request.size[0], columns * request.size[1]
+    if height * width > LARGEST_SHEET:
+        raise InputError(
+            f"{request.total} pictures of {request.size[0]}x{request.size[1]} make a sheet of {height}x{width} pixels, "
+            f"more than fit on one; leave --grid out"
+        )
 
 
-def _draw(drawing: Any, request: Any, *, out: Path, batch: int, grid: bool) -> list[Path]:
-    from darkroom.cli.watch import Line
-    from darkroom.core.pictures import contact_sheet, save_png
-    from darkroom.tasks.generate import generate
+def _check_ours(paths: Iterable[Path]) -> None:
+    """Pictures that Darkroom made may be written over, others not."""
+    from PIL import Image
 
-    line = Line()
-    pictures, paths = [], []
-    drawn = generate(
-        drawing,
-        request,
-        batch=batch,
-        on_step=lambda done, total: line.show(f"step {done}/{total}", last=done == total),
-    )
-    for place, sampled in enumerate(drawn):
-        paths.append(save_png(sampled.picture, out / f"{place:04}.png", metadata=sampled.metadata))
-        pictures.append(sampled.picture)
-    if grid:
-        save_png(contact_sheet(pictures), out / "grid.png")
-    return paths
+    from darkroom.core.errors import InputError
+
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            with Image.open(path) as picture:
+                ours = "darkroom" in picture.info
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            ours = False
+        if not ours:
+            raise InputError(f"{_printable(path)}: this is there already and not from Darkroom; choose another --out")
 
 
-def _offered(drawing: Any, label: list[str] | None, *, count: int) -> list[str]:
-    """`count` of the prompts that a model's card offers, in turn, for when none was given."""
-    known = drawing.default("prompts", [])
-    if not known or label or "caption" not in drawing.fields:
+def _cut(drawing: Any, request: Any) -> list[str]:
+    """A sentence when the model does not read prompts to their end."""
+    tokenizer = drawing.tokenizer
+    if tokenizer is None:
         return []
-    return [known[place % len(known)] for place in range(count)]
+    long = [text for text in {*request.prompts, *request.to_prompts, *request.negatives} if tokenizer.cuts(text)]
+    if not long:
+        return []
+    which = "the prompt is" if len(long) == 1 else f"{len(long)} prompts are"
+    return [f"{which} longer than the {tokenizer.length} tokens this model reads; what comes after has no effect"]
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> Sequence[str]:
     from darkroom.core.errors import DataError
 
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a text file of prompts ({error})") from None
-    prompts = [line for line in lines if line]
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # every kind of line end is read as \n
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a text file of prompts ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: cannot be read as a text file of prompts; save it as UTF-8") from None
+    prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise DataError(f"{path}: no prompts in this file; write one a line")
     return prompts
@@ -175,16 +327,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
-def _repeated(path: Path | None) -> dict[str, Any]:
-    from darkroom.core.errors import InputError
-    from darkroom.core.pictures import open_picture
+def _printable(path: Path) -> str:
+    from darkroom.data.metadata import printable
 
-    if path is None:
-        return {}
-    try:
-        note = json.loads(str(open_picture(path).info.get("darkroom")))
-    except ValueError:
-        note = None
-    if not isinstance(note, dict) or "reconstruction_of" in note:
-        raise InputError(f"{path}: this picture does not say how it was made, so it cannot be repeated")
-    return note
+    return printable(path)

@@ -1,27 +1,32 @@
 """From nothing but a prompt, a label or a seed: noise, conditions, the walk, pictures."""
 
-import json
-from collections.abc import Iterator, Sequence
+import contextlib
+import math
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from PIL import Image
 
 from darkroom.core import seeds
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import to_pictures
-from darkroom.diffusion.solvers.choose import build_solver
-from darkroom.diffusion.walk import seeded_noise, walk
+from darkroom.core.shapes import Latent
+from darkroom.diffusion.walk import Step, StepNoise, seeded_noise, walk
 from darkroom.process.times import choose_times
+from darkroom.tasks.between import mix, noise_between, slerp
 from darkroom.tasks.model import Model, Steps
-from darkroom.tasks.request import Request
+from darkroom.tasks.note import KEY, DecoderNote, Note, sign
+from darkroom.tasks.request import Request, Wish
+from darkroom.tasks.settle import settle
 
 
 @final
 @dataclass(frozen=True)
 class Sampled:
-    """A picture, its index in the seed, and what made it (plain values, kept in the PNG)."""
+    """A picture, its index in the seed, and what made it (plain values, kept in the picture and its PNG)."""
 
     picture: Image.Image
     index: int
@@ -30,166 +35,150 @@ class Sampled:
     @property
     def metadata(self) -> dict[str, str]:
         """PNG text entries; no clock values, so equal requests give equal files."""
-        return {"darkroom": json.dumps(self.recipe, ensure_ascii=False)}
+        return {KEY: str(self.picture.info[KEY])}
 
 
 def generate(model: Model, request: Request, *, batch: int = 16, on_step: Steps | None = None) -> Iterator[Sampled]:
     """Draw the pictures of a request, `batch` at a time; `InputError`, before any work, for what does not fit."""
     settled = settle(model, request)
-    prompts, labels = expand(settled.prompts, settled), expand(settled.labels, settled)
-    places = range(settled.total)
-    groups = [places[start : start + batch] for start in range(0, len(places), batch)]
-    return _run(model, settled, groups=groups, prompts=prompts, labels=labels, on_step=on_step)
-
-
-def settle(model: Model, request: Request) -> Request:
-    """The request with the model's defaults filled in; `InputError` when something in it does not fit the model."""
-    _check_fields(model, request)
-    solver = request.solver or model.default("solver", "ddim")
-    steps = request.steps or model.default("steps", 50)
-    build_solver(solver, eta=request.eta)
-    choose_times(model.schedule, request.times, steps=steps)
-    filled = {
-        "size": _size(model, request),
-        "guidance": _guidance(model, request),
-        "solver": solver,
-        "steps": steps,
-    }
-    return request.model_copy(update=filled)
-
-
-def _size(model: Model, request: Request) -> tuple[int, int]:
-    multiple = model.spec.size_multiple
-    side = model.spec.image_size
-    size = request.size or (side, side)
-    if any(length <= 0 or length % multiple for length in size):
-        fits = "x".join(str(max(1, round(length / multiple)) * multiple) for length in size)
-        raise InputError(
-            f"size {size[0]}x{size[1]} does not fit this model: sides must be multiples of {multiple}, "
-            f"the nearest that fits is {fits}"
-        )
-    return size
-
-
-def _guidance(model: Model, request: Request) -> float:
-    guided = model.spec.guided
-    guidance = request.guidance
-    if guidance is None:
-        guidance = model.default("guidance", 1.0) if guided else 1.0
-    if guidance != 1 and not guided:
-        raise InputError(
-            f"guidance {guidance:g} does not fit: training dropped no condition of this model; use guidance 1"
-        )
-    if request.negative is not None and guidance == 1:
-        raise InputError("a negative prompt works through guidance; give a guidance other than 1")
-    return guidance
-
-
-def expand(values: Sequence[Any], request: Request) -> list[Any] | None:
-    """Each value `count` times in a row; None when there are none."""
-    return [value for value in values for _ in range(request.count)] if values else None
-
-
-def _check_fields(model: Model, request: Request) -> None:
-    takes = set(model.fields)
-    if request.prompts and request.labels and len(request.prompts) != len(request.labels):
-        raise InputError(
-            f"{len(request.prompts)} prompts and {len(request.labels)} labels came; give one label per prompt"
-        )
-    for field, given, word in (
-        ("caption", request.prompts, "prompt"),
-        ("label", request.labels, "label"),
-    ):
-        if given and field not in takes:
-            raise InputError(f"{model.name} takes no {word}; {model.takes()}")
-        if not given and field in takes:
-            raise InputError(f"{model.name} needs a {word}; {model.takes()}")
-    if request.negative is not None and "caption" not in takes:
-        raise InputError(f"{model.name} takes no negative prompt; {model.takes()}")
-    if request.negative is not None and takes != {"caption"}:
-        raise InputError("a negative prompt works for models steered by a prompt alone")
-    others = sorted(takes - {"caption", "label"})
-    if others:
-        raise InputError(f"{model.name} is steered by {', '.join(others)}, which this task does not give yet")
-    if request.labels:
-        model.label_ids(request.labels)
+    wishes = settled.wishes()
+    groups = [wishes[start : start + batch] for start in range(0, len(wishes), batch)]
+    return _run(model, settled, groups=groups, on_step=on_step)
 
 
 def _run(
-    model: Model,
-    request: Request,
-    *,
-    groups: Sequence[range],
-    prompts: list[str] | None,
-    labels: list[int | str] | None,
-    on_step: Steps | None,
+    model: Model, request: Request, *, groups: Sequence[Sequence[Wish]], on_step: Steps | None
 ) -> Iterator[Sampled]:
-    size, steps, solver, guidance = request.size, request.steps, request.solver, request.guidance
-    assert size is not None
-    assert steps is not None
-    taken = len(choose_times(model.schedule, request.times, steps=steps).visited)
-    assert solver is not None
-    assert guidance is not None
-    shape = model.diffusion.latent_shape(size)
-    done = 0
-    for group in groups:
-        indices = [request.first + place for place in group]
-        noise = seeds.normal(shape, seed=request.seed, indices=indices, purpose="noise")
-        conditions = _conditions(model, group, prompts=prompts, labels=labels)
-        latents = model.compute.place(noise)
-        for step in walk(
-            model,
-            latents,
-            conditions=conditions,
-            null=_null(model, conditions, request=request),
-            solver=solver,
-            steps=steps,
-            eta=request.eta,
-            guidance=guidance,
-            guidance_interval=request.guidance_interval,
-            guidance_rescale=request.guidance_rescale,
-            times=request.times,
-            step_noise=seeded_noise(shape, seed=request.seed, indices=indices),
-        ):
-            latents = step.x
-            done += 1
-            if on_step is not None:
-                on_step(done, taken * len(groups))
-        pictures = to_pictures(model.decode(latents))
-        for place, index, picture in zip(group, indices, pictures, strict=True):
-            recipe = _recipe(model, request, prompts=prompts, labels=labels, place=place)
-            yield Sampled(picture, index, {**recipe, "index": index})
+    assert request.steps is not None
+    taken = len(choose_times(model.schedule, request.times, steps=request.steps).visited)
+    for number, group in enumerate(groups):
+        with _memory_permitting(request, group):
+            latents = None
+            for step in _steps(model, request, group):
+                latents = step.x
+                if on_step is not None:
+                    on_step(number * taken + step.index + 1, taken * len(groups))
+            assert latents is not None
+            pictures = to_pictures(model.decode(latents))
+        for wish, picture in zip(group, pictures, strict=True):
+            recipe = _note(model, request, wish).recipe()
+            sign(picture, recipe)
+            yield Sampled(picture, wish.index, recipe)
 
 
-def _conditions(model: Model, group: range, *, prompts: list[str] | None, labels: list[int | str] | None) -> Conditions:
-    if not model.fields:
-        return Conditions()
-    return model.condition(
-        caption=None if prompts is None else [prompts[place] for place in group],
-        label=None if labels is None else [labels[place] for place in group],
+def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[Step]:
+    assert request.size is not None
+    assert request.steps is not None
+    assert request.solver is not None
+    assert request.guidance is not None
+    start, step_noise = _noises(request, group, model.diffusion.latent_shape(request.size))
+    conditions = _conditions(model, group)
+    low, high = request.guidance_interval or (0.0, None)
+    return walk(
+        model,
+        model.compute.place(start),
+        conditions=conditions,
+        null=None if request.guidance == 1 else _null(model, conditions, group),
+        solver=request.solver,
+        steps=request.steps,
+        eta=request.eta,
+        guidance=request.guidance,
+        guidance_interval=None if request.guidance_interval is None else (low, math.inf if high is None else high),
+        guidance_rescale=request.guidance_rescale,
+        times=request.times,
+        step_noise=step_noise,
     )
 
 
-def _null(model: Model, conditions: Conditions, *, request: Request) -> Conditions | None:
-    if request.guidance == 1:
-        return None
-    if request.negative is None:
-        return model.null(conditions)
-    count = 0 if conditions.tokens is None else len(conditions.tokens)
-    return model.condition(caption=[request.negative] * count)
+def _noises(request: Request, group: Sequence[Wish], shape: tuple[int, int, int]) -> tuple[Latent, StepNoise]:
+    """Where the walk starts, and what its steps may add."""
+    indices = [wish.index for wish in group]
+
+    def of(seed: int) -> tuple[Latent, StepNoise]:
+        start = seeds.normal(shape, seed=seed, indices=indices, purpose="noise")
+        return start, seeded_noise(shape, seed=seed, indices=indices)
+
+    start, steps = of(request.seed)
+    if request.to_seed is None or request.to_seed == request.seed:
+        return start, steps
+    last_start, last_steps = of(request.to_seed)
+    at = _places(group)
+    return slerp(start, last_start, at=at), noise_between(steps, last_steps, at=at)
 
 
-def _recipe(
-    model: Model, request: Request, *, prompts: list[str] | None, labels: list[int | str] | None, place: int
-) -> dict[str, Any]:
-    kept = request.plain()
-    for key in ("prompts", "labels", "count", "first"):
-        kept.pop(key)
-    return {
-        "model": model.name,
-        "spec_hash": model.card.get("spec_hash"),
-        **({"decoder": model.card["decoder"]} if "decoder" in model.card else {}),
-        "prompt": None if prompts is None else prompts[place],
-        "label": None if labels is None else labels[place],
-        **kept,
-    }
+def _conditions(model: Model, group: Sequence[Wish]) -> Conditions:
+    if not model.fields:
+        return Conditions()
+    prompts = [wish.prompt for wish in group if wish.prompt is not None]
+    labels = [wish.label for wish in group if wish.label is not None]
+    to_prompts = [wish.to_prompt for wish in group if wish.to_prompt is not None]
+    to_labels = [wish.to_label for wish in group if wish.to_label is not None]
+    first = model.condition(caption=prompts or None, label=labels or None)
+    if not to_prompts and not to_labels:
+        return first
+    last = model.condition(caption=to_prompts or prompts or None, label=to_labels or labels or None)
+    return mix(first, last, at=_places(group))
+
+
+def _places(group: Sequence[Wish]) -> torch.Tensor:
+    """Where each picture stands between two ends, (b,) float64."""
+    return torch.tensor([wish.at or 0.0 for wish in group], dtype=torch.float64)
+
+
+def _null(model: Model, conditions: Conditions, group: Sequence[Wish]) -> Conditions:
+    """What guidance leads away from: the negative prompt where there is one, else what says nothing."""
+    null = model.null(conditions)
+    if not any(wish.negative for wish in group):
+        return null
+    away = model.condition(caption=[wish.negative or "" for wish in group])
+    assert away.tokens is not None
+    assert null.tokens is not None
+    given = torch.tensor([wish.negative is not None for wish in group], device=away.tokens.device)
+    return Conditions(tokens=torch.where(given[:, None, None], away.tokens, null.tokens))
+
+
+def _note(model: Model, request: Request, wish: Wish) -> Note:
+    assert request.size is not None
+    assert request.steps is not None
+    assert request.solver is not None
+    assert request.guidance is not None
+    decoder = model.card.get("decoder")
+    dtype = model.compute.dtype
+    return Note(
+        model=model.name,
+        spec_hash=model.card.get("spec_hash"),
+        decoder=None if decoder is None else DecoderNote(**decoder),
+        precision=None if dtype == torch.float32 else str(dtype).removeprefix("torch."),
+        prompt=wish.prompt,
+        label=wish.label,
+        negative=wish.negative,
+        to_prompt=wish.to_prompt,
+        to_label=wish.to_label,
+        to_seed=request.to_seed,
+        at=wish.at,
+        seed=request.seed,
+        size=request.size,
+        solver=request.solver,
+        steps=request.steps,
+        eta=request.eta,
+        guidance=request.guidance,
+        guidance_interval=request.guidance_interval,
+        guidance_rescale=request.guidance_rescale,
+        times=request.times,
+        index=wish.index,
+    )
+
+
+@contextlib.contextmanager
+def _memory_permitting(request: Request, group: Sequence[Wish]) -> Generator[None]:
+    """One sentence where memory does not suffice."""
+    try:
+        yield
+    except RuntimeError as error:  # the allocator of the CPU has no kind of its own
+        if not isinstance(error, torch.OutOfMemoryError) and not any(word in str(error) for word in ("alloc", "overf")):
+            raise
+        assert request.size is not None
+        raise InputError(
+            f"{len(group)} pictures of {request.size[0]}x{request.size[1]} at once need more memory than there is; "
+            "ask for a smaller size or batch"
+        ) from None

@@ -19,10 +19,12 @@ from darkroom.core.compute import Compute
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, NotYetError, did_you_mean
 from darkroom.core.shapes import Images, Latent, Number, PerSample, Time
+from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.process.prediction import Prediction
 from darkroom.process.schedule import Schedule
-from darkroom.tasks.request import Request
+from darkroom.tasks.note import again, check_maker, read_note
+from darkroom.tasks.request import Labels, Request, Texts, given
 
 Steps = Callable[[int, int], None]
 
@@ -195,27 +197,39 @@ class Model:
 
     def sample(
         self,
-        prompt: str | Sequence[str] | None = None,
+        prompt: Texts | None = None,
         *,
         count: int = 1,
-        seed: int = 0,
-        label: str | int | Sequence[str | int] | None = None,
-        negative: str | None = None,
+        seed: int | None = None,
+        first: int | None = None,
+        label: Labels | None = None,
+        negative: Texts | None = None,
+        to: Texts | None = None,
+        to_label: Labels | None = None,
+        to_seed: int | None = None,
+        at: Number | None = None,
         size: tuple[int, int] | int | None = None,
         steps: int | None = None,
         solver: str | None = None,
-        eta: Number = 0.0,
+        eta: Number | None = None,
         guidance: Number | None = None,
-        guidance_interval: tuple[Number, Number] | None = None,
-        guidance_rescale: Number = 0.0,
+        guidance_interval: tuple[Number, Number | None] | None = None,
+        guidance_rescale: Number | None = None,
         times: str | None = None,
+        like: Image.Image | str | Path | None = None,
         batch: int = 16,
         on_step: Steps | None = None,
     ) -> list[Image.Image]:
         """Pictures: `count` of each prompt or label, in order.
 
-        size: (height, width) in pixels or one side · steps, solver, guidance: None for the model's own defaults ·
-        seed: picture k of a seed is the same in any batch · on_step: called with (steps done, steps in all).
+        seed (0 without): picture k of a seed is the same in any batch · first: the k to begin with (0) · negative:
+        what to steer away from, one for all or one for each prompt · to, to_label, to_seed: another end, to which the
+        `count` pictures lead from prompt, label and seed evenly, both ends included; with at (0 to 1) all of them
+        stand at that place on the way instead, and differ by their k · size: (height, width) in pixels or one side ·
+        steps, solver, guidance: None for the model's own defaults · guidance_interval: guide only at noise levels
+        sigma / alpha in (low, high], high None for any · like: a picture or PNG of this model to draw again, with
+        whatever else is given changed · on_step: called with (steps done, steps in all).
+        Each picture says in `info["darkroom"]` how it was made, and so does the PNG that its `save` writes.
         `InputError` for fields the model does not take and sizes it cannot make.
         """
         from darkroom.tasks.generate import generate  # noqa: PLC0415  (generate takes a Model)
@@ -223,7 +237,9 @@ class Model:
         others = {
             "count": count,
             "seed": seed,
-            "negative": negative,
+            "first": first,
+            "to_seed": to_seed,
+            "at": at,
             "steps": steps,
             "solver": solver,
             "eta": eta,
@@ -232,8 +248,17 @@ class Model:
             "guidance_rescale": guidance_rescale,
             "times": times,
         }
-        request = Request.of(prompt=prompt, label=label, size=size, others=others)
+        fields = given(
+            prompt=prompt, label=label, negative=negative, to=to, to_label=to_label, size=size, others=others
+        )
+        request = parse(Request, fields, where="request") if like is None else self._like(like, changes=fields)
         return [sampled.picture for sampled in generate(self, request, batch=batch, on_step=on_step)]
+
+    def _like(self, picture: Image.Image | str | Path, *, changes: dict[str, Any]) -> Request:
+        note = read_note(picture)
+        where = "the picture given" if isinstance(picture, Image.Image) else str(picture)
+        check_maker(note, name=self.name, card=self.card, where=where)
+        return again(note, changes)
 
     def caption_ids(self, caption: Sequence[str] | str) -> Tensor:
         """(b, l) token ids of texts; `InputError` when the model is not steered by text or has no tokenizer."""

@@ -1,53 +1,160 @@
 """What a person asks for, parsed once."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, FiniteFloat, field_validator
 
 from darkroom.core.spec import Spec, parse
+
+Label = int | str
+Texts = str | Sequence[str]
+Labels = Label | Sequence[Label]
+V = TypeVar("V", bound=Label)
+
+
+def _encodable(text: str) -> str:
+    """Text that can be tokenized and written; a command line may hold any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("this is no UTF-8 text") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
+@final
+@dataclass(frozen=True)
+class Wish:
+    """One picture of a request: its index in the seed, what steers it, and its place between two ends.
+
+    to_prompt, to_label: those of the last end, None where the request names none · at: 0 at the first end, 1 at the
+    last; None without a second end.
+    """
+
+    index: int
+    prompt: str | None = None
+    label: Label | None = None
+    negative: str | None = None
+    to_prompt: str | None = None
+    to_label: Label | None = None
+    at: float | None = None
 
 
 @final
 class Request(Spec):
     """Pictures to draw: `count` of each prompt or label (none: of nothing in particular).
 
-    size: (height, width) in pixels · steps, solver, guidance: None for the model's defaults · times: None for the
-    model's best grid, else `original`, `original-quad` or `trailing`.
+    negatives: what to steer away from, one for all or one for each prompt · first: index in the seed to begin with ·
+    to_prompts, to_labels (one for all or one for each), to_seed: a second end. Then the `count` pictures lead evenly
+    from one end to the other, both included, and share an index; with `at` (0 to 1) they all stand at that place
+    between the ends and differ by their index ·
+    size: (height, width) in pixels · steps, solver, guidance: None for the model's defaults · guidance_interval:
+    (low, high) in noise level sigma / alpha, high None without an upper bound · times: None for the model's best
+    grid, else `original`, `original-quad` or `trailing`.
     """
 
-    prompts: tuple[str, ...] = ()
-    labels: tuple[int | str, ...] = ()
-    negative: str | None = None
+    prompts: tuple[Text, ...] = ()
+    labels: tuple[Label, ...] = ()
+    negatives: tuple[Text, ...] = ()
+    to_prompts: tuple[Text, ...] = ()
+    to_labels: tuple[Label, ...] = ()
+    to_seed: int | None = Field(default=None, ge=0, lt=2**63)
+    at: float | None = Field(default=None, ge=0, le=1)
     count: int = Field(default=1, gt=0, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     first: int = Field(default=0, ge=0)
     size: tuple[int, int] | None = None
     solver: str | None = None
     steps: int | None = Field(default=None, gt=0)
-    eta: float = Field(default=0.0, ge=0)
-    guidance: float | None = None
-    guidance_interval: tuple[float, float] | None = None
+    eta: FiniteFloat = Field(default=0.0, ge=0)
+    guidance: FiniteFloat | None = None
+    guidance_interval: tuple[float, float | None] | None = None
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     times: str | None = None
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _without_infinity(cls, value: tuple[float, float | None] | None) -> tuple[float, float | None] | None:
+        """JSON has no infinity, and pictures keep this as JSON."""
+        return (value[0], None) if value is not None and value[1] == math.inf else value
 
     @classmethod
     def of(
         cls,
         *,
-        prompt: str | Sequence[str] | None = None,
-        label: str | int | Sequence[str | int] | None = None,
+        prompt: Texts | None = None,
+        label: Labels | None = None,
         size: Sequence[int] | int | None = None,
         others: Mapping[str, Any],
     ) -> "Request":
         """From the looser forms callers use; `others` are fields as they are. `SpecError` for what does not fit."""
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
-        labels = [label] if isinstance(label, (str, int)) else list(label or ()) if label is not None else []
-        sides = (size, size) if isinstance(size, int) else size
-        values = {"prompts": prompts, "labels": labels, "size": sides, **others}
-        return parse(cls, values, where="request")
+        return parse(cls, given(prompt=prompt, label=label, size=size, others=others), where="request")
 
     @property
     def total(self) -> int:
         """Number of pictures."""
         return self.count * max(1, len(self.prompts), len(self.labels))
+
+    @property
+    def between(self) -> bool:
+        """Is there a second end?"""
+        return bool(self.to_prompts or self.to_labels or self.to_seed is not None)
+
+    @property
+    def on_a_way(self) -> bool:
+        """Do the pictures lead from one end to the other?"""
+        return self.between and self.at is None
+
+    def wishes(self) -> list[Wish]:
+        """Each picture in order, `count` in a row of each prompt or label."""
+        return [self._wish(*divmod(place, self.count)) for place in range(self.total)]
+
+    def _wish(self, group: int, place: int) -> Wish:
+        return Wish(
+            index=self.first + (group if self.on_a_way else group * self.count + place),
+            prompt=_of_group(self.prompts, group),
+            label=_of_group(self.labels, group),
+            negative=_of_group(self.negatives, group) or None,
+            to_prompt=_of_group(self.to_prompts, group),
+            to_label=_of_group(self.to_labels, group),
+            at=place / max(1, self.count - 1) if self.on_a_way else self.at,
+        )
+
+
+def given(
+    *,
+    prompt: Texts | None = None,
+    label: Labels | None = None,
+    negative: Texts | None = None,
+    to: Texts | None = None,
+    to_label: Labels | None = None,
+    size: Sequence[int] | int | None = None,
+    others: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Fields of a request from the looser forms callers use; `others` as they are. What is None was not given."""
+    loose = {
+        "prompts": _several(prompt),
+        "labels": _several(label),
+        "negatives": _several(negative),
+        "to_prompts": _several(to),
+        "to_labels": _several(to_label),
+        "size": (size, size) if isinstance(size, int) else size,
+        **others,
+    }
+    return {key: value for key, value in loose.items() if value is not None}
+
+
+def _several(values: Labels | None) -> list[Label] | None:
+    if values is None:
+        return None
+    return [values] if isinstance(values, (str, int)) else list(values)
+
+
+def _of_group(values: Sequence[V], group: int) -> V | None:
+    """The value of this prompt or label; one alone is that of all."""
+    return values[min(group, len(values) - 1)] if values else None

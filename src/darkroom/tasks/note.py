@@ -1,0 +1,142 @@
+"""What a picture says about how it was made, and the request that makes it again."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, final
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from darkroom.core.errors import InputError
+from darkroom.core.pictures import open_picture
+from darkroom.core.spec import Spec, parse
+from darkroom.tasks.request import Label, Request
+
+KEY: Final = "darkroom"  # of the text entry in a PNG, and in `picture.info`
+_WHERE_IT_APPLIES: Final = ("decoder", "precision", "to_prompt", "to_label", "to_seed", "at")
+
+
+@final
+class DecoderNote(Spec):
+    """A decoder other than the model's own."""
+
+    name: str
+    spec_hash: str
+
+
+@final
+class Note(Spec):
+    """How one picture was made; no clock values, so equal requests give equal notes.
+
+    precision: other than float32 · index: of the picture in its seed (in both, between two) · at: its place between
+    the first end (prompt, label, seed) and the last (to_prompt, to_label, to_seed), 0 to 1.
+    """
+
+    model: str
+    spec_hash: str | None = None
+    decoder: DecoderNote | None = None
+    precision: str | None = None
+    prompt: str | None = None
+    label: Label | None = None
+    negative: str | None = None
+    to_prompt: str | None = None
+    to_label: Label | None = None
+    to_seed: int | None = None
+    at: float | None = None
+    seed: int
+    size: tuple[int, int]
+    solver: str
+    steps: int
+    eta: float = 0.0
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float | None] | None = None
+    guidance_rescale: float = 0.0
+    times: str | None = None
+    index: int = 0
+
+    def recipe(self) -> dict[str, Any]:
+        """Plain values; what applies to few pictures is left out of the others."""
+        return {key: value for key, value in self.plain().items() if value is not None or key not in _WHERE_IT_APPLIES}
+
+    def words(self) -> str:
+        """The same in a sentence."""
+        seeds = f"picture {self.index} of {_on_the_way('seed', self.seed, self.to_seed)}"
+        steered = [
+            _on_the_way(name, first, last)
+            for name, first, last in (("prompt", self.prompt, self.to_prompt), ("label", self.label, self.to_label))
+            if first is not None
+        ]
+        place = [] if self.at is None else [f"{100 * self.at:.3g} % of the way"]
+        settings = f"{self.solver}, {self.steps} steps, guidance {self.guidance:g}"
+        return "; ".join([f"drawn by {self.model}", ", ".join([*steered, seeds]), *place, settings])
+
+
+def _on_the_way(name: str, first: object, last: object) -> str:
+    return f"{name} {first!r}" if last is None else f"{name} {first!r} to {last!r}"
+
+
+def sign(picture: Image.Image, recipe: Mapping[str, Any]) -> None:
+    """Put a note into `picture.info`, and into the PNG that `picture.save` writes.
+
+    Pillow writes no text of `info` by itself; it takes what stands in `encoderinfo` as if it were given to `save`.
+    Copies and other formats go without.
+    """
+    text = json.dumps(dict(recipe), ensure_ascii=False)
+    picture.info[KEY] = text
+    entry = PngInfo()
+    entry.add_itxt(KEY, text)
+    picture.encoderinfo = {"pnginfo": entry}
+
+
+def read_note(picture: Image.Image | str | Path) -> Note:
+    """The note in a picture or PNG file; `InputError` when there is none, or none that can be drawn again."""
+    where = "the picture given" if isinstance(picture, Image.Image) else str(picture)
+    opened = picture if isinstance(picture, Image.Image) else open_picture(Path(picture))
+    try:
+        found = json.loads(str(opened.info.get(KEY)))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not {"model", "seed", "steps"} <= set(found):
+        raise InputError(f"{where}: this picture does not say how it was made, so it cannot be repeated")
+    return parse(Note, found, where=where)
+
+
+def again(note: Note, changes: Mapping[str, Any]) -> Request:
+    """The request for this picture again, some fields changed (their names are those of `Request`).
+
+    A setting that only made sense beside a changed one goes with it: eta with another solver, what works through
+    guidance when there is none, the place between two ends when an end is moved.
+    """
+    kept: dict[str, Any] = {
+        "prompts": _one(note.prompt),
+        "labels": _one(note.label),
+        "negatives": _one(note.negative),
+        "to_prompts": _one(note.to_prompt),
+        "to_labels": _one(note.to_label),
+        "first": note.index,
+        **{key: getattr(note, key) for key in set(Note.model_fields) & set(Request.model_fields)},
+    }
+    if changes.get("solver", note.solver) != note.solver:
+        del kept["eta"]
+    if changes.get("guidance") == 1:
+        for key in ("negatives", "guidance_interval", "guidance_rescale"):
+            del kept[key]
+    if {"to_prompts", "to_labels", "to_seed"} & set(changes):
+        del kept["at"]
+    return parse(Request, {**kept, **changes}, where="request")
+
+
+def check_maker(note: Note, *, name: str, card: Mapping[str, Any], where: str) -> None:
+    """`InputError` unless the model of this name and card made the picture, with a decoder as it had then."""
+    if note.spec_hash not in (None, card.get("spec_hash")):
+        raise InputError(f"{where}: made by {note.model!r}, another model than {name}; give the one that made it")
+    if note.decoder is not None and "decoder" not in card:
+        raise InputError(
+            f"{where}: decoded by {note.decoder.name!r} (spec {note.decoder.spec_hash}); "
+            f"say where that is with --decoder (in Python with_decoder)"
+        )
+
+
+def _one(value: Label | None) -> tuple[Label, ...]:
+    return () if value is None else (value,)
