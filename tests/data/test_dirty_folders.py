@@ -241,7 +241,7 @@ def test_a_changed_folder_is_refused_with_what_changed(tmp_path: Path):
         with pytest.raises(DataError, match=r"memo\.json: not a verdict on pictures"):
             examine(open_data(data), memo=memo)
     memo.write_bytes(b"\xff")
-    with pytest.raises(DataError, match="remove it to look again"):
+    with pytest.raises(DataError, match="begin another run"):
         examine(open_data(data), memo=memo)
 
 

@@ -36,9 +36,17 @@ def test_the_task_follows_from_what_is_known_of_the_pictures(found: dict[str, An
 def test_the_size_and_the_latents_are_explained() -> None:
     found = told(side=128, least=40)
     _, size, latents = reasons(made(found), found)
-    assert size.startswith("64 px, as pictures of about 128 pixels a side allow; some are smaller")
+    assert (
+        size == "64 px a side; the pictures have about 128 pixels a side; smaller ones are enlarged, which blurs them"
+    )
     assert "16 x 16 x 4 numbers of each, 12 times fewer" in latents
     assert "smaller" not in reasons(made(told()), told())[1]
+
+
+def test_a_few_captions_make_no_text_model_and_missing_ones_are_said() -> None:
+    few, most = (told("caption", pictures=5000) | {"captioned": count} for count in (40, 4000))
+    assert "unconditional" in reasons(made(few), few)[0]
+    assert "1000 of 5000 pictures have no caption" in " | ".join(doubts(made(most), most, test=200))
 
 
 def test_a_large_folder_leaves_no_doubt() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from darkroom.core.errors import InputError, SpecError
 from darkroom.core.record import write_yaml
 from darkroom.core.spec import parse_yaml
 from darkroom.recipes.given import first_stage_alone
@@ -40,20 +41,22 @@ def test_more_minutes_are_more_steps_and_the_parts_follow(tmp_path: Path) -> Non
     for stage in ("first_stage", "denoiser"):
         few, many = getattr(short, stage).train, getattr(long, stage).train
         assert 20 <= few.steps < many.steps
-        assert few.warmup <= few.steps // 10
-        assert few.sample_every <= few.steps
+    assert short.first_stage.train is not None
+    assert short.first_stage.train.warmup <= short.first_stage.train.steps // 10
+    assert short.first_stage.train.sample_every <= short.first_stage.train.steps
     changed = {"first_stage": made.first_stage, "denoiser": made.denoiser, "minutes": None}
     assert short.model_copy(update=changed) == made
 
 
 def test_a_run_keeps_the_steps_it_was_begun_with(tmp_path: Path) -> None:
-    made = recipe("tiny-text", overrides=[*SMALL, "first_stage.train.steps=37", "denoiser.train.steps=41"])
-    Run(made, tmp_path, device="cpu")
-    again = fit(recipe("tiny-text", overrides=SMALL), minutes=5, folder=tmp_path, measure=unmeasured)
-    assert again.denoiser is not None
-    assert again.first_stage.train is not None
-    assert again.denoiser.train is not None
-    assert (again.first_stage.train.steps, again.denoiser.train.steps) == (37, 41)
+    made = recipe("tiny-text", overrides=[*SMALL, "minutes=5"])
+    first = fit(made, minutes=5, folder=tmp_path, measure=lambda: {"first_stage": 0.5, "denoiser": 0.5})
+    begun = Run(first, tmp_path, device="cpu").recipe
+    again = Run(fit(made, minutes=5, folder=tmp_path, measure=unmeasured), tmp_path, device="cpu").recipe
+    from_file = Run(recipe(str(tmp_path / "recipe.yaml")), tmp_path, device="cpu").recipe
+    assert begun == again == from_file
+    with pytest.raises(InputError, match=r"minutes was 5\.0 and is 6\.0 now"):
+        Run(fit(made, minutes=6, folder=tmp_path, measure=unmeasured), tmp_path, device="cpu")
 
 
 def test_minutes_on_a_run_of_other_stages_leave_the_refusal_to_the_run(tmp_path: Path) -> None:
@@ -61,6 +64,8 @@ def test_minutes_on_a_run_of_other_stages_leave_the_refusal_to_the_run(tmp_path:
     write_yaml(tmp_path / "recipe.yaml", both.plain())
     alone = first_stage_alone(both)
     assert fit(alone, minutes=1, folder=tmp_path, measure=unmeasured).denoiser is None
+    with pytest.raises(InputError, match="another recipe was begun here"):
+        Run(fit(alone, minutes=1, folder=tmp_path, measure=unmeasured), tmp_path, device="cpu")
     write_yaml(tmp_path / "recipe.yaml", alone.plain())
     assert fit(both, minutes=1, folder=tmp_path, measure=unmeasured).denoiser == both.denoiser
 
@@ -94,12 +99,16 @@ def test_the_second_stage_takes_what_time_the_first_one_left(tmp_path: Path, mon
     few = ["first_stage.train.steps=2", "denoiser.sample.count=1", "denoiser.sample.steps=1"]
     made = recipe("tiny-text", overrides=[*SMALL, *few, "minutes=10"])
     monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", lambda recipe, device: 2.0)
-    events = Run(made, tmp_path, device="cpu", spent=120.0).develop()
+    run = Run(made, tmp_path, device="cpu", spent=120.0)
+    before = (tmp_path / "recipe.yaml").read_text()
+    events = run.develop()
     next(event for event in events if isinstance(event, Advance) and event.stage == "denoiser")
     events.close()
     (settled,) = [parse_yaml(path.read_text(), where="recipe") for path in tmp_path.glob("recipe.yaml")]
     steps = settled["denoiser"]["train"]["steps"]
     assert steps == pytest.approx((600 - 120) * 0.92 / 2, abs=8)
+    assert settled["denoiser"]["train"]["warmup"] == steps // 10 < 50
+    (tmp_path / "recipe.yaml").write_text(before)  # as if killed before this was written
     monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", unmeasured)
     again = fit(made, minutes=10, folder=tmp_path, measure=unmeasured)
     event = next(
@@ -108,3 +117,9 @@ def test_the_second_stage_takes_what_time_the_first_one_left(tmp_path: Path, mon
         if isinstance(event, Advance) and event.stage == "denoiser"
     )
     assert (event.total, event.progress.step) == (steps, 2)
+
+
+def test_what_cannot_be_tried_cannot_be_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("darkroom.recipes.plan.LARGE", 10)
+    with pytest.raises(SpecError, match="minutes=5 cannot be fitted: too large; say how many steps"):
+        fit(recipe("tiny-text", overrides=SMALL), minutes=5, folder=tmp_path, measure=unmeasured)

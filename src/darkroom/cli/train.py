@@ -56,10 +56,10 @@ def run(
     recipe = _recipe(asked, start, name=start_from or "", given=given, alone=stage == "first")
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
-    resolved = resolve(recipe, splits.train, start=start).recipe
-    measure = functools.cache(lambda: _said(resolved, device=device))
-    if asked.minutes is not None:
-        recipe = fit(recipe, minutes=asked.minutes, folder=folder, measure=measure)
+    measure = functools.cache(lambda: _said(resolve(recipe, splits.train, start=start).recipe, device=device))
+    minutes = asked.minutes or recipe.minutes
+    if minutes is not None:
+        recipe = fit(recipe, minutes=minutes, folder=folder, measure=measure)
     if plan:
         found = plan_of(resolve(recipe, splits.train, start=start).recipe, splits, measure=measure)
         typer.echo(json.dumps(found, indent=2) if as_json else told(found))

@@ -85,6 +85,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def is_torn(log: Path) -> bool:
+    """Does a log end in the middle of a line? What is appended next would be lost with it."""
+    return log.exists() and log.stat().st_size > 0 and not log.read_bytes().endswith(b"\n")
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file this package wrote."""
     return json.loads(path.read_text(encoding="utf-8"))

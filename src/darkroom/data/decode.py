@@ -57,6 +57,8 @@ def check_pixels(path: Path, *, alpha: bool = False) -> Size | str:
         if _see_through(upright) and upright.convert("RGBA").getchannel("A").getextrema() == (0, 0):
             return "nothing to see: all of it is transparent"
         return damage(path, kind) or _colours(upright, alpha=alpha).size
+    except MemoryError:  # of the machine and the moment, not of the picture
+        raise DataError(f"{printable(path)}: not enough memory to decode it; free some, or remove it") from None
     except Exception as error:
         return _too_large(error) or f"cannot be decoded ({_brief(error)})"
 

@@ -226,9 +226,7 @@ def _recalled(memo: Path, splits: Splits, parts: Sequence[_Part]) -> _Verdict:
         left_out = [{each["row"]: each["reason"] for each in told[key]["left_out"]} for key in Splits._fields]
         verdict = _Verdict(*left_out, moved=told["moved"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{memo}: not a verdict on pictures that can be read ({error}); remove it to look again"
-        ) from None
+        raise DataError(f"{memo}: not a verdict on pictures that can be read ({error}); begin another run") from None
     if not same:
         raise DataError(f"{parts[0].folder.name}: {changes}")
     return verdict

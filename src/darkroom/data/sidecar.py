@@ -9,7 +9,8 @@ _BYTES: Final = 4 * LONGEST  # a character has four at most, and a file may be o
 
 
 def sidecar(picture: Path) -> tuple[str | None, str | None]:
-    """The caption in the file beside a picture, and why the picture cannot be used with it; None where there is none.
+    """The caption in the file beside a picture, and why the picture cannot be used with it; None where there is none
+    (a blank file says nothing).
 
     A file that is not UTF-8 is a fault, as in metadata: read in a wrong encoding, it would teach wrong words unnoticed.
     """
@@ -23,6 +24,6 @@ def sidecar(picture: Path) -> tuple[str | None, str | None]:
         return None, f"its caption cannot be read ({error.strerror or error})"
     whole = len(start) < _BYTES  # else the last character may be cut
     try:
-        return codecs.getincrementaldecoder("utf-8-sig")().decode(start, whole).strip()[:LONGEST], None
+        return codecs.getincrementaldecoder("utf-8-sig")().decode(start, whole).strip()[:LONGEST] or None, None
     except UnicodeDecodeError:
         return None, "its caption is not UTF-8 text"

@@ -34,6 +34,11 @@ class Splits(NamedTuple):
     train: Source
     test: Source
 
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of all pictures left out, sorted; names are those of their own split."""
+        return tuple(sorted((*self.train.skipped, *self.test.skipped)))
+
 
 @final
 @dataclass(frozen=True)

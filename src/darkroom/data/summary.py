@@ -11,7 +11,8 @@ from darkroom.data.examples import Source
 def summary(source: Source) -> dict[str, Any]:
     """Count, sizes, fields, classes with their counts, skipped pictures with reasons; nothing is decoded.
 
-    width, height: {min, median, max} in pixels · classes: name -> count (only with labels).
+    width, height: {min, median, max} in pixels · captioned: pictures whose caption is not empty (only with captions) ·
+    classes: name -> count (only with labels).
     """
     sizes = [source.size(row) for row in range(len(source))]
     result: dict[str, Any] = {
@@ -21,6 +22,8 @@ def summary(source: Source) -> dict[str, Any]:
         "width": _range([width for width, _ in sizes]),
         "height": _range([height for _, height in sizes]),
     }
+    if "caption" in source.fields:
+        result["captioned"] = sum(bool(source.caption(row)) for row in range(len(source)))
     if "label" in source.fields:
         counts = Counter(source.label(row) for row in range(len(source)))
         result["classes"] = {name: counts[place] for place, name in enumerate(source.classes)}

@@ -19,8 +19,9 @@ def reasons(recipe: Recipe, found: Mapping[str, Any]) -> list[str]:
     """Why this task, size and first stage; `found` is what `darkroom.data.summary` says of the training pictures."""
     part, size = recipe.denoiser, recipe.data.size
     sentences = [_task(recipe, found)] if part is not None else []
-    smaller = "smaller than that and enlarged, which blurs them" if found["width"]["min"] < size else None
-    sentences.append(f"{size} px, as pictures of {_extent(found)} allow" + (f"; some are {smaller}" if smaller else ""))
+    least = min(found[side]["min"] for side in ("width", "height"))
+    enlarged = "; smaller ones are enlarged, which blurs them" if least < size else ""
+    sentences.append(f"{size} px a side; the pictures have {_extent(found)}{enlarged}")
     model = recipe.first_stage.model
     if isinstance(model, AutoencoderSpec):
         side, before = size // model.factor, size * size * model.image_channels
@@ -47,6 +48,9 @@ def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:
         if part.train.steps < SHORT and recipe.start is None:
             sentences.append(f"{part.train.steps} steps are few for a denoiser: expect blurred pictures")
         sentences += _small_classes(recipe, found)
+    bare = count - int(found.get("captioned", count))
+    if bare and part is not None and any(isinstance(each, TextSpec) for each in part.conditioners):
+        sentences.append(f"{bare} of {count} pictures have no caption")
     if test < FEW_TO_MEASURE:
         sentences.append(f"figures measured on {test} test pictures say little")
     return sentences

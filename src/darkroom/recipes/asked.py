@@ -28,8 +28,11 @@ class Asked(Spec):
 
     @property
     def minutes(self) -> float | None:
-        """What it may take; `SpecError` for what is no time."""
+        """What it may take; `SpecError` for what is no time, and when steps are given, too."""
         given = [change for change in self.changes if change.startswith("minutes=")]
+        steps = next((change for change in self.changes if ".train.steps=" in change), None)
+        if given and steps:
+            raise SpecError(f"{given[-1]!r} and {steps!r} were both given; time decides the steps, so give one of them")
         return _minutes(given[-1]) if given else None
 
     @property
@@ -66,8 +69,16 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     if start is None:
         place = str(Path(asked.source))
         return recipe_for_folder(found, place=place, channels=data.channels, size=asked.size)
-    made = recipe_for_folder(found, place=str(Path(asked.source)))
-    return from_model(made, start, name=name, size=asked.size, train=fine_tuning(int(found["count"])))
+    made = from_model(
+        recipe_for_folder(found, place=str(Path(asked.source))),
+        start,
+        name=name,
+        size=asked.size,
+        train=fine_tuning(int(found["count"])),
+    )
+    assert made.denoiser is not None
+    mirrored = not made.denoiser.conditioners  # as for a folder's own recipe, but the model says what steers it
+    return made.model_copy(update={"data": made.data.model_copy(update={"flip": mirrored})})
 
 
 def _named(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:

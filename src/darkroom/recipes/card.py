@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darkroom.recipes.pace import trained
+from darkroom.recipes.length import trained
 from darkroom.recipes.schema import Recipe
 
 

@@ -72,8 +72,8 @@ def fine_tuning(count: int) -> TrainSpec:
 
 
 def _conditioner(summary: Mapping[str, Any]) -> ConditionerSpec | None:
-    """Captions say more than labels; one class says nothing."""
-    if "caption" in summary["fields"]:
+    """Captions say more than labels, if most pictures have one; one class says nothing."""
+    if "caption" in summary["fields"] and 2 * summary.get("captioned", summary["count"]) > summary["count"]:
         encoder = SequenceEncoderSpec(
             vocabulary=VOCABULARY, length=TOKENS, width=CONTEXT, depth=3, heads=5, head_width=32
         )

@@ -9,9 +9,9 @@ import torch
 from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.core.compute import training_compute
-from darkroom.core.spec import parse
 from darkroom.data.loader import Batch
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.recipes.length import trained
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
 from darkroom.train.first_stage import only_decoder
 from darkroom.train.loop import Losses, train
@@ -22,39 +22,7 @@ from darkroom.train.state import Training
 WARM: Final = 2
 TIMED: Final = 7
 OVERHEAD: Final = 0.08  # of the time goes into looking, saving, caching
-FITTED: Final = ("steps", "warmup", "sample_every", "save_every")
 Pace = Mapping[str, float]  # seconds of a step, by stage
-
-
-def trained(recipe: Recipe) -> dict[str, TrainSpec]:
-    """How each stage is trained that is."""
-    found: dict[str, TrainSpec] = {}
-    if recipe.first_stage.train is not None and isinstance(recipe.first_stage.model, AutoencoderSpec):
-        found["first_stage"] = recipe.first_stage.train
-    if recipe.denoiser is not None and recipe.denoiser.train is not None:
-        found["denoiser"] = recipe.denoiser.train
-    return found
-
-
-def with_steps(recipe: Recipe, *, stage: str, steps: int) -> Recipe:
-    """The recipe with another length of a stage; what happens every so many steps keeps fitting into it."""
-    values = recipe.plain()
-    spec = values[stage]["train"]
-    spec["steps"] = steps
-    spec["warmup"] = min(spec["warmup"], steps // 10)
-    spec["sample_every"] = min(spec["sample_every"], max(1, steps // 4))
-    spec["save_every"] = min(spec["save_every"], max(1, steps // 10))
-    return parse(Recipe, values, where=f"recipe {recipe.name!r}")
-
-
-def as_fitted(recipe: Recipe, before: Recipe) -> Recipe:
-    """The recipe with what `with_steps` changed in another one of the same stages (of others it stays as it is)."""
-    values = recipe.plain()
-    written = trained(before)
-    for stage in trained(recipe):
-        if stage in written:
-            values[stage]["train"] |= {key: getattr(written[stage], key) for key in FITTED}
-    return parse(Recipe, values, where=f"recipe {recipe.name!r}")
 
 
 def pace(recipe: Recipe, *, device: str) -> Pace:

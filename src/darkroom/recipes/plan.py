@@ -4,14 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from darkroom.core.errors import SpecError
 from darkroom.core.shapes import Number
-from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.sources import Splits
 from darkroom.data.summary import summary
 from darkroom.nn.vgg import present
 from darkroom.recipes.advice import doubts, reasons
-from darkroom.recipes.describe import describe
-from darkroom.recipes.pace import OVERHEAD, Pace, as_fitted, trained, with_steps
+from darkroom.recipes.describe import count, describe
+from darkroom.recipes.length import trained, with_steps
+from darkroom.recipes.pace import OVERHEAD, Pace
 from darkroom.recipes.run import RECIPE
 from darkroom.recipes.schema import Recipe
 
@@ -27,13 +28,13 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
     a network which is not here yet; its seconds are None, and `untried` says why.
     """
     facts = describe(recipe)
-    untried = _untried(recipe, sum(facts["parameters"].values()))
-    measured = {} if untried else measure()
+    why = untried(recipe)
+    measured = {} if why else measure()
     stages = {
         stage: {
             "steps": spec.steps,
             "batch": spec.batch,
-            "seconds": None if untried else round(measured[stage] * spec.steps, 1),
+            "seconds": None if why else round(measured[stage] * spec.steps, 1),
         }
         for stage, spec in trained(recipe).items()
     }
@@ -54,15 +55,15 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
         "flops": facts["flops"],
         "memory": facts["memory"],
         "stages": stages,
-        "untried": untried,
-        "seconds": None if untried else round(sum(each["seconds"] for each in stages.values()), 1),
+        "untried": why,
+        "seconds": None if why else round(sum(each["seconds"] for each in stages.values()), 1),
     }
 
 
-def _untried(recipe: Recipe, parameters: int) -> str | None:
+def untried(recipe: Recipe) -> str | None:
     """Why a few steps are not made to see how long they take, or None."""
     loss = recipe.first_stage.loss
-    if parameters > LARGE:
+    if sum(count(recipe).values()) > LARGE:
         return "too large"
     if recipe.first_stage.train is not None and loss.perceptual_weight and loss.perceptual == "lpips" and not present():
         return "LPIPS would have to be downloaded first"
@@ -95,19 +96,25 @@ def told(plan: dict[str, Any]) -> str:
 def fit(recipe: Recipe, *, minutes: Number, folder: Path, measure: Measure) -> Recipe:
     """The recipe with steps that take about `minutes` here: 30 % for the first stage, 8 % kept for looking and saving.
 
-    measure: finds the pace of the recipe fitted to its data. A run already begun in `folder` keeps the steps it has
-    written down; one of two stages settles those of the second when it knows how long the first one took.
+    measure: finds the pace of the recipe fitted to its data. The run itself settles the steps of the denoiser when it
+    knows what time is left for it, and keeps what was begun in `folder` as it is written there. `SpecError` for what
+    cannot be tried here.
     """
     recipe = recipe.model_copy(update={"minutes": float(minutes)})
-    path = folder / RECIPE
-    if path.exists():
-        text = path.read_text(encoding="utf-8")
-        return as_fitted(recipe, parse(Recipe, parse_yaml(text, where=str(path)), where=str(path)))
+    if (folder / RECIPE).exists():
+        return recipe
+    why = untried(recipe)
+    if why is not None:
+        raise SpecError(f"minutes={minutes:g} cannot be fitted: {why}; say how many steps each stage makes instead")
     measured = measure()
     budget = minutes * 60 * (1 - OVERHEAD)
     shares = _shares(list(measured))
-    for stage, seconds in measured.items():
-        recipe = with_steps(recipe, stage=stage, steps=max(20, int(budget * shares[stage] / seconds)))
+    counts = {stage: max(20, int(budget * shares[stage] / seconds)) for stage, seconds in measured.items()}
+    if "first_stage" in counts:
+        recipe = with_steps(recipe, stage="first_stage", steps=counts["first_stage"])
+    if recipe.denoiser is not None and recipe.denoiser.train is not None:  # a first guess; all else is settled later
+        guess = recipe.denoiser.train.model_copy(update={"steps": counts["denoiser"]})
+        recipe = recipe.model_copy(update={"denoiser": recipe.denoiser.model_copy(update={"train": guess})})
     return recipe
 
 

@@ -95,6 +95,12 @@ def captions(source: Source, *, most: int | None = None) -> Sequence[str]:
     return [source.caption(row) or "" for row in rows]
 
 
+def classes_of(source: Source) -> list[str]:
+    """Names of the classes that have a picture, in their order."""
+    found = {source.label(row) for row in range(len(source))} if "label" in source.fields else set[int]()
+    return [name for place, name in enumerate(source.classes) if place in found]
+
+
 def _label(source: Source, row: int) -> int:
     label = source.label(row)
     if label is None:
@@ -108,7 +114,13 @@ def _given_tokenizer(spec: TextSpec, start: StoredModel | None) -> Tokenizer | N
         return None
     if start.tokenizer is None:
         raise SpecError("the model to begin with came without a tokenizer: put its vocab.txt beside the checkpoint")
-    return Tokenizer.from_json(start.tokenizer, length=spec.encoder.length)
+    found = Tokenizer.from_json(start.tokenizer, length=spec.encoder.length)
+    if found.vocabulary != spec.encoder.vocabulary:
+        raise SpecError(
+            f"the tokenizer of the model to begin with has {found.vocabulary} words, its encoder "
+            f"{spec.encoder.vocabulary}; put the vocab.txt it was trained with beside it"
+        )
+    return found
 
 
 def _train_tokenizer(spec: TextSpec, source: Source) -> Tokenizer:

@@ -28,7 +28,8 @@ from darkroom.diffusion.model import LatentDiffusion
 from darkroom.recipes.card import card_of
 from darkroom.recipes.check import check_trainable
 from darkroom.recipes.given import begin_decoder, with_first_stage
-from darkroom.recipes.pace import OVERHEAD, denoiser_pace, with_steps
+from darkroom.recipes.length import with_steps, written
+from darkroom.recipes.pace import OVERHEAD, denoiser_pace
 from darkroom.recipes.preview import preview
 from darkroom.recipes.report.afterwards import report_on
 from darkroom.recipes.report.page import PAGE
@@ -87,6 +88,7 @@ class Run:
         self.start = start
         check_start(recipe, start)
         self.given = None if first_stage is None else first_stage_of(first_stage)
+        recipe = written(recipe, self.folder / RECIPE)
         if self.given is not None:
             recipe = with_first_stage(recipe, self.given)
         elif start is not None and isinstance(recipe.first_stage.model, AutoencoderSpec):
@@ -130,7 +132,15 @@ class Run:
             yield from self._stages(tell)
         yield Wrote("model", path)
         model = None if self.recipe.denoiser is None else load(path, device=self.device)
-        page = report_on(self.folder, self.recipe, splits=self.splits, transform=self.transform, model=model, tell=tell)
+        page = report_on(
+            self.folder,
+            self.recipe,
+            splits=self.splits,
+            transform=self.transform,
+            model=model,
+            device=self.device,
+            tell=tell,
+        )
         yield Wrote("report", page)
 
     def _stages(self, tell: Tell | None) -> Generator[Event]:
@@ -144,7 +154,7 @@ class Run:
         """Look at every pixel of the pictures once; a run that goes on leaves out what it left out before."""
         progress = None if tell is None else functools.partial(tell, "looking at pictures")
         self.splits = examine(self.splits, memo=self.folder / PICTURES, progress=progress)
-        skipped = sorted({*self.splits.train.skipped, *self.splits.test.skipped})
+        skipped = self.splits.skipped
         if skipped:
             name, reason = skipped[0]
             yield Note(f"{len(skipped)} pictures left out, e.g. {name}: {reason}")
@@ -231,17 +241,19 @@ class Run:
     def _settled(self, train: TrainSpec) -> TrainSpec:
         """The denoiser's training with as many steps as the rest of the run's time allows, decided once and kept.
 
-        The first stage took longer or less long than planned; what was decided stands in the recipe from then on.
+        What came before took longer or less long than planned; what was decided stands in the recipe from then on.
         """
         recipe, path = self.recipe, self.folder / "denoiser" / "pace.json"
-        if recipe.minutes is None or recipe.first_stage.train is None or path.exists():
+        if recipe.minutes is None:
             return train
-        used = max(time.monotonic() - self._began, _seconds(self.folder / "first_stage" / "log.jsonl"))
-        step = denoiser_pace(recipe, device=self.device)
-        left = max(0.0, recipe.minutes * 60 - used) * (1 - OVERHEAD)
-        fitted = with_steps(recipe, stage="denoiser", steps=max(20, int(left / step)))
+        if not path.exists():
+            used = max(time.monotonic() - self._began, _seconds(self.folder / "first_stage" / "log.jsonl"))
+            step = denoiser_pace(recipe, device=self.device)
+            left = max(0.0, recipe.minutes * 60 - used) * (1 - OVERHEAD)
+            found = {"steps": max(20, int(left / step)), "seconds_used": used, "seconds_of_a_step": step}
+            write_json(writable_folder(path.parent) / path.name, found)
+        fitted = with_steps(recipe, stage="denoiser", steps=read_json(path)["steps"])
         write_yaml(self.folder / RECIPE, fitted.plain())
-        write_json(writable_folder(path.parent) / path.name, {"seconds_used": used, "seconds_of_a_step": step})
         self.resolved = replace(self.resolved, recipe=fitted)
         assert fitted.denoiser is not None
         assert fitted.denoiser.train is not None
@@ -312,6 +324,8 @@ class Run:
     def _tokenizer(self, recipe: Recipe) -> Tokenizer | None:
         """The tokenizer of this folder's run, if it has made one."""
         path = self.folder / TOKENIZER
+        if not (self.folder / RECIPE).exists():  # what is there belongs to a run that never began
+            return None
         part = recipe.denoiser
         spec = next((each for each in part.conditioners if isinstance(each, TextSpec)), None) if part else None
         if spec is None or not path.exists():

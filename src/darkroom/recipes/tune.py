@@ -15,7 +15,7 @@ from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.recipes.schema import Recipe, StartSpec
 from darkroom.train.optim import TrainSpec
 
-KEPT = ("network", "schedule", "prediction", "objective")
+KEPT = ("network", "conditioners", "schedule", "prediction", "objective", "scale")
 LABELS = "conditioning.by_field.label.embedding.weight"
 
 
@@ -35,7 +35,7 @@ def from_model(
     values["data"] |= {"size": size or spec.image_size, "channels": spec.first_stage.image_channels}
     values["first_stage"] = {"model": spec.first_stage.plain(), "train": None}
     values["denoiser"] = {
-        **{part: spec.plain()[part] for part in (*KEPT, "conditioners", "scale")},
+        **{part: spec.plain()[part] for part in KEPT},
         "train": given.plain(),
         "sample": _sampling(stored),
     }
@@ -46,6 +46,8 @@ def from_model(
 def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
     """`SpecError` unless the recipe begins with just this model, unchanged but for its classes."""
     start = recipe.start
+    if start is None and stored is not None:
+        raise SpecError(f"recipe {recipe.name!r} begins with no model, and one is given; make it with `from_model`")
     if start is None:
         return
     if stored is None:
@@ -54,11 +56,12 @@ def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
         raise InputError(f"this run was begun from another {start.name!r}: its weights differ; choose another --out")
     assert recipe.denoiser is not None
     ours, theirs = recipe.denoiser.plain(), _whole(stored, name=start.name).plain()
-    changed = next((part for part in KEPT if ours[part] != theirs[part]), None)
-    if changed is not None or recipe.first_stage.model.plain() != theirs["first_stage"]:
-        raise SpecError(
-            f"{changed or 'first_stage'} differs from that of {start.name}; a model that is fine-tuned stays as it is"
-        )
+    ours["first_stage"] = recipe.first_stage.model.plain()
+    for each in (*ours["conditioners"], *theirs["conditioners"]):
+        each.pop("drop")  # may change; the number of classes changes later, when the data are known
+    changed = next((part for part in (*KEPT, "first_stage") if ours[part] != theirs[part]), None)
+    if changed is not None:
+        raise SpecError(f"{changed} differs from that of {start.name}; a model that is fine-tuned stays as it is")
 
 
 def class_names(stored: StoredModel, named: Sequence[str]) -> tuple[str, ...]:

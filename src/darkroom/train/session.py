@@ -10,7 +10,14 @@ from torch import nn
 
 from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
-from darkroom.core.record import append_line, forget_unfinished, read_lines, writable_folder, write_lines
+from darkroom.core.record import (
+    append_line,
+    forget_unfinished,
+    is_torn,
+    read_lines,
+    writable_folder,
+    write_lines,
+)
 from darkroom.train.ema import Ema
 from darkroom.train.events import Advance, Event
 from darkroom.train.loop import After, Losses, Progress, train
@@ -89,7 +96,7 @@ class Session:
         """A run killed after its last save makes some steps again; the log keeps one line of each."""
         lines = read_lines(self.folder / LOG)
         kept = [line for line in lines if line["step"] <= step]
-        if len(kept) < len(lines):
+        if len(kept) < len(lines) or is_torn(self.folder / LOG):
             write_lines(self.folder / LOG, kept)
 
     def _look(self, step: int) -> Iterator[Event]:

@@ -1,5 +1,6 @@
 """How the stages of a run went, read from its folder: figures, plots, and sentences about them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
@@ -113,6 +114,7 @@ def courses(folder: Path, recipe: Recipe) -> list[Course]:
 
 def turned(points: list[Point], watched: Watched) -> str:
     """A sentence when a held-out figure was better before than it is at the end; empty when it was not."""
+    points = [point for point in points if math.isfinite(point[1])]
     if len(points) < 2:
         return ""
     best = (max if watched.higher else min)(points, key=lambda point: point[1])

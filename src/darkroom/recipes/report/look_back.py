@@ -15,7 +15,7 @@ from darkroom.data.loader import still_batches
 from darkroom.data.sources import Splits
 from darkroom.data.transforms import TransformSpec, still
 from darkroom.metrics.neighbours import NEAR, Memorisation, Neighbours, memorisation, nearest, thumbprints
-from darkroom.recipes.resolve import captions
+from darkroom.recipes.resolve import captions, classes_of
 from darkroom.tasks.model import Model
 from darkroom.train.first_stage import spread
 
@@ -90,7 +90,7 @@ def look_back(
     mirrors pictures, the nearer of a sample and its mirror image counts. `InputError` for a model steered by what
     sampling cannot give yet.
     """
-    texts, labels = _asked(model, splits.test, prompts=prompts, count=count)
+    texts, labels = _asked(model, splits, prompts=prompts, count=count)
     report = tell or _silent
     pictures = model.sample(
         texts,
@@ -180,15 +180,15 @@ def _through(model: Model, images: Images) -> Images:
 
 
 def _asked(
-    model: Model, test: Source, *, prompts: Sequence[str], count: int
+    model: Model, splits: Splits, *, prompts: Sequence[str], count: int
 ) -> tuple[list[str] | None, list[str] | None]:
     """A prompt and a label for each sample, as far as the model takes them."""
     texts = labels = None
     if "caption" in model.fields:
-        offered = prompts or _own_prompts(model) or captions(test, most=_CAPTIONS)
+        offered = prompts or _own_prompts(model) or captions(splits.test, most=_CAPTIONS)
         texts = _dealt(offered, count=count)
     if "label" in model.fields:
-        labels = _dealt(model.classes or test.classes, count=count)
+        labels = _dealt(classes_of(splits.train), count=count)
     return texts, labels
 
 
