@@ -208,7 +208,7 @@ def test_folders_that_cannot_be_trained_on(refused: Callable[..., str], tmp_path
     file.write_text("")
     cases = [
         ((empty,), "no pictures here"),
-        ((absent,), "gone.png"),
+        ((absent,), "only 1 picture (gone.png: no such file); at least 2 are needed"),
         ((good / "0.png",), "a folder of pictures is needed, this is a file"),
         ((good, "data=5"), "data"),
         ((good, "data.size=wide"), "'size': input should be a valid integer"),

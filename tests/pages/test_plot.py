@@ -132,3 +132,10 @@ def test_numbers_as_people_write_them() -> None:
         "25.87",
     ]
     assert percent(0.106) == "11\N{NO-BREAK SPACE}%"
+
+
+def test_a_logarithmic_axis_over_a_wide_gap_has_no_tick_at_nothing() -> None:
+    for low, high in ((1e-9, 0.5), (0.3, 0.4), (1e-12, 1e12)):
+        axis = Axis(low, high, 0, 100, log=True)
+        assert all(tick > 0 for tick in axis.ticks())
+        assert all(math.isfinite(axis.place(tick)) for tick in axis.ticks())

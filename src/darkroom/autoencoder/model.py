@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from darkroom.autoencoder.bottleneck import BottleneckSpec, Codebook, KLSpec, Posterior, VQSpec
 from darkroom.autoencoder.coder import Decoder, Encoder
+from darkroom.autoencoder.shortcut import ShortcutIn, ShortcutOut, begin_as_resizing
 from darkroom.autoencoder.tiny import TinyDecoder, TinyDecoderSpec
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Images, Latent, PerSample
 from darkroom.core.spec import Spec
 
 PATCH = {"conv": 1, "patch2": 2, "patch4": 4}
-DECODING = ("decoder.", "from_latent.")  # names of the weights that turn latents into pictures
+DECODING = ("decoder.", "from_latent.", "shortcut_out.")  # names of the weights that turn latents into pictures
 
 
 class PixelsSpec(Spec):
@@ -43,8 +44,9 @@ class AutoencoderSpec(Spec):
     channels and multipliers: widths of the levels, each at half the resolution of the one before · blocks: residual
     blocks per level of the encoder (one more in the decoder) · attention: downsampling factors of levels that attend ·
     stem: `conv`, or `patch2` / `patch4`, which first turn squares of pixels into channels · code_channels: width
-    between encoder and the 1 x 1 convolution to latents (None: latent_channels) · tiny: a decoder of another, smaller
-    kind (None: the decoder mirrors the encoder).
+    between encoder and the 1 x 1 convolution to latents (None: latent_channels) · shortcut: `linear` leads a straight
+    way past encoder and decoder, so that training begins as resizing · tiny: a decoder of another, smaller kind (None:
+    the decoder mirrors the encoder).
     """
 
     kind: Literal["autoencoder"] = "autoencoder"
@@ -60,6 +62,7 @@ class AutoencoderSpec(Spec):
     bottleneck: BottleneckSpec = Field(default_factory=KLSpec)
     norm_groups: int = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    shortcut: Literal["none", "linear"] = "none"
     tiny: TinyDecoderSpec | None = None
 
     @property
@@ -83,12 +86,17 @@ class AutoencoderSpec(Spec):
         for width in self.widths:
             if width % self.norm_groups:
                 raise ValueError(f"norm_groups {self.norm_groups} does not divide the width {width}")
+        if self.shortcut != "none" and (self.factor == 1 or self.latent_channels < self.image_channels):
+            raise ValueError(
+                "a shortcut needs a factor of 2 or more, and latents of at least as many channels as pictures have"
+            )
         return self
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """`tiny` is written where there is one: specs and their hashes from before it stay what they were."""
-        return {name: value for name, value in plain(self).items() if name != "tiny" or value is not None}
+        """What came later is written where it is used: specs and their hashes from before it stay what they were."""
+        absent = {"tiny": None, "shortcut": "none"}
+        return {name: value for name, value in plain(self).items() if name not in absent or value != absent[name]}
 
 
 FirstStageSpec = Annotated[AutoencoderSpec | PixelsSpec, Field(discriminator="kind")]
@@ -123,6 +131,12 @@ class Autoencoder(nn.Module):
         self.from_latent = nn.Conv2d(spec.latent_channels, code if spec.tiny is None else spec.latent_channels, 1)
         bottleneck = spec.bottleneck
         self.codebook = Codebook(bottleneck, width=spec.latent_channels) if isinstance(bottleneck, VQSpec) else None
+        self.shortcut_in = self.shortcut_out = None
+        if spec.shortcut == "linear":
+            channels = {"image_channels": spec.image_channels, "latent_channels": spec.latent_channels}
+            self.shortcut_in = ShortcutIn(factor=spec.factor, **channels)
+            self.shortcut_out = ShortcutOut(factor=spec.factor, **channels)
+            begin_as_resizing(self.to_latent, self.decoder.head, latent_channels=spec.latent_channels)
 
     def moments(self, images: Images) -> tuple[Latent, Latent | None]:
         """Posterior mean and log-variance (KL), or the latents before quantisation and None.
@@ -131,6 +145,9 @@ class Autoencoder(nn.Module):
         """
         check_size(images, factor=self.spec.factor, channels=self.spec.image_channels)
         latents = self.to_latent(self.encoder(images))
+        if self.shortcut_in is not None:
+            means, rest = latents.tensor_split([self.spec.latent_channels], dim=1)
+            latents = torch.cat([means + self.shortcut_in(images), rest], dim=1)
         if isinstance(self.spec.bottleneck, KLSpec):
             posterior = Posterior.from_moments(latents)
             return posterior.mean, posterior.log_variance
@@ -149,7 +166,8 @@ class Autoencoder(nn.Module):
 
     def decode_raw(self, latents: Latent) -> Images:
         """Pictures from latents, never quantised."""
-        return self.decoder(self.from_latent(latents))
+        made = self.decoder(self.from_latent(latents))
+        return made if self.shortcut_out is None else made + self.shortcut_out(latents)
 
     def reconstruct(self, images: Images, *, noise: Latent | None = None) -> Reconstruction:
         """Through the bottleneck and back; `noise` (latent shape) draws the posterior, without it its mean is used."""

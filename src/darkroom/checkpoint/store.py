@@ -204,7 +204,7 @@ def _latents(
 def _encoder_hash(tensors: Mapping[str, Tensor]) -> str:
     """Of the weights that latents depend on, as they lie in the file."""
     named = ((name.removeprefix("first_stage."), tensor) for name, tensor in tensors.items())
-    return weights_hash(pair for pair in named if pair[0].startswith(("encoder.", "to_latent.")))
+    return weights_hash(pair for pair in named if pair[0].startswith(("encoder.", "to_latent.", "shortcut_in.")))
 
 
 def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type) -> Any:

@@ -335,7 +335,8 @@ def _by_name(source: Folder, seed: int) -> tuple[Folder, Folder]:
     """Each picture's side follows from its own name, so that adding pictures moves none of the others."""
     count = len(source)
     if count < 2:
-        raise DataError(f"{source.name}: only 1 picture; at least 2 are needed, one of them for testing")
+        without = f" ({': '.join(source.skipped[0])})" if source.skipped else ""
+        raise DataError(f"{source.name}: only 1 picture{without}; at least 2 are needed, one of them for testing")
     draws = [_share(row.name, seed) for row in source.rows]
     ranked = sorted(range(count), key=draws.__getitem__)
     wanted = sum(each < TEST_SHARE for each in draws)

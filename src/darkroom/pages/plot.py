@@ -53,7 +53,8 @@ class Axis:
                     return inside
         step = _step(self.high - self.low)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+        round_numbers = (float(f"{number * step:.12g}") for number in range(first, last + 1))
+        return [each for each in round_numbers if each > 0 or not self.log]
 
 
 def chart(lines: Sequence[Line], *, title: str, unit: str = "") -> Html:

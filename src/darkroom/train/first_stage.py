@@ -79,6 +79,8 @@ def train_decoder(
 def only_decoder(model: Autoencoder) -> nn.ModuleDict:
     """What turns latents into pictures; all else of the model is frozen, so that no gradient is kept for it."""
     trained = nn.ModuleDict({"from_latent": model.from_latent, "decoder": model.decoder})
+    if model.shortcut_out is not None:
+        trained["shortcut_out"] = model.shortcut_out
     model.requires_grad_(False)
     trained.requires_grad_(True)
     return trained
