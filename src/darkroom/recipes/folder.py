@@ -103,7 +103,10 @@ def _steps(count: int, *, least: int, most: int) -> int:
 
 
 def _first_stage(count: int, *, channels: Channels) -> FirstStageRecipe:
-    """f = 4 with 4 channels; squares of pixels become channels first, which costs a fourth of convolving pixels."""
+    """f = 4 with 4 channels; squares of pixels become channels first, which costs a fourth of convolving pixels.
+
+    It begins as resizing, for a small machine has no time to learn that first.
+    """
     model = AutoencoderSpec(
         image_channels=channels,
         channels=32,
@@ -114,6 +117,7 @@ def _first_stage(count: int, *, channels: Channels) -> FirstStageRecipe:
         latent_channels=LATENT_CHANNELS,
         bottleneck=KLSpec(),
         norm_groups=16,
+        shortcut="linear",
     )
     train = TrainSpec(
         steps=_steps(count, least=1500, most=6000),
