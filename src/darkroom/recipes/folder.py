@@ -58,7 +58,7 @@ def recipe_for_folder(
 def fine_tuning(count: int) -> TrainSpec:
     """How the denoiser of a finished model learns `count` other pictures: in small steps, and not for long.
 
-    A tenth of the learning rate it was trained with, for it shall keep what it knows.
+    A fifth of the learning rate that folders are trained with, for it shall keep what it knows.
     """
     return TrainSpec(
         steps=_steps(count, least=800, most=6000),

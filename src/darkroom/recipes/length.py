@@ -35,10 +35,10 @@ def with_steps(recipe: Recipe, *, stage: str, steps: int) -> Recipe:
 def as_fitted(recipe: Recipe, before: Recipe) -> Recipe:
     """The recipe with what `with_steps` changed in another one of the same stages (of others it stays as it is)."""
     values = recipe.plain()
-    written = trained(before)
+    others = trained(before)
     for stage in trained(recipe):
-        if stage in written:
-            values[stage]["train"] |= {key: getattr(written[stage], key) for key in FITTED}
+        if stage in others:
+            values[stage]["train"] |= {key: getattr(others[stage], key) for key in FITTED}
     return parse(Recipe, values, where=f"recipe {recipe.name!r}")
 
 
@@ -46,6 +46,5 @@ def written(recipe: Recipe, path: Path) -> Recipe:
     """A recipe of so many minutes with the steps it was given when it was begun, if it was: they stand in `path`."""
     if recipe.minutes is None or not path.exists():
         return recipe
-    return as_fitted(
-        recipe, parse(Recipe, parse_yaml(path.read_text(encoding="utf-8"), where=str(path)), where=str(path))
-    )
+    plain = parse_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    return as_fitted(recipe, parse(Recipe, plain, where=str(path)))

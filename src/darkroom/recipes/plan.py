@@ -24,7 +24,7 @@ Measure = Callable[[], Pace]
 def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, Any]:
     """Pictures, parameters, memory, steps, and seconds of each stage at the pace that `measure` finds.
 
-    recipe: recipe to its data (`resolve`). A model of more than 100 million parameters is not tried, nor one that needs
+    recipe: fitted to its data (`resolve`). A model of more than 100 million parameters is not tried, nor one that needs
     a network which is not here yet; its seconds are None, and `untried` says why.
     """
     facts = describe(recipe)

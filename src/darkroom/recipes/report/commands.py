@@ -18,14 +18,14 @@ class Command:
 
 
 @final
-class Asked(NamedTuple):
+class Example(NamedTuple):
     """What a model can be asked for, if it takes such a thing."""
 
     prompt: str
     label: str
 
 
-def own_commands(folder: Path, recipe: Recipe, *, example: Asked) -> list[Command]:
+def own_commands(folder: Path, recipe: Recipe, *, example: Example) -> list[Command]:
     """Drawing pictures with the run in this folder, or reconstructing some where there is only a first stage.
 
     None for a model steered by what sampling cannot give yet.
@@ -45,7 +45,7 @@ def own_commands(folder: Path, recipe: Recipe, *, example: Asked) -> list[Comman
     return [Command("Draw pictures", f"darkroom sample {' '.join(words)}")]
 
 
-def python_lines(folder: Path, recipe: Recipe, *, example: Asked) -> str:
+def python_lines(folder: Path, recipe: Recipe, *, example: Example) -> str:
     """The same in Python."""
     fields = _fields(recipe)
     if recipe.denoiser is None:

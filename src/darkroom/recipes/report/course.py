@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
-from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.core.record import read_json, read_lines
 from darkroom.pages.markup import Html
 from darkroom.pages.plot import Line, Point, chart, number, percent, smoothed
+from darkroom.recipes.length import trained
 from darkroom.recipes.schema import Recipe
 
 STAGES: Final = {"first_stage": "first stage", "denoiser": "denoiser"}
@@ -97,18 +97,11 @@ class Course:
 
 def courses(folder: Path, recipe: Recipe) -> list[Course]:
     """The stages that the recipe trains, as far as they went in this run folder."""
-    denoiser = recipe.denoiser
-    given = not isinstance(recipe.first_stage.model, AutoencoderSpec)
-    trained = {
-        "first_stage": None if given else recipe.first_stage.train,
-        "denoiser": None if denoiser is None else denoiser.train,
-    }
     found: list[Course] = []
-    for stage, train in trained.items():
-        if train is not None:
-            path = folder / stage / "report.json"
-            report = read_json(path) if path.exists() else {}
-            found.append(Course(stage, read_lines(folder / stage / "log.jsonl"), report, train.steps))
+    for stage, train in trained(recipe).items():
+        path = folder / stage / "report.json"
+        report = read_json(path) if path.exists() else {}
+        found.append(Course(stage, read_lines(folder / stage / "log.jsonl"), report, train.steps))
     return found
 
 

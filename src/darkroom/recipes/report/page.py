@@ -30,7 +30,7 @@ from darkroom.pages.markup import (
 from darkroom.pages.plot import number
 from darkroom.recipes.describe import count, latent_shape
 from darkroom.recipes.report import gallery
-from darkroom.recipes.report.commands import Asked, Command, own_commands, python_lines
+from darkroom.recipes.report.commands import Command, Example, own_commands, python_lines
 from darkroom.recipes.report.course import STAGES, Course, courses
 from darkroom.recipes.report.look_back import LookBack
 from darkroom.recipes.schema import Recipe
@@ -71,12 +71,12 @@ class _Run:
         return (self.folder / "model.safetensors").exists()
 
     @property
-    def example(self) -> Asked:
+    def example(self) -> Example:
         """A prompt and a label that the model understands."""
         drawn = self.look.samples[0] if self.look is not None else None
         denoiser, classes = self.recipe.denoiser, () if self.data is None else self.data.train.get("classes", {})
         prompts = () if denoiser is None else denoiser.sample.prompts
-        return Asked(
+        return Example(
             prompt=(drawn and drawn.prompt) or next(iter(prompts), "a picture"),
             label=(drawn and drawn.label) or next(iter(classes), "0"),
         )
