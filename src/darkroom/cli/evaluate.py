@@ -8,10 +8,13 @@ import typer
 
 EXAMPLE = """
 darkroom evaluate emoji my_pictures --first-stage
+darkroom evaluate runs/shapes-text-0 shapes --count 512
 darkroom evaluate runs/tiny-vq-0 shapes --first-stage --count 64 --out quality.json
 """
 
 LARGEST_DEFAULT = 256
+PROMPTS = 512
+LEGEND = "obeyed: as the caption says; shown: wherever it lies; shuffled: by another picture's caption"
 ROWS = (
     ("PSNR (dB)", "psnr", "{:.2f}"),
     ("  deviation over pictures", "psnr_std", "{:.2f}"),
@@ -32,10 +35,13 @@ def run(
     data: Annotated[str, typer.Argument(help="A folder of pictures, shapes or shapes:single.")],
     *,
     first_stage: Annotated[bool, typer.Option("--first-stage", help="Measure reconstructions.")] = False,
-    split: Annotated[Literal["test", "train", "all"], typer.Option(help="Which pictures of the data.")] = "test",
-    count: Annotated[int | None, typer.Option(min=1, help="So many pictures at most, drawn by the seed.")] = None,
+    split: Annotated[Literal["test", "train", "all"] | None, typer.Option(help="Of the data; test without.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="So many at most, drawn by the seed.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side in pixels; the model's own without.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split; the model's own without, else 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of split or noise; the model's own without, else 0.")] = None,
+    solver: Annotated[str | None, typer.Option(help="Of a whole model; its own without.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of a whole model; its own without.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Of a whole model; its own without.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures taken together.")] = 16,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
@@ -43,18 +49,71 @@ def run(
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Measure how much a first stage keeps of pictures it was not trained on, beside bicubic resizing."""
+    """Measure a first stage on pictures it was not trained on, or whether a text model draws what it is told.
+
+    With --first-stage: how much of pictures is kept, beside bicubic resizing. Without, for a text model and `shapes`:
+    512 captions of one, two and three things each, drawn and read back without any model.
+    """
+    from darkroom.core.errors import InputError
+
+    whole = {"--solver": solver, "--steps": steps, "--guidance": guidance}
+    unfit = whole if first_stage else {"--split": split, "--size": size}
+    for option, value in unfit.items():
+        if value is not None:
+            raise InputError(f"{option} does not fit: it is {'not ' if first_stage else ''}for --first-stage")
+    if out is not None:
+        _check_writable(out)
+    said, values = (
+        _reconstructions(
+            model,
+            data,
+            split=split or "test",
+            count=count,
+            size=size,
+            seed=seed,
+            batch=batch,
+            config=config,
+            device=device,
+            precision=precision,
+        )
+        if first_stage
+        else _obedience(
+            model,
+            data,
+            count=count,
+            batch=batch,
+            sample={"seed": seed or 0, "solver": solver, "steps": steps, "guidance": guidance},
+            opened={"config": config, "device": device, "dtype": "float32" if precision == "auto" else precision},
+        )
+    )
+    typer.echo(json.dumps(values, indent=2, ensure_ascii=False) if as_json else said)
+    if out is not None:
+        from darkroom.core.record import write_json
+
+        write_json(out, values)
+
+
+def _reconstructions(
+    model: str,
+    data: str,
+    *,
+    split: str,
+    count: int | None,
+    size: int | None,
+    seed: int | None,
+    batch: int,
+    config: Path | None,
+    device: str,
+    precision: str,
+) -> tuple[str, dict[str, Any]]:
+    """What a first stage keeps, as a table and as JSON values."""
     from darkroom.cli.watch import Counter
     from darkroom.core.compute import sampling_compute
-    from darkroom.core.errors import NotYetError
-    from darkroom.core.record import write_json
     from darkroom.data.transforms import TransformSpec
     from darkroom.evaluate.first_stage import evaluate_first_stage
     from darkroom.evaluate.judges import present_judge, present_lpips
     from darkroom.tasks.first_stage import check_channels, open_first_stage
 
-    if not first_stage:
-        raise NotYetError("whole models cannot be evaluated yet, first stages can: give --first-stage")
     compute = sampling_compute(device, precision)
     opened = open_first_stage(model, config=config, compute=compute)
     channels = check_channels(opened.model)
@@ -63,8 +122,6 @@ def run(
     side = size or opened.size
     source = _pictures(data, split, seed=seed, size=side, count=count, alpha=channels == 4)
     side = side or _usual_size(source, factor=opened.model.spec.factor)
-    if out is not None:
-        _check_writable(out)
     for sentence in opened.odd:
         typer.echo(f"note: {sentence}", err=True)
     report = evaluate_first_stage(
@@ -80,9 +137,37 @@ def run(
     )
     if blind:
         typer.echo("note: which pictures this model learnt from is not known; those of the test split may be", err=True)
-    typer.echo(json.dumps(report.plain(), indent=2, ensure_ascii=False) if as_json else _table(report))
-    if out is not None:
-        write_json(out, report.plain())
+    return _table(report), report.plain()
+
+
+def _obedience(
+    model: str, data: str, *, count: int | None, batch: int, sample: dict[str, Any], opened: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Whether a text model obeys captions of `shapes`, as a table and as JSON values."""
+    from darkroom.cli.watch import Counter
+    from darkroom.core.errors import NotYetError
+    from darkroom.evaluate.obedience import captions_trained_on, evaluate_obedience
+    from darkroom.tasks.load import load
+
+    if data != "shapes":
+        raise NotYetError("whole models can be evaluated on `shapes` only yet, first stages on any: give --first-stage")
+    loaded = load(model, **opened)
+    report = evaluate_obedience(
+        loaded,
+        count=count or PROMPTS,
+        **sample,
+        trained_on=captions_trained_on(loaded.card),
+        batch=batch,
+        on_picture=Counter("pictures").show,
+    )
+    lines = [f"{'things':>6}{'prompts':>9}{'obeyed':>9}{'shown':>9}{'shuffled':>10}"]
+    for each in report.by_things:
+        shares = f"{each.obeyed:>9.1%}{each.shown:>9.1%}{each.shuffled:>10.1%}"
+        lines.append(f"{each.things:>6}{each.prompts:>9}{shares}")
+    made = report.protocol
+    lines += ["", ", ".join(f"{name} {value}" for name, value in made["sample"].items())]
+    lines += [f"model {made['model']['name']}, weights {made['model']['weights_hash']}; {LEGEND}"]
+    return "\n".join(lines), report.plain()
 
 
 def _check_writable(out: Path) -> None:

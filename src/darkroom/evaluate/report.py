@@ -58,3 +58,35 @@ class FirstStageReport:
     def plain(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {**asdict(self), "notes": list(self.notes)}
+
+
+@final
+@dataclass(frozen=True)
+class Obedience:
+    """What became of captions that name so many things; shares are of the pictures drawn for them.
+
+    obeyed: shows what is named and nothing else, sized and placed as the caption says · shown: likewise, wherever it
+    lies · shuffled: obeys the caption of another picture.
+    """
+
+    things: int
+    prompts: int
+    obeyed: float
+    shown: float
+    shuffled: float
+
+
+@final
+@dataclass(frozen=True)
+class ObedienceReport:
+    """Whether a text model draws what captions of the built-in world say.
+
+    by_things: for one, two and three things · protocol: model, captions and sampling, as JSON values.
+    """
+
+    by_things: tuple[Obedience, ...]
+    protocol: Mapping[str, Any] = field(repr=False)
+
+    def plain(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)

@@ -7,11 +7,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from darkroom.core.errors import InputError
-from darkroom.scenes.agree import agrees, obeys
+from darkroom.scenes.agree import agrees, obeys, shows
 from darkroom.scenes.read import read
 from darkroom.scenes.vocabulary import SceneObject
 
-__all__ = ["agrees", "obeys", "read_scene"]
+__all__ = ["agrees", "obeys", "read_scene", "shows"]
 
 Picture: TypeAlias = Image.Image | UInt8[np.ndarray, "..."]
 

@@ -32,6 +32,13 @@ def obeys(found: Sequence[SceneObject], caption: str, *, unnamed: int = 0) -> bo
     return any(_holds(claim, chosen) for chosen in permutations(found, len(claim.things)))
 
 
+def shows(found: Sequence[SceneObject], caption: str) -> bool:
+    """Are these the objects that the caption names, and no others, wherever they lie?"""
+    claim = parse_caption(caption)
+    anywhere = Claim(claim.things, ())
+    return len(found) == len(claim.things) and any(_holds(anywhere, chosen) for chosen in permutations(found))
+
+
 def intersection_over_union(first: Box, second: Box) -> float:
     """Shared area of two boxes over the area of both, 0..1."""
     across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
