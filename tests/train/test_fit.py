@@ -1,12 +1,13 @@
 """Fitting a recipe into a time: measured once, then written down."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from darkroom.core.errors import InputError, SpecError
-from darkroom.core.record import write_yaml
+from darkroom.core.record import read_json, write_yaml
 from darkroom.core.spec import parse_yaml
 from darkroom.recipes.given import first_stage_alone
 from darkroom.recipes.pace import Pace, pace
@@ -100,7 +101,6 @@ def test_the_second_stage_takes_what_time_the_first_one_left(tmp_path: Path, mon
     made = recipe("tiny-text", overrides=[*SMALL, *few, "minutes=10"])
     monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", lambda recipe, device: 2.0)
     run = Run(made, tmp_path, device="cpu", spent=120.0)
-    before = (tmp_path / "recipe.yaml").read_text()
     events = run.develop()
     next(event for event in events if isinstance(event, Advance) and event.stage == "denoiser")
     events.close()
@@ -108,7 +108,6 @@ def test_the_second_stage_takes_what_time_the_first_one_left(tmp_path: Path, mon
     steps = settled["denoiser"]["train"]["steps"]
     assert steps == pytest.approx((600 - 120) * 0.92 / 2, abs=8)
     assert settled["denoiser"]["train"]["warmup"] == steps // 10 < 50
-    (tmp_path / "recipe.yaml").write_text(before)  # as if killed before this was written
     monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", unmeasured)
     again = fit(made, minutes=10, folder=tmp_path, measure=unmeasured)
     event = next(
@@ -117,6 +116,30 @@ def test_the_second_stage_takes_what_time_the_first_one_left(tmp_path: Path, mon
         if isinstance(event, Advance) and event.stage == "denoiser"
     )
     assert (event.total, event.progress.step) == (steps, 2)
+
+
+def test_a_wrong_pace_is_mended_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute a step was measured, two seconds it takes: ten minutes, 4 % of them kept, hold 288 steps."""
+    few = ["first_stage.train.steps=2", "denoiser.sample.count=1", "denoiser.sample.steps=1"]
+    made = recipe("tiny-text", overrides=[*SMALL, *few, "minutes=10"])
+    monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", lambda recipe, device: 27.6)
+    monkeypatch.setattr("darkroom.recipes.run.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("darkroom.recipes.run._seconds", lambda stage: 10.0 if stage.name == "denoiser" else 0.0)
+    events = Run(made, tmp_path, device="cpu").develop()
+    totals = {
+        event.progress.step: event.total
+        for event in itertools.takewhile(lambda event: not (isinstance(event, Advance) and event.total > 20), events)
+        if isinstance(event, Advance) and event.stage == "denoiser"
+    }
+    assert totals == dict.fromkeys(range(1, 6), 20)
+    events.close()
+    train = parse_yaml((tmp_path / "recipe.yaml").read_text(), where="recipe")["denoiser"]["train"]
+    assert (train["steps"], train["warmup"], train["sample_every"]) == (5 + 576 // 2 - 5, 2, 72)
+    decided = read_json(tmp_path / "denoiser" / "pace.json")
+    assert decided == {"at": 5, "steps": 288, "seconds_used": 10.0, "seconds_of_a_step": 2.0}
+    again = Run(fit(made, minutes=10, folder=tmp_path, measure=unmeasured), tmp_path, device="cpu")
+    event = next(event for event in again.develop() if isinstance(event, Advance))
+    assert (event.total, event.progress.step) == (288, 7)
 
 
 def test_what_cannot_be_tried_cannot_be_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,15 @@ def with_steps(recipe: Recipe, *, stage: str, steps: int) -> Recipe:
     return parse(Recipe, values, where=f"recipe {recipe.name!r}")
 
 
+def stretched(recipe: Recipe, *, stage: str, steps: int) -> Recipe:
+    """The recipe with another length of a stage that has begun: it is looked at as often as it would have been."""
+    values = with_steps(recipe, stage=stage, steps=steps).plain()
+    before = trained(recipe)[stage]
+    values[stage]["train"]["warmup"] = before.warmup
+    values[stage]["train"]["sample_every"] = max(1, round(before.sample_every * steps / before.steps))
+    return parse(Recipe, values, where=f"recipe {recipe.name!r}")
+
+
 def as_fitted(recipe: Recipe, before: Recipe) -> Recipe:
     """The recipe with what `with_steps` changed in another one of the same stages (of others it stays as it is)."""
     values = recipe.plain()

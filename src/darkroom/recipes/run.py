@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Final, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from darkroom.diffusion.model import LatentDiffusion
 from darkroom.recipes.card import card_of
 from darkroom.recipes.check import check_trainable
 from darkroom.recipes.given import begin_decoder, with_first_stage
-from darkroom.recipes.length import with_steps, written
+from darkroom.recipes.length import stretched, with_steps, written
 from darkroom.recipes.pace import OVERHEAD, denoiser_pace
 from darkroom.recipes.preview import preview
 from darkroom.recipes.report.afterwards import report_on
@@ -48,6 +48,8 @@ Tell = Callable[[str, int, int], None]
 RECIPE, TOKENIZER, MODEL = "recipe.yaml", "tokenizer.json", "model.safetensors"
 PICTURES = "pictures.json"  # what a look at every picture found
 GIVEN = "given.safetensors"  # the first stage that a decoder is trained for
+PACE = "pace.json"  # that the denoiser's steps were settled on time, and when
+WORTH: Final = 0.02  # of all steps: a smaller difference is not worth another length
 
 
 def open_recipe_data(data: DataSpec, *, seed: int) -> Splits:
@@ -235,6 +237,7 @@ class Run:
             folder=self.folder / "denoiser",
             seed=self.recipe.seed,
             preview=lambda: preview(whole, part.sample, source=self.splits.test),
+            settle=None if self.recipe.minutes is None else self._settle_again,
         )
         self._save(model, self.folder / MODEL, statistics)
 
@@ -243,20 +246,42 @@ class Run:
 
         What came before took longer or less long than planned; what was decided stands in the recipe from then on.
         """
-        recipe, path = self.recipe, self.folder / "denoiser" / "pace.json"
-        if recipe.minutes is None:
+        recipe, folder = self.recipe, self.folder / "denoiser"
+        if recipe.minutes is None or (folder / PACE).exists():
             return train
-        if not path.exists():
-            used = max(time.monotonic() - self._began, _seconds(self.folder / "first_stage" / "log.jsonl"))
-            step = denoiser_pace(recipe, device=self.device)
-            left = max(0.0, recipe.minutes * 60 - used) * (1 - OVERHEAD)
-            found = {"steps": max(20, int(left / step)), "seconds_used": used, "seconds_of_a_step": step}
-            write_json(writable_folder(path.parent) / path.name, found)
-        fitted = with_steps(recipe, stage="denoiser", steps=read_json(path)["steps"])
-        write_yaml(self.folder / RECIPE, fitted.plain())
-        self.resolved = replace(self.resolved, recipe=fitted)
+        used = max(time.monotonic() - self._began, _seconds(self.folder / "first_stage"))
+        pace = denoiser_pace(recipe, device=self.device)
+        left = max(0.0, recipe.minutes * 60 - used) * (1 - OVERHEAD)
+        steps = max(20, int(left / pace))
+        return self._keep(with_steps(recipe, stage="denoiser", steps=steps), pace=pace, used=used, step=0)
+
+    def _settle_again(self, step: int) -> TrainSpec:
+        """So many steps are made: how many it shall be in all, where the pace has changed.
+
+        `OVERHEAD` was kept for looking and caching, too, which have their part in the pace by now; half of it is kept.
+        """
+        recipe, folder = self.recipe, self.folder / "denoiser"
+        part = recipe.denoiser
+        assert recipe.minutes is not None
+        assert part is not None
+        assert part.train is not None
+        taken = _seconds(folder)
+        used = max(time.monotonic() - self._began, _seconds(self.folder / "first_stage") + taken)
+        left = max(0.0, recipe.minutes * 60 * (1 - OVERHEAD / 2) - used)
+        steps = step + max(1, int(left * step / taken))
+        if abs(steps - part.train.steps) < WORTH * part.train.steps:
+            return part.train
+        return self._keep(stretched(recipe, stage="denoiser", steps=steps), pace=taken / step, used=used, step=step)
+
+    def _keep(self, fitted: Recipe, *, pace: float, used: float, step: int) -> TrainSpec:
+        """Let the run be of this recipe from now on; answers how its denoiser is trained."""
+        folder = writable_folder(self.folder / "denoiser")
         assert fitted.denoiser is not None
         assert fitted.denoiser.train is not None
+        write_yaml(self.folder / RECIPE, fitted.plain())
+        steps = fitted.denoiser.train.steps
+        write_json(folder / PACE, {"at": step, "steps": steps, "seconds_used": used, "seconds_of_a_step": pace})
+        self.resolved = replace(self.resolved, recipe=fitted)
         return fitted.denoiser.train
 
     def _latents(self, model: LatentDiffusion, *, compute: Compute, tell: Tell | None) -> Latents:
@@ -381,9 +406,9 @@ def _seeded(build: Callable[[], T], *, seed: int) -> T:
         return build()
 
 
-def _seconds(log: Path) -> float:
+def _seconds(stage: Path) -> float:
     """How long a stage has taken so far, over all its interruptions."""
-    return max((line["seconds"] for line in read_lines(log) if "seconds" in line), default=0.0)
+    return max((line["seconds"] for line in read_lines(stage / "log.jsonl") if "seconds" in line), default=0.0)
 
 
 def _first_stage_sentence(report: dict[str, float]) -> str:

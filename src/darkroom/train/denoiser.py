@@ -15,7 +15,7 @@ from darkroom.data.latents import LatentTable
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
-from darkroom.train.session import Session
+from darkroom.train.session import Session, Settle
 from darkroom.train.stages import DenoiserObjective, LatentBatch, latent_batches, validation_loss
 
 STAGE = "denoiser"
@@ -48,10 +48,12 @@ def train_denoiser(
     folder: Path,
     seed: int,
     preview: Preview,
+    settle: Settle | None = None,
 ) -> Iterator[Event]:
     """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
 
-    `preview` draws pictures with the present weights. Writes log.jsonl, state.pt, samples.png and report.json.
+    `preview` draws pictures with the present weights; `settle` may then say how training goes on. Writes
+    log.jsonl, state.pt, samples.png and report.json.
     """
     compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
@@ -83,7 +85,7 @@ def train_denoiser(
         seed=seed,
         start=session.samples,
     )
-    yield from session.run(stream, losses=objective)
+    yield from session.run(stream, losses=objective, settle=settle)
 
 
 @final

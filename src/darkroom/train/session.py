@@ -25,6 +25,7 @@ from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.state import Training, restore_state, save_state
 
 B = TypeVar("B")
+Settle = Callable[[int], TrainSpec]
 STATE, LOG = "state.pt", "log.jsonl"
 SAVE_AFTER: Final = 4.0  # seconds of work that a kill may cost at most, unless saving takes long
 SAVE_SHARE: Final = 0.02  # of the time may go into saving for that reason
@@ -67,23 +68,29 @@ class Session:
         """Samples consumed so far: where the data stream goes on."""
         return self.training.step * self.spec.batch
 
-    def run(self, batches: Iterator[B], *, losses: Losses[B], after: After | None = None) -> Iterator[Event]:
-        """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights."""
-        training, spec = self.training, self.spec
-        saved, due = training.step, _Due()
-        steps = train(training, batches, losses=losses, spec=spec, compute=self.compute, seed=self.seed, after=after)
+    def run(
+        self, batches: Iterator[B], *, losses: Losses[B], after: After | None = None, settle: Settle | None = None
+    ) -> Iterator[Event]:
+        """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights.
+
+        settle: asked at every look but the last, with the state saved, how training goes on.
+        """
+        training, saved, due = self.training, self.training.step, _Due()
         try:
-            for progress in steps:
-                last = progress.step == spec.steps
-                if progress.step % spec.log_every == 0 or progress.step == 1 or last:
+            for progress in self._progress(batches, losses=losses, after=after):
+                spec, last = self.spec, progress.step == self.spec.steps
+                looked = progress.step % spec.sample_every == 0 or last
+                if progress.step % spec.log_every == 0 or progress.step == 1 or looked:
                     self._log(progress)
-                if progress.step % spec.sample_every == 0 or last:
+                if looked:
                     yield from self._look(progress.step)
-                if progress.step % spec.save_every == 0 or last or due():
+                if progress.step % spec.save_every == 0 or looked or due():
                     with due:
                         save_state(training, self.folder / STATE)
                     saved = progress.step
                 yield Advance(self.stage, spec.steps, progress)
+                if looked and not last and settle is not None:
+                    self.spec = settle(progress.step)
         except (GeneratorExit, TrainingError):  # between two steps; within one the last saved state is the good one
             if training.step > saved:
                 save_state(training, self.folder / STATE)
@@ -91,6 +98,17 @@ class Session:
         if training.ema is not None:
             training.ema.keep()
         training.module.eval()
+
+    def _progress(self, batches: Iterator[B], *, losses: Losses[B], after: After | None) -> Iterator[Progress]:
+        """Step after step by the spec that holds at that time."""
+        while self.training.step < self.spec.steps:
+            spec = self.spec
+            for progress in train(
+                self.training, batches, losses=losses, spec=spec, compute=self.compute, seed=self.seed, after=after
+            ):
+                yield progress
+                if self.spec is not spec:
+                    break
 
     def _forget_lines_after(self, step: int) -> None:
         """A run killed after its last save makes some steps again; the log keeps one line of each."""
