@@ -50,6 +50,13 @@ def test_each_fault_is_one_sentence(data: object, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_what_does_not_fit_together_is_said_without_all_its_parts() -> None:
+    values = override(recipe("tiny-text").plain(), ["denoiser.network.in_channels=9"])
+    with pytest.raises(SpecError) as caught:
+        parse(Recipe, values, where="mine.yaml")
+    assert str(caught.value) == "mine.yaml: network.in_channels is 9, 4 latent and 0 plane channels enter it"
+
+
 def test_plain_values_carry_everything() -> None:
     made = recipe("tiny-text")
     assert parse(Recipe, made.plain(), where="again") == made

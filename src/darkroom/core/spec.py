@@ -100,7 +100,8 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
         case _:
             message = first["msg"].removeprefix("Value error, ")
             at = f"{name!r}: " if name else ""
-            return f"{at}{message[0].lower()}{message[1:]} ({first['input']!r} came)"[:400]
+            came = "" if isinstance(first["input"], (Mapping, BaseModel)) else f" ({first['input']!r} came)"
+            return f"{at}{message[0].lower()}{message[1:]}{came}"[:400]
 
 
 def _without_tags(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
