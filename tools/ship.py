@@ -1,0 +1,35 @@
+"""Put the model of a finished run into the package, weights rounded to bfloat16, under a name of its own.
+
+    python tools/ship.py runs/shapes-f8-0 shapes-f8
+
+Measure what was written, not the run: rounding may cost something. Weights are committed once, when they are final.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import darkroom
+from darkroom.checkpoint.store import save_model
+from darkroom.core.errors import DarkroomError
+from darkroom.tasks.load import read_whole
+
+MODELS = Path(darkroom.__file__).parent / "models"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", help="a run folder or a model file")
+    parser.add_argument("name", help="what it is called from now on")
+    options = parser.parse_args()
+    try:
+        stored = read_whole(options.model)
+        named = replace(stored, card=dict(stored.card) | {"name": options.name})
+        path = save_model(MODELS / f"{options.name}.safetensors", named, dtype="bfloat16")
+    except DarkroomError as error:
+        parser.error(str(error))
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
