@@ -9,6 +9,7 @@ import pytest
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.record import read_json, write_yaml
 from darkroom.core.spec import parse_yaml
+from darkroom.recipes.clock import Clock
 from darkroom.recipes.given import first_stage_alone
 from darkroom.recipes.pace import Pace, pace
 from darkroom.recipes.plan import LARGE, fit, plan_of, told
@@ -99,7 +100,7 @@ def test_the_second_stage_takes_what_time_the_first_one_left(tmp_path: Path, mon
     """Ten minutes, 8 % of them kept: two are gone, and a step takes two seconds."""
     few = ["first_stage.train.steps=2", "denoiser.sample.count=1", "denoiser.sample.steps=1"]
     made = recipe("tiny-text", overrides=[*SMALL, *few, "minutes=10"])
-    monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", lambda recipe, device: 2.0)
+    monkeypatch.setattr("darkroom.recipes.clock.denoiser_pace", lambda recipe, device: 2.0)
     run = Run(made, tmp_path, device="cpu", spent=120.0)
     events = run.develop()
     next(event for event in events if isinstance(event, Advance) and event.stage == "denoiser")
@@ -108,7 +109,7 @@ def test_the_second_stage_takes_what_time_the_first_one_left(tmp_path: Path, mon
     steps = settled["denoiser"]["train"]["steps"]
     assert steps == pytest.approx((600 - 120) * 0.92 / 2, abs=8)
     assert settled["denoiser"]["train"]["warmup"] == steps // 10 < 50
-    monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", unmeasured)
+    monkeypatch.setattr("darkroom.recipes.clock.denoiser_pace", unmeasured)
     again = fit(made, minutes=10, folder=tmp_path, measure=unmeasured)
     event = next(
         event
@@ -122,9 +123,9 @@ def test_a_wrong_pace_is_mended_on_the_way(tmp_path: Path, monkeypatch: pytest.M
     """Half a minute a step was measured, two seconds it takes: ten minutes, 4 % of them kept, hold 288 steps."""
     few = ["first_stage.train.steps=2", "denoiser.sample.count=1", "denoiser.sample.steps=1"]
     made = recipe("tiny-text", overrides=[*SMALL, *few, "minutes=10"])
-    monkeypatch.setattr("darkroom.recipes.run.denoiser_pace", lambda recipe, device: 27.6)
-    monkeypatch.setattr("darkroom.recipes.run.time.monotonic", lambda: 0.0)
-    monkeypatch.setattr("darkroom.recipes.run._seconds", lambda stage: 10.0 if stage.name == "denoiser" else 0.0)
+    monkeypatch.setattr("darkroom.recipes.clock.denoiser_pace", lambda recipe, device: 27.6)
+    monkeypatch.setattr("darkroom.recipes.clock.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr(Clock, "_seconds", lambda _, stage: 10.0 if stage == "denoiser" else 0.0)
     events = Run(made, tmp_path, device="cpu").develop()
     totals = {
         event.progress.step: event.total

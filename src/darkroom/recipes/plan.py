@@ -10,10 +10,10 @@ from darkroom.data.sources import Splits
 from darkroom.data.summary import summary
 from darkroom.nn.vgg import present
 from darkroom.recipes.advice import doubts, reasons
+from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.describe import count, describe
 from darkroom.recipes.length import trained, with_steps
 from darkroom.recipes.pace import OVERHEAD, Pace
-from darkroom.recipes.run import RECIPE
 from darkroom.recipes.schema import Recipe
 
 LARGE: Final = 100_000_000

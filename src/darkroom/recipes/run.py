@@ -1,11 +1,10 @@
 """Carrying out a recipe in a run folder: first stage, scale of latents, denoiser, one model file; resumes."""
 
 import functools
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.hashes import weights_hash
-from darkroom.core.record import atomic, read_json, read_lines, writable_folder, write_json, write_yaml
+from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examine import examine
 from darkroom.data.examples import Source
@@ -27,9 +26,9 @@ from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.recipes.card import card_of
 from darkroom.recipes.check import check_trainable
+from darkroom.recipes.clock import RECIPE, Clock
 from darkroom.recipes.given import begin_decoder, with_first_stage
-from darkroom.recipes.length import stretched, with_steps, written
-from darkroom.recipes.pace import OVERHEAD, denoiser_pace
+from darkroom.recipes.length import trained, written
 from darkroom.recipes.preview import preview
 from darkroom.recipes.report.afterwards import report_on
 from darkroom.recipes.report.page import PAGE
@@ -45,11 +44,9 @@ from darkroom.train.optim import TrainSpec
 
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]
-RECIPE, TOKENIZER, MODEL = "recipe.yaml", "tokenizer.json", "model.safetensors"
+TOKENIZER, MODEL = "tokenizer.json", "model.safetensors"
 PICTURES = "pictures.json"  # what a look at every picture found
 GIVEN = "given.safetensors"  # the first stage that a decoder is trained for
-PACE = "pace.json"  # that the denoiser's steps were settled on time, and when
-WORTH: Final = 0.02  # of all steps: a smaller difference is not worth another length
 
 
 def open_recipe_data(data: DataSpec, *, seed: int) -> Splits:
@@ -98,7 +95,7 @@ class Run:
         check_trainable(recipe, given=self.given is not None or start is not None)
         self.splits = splits or open_recipe_data(recipe.data, seed=recipe.seed)
         self.resolved = resolve(recipe, self.splits.train, tokenizer=self._tokenizer(recipe), start=start)
-        self._began = time.monotonic() - spent
+        self._clock = Clock(folder, spent=spent)
         self._claim()
 
     @property
@@ -232,57 +229,19 @@ class Run:
         yield from train_denoiser(
             model,
             latents,
-            train=self._settled(part.train),
+            train=self._adopt(self._clock.settled(self.recipe, device=self.device)),
             compute=compute,
             folder=self.folder / "denoiser",
             seed=self.recipe.seed,
             preview=lambda: preview(whole, part.sample, source=self.splits.test),
-            settle=None if self.recipe.minutes is None else self._settle_again,
+            settle=lambda step: self._adopt(self._clock.settled_again(self.recipe, step=step)),
         )
         self._save(model, self.folder / MODEL, statistics)
 
-    def _settled(self, train: TrainSpec) -> TrainSpec:
-        """The denoiser's training with as many steps as the rest of the run's time allows, decided once and kept.
-
-        What came before took longer or less long than planned; what was decided stands in the recipe from then on.
-        """
-        recipe, folder = self.recipe, self.folder / "denoiser"
-        if recipe.minutes is None or (folder / PACE).exists():
-            return train
-        used = max(time.monotonic() - self._began, _seconds(self.folder / "first_stage"))
-        pace = denoiser_pace(recipe, device=self.device)
-        left = max(0.0, recipe.minutes * 60 - used) * (1 - OVERHEAD)
-        steps = max(20, int(left / pace))
-        return self._keep(with_steps(recipe, stage="denoiser", steps=steps), pace=pace, used=used, step=0)
-
-    def _settle_again(self, step: int) -> TrainSpec:
-        """So many steps are made: how many it shall be in all, where the pace has changed.
-
-        `OVERHEAD` was kept for looking and caching, too, which have their part in the pace by now; half of it is kept.
-        """
-        recipe, folder = self.recipe, self.folder / "denoiser"
-        part = recipe.denoiser
-        assert recipe.minutes is not None
-        assert part is not None
-        assert part.train is not None
-        taken = _seconds(folder)
-        used = max(time.monotonic() - self._began, _seconds(self.folder / "first_stage") + taken)
-        left = max(0.0, recipe.minutes * 60 * (1 - OVERHEAD / 2) - used)
-        steps = step + max(1, int(left * step / taken))
-        if abs(steps - part.train.steps) < WORTH * part.train.steps:
-            return part.train
-        return self._keep(stretched(recipe, stage="denoiser", steps=steps), pace=taken / step, used=used, step=step)
-
-    def _keep(self, fitted: Recipe, *, pace: float, used: float, step: int) -> TrainSpec:
-        """Let the run be of this recipe from now on; answers how its denoiser is trained."""
-        folder = writable_folder(self.folder / "denoiser")
-        assert fitted.denoiser is not None
-        assert fitted.denoiser.train is not None
-        write_yaml(self.folder / RECIPE, fitted.plain())
-        steps = fitted.denoiser.train.steps
-        write_json(folder / PACE, {"at": step, "steps": steps, "seconds_used": used, "seconds_of_a_step": pace})
-        self.resolved = replace(self.resolved, recipe=fitted)
-        return fitted.denoiser.train
+    def _adopt(self, recipe: Recipe) -> TrainSpec:
+        """Be of this recipe from now on; answers how its denoiser is trained."""
+        self.resolved = replace(self.resolved, recipe=recipe)
+        return trained(recipe)["denoiser"]
 
     def _latents(self, model: LatentDiffusion, *, compute: Compute, tell: Tell | None) -> Latents:
         """Posterior moments of all pictures, cut from their centre, for a table holds one view of each."""
@@ -404,11 +363,6 @@ def _seeded(build: Callable[[], T], *, seed: int) -> T:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
-
-
-def _seconds(stage: Path) -> float:
-    """How long a stage has taken so far, over all its interruptions."""
-    return max((line["seconds"] for line in read_lines(stage / "log.jsonl") if "seconds" in line), default=0.0)
 
 
 def _first_stage_sentence(report: dict[str, float]) -> str:
