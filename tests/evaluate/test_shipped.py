@@ -14,7 +14,7 @@ from darkroom.tasks.load import load_autoencoder
 UNSEEN = ShapesSource(seed=20_261_122, count=48)
 
 
-@pytest.mark.parametrize(("name", "least", "right"), [("shapes-vq-f4", 31.0, 0.93)])
+@pytest.mark.parametrize(("name", "least", "right"), [("shapes-vq-f4", 31.0, 0.93), ("shapes-f8", 37.0, 0.95)])
 def test_unseen_scenes_survive_it(name: str, least: float, right: float) -> None:
     model = load_autoencoder(name, device="cpu")
     assert isinstance(model, Autoencoder)

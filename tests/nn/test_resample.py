@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.nn.resample import Downsample, Upsample, double, halve
+from darkroom.nn.resample import Downsample, Upsample, double, enlarge, halve
 
 
 def with_kernel(conv: nn.Conv2d, row: int, column: int) -> None:
@@ -27,6 +28,13 @@ def test_halving_is_the_mean_of_squares_and_undoes_doubling() -> None:
     assert double(x).shape == (2, 3, 12, 16)
     torch.testing.assert_close(halve(double(x)), x)
     assert all(torch.equal(double(x)[..., i::2, j::2], x) for i in (0, 1) for j in (0, 1))
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_enlarging_is_bicubic_interpolation(factor: int) -> None:
+    x = pictures().double().to(memory_format=torch.channels_last)
+    expected = F.interpolate(x, scale_factor=factor, mode="bicubic")
+    torch.testing.assert_close(enlarge(x, factor), expected, atol=2e-6, rtol=0)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from darkroom.core.shapes import Images, Latent
+from darkroom.nn.resample import enlarge
 
 NOISE = -9.0  # log-variance of the posterior at the start: 1.4 of 256 levels
 
@@ -50,7 +51,7 @@ class ShortcutOut(nn.Module):
 
     def forward(self, latents: Latent) -> Images:
         """(b, k, h, w) to (b, c, f h, f w), not clipped."""
-        return F.interpolate(self.mix(latents), scale_factor=self.factor, mode="bicubic")
+        return enlarge(self.mix(latents), self.factor)
 
 
 @torch.no_grad()
