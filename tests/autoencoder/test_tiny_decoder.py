@@ -41,6 +41,18 @@ def test_every_stem_and_factor(stem: str, levels: int, shuffle: int) -> None:
     assert model.decoder.patch == 2 ** min(shuffle, doublings)
 
 
+def test_levels_may_differ_in_width() -> None:
+    spec = parse(TinyDecoderSpec, {"channels": [8, 6], "blocks": 1, "shuffle": 0}, where="tiny")
+    assert spec.widths(1) == (8,)
+    assert spec.widths(4) == (8, 6, 6, 6)
+    assert TinyDecoderSpec(channels=5).widths(2) == (5, 5)
+    torch.manual_seed(0)
+    model = Autoencoder(spec_of(multipliers=(1, 1, 1)).model_copy(update={"tiny": spec}))
+    assert [level[-1].conv1.out_channels for level in model.decoder.levels] == [8, 6, 6]
+    assert model.decode(torch.randn(1, 3, 2, 3)).shape == (1, 3, 8, 12)
+    assert parse(TinyDecoderSpec, spec.plain(), where="again") == spec
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("bottleneck", [KLSpec(), VQSpec(codes=11), PlainSpec()])

@@ -5,7 +5,7 @@ what a decoder's time goes to.
 """
 
 import math
-from typing import final
+from typing import Annotated, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -21,23 +21,30 @@ from darkroom.nn.resample import Upsample
 
 REACH = 4.0  # standard deviations
 SMALLEST = 1e-3
+Width: TypeAlias = Annotated[int, Field(gt=0, le=4096)]
 
 
 class TinyDecoderSpec(Spec):
     """What a tiny decoder is made of.
 
-    channels: width of every level · blocks: residual blocks per level · shuffle: how many of the doublings the last
+    channels: width of every level, or of each in turn, the coarsest first and the last one for all further levels ·
+    blocks: residual blocks per level · shuffle: how many of the doublings the last
     convolution makes at once by a pixel shuffle (all of them, where there are fewer).
     """
 
-    channels: int = Field(default=64, gt=0, le=4096)
+    channels: Width | Annotated[tuple[Width, ...], Field(min_length=1)] = 64
     blocks: int = Field(default=3, gt=0, le=64)
     shuffle: int = Field(default=1, ge=0, le=4)
+
+    def widths(self, levels: int) -> tuple[int, ...]:
+        """Channels of each of so many levels."""
+        given = self.channels if isinstance(self.channels, tuple) else (self.channels,)
+        return tuple(given[min(level, len(given) - 1)] for level in range(levels))
 
 
 @final
 class PlainBlock(nn.Module):
-    """ReLU(x + conv(ReLU(conv(x))))."""
+    """x + conv(ReLU(conv(x)))."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,8 +52,8 @@ class PlainBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """(b, c, h, w) to the same, not negative."""
-        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+        """(b, c, h, w) to the same."""
+        return x + self.conv2(F.relu(self.conv1(x)))
 
 
 @final
@@ -62,14 +69,16 @@ class TinyDecoder(nn.Module):
         doublings = int(math.log2(factor))
         shuffled = min(spec.shuffle, doublings)
         self.patch = 2**shuffled
-        self.stem = nn.Conv2d(in_channels, spec.channels, 3, padding=1)
+        widths = spec.widths(doublings - shuffled + 1)
+        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(
             nn.Sequential(
-                *([Upsample(spec.channels)] if level else []), *(PlainBlock(spec.channels) for _ in range(spec.blocks))
+                *([Upsample(widths[level - 1], out=width)] if level else []),
+                *(PlainBlock(width) for _ in range(spec.blocks)),
             )
-            for level in range(doublings - shuffled + 1)
+            for level, width in enumerate(widths)
         )
-        self.head = nn.Conv2d(spec.channels, image_channels * self.patch**2, 3, padding=1)
+        self.head = nn.Conv2d(widths[-1], image_channels * self.patch**2, 3, padding=1)
 
     def forward(self, latents: Latent) -> Images:
         """Pictures, not clipped."""

@@ -49,12 +49,12 @@ class Downsample(nn.Module):
 
 @final
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a 3 x 3 convolution."""
+    """Nearest-neighbour doubling, then a 3 x 3 convolution, to as many channels or to `out`."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, out: int | None = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = nn.Conv2d(channels, out or channels, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """(b, c, h, w) to (b, c, 2h, 2w)."""
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h2 w2"]:
+        """(b, c, h, w) to (b, k, 2h, 2w)."""
         return self.conv(double(x))
