@@ -11,10 +11,19 @@ from pathlib import Path
 
 import darkroom
 from darkroom.checkpoint.store import save_model
-from darkroom.core.errors import DarkroomError
+from darkroom.core.errors import DarkroomError, InputError
 from darkroom.tasks.load import read_whole
 
 MODELS = Path(darkroom.__file__).parent / "models"
+
+
+def finished(model: Path) -> Path:
+    """The file itself, or that of a run which has come to its end (one under way has a first stage at most)."""
+    if not model.is_dir():
+        return model
+    if not (model / "model.safetensors").is_file():
+        raise InputError(f"{model}: this run is not finished")
+    return model / "model.safetensors"
 
 
 def main() -> None:
@@ -23,7 +32,9 @@ def main() -> None:
     parser.add_argument("name", help="what it is called from now on")
     options = parser.parse_args()
     try:
-        stored = read_whole(options.model)
+        stored = read_whole(finished(Path(options.model)))
+        if Path(options.name).name != options.name:
+            raise InputError(f"{options.name!r} is no name: it may hold no folders")
         named = replace(stored, card=dict(stored.card) | {"name": options.name})
         path = save_model(MODELS / f"{options.name}.safetensors", named, dtype="bfloat16")
     except DarkroomError as error:

@@ -89,7 +89,7 @@ def test_it_belongs_to_the_latents_and_to_the_pictures() -> None:
     with torch.no_grad():
         other.shortcut_in.kernel.add_(1)
     assert not same_latents(model, other)
-    trained = {name for name, _ in only_decoder(made(tiny=TinyDecoderSpec(channels=8, blocks=1))).named_parameters()}
+    trained = {name for name, _ in only_decoder(made(tiny=TinyDecoderSpec(channels=(8,), blocks=1))).named_parameters()}
     assert "shortcut_out.mix.weight" in trained
     assert not any("shortcut_in" in name for name in trained)
 

@@ -10,13 +10,14 @@ from darkroom.autoencoder.bottleneck import KLSpec, PlainSpec, VQSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, same_latents, without_decoder
 from darkroom.autoencoder.statistics import LatentStatistics, LatentSums
 from darkroom.autoencoder.tiny import TinyDecoderSpec, standardise
+from darkroom.core.errors import SpecError
 from darkroom.core.spec import parse
 
 SMALL = {"channels": 8, "blocks": 1, "norm_groups": 4, "latent_channels": 3, "middle_attention": False}
 
 
 def spec_of(*, shuffle: int = 1, **options) -> AutoencoderSpec:
-    tiny = TinyDecoderSpec(channels=6, blocks=1, shuffle=shuffle)
+    tiny = TinyDecoderSpec(channels=(6,), blocks=1, shuffle=shuffle)
     return AutoencoderSpec(**{**SMALL, "multipliers": (1, 1), "tiny": tiny, **options})
 
 
@@ -43,12 +44,16 @@ def test_every_stem_and_factor(stem: str, levels: int, shuffle: int) -> None:
 
 def test_levels_may_differ_in_width() -> None:
     spec = parse(TinyDecoderSpec, {"channels": [8, 6], "blocks": 1, "shuffle": 0}, where="tiny")
-    assert spec.widths(1) == (8,)
-    assert spec.widths(4) == (8, 6, 6, 6)
-    assert TinyDecoderSpec(channels=5).widths(2) == (5, 5)
+    assert spec.widths(1) == (6,)
+    assert spec.widths(4) == (8, 8, 8, 6)
+    even = parse(TinyDecoderSpec, {"channels": 5}, where="tiny")
+    assert even.widths(2) == (5, 5)
+    assert (even.plain()["channels"], spec.plain()["channels"]) == (5, [8, 6])
+    with pytest.raises(SpecError, match=r"'channels\.1': input should be greater than 0"):
+        parse(TinyDecoderSpec, {"channels": [8, 0]}, where="tiny")
     torch.manual_seed(0)
     model = Autoencoder(spec_of(multipliers=(1, 1, 1)).model_copy(update={"tiny": spec}))
-    assert [level[-1].conv1.out_channels for level in model.decoder.levels] == [8, 6, 6]
+    assert [level[-1].conv1.out_channels for level in model.decoder.levels] == [8, 8, 6]
     assert model.decode(torch.randn(1, 3, 2, 3)).shape == (1, 3, 8, 12)
     assert parse(TinyDecoderSpec, spec.plain(), where="again") == spec
 

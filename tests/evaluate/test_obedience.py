@@ -125,8 +125,10 @@ def test_captions_that_were_trained_on_are_not_asked(model: Model, monkeypatch: 
 def test_the_card_tells_what_was_trained_on():
     told = captions_trained_on({"data": {"source": "shapes", "pictures": 5, "size": 64, "seed": 9}})
     assert told == {draw(9, index).caption for index in range(5)}
-    assert captions_trained_on({"data": {"source": "cats", "pictures": 5, "size": 64}}) == frozenset()
-    assert captions_trained_on({}) == frozenset()
+    for card in ({}, {"data": None}, {"data": {"source": "cats", "pictures": 5, "size": 64, "seed": 9}}):
+        assert captions_trained_on(card) is None
+    tuned = {"start": {"name": "other"}, "data": {"source": "shapes", "pictures": 5, "size": 64, "seed": 9}}
+    assert captions_trained_on(tuned) is None
 
 
 def test_small_canvases_are_asked_for_one_thing(tmp_path: Path):
@@ -136,7 +138,9 @@ def test_small_canvases_are_asked_for_one_thing(tmp_path: Path):
 
 def test_models_without_captions_are_refused(tmp_path: Path):
     plain = load(text_model(tmp_path / "plain.safetensors", text=False), device="cpu")
-    with pytest.raises(InputError, match="unconditional"):
+    with pytest.raises(
+        InputError, match="takes no prompt, it is unconditional: whether it draws what it is told is no question"
+    ):
         evaluate_obedience(plain, count=2)
 
 

@@ -77,7 +77,7 @@ def test_what_is_no_model_is_said_so(model_files: dict[str, Path], tmp_path: Pat
         (tmp_path / "other.safetensors", ModelFileError, "not one of darkroom's"),
         (tmp_path / "broken.safetensors", ModelFileError, "broken.safetensors"),
         (tmp_path / "alone.ckpt", ModelFileError, "an original checkpoint needs its YAML"),
-        (model_files["first-stage"], ModelFileError, "a first stage alone.* use darkroom.load_autoencoder"),
+        (model_files["first-stage"], ModelFileError, "a first stage alone.* in Python darkroom.load_autoencoder"),
     ]
     for path, kind, message in cases:
         with pytest.raises(kind, match=message) as caught:

@@ -132,15 +132,15 @@ def test_a_wrong_pace_is_mended_on_the_way(tmp_path: Path, monkeypatch: pytest.M
         for event in itertools.takewhile(lambda event: not (isinstance(event, Advance) and event.total > 20), events)
         if isinstance(event, Advance) and event.stage == "denoiser"
     }
-    assert totals == dict.fromkeys(range(1, 6), 20)
+    assert totals == dict.fromkeys(range(1, 5), 20)
     events.close()
     train = parse_yaml((tmp_path / "recipe.yaml").read_text(), where="recipe")["denoiser"]["train"]
-    assert (train["steps"], train["warmup"], train["sample_every"]) == (5 + 576 // 2 - 5, 2, 72)
+    assert (train["steps"], train["warmup"], train["sample_every"], train["save_every"]) == (288, 2, 72, 7)
     decided = read_json(tmp_path / "denoiser" / "pace.json")
     assert decided == {"at": 5, "steps": 288, "seconds_used": 10.0, "seconds_of_a_step": 2.0}
     again = Run(fit(made, minutes=10, folder=tmp_path, measure=unmeasured), tmp_path, device="cpu")
     event = next(event for event in again.develop() if isinstance(event, Advance))
-    assert (event.total, event.progress.step) == (288, 7)
+    assert (event.total, event.progress.step) == (288, 6)
 
 
 def test_what_cannot_be_tried_cannot_be_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

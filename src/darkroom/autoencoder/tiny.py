@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, field_serializer, field_validator
 from torch import Tensor, nn
 
 from darkroom.autoencoder.statistics import LatentStatistics
@@ -27,19 +27,28 @@ Width: TypeAlias = Annotated[int, Field(gt=0, le=4096)]
 class TinyDecoderSpec(Spec):
     """What a tiny decoder is made of.
 
-    channels: width of every level, or of each in turn, the coarsest first and the last one for all further levels ·
-    blocks: residual blocks per level · shuffle: how many of the doublings the last
+    channels: width of every level, or of several in turn: the last is that of the finest one, the first holds for all
+    levels that are coarser · blocks: residual blocks per level · shuffle: how many of the doublings the last
     convolution makes at once by a pixel shuffle (all of them, where there are fewer).
     """
 
-    channels: Width | Annotated[tuple[Width, ...], Field(min_length=1)] = 64
+    channels: tuple[Width, ...] = Field(default=(64,), min_length=1)
     blocks: int = Field(default=3, gt=0, le=64)
     shuffle: int = Field(default=1, ge=0, le=4)
 
     def widths(self, levels: int) -> tuple[int, ...]:
         """Channels of each of so many levels."""
-        given = self.channels if isinstance(self.channels, tuple) else (self.channels,)
-        return tuple(given[min(level, len(given) - 1)] for level in range(levels))
+        spare = len(self.channels) - levels
+        return tuple(self.channels[max(0, spare + level)] for level in range(levels))
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _of_every_level(cls, value: object) -> object:
+        return (value,) if isinstance(value, int) else value
+
+    @field_serializer("channels")
+    def _as_given(self, value: tuple[int, ...]) -> int | list[int]:
+        return value[0] if len(value) == 1 else list(value)
 
 
 @final

@@ -145,24 +145,30 @@ def _obedience(
 ) -> tuple[str, dict[str, Any]]:
     """Whether a text model obeys captions of `shapes`, as a table and as JSON values."""
     from darkroom.cli.watch import Counter
-    from darkroom.core.errors import NotYetError
+    from darkroom.core.errors import InputError, NotYetError
     from darkroom.evaluate.obedience import captions_trained_on, evaluate_obedience
-    from darkroom.tasks.load import load
+    from darkroom.tasks.load import load, read_whole
 
     if data != "shapes":
         raise NotYetError("whole models can be evaluated on `shapes` only yet, first stages on any: give --first-stage")
+    if read_whole(model, config=opened["config"]).kind == "first-stage":
+        raise InputError(f"{model}: a first stage alone draws nothing; give --first-stage")
     loaded = load(model, **opened)
+    known = captions_trained_on(loaded.card, on_scene=Counter("scenes").show)
+    if known is None:
+        typer.echo("note: not all that this model was trained on is known; it may have seen some captions", err=True)
     report = evaluate_obedience(
         loaded,
         count=count or PROMPTS,
         **sample,
-        trained_on=captions_trained_on(loaded.card),
+        trained_on=known or frozenset(),
         batch=batch,
         on_picture=Counter("pictures").show,
     )
     lines = [f"{'things':>6}{'prompts':>9}{'obeyed':>9}{'shown':>9}{'shuffled':>10}"]
     for each in report.by_things:
-        shares = f"{each.obeyed:>9.1%}{each.shown:>9.1%}{each.shuffled:>10.1%}"
+        shuffled = "-" if each.shuffled is None else f"{each.shuffled:.1%}"
+        shares = f"{each.obeyed:>9.1%}{each.shown:>9.1%}{shuffled:>10}"
         lines.append(f"{each.things:>6}{each.prompts:>9}{shares}")
     made = report.protocol
     lines += ["", ", ".join(f"{name} {value}" for name, value in made["sample"].items())]

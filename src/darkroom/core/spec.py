@@ -100,7 +100,11 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
         case _:
             message = first["msg"].removeprefix("Value error, ")
             at = f"{name!r}: " if name else ""
-            came = "" if isinstance(first["input"], (Mapping, BaseModel)) else f" ({first['input']!r} came)"
+            came = (
+                ""
+                if first["type"] == "value_error" and isinstance(first["input"], (Mapping, BaseModel))
+                else f" ({first['input']!r} came)"
+            )
             return f"{at}{message[0].lower()}{message[1:]}{came}"[:400]
 
 

@@ -42,7 +42,9 @@ def evaluate_obedience(
     (pictures done, of). `InputError` for a model that takes no captions.
     """
     if "caption" not in model.fields:
-        raise InputError(f"{model.name} takes {model.takes()}: obedience to captions is for models that take a caption")
+        raise InputError(
+            f"{model.name} takes no prompt, {model.takes()}: whether it draws what it is told is no question"
+        )
     asked = _captions(model, count=count, trained_on=trained_on)
     sample = {"seed": seed, "solver": solver, "steps": steps, "guidance": guidance}
     requests = {
@@ -59,13 +61,23 @@ def evaluate_obedience(
     return ObedienceReport(tuple(found), _protocol(model, requests[1], count=count, left_out=len(trained_on)))
 
 
-def captions_trained_on(card: Mapping[str, Any]) -> AbstractSet[str]:
-    """All captions that a model of the built-in world has seen, as its card tells; none for other models."""
-    data = card.get("data", {})
-    if data.get("source") != "shapes" or not all(isinstance(data.get(name), int) for name in ("pictures", "size")):
-        return frozenset()
-    source = ShapesSource(data.get("seed", 0), side=data["size"], count=data["pictures"])
-    return frozenset(source.caption(row) or "" for row in range(len(source)))
+def captions_trained_on(card: Mapping[str, Any], *, on_scene: Progress | None = None) -> AbstractSet[str] | None:
+    """All captions that a model of the built-in world has seen, by its card; None where that does not tell all.
+
+    on_scene: called with (scenes drawn, of).
+    """
+    data = card.get("data")
+    numbers = ("pictures", "size", "seed")
+    if not isinstance(data, Mapping) or "start" in card or data.get("source") != "shapes":
+        return None
+    if not all(isinstance(data.get(name), int) for name in numbers):
+        return None
+    source, found = ShapesSource(data["seed"], side=data["size"], count=data["pictures"]), set[str]()
+    for row in range(len(source)):
+        found.add(source.caption(row) or "")
+        if on_scene is not None:
+            on_scene(row + 1, len(source))
+    return found
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,12 +107,12 @@ def _read(seen: Sequence[Sequence[SceneObject]], captions: Sequence[str], *, thi
         prompts=len(captions),
         obeyed=_share([obeys(found, caption) for found, caption in zip(seen, captions, strict=True)]),
         shown=_share([shows(found, caption) for found, caption in zip(seen, captions, strict=True)]),
-        shuffled=_share(others),
+        shuffled=_share(others) if others else None,
     )
 
 
 def _share(answers: Sequence[bool]) -> float:
-    return sum(answers) / max(1, len(answers))
+    return sum(answers) / len(answers)
 
 
 def _protocol(model: Model, request: Request, *, count: int, left_out: int) -> dict[str, Any]:
@@ -111,7 +123,7 @@ def _protocol(model: Model, request: Request, *, count: int, left_out: int) -> d
             "weights_hash": weights_hash(model.diffusion.state_dict().items()),
             "precision": str(model.compute.dtype).removeprefix("torch."),
         },
-        "captions": {"scenes_seed": SEED, "of_each_kind": count, "left_out": left_out},
+        "captions": {"scenes_seed": SEED, "of_each_kind_at_most": count, "left_out": left_out},
         "sample": request.model_dump(include={"seed", "solver", "steps", "eta", "guidance"}),
         "darkroom": __version__,
     }

@@ -66,14 +66,14 @@ class Obedience:
     """What became of captions that name so many things; shares are of the pictures drawn for them.
 
     obeyed: shows what is named and nothing else, sized and placed as the caption says · shown: likewise, wherever it
-    lies · shuffled: obeys the caption of another picture.
+    lies · shuffled: obeys the caption of another picture; None where all captions are the same.
     """
 
     things: int
     prompts: int
     obeyed: float
     shown: float
-    shuffled: float
+    shuffled: float | None
 
 
 @final

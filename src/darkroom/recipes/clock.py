@@ -10,7 +10,7 @@ from darkroom.recipes.pace import OVERHEAD, denoiser_pace
 from darkroom.recipes.schema import Recipe
 
 RECIPE: Final = "recipe.yaml"
-PACE: Final = "pace.json"  # that the denoiser's steps were settled on time, and when
+PACE: Final = "pace.json"  # that the clock has settled the denoiser's steps, and when
 WORTH: Final = 0.02  # of all steps: a smaller difference is not worth another length
 FEWEST: Final = 20
 
@@ -36,11 +36,11 @@ class Clock:
     def settled_again(self, recipe: Recipe, *, step: int) -> Recipe:
         """So many steps are made: with another number of them in all, where the pace has changed.
 
-        `OVERHEAD` was kept for looking and caching, too, which have their part in the pace by now; half of it is kept.
+        `OVERHEAD` was kept for looking and caching, too, most of which is behind by now; half of it is kept.
         """
         if recipe.minutes is None:
             return recipe
-        taken = self._seconds("denoiser")
+        taken = max(0.01, self._seconds("denoiser"))  # the log has hundredths
         used = max(time.monotonic() - self._began, self._seconds("first_stage") + taken)
         left = max(0.0, recipe.minutes * 60 * (1 - OVERHEAD / 2) - used)
         steps, before = step + max(1, int(left * step / taken)), trained(recipe)["denoiser"].steps

@@ -8,6 +8,7 @@ from darkroom.core.spec import parse, parse_yaml
 from darkroom.recipes.schema import Recipe
 from darkroom.train.optim import TrainSpec
 
+FEW, MANY = 2, 16  # looks at a stage
 FITTED: Final = ("steps", "warmup", "sample_every", "save_every")
 
 
@@ -33,11 +34,15 @@ def with_steps(recipe: Recipe, *, stage: str, steps: int) -> Recipe:
 
 
 def stretched(recipe: Recipe, *, stage: str, steps: int) -> Recipe:
-    """The recipe with another length of a stage that has begun: it is looked at as often as it would have been."""
+    """The recipe with another length of a stage that has begun; looks and saves move where they no longer suit it."""
     values = with_steps(recipe, stage=stage, steps=steps).plain()
     before = trained(recipe)[stage]
-    values[stage]["train"]["warmup"] = before.warmup
-    values[stage]["train"]["sample_every"] = max(1, round(before.sample_every * steps / before.steps))
+    looks = steps / before.sample_every
+    values[stage]["train"] |= {
+        "warmup": before.warmup,
+        "sample_every": before.sample_every if FEW <= looks <= MANY else max(1, steps // 4),
+        "save_every": max(before.save_every, steps // 40),
+    }
     return parse(Recipe, values, where=f"recipe {recipe.name!r}")
 
 

@@ -100,7 +100,7 @@ class Recipe(Spec):
     """A named experiment. `summary` says what it is; `source` where its numbers come from.
 
     start: the model whose weights the denoiser begins with (None: fresh ones) · minutes: what the run may take here;
-    the denoiser's steps are then settled once the first stage is done.
+    the denoiser's steps are settled once the first stage is done, and again at every look.
     """
 
     name: str

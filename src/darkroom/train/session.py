@@ -88,9 +88,9 @@ class Session:
                     with due:
                         save_state(training, self.folder / STATE)
                     saved = progress.step
-                yield Advance(self.stage, spec.steps, progress)
                 if looked and not last and settle is not None:
                     self.spec = settle(progress.step)
+                yield Advance(self.stage, self.spec.steps, progress)
         except (GeneratorExit, TrainingError):  # between two steps; within one the last saved state is the good one
             if training.step > saved:
                 save_state(training, self.folder / STATE)
@@ -100,7 +100,8 @@ class Session:
         training.module.eval()
 
     def _progress(self, batches: Iterator[B], *, losses: Losses[B], after: After | None) -> Iterator[Progress]:
-        """Step after step by the spec that holds at that time."""
+        """Step after step by the spec that holds at that time; the clock runs on when it changes."""
+        started, before = time.monotonic(), self.training.seconds
         while self.training.step < self.spec.steps:
             spec = self.spec
             for progress in train(
@@ -109,6 +110,7 @@ class Session:
                 yield progress
                 if self.spec is not spec:
                     break
+            self.training.seconds = before + time.monotonic() - started
 
     def _forget_lines_after(self, step: int) -> None:
         """A run killed after its last save makes some steps again; the log keeps one line of each."""
