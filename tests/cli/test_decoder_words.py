@@ -1,6 +1,7 @@
 """`darkroom train tiny-decoder` and `darkroom sample --decoder`, as a person sees them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 from PIL import Image
 
 from darkroom.cli.main import main
+from darkroom.recipes.given import pictures_of, with_first_stage
+from darkroom.recipes.read import recipe
+from darkroom.tasks.load import read_whole
 
 STAGES = (
     "data.count=12",
@@ -82,6 +86,25 @@ def test_runs_that_cannot_be_begun(refused: Callable[..., str], runs: Path, tmp_
     words = ("train", "tiny-decoder", "data.size=36", "--out", tmp_path / "run", "--first-stage")
     assert "decoder" in refused(*words, "emoji", "first_stage.model.tiny=null")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_would_train_nothing_or_the_same_again(refused: Callable[..., str], runs: Path, tmp_path: Path) -> None:
+    words = ("train", "tiny-text", "--stage", "first", "--first-stage", runs / "words", "--out", tmp_path / "run")
+    assert "leave one of them away" in refused(*words)
+    told = refused("train", "tiny-decoder", "--first-stage", runs / "quick", "--out", tmp_path / "run")
+    assert "has a tiny decoder already" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_decoder_learns_from_the_pictures_of_its_run(tmp_path: Path, runs: Path) -> None:
+    copy = shutil.copytree(runs / "words", tmp_path / "copy")
+    text = (copy / "recipe.yaml").read_text()
+    assert "source: shapes\n" in text
+    (copy / "recipe.yaml").write_text(text.replace("source: shapes\n", "source: 'shapes:single'\n"))
+    assert pictures_of(str(copy)) == "shapes:single"
+    assert pictures_of(str(copy / "model.safetensors")) is None
+    made = with_first_stage(recipe("tiny-decoder"), read_whole(copy), source=pictures_of(str(copy)))
+    assert made.data.source == "shapes:single"
 
 
 def test_a_plan_of_a_decoder(say: Say, runs: Path, tmp_path: Path) -> None:

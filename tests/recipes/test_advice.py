@@ -45,7 +45,7 @@ def test_the_size_and_the_latents_are_explained() -> None:
 
 def test_a_few_captions_make_no_text_model_and_missing_ones_are_said() -> None:
     few, most = (told("caption", pictures=5000) | {"captioned": count} for count in (40, 4000))
-    assert "unconditional" in reasons(made(few), few)[0]
+    assert "unconditional model, for only 40 of 5000 pictures have a caption" in reasons(made(few), few)[0]
     assert "1000 of 5000 pictures have no caption" in " | ".join(doubts(made(most), most, test=200))
 
 

@@ -42,6 +42,7 @@ def run(
     from darkroom.cli.watch import watch
     from darkroom.core.errors import InputError
     from darkroom.recipes.asked import Asked
+    from darkroom.recipes.given import pictures_of
     from darkroom.recipes.plan import fit, plan_of, told
     from darkroom.recipes.resolve import resolve
     from darkroom.recipes.run import Run, open_recipe_data
@@ -53,7 +54,8 @@ def run(
     asked = Asked(source=source, changes=(*(changes or []), *([] if seed is None else [f"seed={seed}"])))
     start = None if start_from is None else read_whole(start_from, config=config)
     given = None if first_stage is None else read_whole(first_stage)
-    recipe = _recipe(asked, start, name=start_from or "", given=given, alone=stage == "first")
+    pictures = None if first_stage is None or asked.names_pictures else pictures_of(first_stage)
+    recipe = _recipe(asked, start, name=start_from or "", given=given, alone=stage == "first", pictures=pictures)
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
     measure = functools.cache(lambda: _said(resolve(recipe, splits.train, start=start).recipe, device=device))
@@ -74,9 +76,16 @@ def run(
 
 
 def _recipe(
-    asked: "Asked", start: "StoredModel | None", *, name: str, given: "StoredModel | None", alone: bool
+    asked: "Asked",
+    start: "StoredModel | None",
+    *,
+    name: str,
+    given: "StoredModel | None",
+    alone: bool,
+    pictures: str | None,
 ) -> "Recipe":
-    """The recipe for just these stages, on the first stage or model that is given."""
+    """The recipe for just these stages, on the first stage or model that is given; a decoder learns from `pictures`."""
+    from darkroom.core.errors import InputError
     from darkroom.recipes.asked import recipe_asked
     from darkroom.recipes.check import check_trainable
     from darkroom.recipes.given import first_stage_alone, with_first_stage
@@ -86,8 +95,10 @@ def _recipe(
     recipe = recipe_asked(asked, start=start, name=name_of(name) if start is not None else "")
     if alone:
         recipe = first_stage_alone(recipe)
+    if given is not None and alone and recipe.first_stage.only is None:
+        raise InputError("--stage first trains a first stage and --first-stage gives one; leave one of them away")
     if given is not None:
-        recipe = with_first_stage(recipe, given, size=asked.size or trained_size(given))
+        recipe = with_first_stage(recipe, given, size=asked.size or trained_size(given), source=pictures)
     if recipe.first_stage.only is not None:  # a plan, too, needs to know the first stage
         check_trainable(recipe, given=given is not None)
     return recipe

@@ -65,6 +65,8 @@ def _task(recipe: Recipe, found: Mapping[str, Any]) -> str:
         return f"{begun}a model steered by text, for {words}"
     if ClassSpec in kinds:
         return f"{begun}a model steered by class, for the pictures have {len(found.get('classes', {}))} classes"
+    if captioned := found.get("captioned", 0):
+        return f"{begun}an unconditional model, for only {captioned} of {found['count']} pictures have a caption"
     return f"{begun}an unconditional model, for the pictures stand alone, without captions or classes"
 
 

@@ -42,6 +42,11 @@ class Asked(Spec):
         return self._data.size if given else None
 
     @property
+    def names_pictures(self) -> bool:
+        """Was it said which pictures?"""
+        return self.of_folder or any(change.startswith("data.source=") for change in self.changes)
+
+    @property
     def of_folder(self) -> bool:
         """Is it pictures that were given, and no recipe?"""
         place = Path(self.source)

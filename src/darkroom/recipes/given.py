@@ -1,12 +1,15 @@
 """Recipes on a first stage that exists already: taken as it is, or given another decoder."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, without_decoder
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.autoencoder.tiny import standardise
 from darkroom.checkpoint.store import StoredModel, build, first_stage_of
-from darkroom.core.spec import parse
+from darkroom.core.errors import InputError
+from darkroom.core.spec import parse, parse_yaml
+from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.schema import Recipe
 
 
@@ -17,20 +20,34 @@ def first_stage_alone(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"denoiser": None, "name": f"{recipe.name}-first"})
 
 
-def with_first_stage(recipe: Recipe, stored: StoredModel, *, size: int | None = None) -> Recipe:
+def pictures_of(first_stage: str) -> str | None:
+    """The data source that a run's first stage learnt from; None for what is no run folder."""
+    path = Path(first_stage) / RECIPE
+    if not path.is_file():
+        return None
+    return parse(Recipe, parse_yaml(path.read_text(encoding="utf-8"), where=str(path)), where=str(path)).data.source
+
+
+def with_first_stage(
+    recipe: Recipe, stored: StoredModel, *, size: int | None = None, source: str | None = None
+) -> Recipe:
     """The recipe on a given first stage: the network's channels follow its latents, whose scale is measured anew.
 
     A recipe that trains only a decoder keeps its tiny decoder, its loss and its training, takes all else from the
-    first stage, and its pictures have the channels of that one, and the side `size` (None: the recipe's own).
+    first stage, and its pictures have the channels of that one, the side `size` and come from `source` (None: the
+    recipe's own). `InputError` for a first stage that has such a decoder already.
     """
     spec = first_stage_of(stored).spec
     assert isinstance(spec, AutoencoderSpec)
+    if recipe.first_stage.only is not None and spec.tiny is not None:
+        raise InputError("this first stage has a tiny decoder already; give the one that it was made for")
     values = recipe.plain()
     if recipe.first_stage.only is None:
         values["first_stage"] = {"model": spec.plain(), "train": None}
     else:
         values["first_stage"]["model"] = {**spec.plain(), "tiny": values["first_stage"]["model"]["tiny"]}
         values["data"] |= {"channels": spec.image_channels, "size": size or recipe.data.size}
+        values["data"]["source"] = source or recipe.data.source
     if values["denoiser"] is not None:
         network = values["denoiser"]["network"]
         planes = network["in_channels"] - network["out_channels"]

@@ -75,8 +75,8 @@ def told(plan: dict[str, Any]) -> str:
     data, parameters = plan["data"], plan["parameters"]
     lines = [
         f"{plan['recipe']}: {plan['summary']}",
-        f"data        {data['train']} training and {data['test']} test pictures at {data['size']} px"
-        + (f", {data['skipped']} left out" if data["skipped"] else ""),
+        f"data        {data['train']} training and {data['test']} test pictures of {Path(data['source']).name} "
+        f"at {data['size']} px" + (f", {data['skipped']} left out" if data["skipped"] else ""),
         "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items() if count),
         "operations  "
         + ", ".join(f"{name} {count / 1e6:.0f} M" for name, count in plan["flops"].items() if count)

@@ -156,7 +156,7 @@ class Run:
         skipped = self.splits.skipped
         if skipped:
             name, reason = skipped[0]
-            yield Note(f"{len(skipped)} pictures left out, e.g. {name}: {reason}")
+            yield Note(f"{len(skipped)} picture{'s' * (len(skipped) > 1)} left out, e.g. {name}: {reason}")
 
     def _cut_captions(self) -> Iterator[Event]:
         tokenizer = self.resolved.tokenizer

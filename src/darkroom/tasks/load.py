@@ -155,7 +155,7 @@ def _config(path: Path, config: str | Path | None) -> Path:
     beside = _yaml_beside(path)
     same = [each for each in beside if each.stem == path.stem]
     if len(same or beside) != 1:
-        raise ModelFileError(f"{path}: an original checkpoint needs its YAML; give it with config (--config FILE)")
+        raise ModelFileError(f"{path}: an original checkpoint needs its YAML; give it with --config FILE (config=)")
     return (same or beside)[0]
 
 
