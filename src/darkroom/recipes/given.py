@@ -7,7 +7,6 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, without_dec
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.autoencoder.tiny import standardise
 from darkroom.checkpoint.store import StoredModel, build, first_stage_of
-from darkroom.core.errors import InputError
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.schema import Recipe
@@ -35,12 +34,10 @@ def with_first_stage(
 
     A recipe that trains only a decoder keeps its tiny decoder, its loss and its training, takes all else from the
     first stage, and its pictures have the channels of that one, the side `size` and come from `source` (None: the
-    recipe's own). `InputError` for a first stage that has such a decoder already.
+    recipe's own). A tiny decoder that it has already is replaced as any.
     """
     spec = first_stage_of(stored).spec
     assert isinstance(spec, AutoencoderSpec)
-    if recipe.first_stage.only is not None and spec.tiny is not None:
-        raise InputError("this first stage has a tiny decoder already; give the one that it was made for")
     values = recipe.plain()
     if recipe.first_stage.only is None:
         values["first_stage"] = {"model": spec.plain(), "train": None}
