@@ -36,9 +36,9 @@ def run(
     *,
     first_stage: Annotated[bool, typer.Option("--first-stage", help="Measure reconstructions.")] = False,
     split: Annotated[Literal["test", "train", "all"] | None, typer.Option(help="Of the data; test without.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="So many at most, drawn by the seed.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="So many pictures at most; captions of each kind.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side in pixels; the model's own without.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of split or noise; the model's own without, else 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split: the model's own without. Of noise: 0.")] = None,
     solver: Annotated[str | None, typer.Option(help="Of a whole model; its own without.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of a whole model; its own without.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Of a whole model; its own without.")] = None,
@@ -145,14 +145,12 @@ def _obedience(
 ) -> tuple[str, dict[str, Any]]:
     """Whether a text model obeys captions of `shapes`, as a table and as JSON values."""
     from darkroom.cli.watch import Counter
-    from darkroom.core.errors import InputError, NotYetError
+    from darkroom.core.errors import NotYetError
     from darkroom.evaluate.obedience import captions_trained_on, evaluate_obedience
-    from darkroom.tasks.load import load, read_whole
+    from darkroom.tasks.load import load
 
     if data != "shapes":
         raise NotYetError("whole models can be evaluated on `shapes` only yet, first stages on any: give --first-stage")
-    if read_whole(model, config=opened["config"]).kind == "first-stage":
-        raise InputError(f"{model}: a first stage alone draws nothing; give --first-stage")
     loaded = load(model, **opened)
     known = captions_trained_on(loaded.card, on_scene=Counter("scenes").show)
     if known is None:

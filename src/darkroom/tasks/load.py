@@ -38,8 +38,8 @@ def load(
         if (path.resolve().parent.parent / "recipe.yaml").exists():
             raise ModelFileError(f"{source}: this run has only its first stage yet; run darkroom train again to go on")
         raise ModelFileError(
-            f"{path}: a first stage alone, which draws nothing; `darkroom reconstruct` takes it, in Python "
-            "darkroom.load_autoencoder"
+            f"{path}: a first stage alone, which draws nothing; `darkroom reconstruct` takes it and "
+            "`darkroom evaluate --first-stage`, in Python darkroom.load_autoencoder"
         )
     diffusion = build(stored)
     assert isinstance(diffusion, LatentDiffusion)
