@@ -21,8 +21,8 @@ def double(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
 def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w2"]:
     """`factor` times larger on either side, bicubically: one matrix for the rows, one for the columns.
 
-    In float32 the values of `interpolate`, which is slower on processors; under bfloat16 off by what that rounds, a level
-    of 256.
+    In float32 the values of `interpolate`, which is slower on processors; under bfloat16 off by what that
+    rounds, a level of 256.
     """
     rows, columns = (_bicubic(length, factor, like=x) for length in x.shape[-2:])
     return rows @ x.contiguous() @ columns.T
