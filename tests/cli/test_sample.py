@@ -298,3 +298,10 @@ def test_a_prompt_longer_than_the_model_reads_is_told(say: Say, tmp_path: Path) 
     code, _, told = say("sample", "man " * 200, *SMALL, "--out", tmp_path)
     assert code == 0
     assert "note: the prompt is longer than the " in told
+
+
+def test_a_prompt_that_is_the_name_of_a_file_is_told(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "cats.txt").write_text("a cat")
+    code, _, told = say("sample", tmp_path / "cats.txt", "--steps", 1, "--out", tmp_path / "out")
+    assert code == 0
+    assert "is taken as words; --prompts reads a file" in told

@@ -259,6 +259,9 @@ def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> N
     assert say("sample", "a", "--model", run, "--steps", 1, "--out", tmp_path)[0] == 0
     assert told(tmp_path / "0000.png")["made_by"]["prompt"] == "a"
     assert "kind         run" in say("inspect", run)[1]
+    words = say("inspect", "emoji")[1]
+    assert "fields       caption\n" in words
+    assert "\n  sample:\n    solver: dpm++2m\n" in words
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
@@ -282,10 +285,13 @@ def test_inspect_reads_original_checkpoints(say: Say, parity: Path, tmp_path: Pa
 def test_inspect_refuses_nonsense(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("hello")
     (tmp_path / "broken.safetensors").write_bytes(b"hello")
-    (tmp_path / "alone.ckpt").write_bytes(b"hello")
+    (tmp_path / "hello.ckpt").write_bytes(b"hello")
+    (tmp_path / "alone.ckpt").write_bytes(b"PK\x03\x04")
     (tmp_path / "empty").mkdir()
     assert "not a readable picture" in refused("inspect", tmp_path / "note.txt")
     assert "broken.safetensors" in refused("inspect", tmp_path / "broken.safetensors")
+    assert "not a torch checkpoint" in refused("inspect", tmp_path / "hello.ckpt")
+    assert "not a torch checkpoint" in refused("sample", "--model", tmp_path / "note.txt")
     assert "needs its YAML" in refused("inspect", tmp_path / "alone.ckpt")
     assert "no pictures here" in refused("inspect", tmp_path / "empty")
     assert "no such file, folder or built-in model" in refused("inspect", tmp_path / "nothing")

@@ -37,7 +37,7 @@ class Archive:
 
 def open_archive(path: Path) -> Archive:
     """Check the archive and read its pickle; `ModelFileError` for anything torch would not have written."""
-    _check_kind(path)
+    check_torch_file(path)
     try:
         with zipfile.ZipFile(path) as file:
             entries = _entries(path, file.infolist())
@@ -59,8 +59,8 @@ def open_archive(path: Path) -> Archive:
     return Archive(path, pickle, storages)
 
 
-def _check_kind(path: Path) -> None:
-    """Say what a file is that is no zip archive."""
+def check_torch_file(path: Path) -> None:
+    """`ModelFileError` says what a file is that is no zip archive."""
     try:
         with path.open("rb") as file:
             start = file.read(512)

@@ -154,7 +154,10 @@ def _obedience(
     loaded = load(model, **opened)
     known = captions_trained_on(loaded.card, on_scene=Counter("scenes").show)
     if known is None:
-        typer.echo("note: not all that this model was trained on is known; it may have seen some captions", err=True)
+        source = loaded.card.get("data", {}).get("source")
+        unknown = "not all that this model was trained on is known; it may have seen some captions"
+        strange = f"this model was trained on {source}, not on `shapes`: such captions are new to it"
+        typer.echo(f"note: {unknown if source in (None, 'shapes') else strange}", err=True)
     report = evaluate_obedience(
         loaded,
         count=count or PROMPTS,
@@ -229,7 +232,7 @@ def _table(report: Any) -> str:
         "",
         f"{data['pictures']} {split} pictures of {data['name']} (seed {given['seed']}, fingerprint "
         f"{data['fingerprint']}), {size} x {size}, centre, f = {made['model']['factor']}",
-        f"judge {made['judge']['name']} {made['judge']['hash']}, weights {made['model']['weights_hash']}",
+        f"{made['judge']['name']} {made['judge']['hash']}, weights {made['model']['weights_hash']}",
         *(f"note: {sentence}" for sentence in report.notes),
     ]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +27,8 @@ def run(
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     for key, value in found.items():
-        typer.echo(f"{key:<12} {_words(value)}")
+        if value not in (None, [], {}):
+            typer.echo(f"{key:<12} {_words(value)}")
 
 
 def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
@@ -152,6 +154,24 @@ def _picture(path: Path) -> dict[str, Any]:
 
 
 def _words(value: Any) -> str:
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
+    """Plain values and rows of them on their line, tables below it, as YAML."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, (dict, list)):
+        return str(value)
+    row = value if isinstance(value, list) else list(value.values())
+    if all(isinstance(each, (str, int)) for each in row):
+        return ", ".join(map(str, row if isinstance(value, list) else [f"{key} {value[key]}" for key in value]))
+    import yaml
+
+    text = yaml.safe_dump(_short(value), default_flow_style=None, sort_keys=False, allow_unicode=True, width=110)
+    return "\n" + indent(text.rstrip(), "  ")
+
+
+def _short(value: Any) -> Any:
+    """Numbers with as many digits as a reader wants."""
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_short(inner) for inner in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -118,7 +118,7 @@ def _usage(error: typer.TyperException) -> str:
     """What is wrong with the command line, and which help would tell."""
     context = getattr(error, "ctx", None)
     asked = "darkroom" if context is None else context.command_path
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
     return f"{message[:1].lower()}{message[1:]}; see {asked} --help"
 
 

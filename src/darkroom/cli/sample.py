@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,7 +192,7 @@ class _Work:
         from darkroom.core.pictures import contact_sheet
         from darkroom.tasks.generate import generate
 
-        for sentence in [*self.drawing.odd, *_cut(self.drawing, self.request), *self._left_over()]:
+        for sentence in [*self.drawing.odd, *_noted(self.drawing, self.request), *self._left_over()]:
             typer.echo(f"note: {sentence}", err=True)
         line, shown = Line(), []
         drawn = generate(self.drawing, self.request, batch=batch, on_step=_progress(line))
@@ -289,16 +290,21 @@ def _check_ours(paths: Iterable[Path]) -> None:
             raise InputError(f"{_printable(path)}: this is there already and not from Darkroom; choose another --out")
 
 
-def _cut(drawing: Any, request: Any) -> list[str]:
-    """A sentence when the model does not read prompts to their end."""
+def _noted(drawing: Any, request: Any) -> list[str]:
+    """A sentence when a prompt is the name of a file, and when the model does not read prompts to their end."""
+    files = [text for text in request.prompts if Path(text).suffix and os.path.exists(text)]
+    said = [f"{text!r} is taken as words; --prompts reads a file, --model takes a model" for text in files[:1]]
     tokenizer = drawing.tokenizer
     if tokenizer is None:
-        return []
+        return said
     long = [text for text in {*request.prompts, *request.to_prompts, *request.negatives} if tokenizer.cuts(text)]
     if not long:
-        return []
+        return said
     which = "the prompt is" if len(long) == 1 else f"{len(long)} prompts are"
-    return [f"{which} longer than the {tokenizer.length} tokens this model reads; what comes after has no effect"]
+    return [
+        *said,
+        f"{which} longer than the {tokenizer.length} tokens this model reads; what comes after has no effect",
+    ]
 
 
 def _lines(path: Path) -> Sequence[str]:

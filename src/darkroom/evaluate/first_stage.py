@@ -234,5 +234,8 @@ def _notes(source: Source, transform: TransformSpec, *, judge: Extractor, lpips:
     if count <= NEIGHBOURS:
         notes.append(f"measures of sets need {NEIGHBOURS + 1} pictures at least, {count} came; some are left out")
     elif count < 1000:
-        notes.append(f"Fréchet distances of {count} pictures are biased upwards; compare only with equal counts")
+        notes.append(
+            f"Fréchet distances of {count} pictures are biased upwards; compare only with equal counts; kernel "
+            "distances are not biased, so those of sets alike lie around zero, on both sides"
+        )
     return notes

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.autoencoder.model import Autoencoder
+from darkroom.checkpoint.archive import check_torch_file
 from darkroom.checkpoint.compvis import load_original
 from darkroom.checkpoint.store import StoredModel, build, is_ours, load_model, spec_hash
 from darkroom.conditioning.text import TextSpec, Tokenizer
@@ -155,6 +156,8 @@ def _config(path: Path, config: str | Path | None) -> Path:
     beside = _yaml_beside(path)
     same = [each for each in beside if each.stem == path.stem]
     if len(same or beside) != 1:
+        if path.suffix != ".safetensors":
+            check_torch_file(path)
         raise ModelFileError(f"{path}: an original checkpoint needs its YAML; give it with --config FILE (config=)")
     return (same or beside)[0]
 
