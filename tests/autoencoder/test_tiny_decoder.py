@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from darkroom.autoencoder.bottleneck import KLSpec, PlainSpec, VQSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, same_latents, without_decoder
 from darkroom.autoencoder.statistics import LatentStatistics, LatentSums
-from darkroom.autoencoder.tiny import TinyDecoderSpec, standardise
+from darkroom.autoencoder.tiny import PlainBlock, TinyDecoderSpec, standardise
 from darkroom.core.errors import SpecError
 from darkroom.core.spec import parse
 
@@ -42,12 +42,13 @@ def test_every_stem_and_factor(stem: str, levels: int, shuffle: int) -> None:
     assert model.decoder.patch == 2 ** min(shuffle, doublings)
 
 
-def test_levels_may_differ_in_width() -> None:
+def test_levels_may_differ() -> None:
     spec = parse(TinyDecoderSpec, {"channels": [8, 6], "blocks": 1, "shuffle": 0}, where="tiny")
-    assert spec.widths(1) == (6,)
-    assert spec.widths(4) == (8, 8, 8, 6)
-    even = parse(TinyDecoderSpec, {"channels": 5}, where="tiny")
-    assert even.widths(2) == (5, 5)
+    assert spec.levels(1) == [(6, 1)]
+    assert spec.levels(4) == [(8, 1), (8, 1), (8, 1), (6, 1)]
+    even = parse(TinyDecoderSpec, {"channels": 5, "blocks": [4, 2, 1]}, where="tiny")
+    assert even.levels(2) == [(5, 2), (5, 1)]
+    assert even.levels(4) == [(5, 4), (5, 4), (5, 2), (5, 1)]
     assert (even.plain()["channels"], spec.plain()["channels"]) == (5, [8, 6])
     with pytest.raises(SpecError, match=r"'channels\.1': input should be greater than 0"):
         parse(TinyDecoderSpec, {"channels": [8, 0]}, where="tiny")
@@ -80,6 +81,16 @@ def test_all_of_it_learns_and_the_last_layer_is_its_head() -> None:
     decoding = [*model.decoder.parameters(), *model.from_latent.parameters()]
     assert all(each.grad is not None for each in decoding)
     assert model.last_layer is model.decoder.head.weight
+
+
+def test_no_unit_can_die_and_blocks_begin_silent() -> None:
+    """A rectifier that is shut for every latent would never open again; ours leaks."""
+    block, x = PlainBlock(6), torch.randn(2, 6, 4, 4)
+    torch.testing.assert_close(block(x), x)
+    torch.nn.init.normal_(block.conv2.weight)
+    torch.nn.init.constant_(block.conv1.bias, -100.0)
+    block(x).pow(2).sum().backward()
+    assert bool((block.conv1.weight.grad.flatten(1).abs().amax(1) > 0).all())
 
 
 @torch.no_grad()

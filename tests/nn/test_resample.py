@@ -67,3 +67,13 @@ def test_upsampling_doubles_first() -> None:
     with_kernel(layer.conv, 1, 1)
     x = pictures()
     assert torch.equal(layer(x), double(x))
+
+
+def test_enlarging_can_be_trained_through_after_sampling() -> None:
+    """The matrices are kept between calls, and those made while sampling must serve training."""
+    with torch.inference_mode():
+        enlarge(torch.randn(1, 1, 13, 11), 4)
+    x = torch.randn(1, 1, 13, 11, requires_grad=True)
+    enlarge(x, 4).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.sum(), torch.tensor(13 * 11 * 16.0))

@@ -1,5 +1,6 @@
 """Halving, doubling and enlarging of feature maps."""
 
+from functools import lru_cache
 from typing import Literal, final
 
 import torch
@@ -24,14 +25,16 @@ def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w
     In float32 the values of `interpolate`, which is slower on processors; under bfloat16 off by what that
     rounds, a level of 256.
     """
-    rows, columns = (_bicubic(length, factor, like=x) for length in x.shape[-2:])
+    rows, columns = (_bicubic(length, factor, device=x.device, dtype=x.dtype) for length in x.shape[-2:])
     return rows @ x.contiguous() @ columns.T
 
 
-def _bicubic(length: int, factor: int, *, like: Tensor) -> Float[Tensor, "long short"]:
-    """The matrix that enlarges a line."""
-    lines = torch.eye(length, device=like.device)[None, None]
-    return F.interpolate(lines, size=(length * factor, length), mode="bicubic")[0, 0].to(like.dtype)
+@lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)
+def _bicubic(length: int, factor: int, *, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "long short"]:
+    """The matrix that enlarges a line; kept, for making it takes longer than using it. It can be trained through."""
+    lines = torch.eye(length, device=device)[None, None]
+    return F.interpolate(lines, size=(length * factor, length), mode="bicubic")[0, 0].to(dtype)
 
 
 @final
