@@ -42,7 +42,7 @@ def note(path: Path) -> dict[str, Any]:
 def test_the_decoder_takes_the_size_of_its_model(say: Say, runs: Path) -> None:
     found = json.loads(say("inspect", runs / "quick" / "model.safetensors", "--json")[1])
     assert (found["kind"], found["card"]["data"]["size"], found["factor"]) == ("first stage", 32, 4)
-    assert found["spec"]["tiny"]["shuffle"] == 2
+    assert found["spec"]["tiny"]["shuffle"] == 1
     assert found["latents"] is not None
     report = json.loads(say("inspect", runs / "quick", "--json")[1])["stages"]["first_stage"]["report"]
     assert {"psnr", "full_psnr"} <= report.keys()

@@ -68,7 +68,8 @@ def test_what_is_no_model_is_said_so(model_files: dict[str, Path], tmp_path: Pat
     (half / "recipe.yaml").write_text("name: x\n")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
-    (tmp_path / "alone.ckpt").write_bytes(b"nonsense")
+    (tmp_path / "alone.ckpt").write_bytes(b"PK\x03\x04")
+    (tmp_path / "note.txt").write_bytes(b"nonsense")
     cases: list[tuple[Path, type[InputError], str]] = [
         (tmp_path / "absent", ModelFileError, "no such file, run folder or built-in model"),
         (empty, ModelFileError, "no model in this folder"),
@@ -77,6 +78,7 @@ def test_what_is_no_model_is_said_so(model_files: dict[str, Path], tmp_path: Pat
         (tmp_path / "other.safetensors", ModelFileError, "not one of darkroom's"),
         (tmp_path / "broken.safetensors", ModelFileError, "broken.safetensors"),
         (tmp_path / "alone.ckpt", ModelFileError, "an original checkpoint needs its YAML"),
+        (tmp_path / "note.txt", ModelFileError, "not a torch checkpoint"),
         (model_files["first-stage"], ModelFileError, "a first stage alone.* in Python darkroom.load_autoencoder"),
     ]
     for path, kind, message in cases:
