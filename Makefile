@@ -30,10 +30,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --cov=darkroom --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=darkroom --cov-report=term:skip-covered --cov-fail-under=90
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(CODE)
