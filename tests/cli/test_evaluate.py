@@ -8,6 +8,7 @@ import pytest
 from first_stages import store_first_stage
 from PIL import Image
 
+from darkroom.cli.evaluate import _unknown
 from darkroom.data.sources import open_data
 
 Say = Callable[..., tuple[int, str, str]]
@@ -135,3 +136,9 @@ def test_a_picture_that_breaks_off_is_named(refused: Callable[..., str], model: 
         Image.new("RGB", (40, 40)).save(tmp_path / name)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:60])  # a whole header: told when it is decoded
     assert "1.bmp: the picture cannot be decoded" in refused("evaluate", model, tmp_path, "--first-stage")
+
+
+@pytest.mark.parametrize("card", [{}, {"data": [1]}, {"data": {"source": "shapes"}}, {"data": {"source": 3}}])
+def test_what_a_card_leaves_open(card: dict[str, object]) -> None:
+    assert "is known" in _unknown(card)
+    assert "not on `shapes`" in _unknown({"data": {"source": "emoji_64"}})

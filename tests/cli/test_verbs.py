@@ -259,6 +259,12 @@ def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> N
     assert say("sample", "a", "--model", run, "--steps", 1, "--out", tmp_path)[0] == 0
     assert told(tmp_path / "0000.png")["made_by"]["prompt"] == "a"
     assert "kind         run" in say("inspect", run)[1]
+    note = PngInfo()
+    note.add_text("darkroom", json.dumps({"model": "\x1b[2J", "prompt": "a\nb"}))
+    Image.new("RGB", (4, 4)).save(tmp_path / "hostile.png", pnginfo=note)
+    steering = say("inspect", tmp_path / "hostile.png")[1]
+    assert "\x1b" not in steering
+    assert r"\u001b[2J" in steering
     words = say("inspect", "emoji")[1]
     assert "fields       caption\n" in words
     assert "\n  sample:\n    solver: dpm++2m\n" in words

@@ -154,10 +154,7 @@ def _obedience(
     loaded = load(model, **opened)
     known = captions_trained_on(loaded.card, on_scene=Counter("scenes").show)
     if known is None:
-        source = loaded.card.get("data", {}).get("source")
-        unknown = "not all that this model was trained on is known; it may have seen some captions"
-        strange = f"this model was trained on {source}, not on `shapes`: such captions are new to it"
-        typer.echo(f"note: {unknown if source in (None, 'shapes') else strange}", err=True)
+        typer.echo(f"note: {_unknown(loaded.card)}", err=True)
     report = evaluate_obedience(
         loaded,
         count=count or PROMPTS,
@@ -175,6 +172,15 @@ def _obedience(
     lines += ["", ", ".join(f"{name} {value}" for name, value in made["sample"].items())]
     lines += [f"model {made['model']['name']}, weights {made['model']['weights_hash']}; {LEGEND}"]
     return "\n".join(lines), report.plain()
+
+
+def _unknown(card: Any) -> str:
+    """Why it is not known which captions a model has seen."""
+    match card:
+        case {"data": {"source": str(source)}} if source != "shapes":
+            return f"this model was trained on {source!r}, not on `shapes`: such captions are new to it"
+        case _:
+            return "not all that this model was trained on is known; it may have seen some captions"
 
 
 def _check_writable(out: Path) -> None:

@@ -158,14 +158,19 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, (dict, list)):
-        return str(value)
+        return _safe(str(value))
     row = value if isinstance(value, list) else list(value.values())
     if all(isinstance(each, (str, int)) for each in row):
-        return ", ".join(map(str, row if isinstance(value, list) else [f"{key} {value[key]}" for key in value]))
+        return _safe(", ".join(map(str, row if isinstance(value, list) else [f"{key} {value[key]}" for key in value])))
     import yaml
 
     text = yaml.safe_dump(_short(value), default_flow_style=None, sort_keys=False, allow_unicode=True, width=110)
     return "\n" + indent(text.rstrip(), "  ")
+
+
+def _safe(text: str) -> str:
+    """Text of a stranger's file that cannot steer a terminal."""
+    return text if text.isprintable() else json.dumps(text)
 
 
 def _short(value: Any) -> Any:
