@@ -51,3 +51,19 @@ def test_numbers_that_are_not_finite_are_refused(place: str, value: float) -> No
 def test_numbers_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(SpecError, match="do not belong together"):
         parse(LatentStatistics, {"mean": [0.0], "std": [1.0, 1.0], "whole": 1.0, "pictures": 3}, where="here")
+
+
+def test_the_scale_gives_all_values_unit_deviation_or_every_channel_its_own() -> None:
+    draw = torch.Generator().manual_seed(1)
+    latents = torch.randn(64, 3, 4, 4, generator=draw) * torch.tensor([0.5, 3.0, 1.0])[:, None, None] + 2
+    sums = LatentSums()
+    sums.add(latents, None)
+    found = sums.statistics()
+    torch.testing.assert_close((latents * found.scale()).std(correction=0), torch.tensor(1.0))
+    spread = latents * found.scale((1.0, 0.4, 2.0))[:, None, None]
+    torch.testing.assert_close(spread.std((0, 2, 3), correction=0), torch.tensor([1.0, 0.4, 2.0]))
+
+
+def test_a_channel_that_says_nothing_is_not_made_to_shout() -> None:
+    silent = LatentStatistics(mean=(0.0, 0.0), std=(2.0, 0.0), whole=1.0, pictures=1)
+    torch.testing.assert_close(silent.scale((1.0, 1.0)), torch.tensor([0.5, 100.0]))

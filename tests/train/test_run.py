@@ -91,6 +91,24 @@ def test_the_scale_is_measured_over_the_training_set(text_run: Path) -> None:
     assert float(model.diffusion.scale) == pytest.approx(1 / float(variance.sqrt()), rel=1e-3)
 
 
+def test_every_latent_channel_can_have_a_spread_of_its_own(tmp_path: Path) -> None:
+    """Over the training set the denoiser's latents have the deviations asked for, also in the model that is loaded."""
+    run = Run(recipe("tiny-text", overrides=[*SMALL, "denoiser.spread=[1, 0.5, 2, 0.4]"]), tmp_path, device="cpu")
+    finish(run)
+    model = load(tmp_path, device="cpu")
+    pictures = [run.splits.train.example(index).picture for index in range(len(run.splits.train))]
+    images = from_bytes(torch.stack([to_bytes(picture) for picture in pictures]))
+    with torch.no_grad():
+        mean, log_variance = model.first_stage.moments(images)
+        latents = model.diffusion.encode(images)
+    assert log_variance is not None
+    noise = log_variance.exp() * model.diffusion.known_scale**2
+    deviation = (latents.var((0, 2, 3), correction=0) + noise.mean((0, 2, 3))).sqrt()
+    torch.testing.assert_close(deviation, torch.tensor([1.0, 0.5, 2.0, 0.4]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(model.diffusion.unscaled(latents), mean)
+    assert len(model.sample("a red circle", steps=2)) == 1
+
+
 def test_stopped_anywhere_it_ends_the_same(text_run: Path, tmp_path: Path) -> None:
     """Listening is broken off after every few events; the final weights are bit-equal."""
     folder = tmp_path / "stopped"

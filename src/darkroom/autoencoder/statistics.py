@@ -1,10 +1,13 @@
 """The scale of latents is data: measured over a training set, stored with the weights that it belongs to."""
 
+from collections.abc import Sequence
 from typing import Annotated, final
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from pydantic import Field, FiniteFloat, model_validator
+from torch import Tensor
 
 from darkroom.core.errors import DataError
 from darkroom.core.shapes import Latent
@@ -15,8 +18,7 @@ from darkroom.core.spec import Spec
 class LatentStatistics(Spec):
     """Of posterior draws, in the first stage's own units: mean and standard deviation per channel, and over all values.
 
-    whole: the deviation over all values of all channels, about the one common mean; 1 / whole is the scale that the
-    denoiser's latents are multiplied by (paper, appendix G) · pictures: how many were measured.
+    whole: the deviation over all values of all channels, about the one common mean · pictures: how many were measured.
     """
 
     mean: tuple[FiniteFloat, ...] = Field(min_length=1)
@@ -29,6 +31,16 @@ class LatentStatistics(Spec):
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean of {len(self.mean)} channels and std of {len(self.std)} do not belong together")
         return self
+
+    def scale(self, spread: Sequence[float] | None = None) -> Float[Tensor, "*channels"]:
+        """What latents are multiplied by, float32: 1 / whole (paper, appendix G), or (c,) that gives each its own.
+
+        A channel that says almost nothing is not made to shout: its deviation counts as 1 % of the whole at least.
+        """
+        if spread is None:
+            return torch.tensor(1 / self.whole)
+        std = torch.tensor(self.std, dtype=torch.float64).clamp(min=self.whole / 100)
+        return (torch.tensor(tuple(spread), dtype=torch.float64) / std).float()
 
 
 @final

@@ -46,7 +46,7 @@ class LatentTable:
     def __len__(self) -> int:
         return self.mean.shape[1]
 
-    def sample(self, rows: Sequence[int], indices: Sequence[int], *, seed: int, scale: float = 1.0) -> Latent:
+    def sample(self, rows: Sequence[int], indices: Sequence[int], *, seed: int, scale: Tensor | float = 1.0) -> Latent:
         """Latents (b, c, h, w) float32 times `scale`, one posterior draw and flip per sample index."""
         if self.mean.shape[0] == 2:
             variant = mirrored(seed=seed, indices=indices).long()

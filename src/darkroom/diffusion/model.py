@@ -106,7 +106,8 @@ class ModelSpec(Spec):
 class LatentDiffusion(nn.Module):
     """The weights and mathematics of one model; pictures and latents are tensors.
 
-    `scale` (a buffer, NaN until measured) brings latents to the denoiser's units: z = scale · E(x).
+    `scale` (a buffer, one number or one a channel, NaN until measured) brings latents to the denoiser's units:
+    z = scale · E(x).
     """
 
     scale: Tensor
@@ -138,7 +139,7 @@ class LatentDiffusion(nn.Module):
         mean, log_variance = self.first_stage.moments(images)
         if noise is not None and log_variance is not None:
             mean = Posterior(mean, log_variance).sample(noise)
-        return mean * self._known_scale()
+        return mean * self.known_scale
 
     def decode(self, latents: Latent) -> Images:
         """Pictures from latents in the denoiser's units."""
@@ -146,9 +147,11 @@ class LatentDiffusion(nn.Module):
 
     def unscaled(self, latents: Latent) -> Latent:
         """Latents in the first stage's own units, from those of the denoiser."""
-        return latents / self._known_scale()
+        return latents / self.known_scale
 
-    def _known_scale(self) -> Tensor:
+    @property
+    def known_scale(self) -> Tensor:
+        """What latents are multiplied by: one number, or (1, c, 1, 1); `ModelFileError` while it is unknown."""
         if bool(torch.isnan(self.scale).any()):
             raise ModelFileError(
                 "the scale of latents is not known: measure it over the training set, or give it in the spec"

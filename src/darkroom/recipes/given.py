@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, without_decoder
 from darkroom.autoencoder.statistics import LatentStatistics
@@ -10,6 +11,8 @@ from darkroom.checkpoint.store import StoredModel, build, first_stage_of
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.schema import Recipe
+
+DETAIL: Final = 0.4  # deviation of latents that say what the small picture in the others does not
 
 
 def first_stage_alone(recipe: Recipe) -> Recipe:
@@ -51,7 +54,21 @@ def with_first_stage(
         network["out_channels"] = spec.latent_channels
         network["in_channels"] = spec.latent_channels + planes
         values["denoiser"]["scale"] = None
+        if values["denoiser"]["spread"] is not None:
+            values["denoiser"]["spread"] = coarse_first(spec)
     return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
+
+
+def coarse_first(first_stage: AutoencoderSpec) -> tuple[float, ...] | None:
+    """Deviations for the latents of a first stage that began as resizing; None for any other.
+
+    Its first channels are the picture made small and the rest is detail, which may well spread twice as wide: then
+    edges come out of the noise before there is a colour for them to bound.
+    """
+    if first_stage.shortcut == "none":
+        return None
+    small = first_stage.image_channels
+    return (1.0,) * small + (DETAIL,) * (first_stage.latent_channels - small)
 
 
 def begin_decoder(

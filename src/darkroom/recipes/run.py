@@ -223,7 +223,7 @@ class Run:
         latents = self._latents(model, compute=compute, tell=tell)
         statistics = latents.train.statistics()
         if spec.scale is None and self.start is None:
-            model.scale.fill_(1 / statistics.whole)
+            model.scale = statistics.scale(part.spread)
         self._tell_empty(model)
         whole = self._model(model, compute=compute)
         yield from train_denoiser(

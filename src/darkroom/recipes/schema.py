@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, final
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSpec
@@ -75,7 +75,12 @@ class SampleSpec(Spec):
 
 @final
 class DenoiserRecipe(Spec):
-    """The second stage: network, conditioners, mathematics, how it is trained."""
+    """The second stage: network, conditioners, mathematics, how it is trained.
+
+    scale: a fixed factor on latents (None: measured, so that they have unit deviation as a whole) · spread: instead the
+    deviation that each latent channel is brought to, measured too. What spreads wider stands out of the noise earlier,
+    and so is settled first.
+    """
 
     network: UNetSpec
     conditioners: tuple[ConditionerSpec, ...] = ()
@@ -83,6 +88,7 @@ class DenoiserRecipe(Spec):
     prediction: PredictionName = "eps"
     objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
     scale: float | None = None
+    spread: tuple[PositiveFloat, ...] | None = None
     train: TrainSpec | None = None
     sample: SampleSpec = Field(default_factory=SampleSpec)
 
@@ -125,6 +131,7 @@ class Recipe(Spec):
                 f"data.channels ({self.data.channels}) and first_stage.model.image_channels ({channels}) must be equal"
             )
         if self.denoiser is not None:
+            _check_spread(self.denoiser, self.first_stage.model)
             _check_sampling(self.denoiser)
         return self
 
@@ -142,6 +149,20 @@ class Recipe(Spec):
             prediction=part.prediction,
             objective=part.objective,
             scale=1.0 if isinstance(self.first_stage.model, PixelsSpec) else part.scale,
+        )
+
+
+def _check_spread(part: DenoiserRecipe, first_stage: FirstStageSpec) -> None:
+    """`ValueError` where deviations are asked for that cannot be given."""
+    if part.spread is None:
+        return
+    if part.scale is not None:
+        raise ValueError("denoiser.scale and denoiser.spread both say what latents are multiplied by; keep one")
+    if isinstance(first_stage, PixelsSpec):
+        raise ValueError("denoiser.spread is for latents, and this model works on pixels; set it to null")
+    if len(part.spread) != first_stage.latent_channels:
+        raise ValueError(
+            f"denoiser.spread names {len(part.spread)} channels, latents have {first_stage.latent_channels}"
         )
 
 

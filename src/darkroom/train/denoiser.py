@@ -58,7 +58,7 @@ def train_denoiser(
     compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
     objective = DenoiserObjective(model, compute, seed)
-    scale = float(model.scale)
+    scale = model.known_scale.cpu()
     held_out = _held_out(latents, scale=scale)
 
     def look(step: int) -> tuple[dict[str, float], list[Event]]:
@@ -99,7 +99,7 @@ class _Trained(torch.nn.Module):
         self.log_variance = model.log_variance
 
 
-def _held_out(latents: Latents, *, scale: float) -> LatentBatch:
+def _held_out(latents: Latents, *, scale: Tensor) -> LatentBatch:
     rows = list(range(min(len(latents.test), VALIDATED)))
     values = latents.test.sample(rows, rows, seed=0, scale=scale)
     return LatentBatch(values, {field: each[rows] for field, each in latents.test_inputs.items()}, rows)

@@ -51,7 +51,7 @@ def build_optimizer(
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay, "share": share},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "share": share},
     ]
-    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=betas or spec.betas, foreach=True)
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=betas or spec.betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

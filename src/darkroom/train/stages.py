@@ -157,7 +157,7 @@ def latent_batches(
     table: LatentTable,
     inputs: Mapping[str, Tensor],
     *,
-    scale: float,
+    scale: Tensor,
     batch_size: int,
     seed: int,
     start: int = 0,
