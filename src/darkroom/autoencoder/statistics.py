@@ -33,7 +33,9 @@ class LatentStatistics(Spec):
         return self
 
     def scale(self, spread: Sequence[float] | None = None) -> Float[Tensor, "*channels"]:
-        """What latents are multiplied by, float32: 1 / whole (paper, appendix G), or (c,) that gives each its own.
+        """What latents are multiplied by, float32: 1 / whole (paper, appendix G).
+
+        With `spread`, one deviation a channel: (c,) that brings every channel of the latents to its own.
 
         A channel that says almost nothing is not made to shout: its deviation counts as 1 % of the whole at least.
         """
