@@ -4,17 +4,11 @@ from typing import Any
 
 import pytest
 
-from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
-from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import TextSpec
 from darkroom.core.errors import DataError, SpecError
-from darkroom.core.spec import parse
 from darkroom.recipes.describe import count
 from darkroom.recipes.folder import recipe_for_folder
-from darkroom.recipes.given import with_first_stage
-from darkroom.recipes.read import recipe
-from darkroom.recipes.schema import Recipe
 
 
 def told(*fields: str, pictures: int = 3323, side: int = 64, classes: int = 0) -> dict[str, Any]:
@@ -86,42 +80,3 @@ def test_more_pictures_are_worth_more_steps() -> None:
 def test_an_empty_folder_is_refused() -> None:
     with pytest.raises(DataError, match="no pictures"):
         recipe_for_folder(told(pictures=0), place="pictures")
-
-
-def spread_on(**first_stage: Any) -> tuple[float, ...] | None:
-    """What a recipe that asks for deviations makes of a given first stage."""
-    sizes: dict[str, Any] = {"channels": 8, "multipliers": (1, 1), "blocks": 1, "norm_groups": 4}
-    spec = AutoencoderSpec(**sizes | first_stage)
-    given = StoredModel("first-stage", spec, Autoencoder(spec).state_dict())
-    made = with_first_stage(recipe("shapes-text"), given)
-    assert made.denoiser is not None
-    return made.denoiser.spread
-
-
-def test_on_another_first_stage_the_small_picture_still_spreads_wider_than_its_detail() -> None:
-    assert spread_on(latent_channels=6, shortcut="linear") == (1, 1, 1, 0.4, 0.4, 0.4)
-    assert spread_on(latent_channels=6) is None  # nobody knows what is coarse there
-
-
-@pytest.mark.parametrize(
-    ("changed", "complaint"),
-    [
-        ({"spread": [1, 2]}, "names 2 channels, latents have 4"),
-        ({"spread": [1, 1, 1, 0]}, "greater than 0"),
-        ({"spread": [1, 1, 1, 1], "scale": 2.0}, "keep one"),
-    ],
-)
-def test_spreads_that_cannot_be_given_are_refused(changed: dict[str, Any], complaint: str) -> None:
-    values = recipe_for_folder(told(), place="pictures").plain()
-    values["denoiser"] |= changed
-    with pytest.raises(SpecError, match=complaint):
-        parse(Recipe, values, where="recipe")
-
-
-def test_pixels_have_no_spread() -> None:
-    values = recipe_for_folder(told(), place="pictures").plain()
-    values["first_stage"] = {"model": {"kind": "pixels"}}
-    values["denoiser"]["network"] |= {"in_channels": 3, "out_channels": 3}
-    values["denoiser"]["spread"] = [1, 1, 1]
-    with pytest.raises(SpecError, match="works on pixels"):
-        parse(Recipe, values, where="recipe")

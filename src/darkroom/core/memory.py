@@ -12,9 +12,9 @@ _CHOSEN_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TU
 def keep_freed_memory() -> bool:
     """Keep what large tensors leave for the next ones, for the rest of this process; False where that is not done.
 
-    As it comes, glibc gives freed memory back to the system when it is more than some 64 MB, and the next training step
-    asks for the same again, which must be mapped and cleared page by page. Other C libraries and a malloc put in glibc's place
-    are left alone, and so is a user's own choice in the environment.
+    As it comes, glibc gives freed memory back to the system when it is more than some 64 MB, and the next training
+    step asks for the same again, which must be mapped and cleared page by page. Other C libraries and a malloc put in
+    glibc's place are left alone, and so is a user's own choice in the environment.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
