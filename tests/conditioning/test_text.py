@@ -148,3 +148,14 @@ def test_what_is_empty_is_kept_with_the_weights() -> None:
     other = text(empty=False)
     other.load_state_dict(text().state_dict())
     assert other.empty_ids.tolist() == [2, 3, 0, 0, 0, 0]
+
+
+@torch.no_grad()
+def test_a_fresh_encoder_tells_tokens_apart() -> None:
+    """What differs between the tokens of a caption must not drown in what they have in common, or nobody listens."""
+    torch.manual_seed(0)
+    spec = SequenceEncoderSpec(vocabulary=50, length=12, width=64, depth=3, heads=4, head_width=16)
+    encoder = SequenceEncoder(spec)
+    encoded = encoder(torch.randint(50, (64, 12)))
+    own = encoded - encoded.mean(dim=1, keepdim=True)
+    assert float(own.square().mean()) > 0.5 * float(encoded.square().mean())

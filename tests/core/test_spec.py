@@ -1,11 +1,13 @@
 """Specs: unknown keys refused with a near one, overrides, no loss through plain values."""
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.core.errors import SpecError, did_you_mean
-from darkroom.core.spec import override, parse, parse_yaml
+from darkroom.core.spec import Spec, override, parse, parse_yaml
 from darkroom.recipes.read import recipe
 from darkroom.recipes.schema import DataSpec, Recipe
 
@@ -87,3 +89,20 @@ def test_broken_yaml_names_its_line() -> None:
 def test_hints_never_fail(word: str, options: list[str]) -> None:
     hint = did_you_mean(word, options)
     assert hint == "" or any(option in hint or repr(option) in hint for option in options)
+
+
+def test_a_field_that_came_later_is_written_where_it_is_used() -> None:
+    """Specs are hashed, and pictures name the hash of their model: a new field must not rename old ones."""
+
+    class Thing(Spec):
+        written_where_used: ClassVar = frozenset({"wings"})
+        legs: int = 4
+        wings: int = 0
+
+    class Pair(Spec):
+        one: Thing = Thing()
+
+    assert Pair().plain() == {"one": {"legs": 4}}
+    flying = Pair(one=Thing(wings=2))
+    assert flying.plain() == {"one": {"legs": 4, "wings": 2}}
+    assert parse(Pair, flying.plain(), where="again") == flying

@@ -218,6 +218,8 @@ def test_ports_that_do_not_fit_are_refused(name: str, conditions: Conditions, me
         ({"resample": "bicubic"}, "'conv', 'pool' or 'residual'"),
         ({"dropout": 1.0}, "less than 1"),
         ({"width": 3}, "Extra inputs"),
+        ({"places": "waves"}, "places needs transformer_depth"),
+        ({"places": "wave"}, "'none' or 'waves'"),
     ],
 )
 def test_specs_that_cannot_be_built_are_refused(options: dict[str, Any], message: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.nn.attention import Attention, SelfAttention2d
+from darkroom.nn.attention import SMALL, Attention, SelfAttention2d, attend
 
 
 def by_hand(layer: Attention, x: Tensor, context: Tensor | None) -> Tensor:
@@ -65,3 +65,25 @@ def test_a_zero_output_makes_it_the_identity() -> None:
     torch.nn.init.zeros_(layer.attention.out.bias)
     x = torch.randn(2, 8, 3, 3)
     assert torch.equal(layer(x), x)
+
+
+@pytest.mark.parametrize("length", [5, SMALL // 16 + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_with_gradients_it_is_the_same(length: int, dtype: torch.dtype) -> None:
+    """Written out or fused, which depends on the number of scores: one value, and one gradient."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, pull = (
+        torch.randn(2, 3, count, 8, generator=generator, dtype=torch.float64) for count in (16, length, length, 16)
+    )
+    exact = [each.clone().requires_grad_() for each in (q, k, v)]
+    expected = (exact[0] @ exact[1].mT / math.sqrt(8)).softmax(dim=-1) @ exact[2]
+    expected.backward(pull)
+    leaves = [each.to(dtype).requires_grad_() for each in (q, k, v)]
+    found = attend(leaves[0], k=leaves[1], v=leaves[2])
+    found.backward(pull.to(dtype))
+    near = 1e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(found.double(), expected, rtol=near, atol=near)
+    for leaf, other in zip(leaves, exact, strict=True):
+        assert leaf.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(leaf.grad.double(), other.grad, rtol=near, atol=near)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from darkroom.nn.embed import TimeEmbedding, sinusoid
+from darkroom.nn.embed import TimeEmbedding, place_waves, sinusoid
 
 
 @pytest.mark.parametrize("width", [2, 6, 7, 32])
@@ -44,3 +44,22 @@ def test_the_two_layers() -> None:
     expected = hidden * hidden.sigmoid() @ layer.second.weight.T + layer.second.bias
     torch.testing.assert_close(layer(t), expected)
     assert layer.to(torch.bfloat16)(t).dtype == torch.bfloat16
+
+
+def test_places_are_waves_of_where_a_cell_lies() -> None:
+    found = place_waves((2, 4), 8, device=torch.device("cpu"))
+    expected: list[list[float]] = []
+    for row in range(2):
+        for column in range(4):
+            angles = [[math.pi / 2 * rate * at for rate in (1, 8)] for at in ((row + 0.5) / 2, (column + 0.5) / 4)]
+            waves = [[*map(math.sin, each), *map(math.cos, each)] for each in angles]
+            expected.append([*waves[0], *waves[1]])
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_places_are_relative_and_all_different() -> None:
+    small, large = (place_waves((side, side), 32, device=torch.device("cpu")) for side in (5, 15))
+    middle, same = small.unflatten(0, (5, 5))[2, 2], large.unflatten(0, (15, 15))[7, 7]
+    torch.testing.assert_close(middle, same)
+    apart = torch.cdist(large, large) + 100 * torch.eye(225)
+    assert float(apart.min()) > 0.5

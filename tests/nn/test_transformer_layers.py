@@ -96,3 +96,14 @@ def test_every_position_sees_every_other() -> None:
     encoder(x)[0, 0, 0].backward()
     assert x.grad is not None
     assert x.grad[0, -1].abs().sum() > 0
+
+
+@torch.no_grad()
+def test_with_waves_the_same_content_is_treated_by_where_it_lies() -> None:
+    plain = spatial()
+    waves = SpatialTransformer(8, heads=2, depth=1, context_width=5, groups=4, places="waves")
+    waves.load_state_dict(plain.state_dict())  # places have no weights
+    x, tokens = torch.ones(1, 8, 3, 4) * torch.randn(8, 1, 1), torch.randn(1, 3, 5)
+    everywhere, here = plain(x, tokens).flatten(2)[0], waves(x, tokens).flatten(2)[0]
+    torch.testing.assert_close(everywhere, everywhere[:, :1].expand(-1, 12))
+    assert float((torch.cdist(here.T, here.T) + torch.eye(12)).min()) > 1e-3

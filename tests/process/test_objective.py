@@ -7,10 +7,13 @@ from darkroom.core.errors import SpecError
 from darkroom.process.objective import (
     MinSnrSpec,
     ObjectiveSpec,
+    ShiftedTimesSpec,
     UniformSpec,
+    UniformTimesSpec,
     check_objective,
     error,
     variational_weight,
+    way_to_noise,
     weight,
 )
 from darkroom.process.prediction import build_prediction
@@ -89,3 +92,19 @@ def test_possible_objectives_pass():
         schedule=build_schedule(FlowSpec()),
         prediction=build_prediction("v"),
     )
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_shifted_times_have_their_median_where_the_formula_says(factor):
+    share = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    way = way_to_noise(ShiftedTimesSpec(factor=factor), share)
+    assert float((way < factor / (1 + factor)).double().mean()) == 0.5
+    assert 0 < float(way.min()) < float(way.max()) < 1
+    assert bool((way.diff() > 0).all())
+    snr = ((1 - way) / way) / ((1 - share) / share)  # on the straight path noise grows by the factor (eq. 23)
+    torch.testing.assert_close(snr, torch.full_like(share, 1 / factor))
+
+
+def test_uniform_times_are_the_draws():
+    share = torch.tensor([0.0, 0.3, 0.999])
+    assert torch.equal(way_to_noise(UniformTimesSpec(), share), share)

@@ -141,6 +141,16 @@ def test_it_goes_on_with_the_same_model_only(class_model: Path, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_what_counts_how_much_may_change(class_model: Path, tmp_path: Path) -> None:
+    stored = load_model(class_model)
+    changed = ("denoiser.objective.times={kind: shifted, factor: 2}", "denoiser.objective.weighting={kind: uniform}")
+    made = tuned("shapes:single", stored, "data.count=20", *changed)
+    assert Run(made, tmp_path / "run", device="cpu", start=stored).recipe.denoiser.objective.times.factor == 2
+    made = tuned("shapes:single", stored, "data.count=20", "denoiser.objective.loss=l1")
+    with pytest.raises(SpecError, match="objective differs from that of class"):
+        Run(made, tmp_path / "other", device="cpu", start=stored)
+
+
 def test_what_does_not_fit_is_refused_before_a_folder_is_made(class_model: Path, tmp_path: Path) -> None:
     stored = load_model(class_model)
     made = tuned("shapes:single", stored, "data.count=20", "denoiser.network.blocks=2")

@@ -6,16 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from darkroom.checkpoint.store import load_model
 from darkroom.core.errors import DataError, InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.record import read_json, read_lines
 from darkroom.nn import vgg
+from darkroom.process.objective import ShiftedTimesSpec, UniformTimesSpec
+from darkroom.process.schedule import CosineSpec, FlowSpec, ScheduleSpec, build_schedule
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.tasks.load import load, load_autoencoder, load_network
 from darkroom.train.events import Advance, Note, Wrote
+from darkroom.train.stages import draw_times
 
 SMALL = (
     "data.count=40",
@@ -88,7 +92,7 @@ def test_the_scale_is_measured_over_the_training_set(text_run: Path) -> None:
     mean, log_variance = model.first_stage.moments(images)
     assert log_variance is not None
     variance = (mean.square() + log_variance.exp()).mean() - mean.mean().square()
-    assert float(model.diffusion.scale) == pytest.approx(1 / float(variance.sqrt()), rel=1e-3)
+    assert float(model.diffusion.scale) == pytest.approx(1 / float(variance.sqrt()), rel=5e-3)
 
 
 def test_every_latent_channel_can_have_a_spread_of_its_own(tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_every_latent_channel_can_have_a_spread_of_its_own(tmp_path: Path) -> No
     assert log_variance is not None
     noise = log_variance.exp() * model.diffusion.known_scale**2
     deviation = (latents.var((0, 2, 3), correction=0) + noise.mean((0, 2, 3))).sqrt()
-    torch.testing.assert_close(deviation, torch.tensor([1.0, 0.5, 2.0, 0.4]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(deviation, torch.tensor([1.0, 0.5, 2.0, 0.4]), rtol=5e-3, atol=0)
     torch.testing.assert_close(model.diffusion.unscaled(latents), mean)
     assert len(model.sample("a red circle", steps=2)) == 1
 
@@ -202,3 +206,29 @@ def test_lpips_that_is_nowhere_to_be_had_is_told_before_a_folder_is_made(
     with pytest.raises(InputError, match=r"nowhere\.pth cannot be fetched"):
         Run(recipe("kl-f8", overrides=["data.source=shapes", "data.size=64"]), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_compiled_network_is_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether kernels are made is torch's business and slow: here it is told to compile to what is there already."""
+    asked: list[nn.Module] = []
+
+    def compile_(module: nn.Module) -> None:
+        asked.append(module)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    finish(Run(recipe("tiny-uncond", overrides=(*SMALL, "denoiser.compiled=true")), tmp_path / "run", device="cpu"))
+    assert [type(module).__name__ for module in asked] == ["UNet"]
+    assert load(tmp_path / "run", device="cpu").sample(count=1, steps=2)
+
+
+@pytest.mark.parametrize("spec", [CosineSpec(), FlowSpec()])
+def test_times_of_training_follow_the_recipe(spec: ScheduleSpec) -> None:
+    schedule, indices = build_schedule(spec), list(range(400))
+    even, late = (
+        draw_times(schedule, times=times, seed=3, indices=indices) / float(schedule.noisiest)
+        for times in (UniformTimesSpec(), ShiftedTimesSpec(factor=4.0))
+    )
+    assert abs(float(even.float().median()) - 0.5) < 0.06
+    assert abs(float(late.float().median()) - 0.8) < 0.06
+    for drawn in (even, late):
+        assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 1

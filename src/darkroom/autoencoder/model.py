@@ -1,12 +1,12 @@
 """The first stage: pictures to latents and back (paper, section 3.1)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Int
-from pydantic import Field, PositiveInt, model_serializer, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from darkroom.autoencoder.bottleneck import BottleneckSpec, Codebook, KLSpec, Posterior, VQSpec
@@ -48,6 +48,8 @@ class AutoencoderSpec(Spec):
     way past encoder and decoder, so that training begins as resizing · tiny: a decoder of another, smaller kind (None:
     the decoder mirrors the encoder).
     """
+
+    written_where_used: ClassVar = frozenset({"tiny", "shortcut"})
 
     kind: Literal["autoencoder"] = "autoencoder"
     image_channels: int = Field(default=3, gt=0)
@@ -91,12 +93,6 @@ class AutoencoderSpec(Spec):
                 "a shortcut needs a factor of 2 or more, and latents of at least as many channels as pictures have"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """What came later is written where it is used: specs and their hashes from before it stay what they were."""
-        absent = {"tiny": None, "shortcut": "none"}
-        return {name: value for name, value in plain(self).items() if name not in absent or value != absent[name]}
 
 
 FirstStageSpec = Annotated[AutoencoderSpec | PixelsSpec, Field(discriminator="kind")]

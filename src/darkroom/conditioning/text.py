@@ -70,8 +70,8 @@ class SequenceEncoder(nn.Module):
             spec.width, depth=spec.depth, heads=spec.heads, head_width=spec.head_width
         )
         self.logits = nn.Linear(spec.width, spec.vocabulary) if spec.spare_logits else None
-        nn.init.normal_(self.tokens.weight, std=0.02)
-        nn.init.normal_(self.positions.weight, std=0.02)
+        # Unit deviation, torch's own: with the usual 0.02 the first layer drowns which token it is in the mean of all,
+        # and the caption is not listened to for tens of thousands of pictures.
 
     def forward(self, ids: Ids) -> Float[Tensor, "b l d"]:
         """(b, l) ids with l at most the spec's length to (b, l, width)."""

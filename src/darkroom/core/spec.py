@@ -2,11 +2,11 @@
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer
 
 from darkroom.core.errors import SpecError, did_you_mean
 
@@ -17,6 +17,15 @@ class Spec(BaseModel):
     """A value that says what to build; frozen, comparable, written to YAML or JSON without loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    written_where_used: ClassVar[frozenset[str]] = frozenset()  # names of fields that came later
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Specs, and their hashes, from before a field came stay what they were."""
+        fields = type(self).model_fields
+        unused = {name for name in self.written_where_used if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in plain(self).items() if name not in unused}
 
     def plain(self) -> dict[str, Any]:
         """The spec as JSON-ready values; `parse(type(spec), spec.plain())` gives an equal spec."""

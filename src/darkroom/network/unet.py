@@ -1,7 +1,7 @@
 """The denoiser: a U-Net with three ports (ADM layout, Dhariwal & Nichol 2021, as the paper uses it)."""
 
 import functools
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +29,11 @@ class UNetSpec(Spec):
     up) · attention: downsampling factors at which blocks attend (the middle always does) · heads: number of heads, or
     head_channels: channels per head (one of both) · transformer_depth: 0 for plain self-attention, else the
     spatial transformer with that many blocks, whose tokens have context_width (None: it attends to itself) ·
+    places: `waves` tells spatial transformers where each cell lies ·
     resample: `conv`, `pool` (no weights) or `residual` blocks · time_scale: factor on t (1000 for continuous times).
     """
+
+    written_where_used: ClassVar = frozenset({"places"})
 
     in_channels: int = Field(gt=0)
     out_channels: int = Field(gt=0)
@@ -42,6 +45,7 @@ class UNetSpec(Spec):
     head_channels: PositiveInt | None = None
     transformer_depth: int = Field(default=0, ge=0)
     context_width: PositiveInt | None = None
+    places: Literal["none", "waves"] = "none"
     resample: Literal["conv", "pool", "residual"] = "conv"
     scale_shift: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -69,6 +73,8 @@ class UNetSpec(Spec):
             raise ValueError("heads and head_channels exclude each other: give one of them")
         if self.context_width is not None and self.transformer_depth == 0:
             raise ValueError("context_width needs transformer_depth of at least 1")
+        if self.places != "none" and (self.transformer_depth == 0 or self.channels % 4):
+            raise ValueError("places needs transformer_depth of at least 1, and channels that are a multiple of 4")
         for multiplier in self.multipliers:
             width = self.channels * multiplier
             if width % self.norm_groups:
@@ -171,6 +177,7 @@ def _attention(spec: UNetSpec, channels: int) -> SelfAttention2d | SpatialTransf
             depth=spec.transformer_depth,
             context_width=spec.context_width,
             groups=spec.norm_groups,
+            places=spec.places,
         )
     block = SelfAttention2d(channels, heads=heads, groups=spec.norm_groups, eps=1e-5)
     nn.init.zeros_(block.attention.out.weight)

@@ -1,16 +1,35 @@
 """Attention over sequences, and over the positions of a feature map."""
 
-from typing import final
+from typing import Final, final
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+SMALL: Final = 64 * 64  # scores of one head
+
+
+def attend(
+    q: Float[Tensor, "b heads n d"], *, k: Float[Tensor, "b heads l d"], v: Float[Tensor, "b heads l d"]
+) -> Float[Tensor, "b heads n d"]:
+    """softmax(Q Kᵀ / √d) V (Vaswani et al. 2017, eq. 1); the softmax is float32 at least.
+
+    Few scores that need gradients on a processor are written out: the fused kernel's backward pass is three to seven
+    times slower there in bfloat16.
+    """
+    written_out = q.device.type == "cpu" and q.requires_grad and q.shape[2] * k.shape[2] <= SMALL
+    if not written_out:
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    return scores.softmax(-1, dtype=wide).to(v.dtype) @ v
+
 
 @final
 class Attention(nn.Module):
-    """Multi-head attention, softmax(Q Kᵀ / √d) V (Vaswani et al. 2017, eq. 1).
+    """Multi-head attention (Vaswani et al. 2017, section 3.2).
 
     width: of the sequence · heads x head_width: inner width · context_width: of what is attended to (None: the
     sequence itself) · bias: of query, key and value (the output always has one).
@@ -36,7 +55,7 @@ class Attention(nn.Module):
             rearrange(each, "b n (heads d) -> b heads n d", heads=self.heads)
             for each in (self.query(x), self.key(source), self.value(source))
         )
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = attend(q, k=k, v=v)
         return self.out(rearrange(mixed, "b heads n d -> b n (heads d)"))
 
 

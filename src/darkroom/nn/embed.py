@@ -1,4 +1,4 @@
-"""Times as vectors."""
+"""Times and places as vectors."""
 
 import math
 from typing import final
@@ -17,6 +17,23 @@ def sinusoid(
     angles = t.float()[:, None] * rates
     waves = torch.cat([angles.cos(), angles.sin()], dim=1)
     return nn.functional.pad(waves, (0, width % 2))
+
+
+def place_waves(size: tuple[int, int], width: int, *, device: torch.device) -> Float[Tensor, "n d"]:
+    """(h w, width): sines and cosines of where each cell of a map lies, from 0 to 1 of its height and of its width.
+
+    Frequencies rise geometrically from a quarter of a period over the whole side to two periods; every size has the
+    same corners and the same middle. `width` is a multiple of 4.
+    """
+    rates = 0.5 * math.pi * 2 ** torch.linspace(0, 3, width // 4, device=device)
+
+    def waves(side: int) -> Float[Tensor, "side d"]:
+        angles = (torch.arange(side, device=device) + 0.5)[:, None] / side * rates
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    rows, columns = waves(size[0]), waves(size[1])
+    places = torch.cat([rows[:, None].expand(-1, size[1], -1), columns[None].expand(size[0], -1, -1)], dim=2)
+    return places.flatten(0, 1)
 
 
 @final

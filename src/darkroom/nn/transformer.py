@@ -1,6 +1,6 @@
 """Transformers: the block inside the U-Net, and the encoder of texts and layouts."""
 
-from typing import final
+from typing import Literal, final
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from darkroom.nn.attention import Attention
+from darkroom.nn.embed import place_waves
 
 
 @final
@@ -47,7 +48,10 @@ class TransformerBlock(nn.Module):
 
 @final
 class SpatialTransformer(nn.Module):
-    """The positions of a feature map as a sequence that attends to itself and to the conditions (paper, sec. 3.3)."""
+    """The cells of a feature map as a sequence that attends to itself and to the conditions (paper, section 3.3).
+
+    places: `waves` tells the sequence where each cell lies; `none` leaves that to the padding of convolutions.
+    """
 
     def __init__(
         self,
@@ -57,8 +61,10 @@ class SpatialTransformer(nn.Module):
         depth: int,
         context_width: int | None,
         groups: int,
+        places: Literal["none", "waves"] = "none",
     ) -> None:
         super().__init__()
+        self.places = places
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.project_in = nn.Linear(channels, channels)
         self.blocks = nn.ModuleList(
@@ -77,6 +83,9 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b l k"] | None) -> Float[Tensor, "b c h w"]:
         """(b, c, h, w) and (b, l, k) to (b, c, h, w)."""
         sequence = self.project_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        if self.places == "waves":
+            waves = place_waves((x.shape[2], x.shape[3]), sequence.shape[-1], device=x.device)
+            sequence = sequence + waves.to(sequence.dtype)
         for block in self.blocks:
             sequence = block(sequence, context)
         return x + rearrange(self.project_out(sequence), "b (h w) c -> b c h w", h=x.shape[2])

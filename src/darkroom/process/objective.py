@@ -1,10 +1,12 @@
-"""What training minimises: the error, its weight over time, log-variance and variational term."""
+"""What training minimises: the error, the times it is drawn at, its weight there, log-variance and variational term."""
 
-from typing import Annotated, Literal, TypeAlias, final
+from typing import Annotated, ClassVar, Literal, TypeAlias, final
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from pydantic import Field
+from torch import Tensor
 
 from darkroom.core.errors import SpecError
 from darkroom.core.shapes import Latent, PerSample, Time
@@ -28,7 +30,26 @@ class MinSnrSpec(Spec):
     gamma: float = Field(default=5.0, gt=0)
 
 
+@final
+class UniformTimesSpec(Spec):
+    """Every time is drawn alike."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+@final
+class ShiftedTimesSpec(Spec):
+    """Noisy times are drawn more often: factor u / (1 + (factor - 1) u) of the way to noise for uniform u.
+
+    Half of the draws lie beyond factor / (1 + factor) of the way. Source: Esser et al. 2024, eq. 23.
+    """
+
+    kind: Literal["shifted"] = "shifted"
+    factor: float = Field(default=3.0, gt=0)
+
+
 WeightingSpec: TypeAlias = Annotated[UniformSpec | MinSnrSpec, Field(discriminator="kind")]
+TimesSpec: TypeAlias = Annotated[UniformTimesSpec | ShiftedTimesSpec, Field(discriminator="kind")]
 
 
 @final
@@ -36,11 +57,15 @@ class ObjectiveSpec(Spec):
     """The diffusion loss: (w error / exp(s_t) + s_t) simple_weight + variational_weight lvlb_t error.
 
     error: mean of |difference| (l1) or of its square (l2) over c, h, w · s_t: log-variance of a time, learnt
-    when `learn_log_variance`, else `log_variance_init` · lvlb_t: the original's variational weights.
+    when `learn_log_variance`, else `log_variance_init` · lvlb_t: the original's variational weights ·
+    times: how t is drawn in training.
     """
+
+    written_where_used: ClassVar = frozenset({"times"})
 
     loss: Literal["l1", "l2"] = "l2"
     weighting: WeightingSpec = UniformSpec()
+    times: TimesSpec = UniformTimesSpec()
     learn_log_variance: bool = False
     log_variance_init: float = 0.0
     simple_weight: float = Field(default=1.0, ge=0)
@@ -57,6 +82,15 @@ def check_objective(objective: ObjectiveSpec, *, schedule: Schedule, prediction:
             "variational_weight is defined for a discrete schedule with prediction 'eps' or 'x0', "
             f"not for {prediction.name!r} here; set it to 0"
         )
+
+
+def way_to_noise(times: UniformTimesSpec | ShiftedTimesSpec, share: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """How far each training time lies on the way from clean data (0) to noise (1), for uniform draws in [0, 1)."""
+    match times:
+        case UniformTimesSpec():
+            return share
+        case ShiftedTimesSpec(factor=factor):
+            return factor * share / (1 + (factor - 1) * share)
 
 
 def error(output: Latent, target: Latent, *, loss: Literal["l1", "l2"]) -> PerSample:

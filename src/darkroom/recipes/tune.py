@@ -44,7 +44,7 @@ def from_model(
 
 
 def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
-    """`SpecError` unless the recipe begins with just this model, unchanged but for its classes."""
+    """`SpecError` unless the recipe begins with just this model, unchanged but for classes and what counts how much."""
     start = recipe.start
     if start is None and stored is not None:
         raise SpecError(f"recipe {recipe.name!r} begins with no model, and one is given; make it with `from_model`")
@@ -59,6 +59,9 @@ def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
     ours["first_stage"] = recipe.first_stage.model.plain()
     for each in (*ours["conditioners"], *theirs["conditioners"]):
         each.pop("drop")  # may change; the number of classes changes later, when the data are known
+    for each in (ours["objective"], theirs["objective"]):
+        each.pop("weighting")
+        each.pop("times", None)  # what counts how much may change: no weight of the model depends on it
     changed = next((part for part in (*KEPT, "first_stage") if ours[part] != theirs[part]), None)
     if changed is not None:
         raise SpecError(f"{changed} differs from that of {start.name}; a model that is fine-tuned stays as it is")

@@ -19,6 +19,7 @@ from darkroom.data.latents import LatentTable
 from darkroom.data.loader import Batch, Order
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.nn.features import PerceptualDistance, perceptual
+from darkroom.process.objective import TimesSpec, way_to_noise
 from darkroom.process.schedule import Schedule
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.state import Training
@@ -183,7 +184,9 @@ class DenoiserObjective:
 
     def __call__(self, batch: LatentBatch) -> dict[str, Tensor]:
         noise = seeds.normal(batch.latents.shape[1:], seed=self.seed, indices=batch.indices, purpose="diffusion")
-        t = draw_times(self.model.schedule, seed=self.seed, indices=batch.indices)
+        t = draw_times(
+            self.model.schedule, times=self.model.spec.objective.times, seed=self.seed, indices=batch.indices
+        )
         place = self.compute.place
         loss = self.model.training_loss(
             place(batch.latents),
@@ -202,12 +205,12 @@ class DenoiserObjective:
         }
 
 
-def draw_times(schedule: Schedule, *, seed: int, indices: Sequence[int]) -> Time:
-    """A uniform time per sample: an integer 0..T-1, or a number in (0, 1] for a continuous schedule."""
+def draw_times(schedule: Schedule, *, times: TimesSpec, seed: int, indices: Sequence[int]) -> Time:
+    """A time per sample: an integer 0..T-1, or a number in (0, t_max] for a continuous schedule."""
     share = seeds.uniform(seed=seed, indices=indices, purpose="time")
     if schedule.steps is None:
-        return ((1 - share) * schedule.noisiest).float()
-    return (share * schedule.steps).long()
+        return (way_to_noise(times, 1 - share) * schedule.noisiest).float()
+    return (way_to_noise(times, share) * schedule.steps).long().clamp(max=schedule.steps - 1)
 
 
 @torch.no_grad()
