@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt
-CODE := src tests tools
+CODE := src tests tools benchmarks
 
 # One thread a test process: two processes with two threads each on two cores are four times slower.
 check test: export OMP_NUM_THREADS := 1

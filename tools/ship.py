@@ -1,6 +1,7 @@
 """Put the model of a finished run into the package, weights rounded to bfloat16, under a name of its own.
 
     python tools/ship.py runs/shapes-f8-0 shapes-f8
+    python tools/ship.py runs/shapes-text shapes sample.steps=25 sample.guidance=2.5
 
 Measure what was written, not the run: rounding may cost something. Weights are committed once, when they are final.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 import darkroom
 from darkroom.checkpoint.store import save_model
 from darkroom.core.errors import DarkroomError, InputError
+from darkroom.core.spec import override
 from darkroom.tasks.load import read_whole
 
 MODELS = Path(darkroom.__file__).parent / "models"
@@ -30,12 +32,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="a run folder or a model file")
     parser.add_argument("name", help="what it is called from now on")
+    parser.add_argument("changes", nargs="*", help="to the card, e.g. how it is sampled by default: KEY=VALUE")
     options = parser.parse_args()
     try:
         stored = read_whole(finished(Path(options.model)))
         if Path(options.name).name != options.name:
             raise InputError(f"{options.name!r} is no name: it may hold no folders")
-        named = replace(stored, card=dict(stored.card) | {"name": options.name})
+        named = replace(stored, card=override(stored.card, options.changes) | {"name": options.name})
         path = save_model(MODELS / f"{options.name}.safetensors", named, dtype="bfloat16")
     except DarkroomError as error:
         parser.error(str(error))

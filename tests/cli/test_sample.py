@@ -21,15 +21,19 @@ SMALL = ("--size", 16, "--steps", 2, "--batch", 1)
 
 
 @pytest.fixture(scope="module")
-def emoji() -> Model:
-    return loading.load("emoji", device="cpu")
+def default() -> Model:
+    return loading.load(device="cpu")
 
 
 @pytest.fixture(autouse=True)
-def loaded_once(emoji: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def loaded_once(default: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is read once, not for each command."""
     read = loading.load
-    monkeypatch.setattr(loading, "load", lambda name, **options: emoji if name == "emoji" else read(name, **options))
+
+    def load(name: str, **options: Any) -> Model:
+        return default if name == loading.DEFAULT else read(name, **options)
+
+    monkeypatch.setattr(loading, "load", load)
 
 
 def note(path: Path) -> dict[str, Any]:

@@ -271,3 +271,15 @@ def test_two_splits_joined() -> None:
         assert (whole.size(row), whole.caption(row)) == (part.size(place), part.caption(place))
         assert whole.label(row) == part.label(place)
     assert whole.fingerprint() not in (train.fingerprint(), Joined(test, train).fingerprint())
+
+
+def test_captions_that_say_what_labels_say_are_told(shared: Path, tmp_path: Path):
+    folder = shared / "data" / "sign_digits_64"
+    if folder.is_dir():
+        told = summary(open_data(folder).train)
+        assert (told["captions"], told["captions_of_a_class"], len(told["classes"])) == (10, 1, 10)
+    fill(tmp_path / "train", [f"{kind}/{number}.png" for kind in ("a", "b") for number in range(4)])
+    for number in range(4):
+        (tmp_path / "train" / "a" / f"{number}.txt").write_text(f"number {number % 3}" if number else "")
+    told = summary(open_data(tmp_path).train)
+    assert (told["captioned"], told["captions"], told["captions_of_a_class"]) == (3, 3, 4)

@@ -26,7 +26,12 @@ def made(found: dict[str, Any]) -> Recipe:
     [
         (told("caption"), "steered by text, for captions stand beside the pictures"),
         (told("label", cat=1500, dog=1500), "steered by class, for the pictures have 2 classes"),
+        (
+            told("label", "caption", cat=1500, dog=1500) | {"captions": 2, "captions_of_a_class": 1},
+            "the pictures have 2 classes, and their captions say no more than that",
+        ),
         (told(), "an unconditional model, for the pictures stand alone"),
+        (told("caption") | {"captions": 1}, "an unconditional model, for all pictures have the same caption"),
     ],
 )
 def test_the_task_follows_from_what_is_known_of_the_pictures(found: dict[str, Any], words: str) -> None:

@@ -40,7 +40,19 @@ def test_labels_make_a_class_model() -> None:
     assert not made.data.flip
 
 
-@pytest.mark.parametrize("summary", [told(), told("label", classes=1), told("objects", "map")])
+def test_captions_that_say_no_more_than_labels_make_a_class_model() -> None:
+    found = told("caption", "label", classes=3) | {"captioned": 3323, "captions": 3}
+    kinds = (ClassSpec, TextSpec)
+    for most, kind in zip((1, 2), kinds, strict=True):
+        made = recipe_for_folder(found | {"captions_of_a_class": most}, place="digits")
+        assert made.denoiser is not None
+        assert isinstance(made.denoiser.conditioners[0], kind)
+
+
+SAME = told("caption") | {"captioned": 3323, "captions": 1}
+
+
+@pytest.mark.parametrize("summary", [told(), told("label", classes=1), told("objects", "map"), SAME])
 def test_without_words_it_is_unconditional(summary: dict[str, Any]) -> None:
     made = recipe_for_folder(summary, place="pictures")
     assert made.denoiser is not None

@@ -39,7 +39,7 @@ def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
     known = built_in()
     place = Path(path)
     if path in known:
-        return _model(known[path])
+        return _model(known[path]) | ({"data_set": _folder(path)} if path in SCENES else {})
     if path in SCENES or place.is_dir():
         return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
     if place.suffix == ".safetensors" and place.exists() and not foreign(place, config=config):

@@ -12,9 +12,9 @@ from typing import Annotated, Any, final
 import typer
 
 EXAMPLE = """
-darkroom sample "woman, dark skin tone" --count 4 --seed 7 --grid --out pictures
+darkroom sample "a small blue star above a large red heart" --count 4 --seed 7 --grid --out pictures
 darkroom sample --like pictures/0002.png --out again
-darkroom sample "man" --to "woman" --count 8 --grid --out way
+darkroom sample "a red circle" --to "a blue square" --count 8 --grid --out way
 darkroom sample --model runs/shapes-0 --label star --steps 20
 """
 ROW = 12  # pictures on one row of a sheet, where a row has a meaning

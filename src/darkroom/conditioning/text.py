@@ -64,14 +64,14 @@ class SequenceEncoder(nn.Module):
     def __init__(self, spec: SequenceEncoderSpec) -> None:
         super().__init__()
         self.spec = spec
+        # Unit deviation, torch's own: with the usual 0.02 the first layer drowns which token it is in the mean of all,
+        # and the caption is not listened to for tens of thousands of pictures.
         self.tokens = nn.Embedding(spec.vocabulary, spec.width)
         self.positions = nn.Embedding(spec.length, spec.width)
         self.transformer = TransformerEncoder(
             spec.width, depth=spec.depth, heads=spec.heads, head_width=spec.head_width
         )
         self.logits = nn.Linear(spec.width, spec.vocabulary) if spec.spare_logits else None
-        # Unit deviation, torch's own: with the usual 0.02 the first layer drowns which token it is in the mean of all,
-        # and the caption is not listened to for tens of thousands of pictures.
 
     def forward(self, ids: Ids) -> Float[Tensor, "b l d"]:
         """(b, l) ids with l at most the spec's length to (b, l, width)."""

@@ -18,13 +18,17 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    written_where_used: ClassVar[frozenset[str]] = frozenset()  # names of fields that came later
+    written_where_used: ClassVar[frozenset[str]] = frozenset()  # fields that came later; their defaults never change
 
     @model_serializer(mode="wrap")
     def _without_unused(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Specs, and their hashes, from before a field came stay what they were."""
         fields = type(self).model_fields
-        unused = {name for name in self.written_where_used if getattr(self, name) == fields[name].default}
+        unused = {
+            name
+            for name in self.written_where_used
+            if getattr(self, name) == fields[name].get_default(call_default_factory=True)
+        }
         return {name: value for name, value in plain(self).items() if name not in unused}
 
     def plain(self) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from darkroom.data.examples import Source
 def summary(source: Source) -> dict[str, Any]:
     """Count, sizes, fields, classes with their counts, skipped pictures with reasons; nothing is decoded.
 
-    width, height: {min, median, max} in pixels · captioned: pictures whose caption is not empty (only with captions) ·
-    classes: name -> count (only with labels).
+    width, height: {min, median, max} in pixels · captioned: pictures whose caption is not empty, captions: how many
+    different ones there are (only with captions) · classes: name -> count (only with labels) · captions_of_a_class: the
+    most that one class has (only with both).
     """
     sizes = [source.size(row) for row in range(len(source))]
     result: dict[str, Any] = {
@@ -22,11 +23,16 @@ def summary(source: Source) -> dict[str, Any]:
         "width": _range([width for width, _ in sizes]),
         "height": _range([height for _, height in sizes]),
     }
-    if "caption" in source.fields:
-        result["captioned"] = sum(bool(source.caption(row)) for row in range(len(source)))
+    captions = [source.caption(row) or "" for row in range(len(source))] if "caption" in source.fields else []
+    if captions:
+        result["captioned"] = sum(map(bool, captions))
+        result["captions"] = len(set(filter(None, captions)))
     if "label" in source.fields:
         counts = Counter(source.label(row) for row in range(len(source)))
         result["classes"] = {name: counts[place] for place, name in enumerate(source.classes)}
+    if captions and "label" in source.fields:
+        pairs = {(source.label(row), caption) for row, caption in enumerate(captions)}
+        result["captions_of_a_class"] = max(Counter(label for label, _ in pairs).values())
     if source.categories:
         result["categories"] = list(source.categories)
     if source.map_classes:

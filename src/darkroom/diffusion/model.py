@@ -15,6 +15,7 @@ from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.shapes import Choice, Images, Latent, PerSample, Time
 from darkroom.core.spec import Spec
+from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.loss import diffusion_loss
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.process.objective import ObjectiveSpec, check_objective
@@ -166,10 +167,12 @@ class LatentDiffusion(nn.Module):
         """Conditions of the same shapes that say nothing (`drop` None: about what training dropped)."""
         return self.conditioning.null(conditions, drop)
 
-    def loss(self, latents: Latent, *, t: Time, noise: Latent, conditions: Conditions) -> PerSample:
-        """The training loss of each sample."""
+    def loss(
+        self, latents: Latent, *, t: Time, noise: Latent, conditions: Conditions, network: Network | None = None
+    ) -> PerSample:
+        """The training loss of each sample; by a faster form of the network, if one is given."""
         return diffusion_loss(
-            self.network,
+            self.network if network is None else network,
             latents,
             t=t,
             noise=noise,
@@ -188,10 +191,11 @@ class LatentDiffusion(nn.Module):
         noise: Latent,
         inputs: Mapping[str, Tensor],
         dropped: Mapping[str, Choice],
+        network: Network | None = None,
     ) -> PerSample:
         """The loss with each field dropped on its own, before conditioners see it."""
         conditions = self.condition(self.conditioning.drop(inputs, dropped))
-        return self.loss(latents, t=t, noise=noise, conditions=conditions)
+        return self.loss(latents, t=t, noise=noise, conditions=conditions, network=network)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape (c, h, w) of the latent of pictures of this height and width."""

@@ -4,6 +4,7 @@ import math
 from typing import final
 
 import torch
+from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ def place_waves(size: tuple[int, int], width: int, *, device: torch.device) -> F
     """(h w, width): sines and cosines of where each cell of a map lies, from 0 to 1 of its height and of its width.
 
     Frequencies rise geometrically from a quarter of a period over the whole side to two periods; every size has the
-    same corners and the same middle. `width` is a multiple of 4.
+    same edges and the same middle. `width` is a multiple of 4.
     """
     rates = 0.5 * math.pi * 2 ** torch.linspace(0, 3, width // 4, device=device)
 
@@ -32,8 +33,8 @@ def place_waves(size: tuple[int, int], width: int, *, device: torch.device) -> F
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
     rows, columns = waves(size[0]), waves(size[1])
-    places = torch.cat([rows[:, None].expand(-1, size[1], -1), columns[None].expand(size[0], -1, -1)], dim=2)
-    return places.flatten(0, 1)
+    down, across = repeat(rows, "h d -> (h w) d", w=size[1]), repeat(columns, "w d -> (h w) d", h=size[0])
+    return torch.cat([down, across], dim=1)
 
 
 @final

@@ -85,7 +85,7 @@ def check_objective(objective: ObjectiveSpec, *, schedule: Schedule, prediction:
 
 
 def way_to_noise(times: UniformTimesSpec | ShiftedTimesSpec, share: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """How far each training time lies on the way from clean data (0) to noise (1), for uniform draws in [0, 1)."""
+    """How far each training time lies on the way from clean data (0) to noise (1), for uniform draws in [0, 1]."""
     match times:
         case UniformTimesSpec():
             return share

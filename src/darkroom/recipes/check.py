@@ -1,5 +1,8 @@
 """What could only fail later is refused before a folder is claimed or a step is made."""
 
+import os
+import shutil
+
 from darkroom.autoencoder.adversary import check_adversary
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
@@ -7,6 +10,7 @@ from darkroom.core.errors import SpecError
 from darkroom.data.sources import SCENES
 from darkroom.nn.features import perceptual
 from darkroom.nn.taps import SMALLEST
+from darkroom.recipes import length
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
 from darkroom.scenes.vocabulary import CANVAS
 
@@ -32,6 +36,15 @@ def check_trainable(recipe: Recipe, *, given: bool) -> None:
         raise SpecError(f"recipe {name!r} leaves nothing to train: its first stage is given or has no weights")
     if denoiser is not None and denoiser.train is None:
         raise SpecError(f"recipe {name!r} does not say how its denoiser is trained (denoiser.train)")
+    _check_compiled(recipe)
+
+
+def _check_compiled(recipe: Recipe) -> None:
+    stages = [stage for stage, train in length.trained(recipe).items() if train.compiled]
+    if "first_stage" in stages:
+        raise SpecError("first_stage.train.compiled does not fit: only the network of a denoiser is compiled")
+    if stages and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+        raise SpecError("denoiser.train.compiled needs a C++ compiler, and there is no g++ or clang++; leave it away")
 
 
 def _check_first_stage(part: FirstStageRecipe, *, name: str, size: int) -> None:

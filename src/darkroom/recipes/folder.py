@@ -36,9 +36,10 @@ def recipe_for_folder(
     """The recipe for a data set of which `darkroom.data.summary` told count, fields, classes and sizes.
 
     place: where the pictures are · size: side in pixels, a multiple of 16 (None: 64, or less when the pictures are
-    smaller) · channels: 1 grey, 3 colours, 4 with alpha. Captions make a text model, else labels a class model, else
-    it is unconditional; only then are pictures flipped, for words may say left and right, and a class may be a
-    letter. `SpecError` for a size that does not fit, `DataError` for a data set without pictures.
+    smaller) · channels: 1 grey, 3 colours, 4 with alpha. Captions make a text model, unless all are the same or each
+    class has just one; else labels make a class model, else it is unconditional; only then are pictures flipped, for
+    words may say left and right, and a class may be a letter. `SpecError` for a size that does not fit, `DataError` for
+    a data set without pictures.
     """
     count = int(summary["count"])
     if count < 1:
@@ -72,16 +73,24 @@ def fine_tuning(count: int) -> TrainSpec:
 
 
 def _conditioner(summary: Mapping[str, Any]) -> ConditionerSpec | None:
-    """Captions say more than labels, if most pictures have one; one class says nothing."""
-    if "caption" in summary["fields"] and 2 * summary.get("captioned", summary["count"]) > summary["count"]:
+    """Captions say more than labels, if most pictures have one and they differ; one class says nothing."""
+    classes = len(summary.get("classes") or {})
+    labelled = "label" in summary["fields"] and classes > 1
+    if captions_tell(summary) and not (labelled and summary.get("captions_of_a_class") == 1):
         encoder = SequenceEncoderSpec(
             vocabulary=VOCABULARY, length=TOKENS, width=CONTEXT, depth=3, heads=5, head_width=32
         )
         return TextSpec(encoder=encoder, drop=DROP)
-    classes = len(summary.get("classes") or {})
-    if "label" in summary["fields"] and classes > 1:
+    if labelled:
         return ClassSpec(classes=classes, width=CONTEXT, null=classes, drop=DROP)
     return None
+
+
+def captions_tell(summary: Mapping[str, Any]) -> bool:
+    """Have most pictures a caption, and are there different ones?"""
+    count = summary["count"]
+    many = "caption" in summary["fields"] and 2 * summary.get("captioned", count) > count
+    return many and summary.get("captions", count) > 1
 
 
 def _size(summary: Mapping[str, Any], asked: int | None) -> int:

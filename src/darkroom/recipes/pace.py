@@ -16,7 +16,7 @@ from darkroom.recipes.schema import FirstStageRecipe, Recipe
 from darkroom.train.first_stage import only_decoder
 from darkroom.train.loop import Losses, train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.stages import DenoiserObjective, LatentBatch, first_stage_objective, opponent_of
+from darkroom.train.stages import LatentBatch, denoiser_objective, first_stage_objective, opponent_of
 from darkroom.train.state import Training
 
 WARM: Final = 2
@@ -90,7 +90,7 @@ def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> fl
         else:
             fields[each.field] = torch.zeros(spec.batch, dtype=torch.long)
     batch = LatentBatch(latents, fields, list(range(spec.batch)))
-    losses = DenoiserObjective(model, compute, 0)
+    losses = denoiser_objective(model, train=spec, compute=compute, seed=0)
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
 
 

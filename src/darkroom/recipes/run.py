@@ -226,8 +226,6 @@ class Run:
             model.scale = statistics.scale(part.spread)
         self._tell_empty(model)
         whole = self._model(model, compute=compute)
-        if part.compiled:
-            model.network.compile()
         yield from train_denoiser(
             model,
             latents,

@@ -79,8 +79,7 @@ class DenoiserRecipe(Spec):
 
     scale: a fixed factor on latents (None: measured, so that they have unit deviation as a whole) · spread: instead the
     deviation that each latent channel is brought to, measured too. What spreads wider stands out of the noise earlier,
-    and so is settled first · compiled: the network is compiled for training, which costs a minute, saves a fifth of
-    each step on two cores, and needs a C++ compiler on processors.
+    and so is settled first.
     """
 
     network: UNetSpec
@@ -91,7 +90,6 @@ class DenoiserRecipe(Spec):
     scale: float | None = None
     spread: tuple[PositiveFloat, ...] | None = None
     train: TrainSpec | None = None
-    compiled: bool = False
     sample: SampleSpec = Field(default_factory=SampleSpec)
 
 

@@ -16,7 +16,7 @@ from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNet
 from darkroom.tasks.model import Model
 
-DEFAULT = "emoji"
+DEFAULT = "shapes"
 
 
 def load(

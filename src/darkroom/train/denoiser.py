@@ -16,7 +16,7 @@ from darkroom.diffusion.model import LatentDiffusion
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import Session, Settle
-from darkroom.train.stages import DenoiserObjective, LatentBatch, latent_batches, validation_loss
+from darkroom.train.stages import LatentBatch, denoiser_objective, latent_batches, validation_loss
 
 STAGE = "denoiser"
 VALIDATED = 256
@@ -57,7 +57,7 @@ def train_denoiser(
     """
     compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
-    objective = DenoiserObjective(model, compute, seed)
+    objective = denoiser_objective(model, train=train, compute=compute, seed=seed)
     scale = model.known_scale.cpu()
     held_out = _held_out(latents, scale=scale)
 

@@ -18,7 +18,8 @@ class TrainSpec(Spec):
 
     batch: pictures per step · warmup: steps over which the learning rate rises from 0 · decay: what it does then ·
     clip: largest gradient norm · ema: decay of the averaged weights (0: none), itself warmed up ·
-    log_every, save_every, sample_every: in steps.
+    compiled: the denoiser's network is compiled for its steps, which costs a minute and needs a C++ compiler (a first
+    stage cannot be) · log_every, save_every, sample_every: in steps.
     """
 
     steps: int = Field(gt=0)
@@ -31,6 +32,7 @@ class TrainSpec(Spec):
     clip: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.9999, ge=0, lt=1)
     precision: Precision = "auto"
+    compiled: bool = False
     log_every: int = Field(default=50, gt=0)
     save_every: int = Field(default=500, gt=0)
     sample_every: int = Field(default=1000, gt=0)
