@@ -265,6 +265,8 @@ def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> N
     steering = say("inspect", tmp_path / "hostile.png")[1]
     assert "\x1b" not in steering
     assert r"\u001b[2J" in steering
+    both = told("shapes")  # a model, and pictures of the same name
+    assert (both["kind"], both["data_set"]["kind"]) == ("model", "data set")
     words = say("inspect", "emoji")[1]
     assert "fields       caption\n" in words
     assert "\n  sample:\n    solver: dpm++2m\n" in words

@@ -31,7 +31,7 @@ def made(found: dict[str, Any]) -> Recipe:
             "the pictures have 2 classes, and their captions say no more than that",
         ),
         (told(), "an unconditional model, for the pictures stand alone"),
-        (told("caption") | {"captions": 1}, "an unconditional model, for all pictures have the same caption"),
+        (told("caption") | {"captions": 1}, "an unconditional model, for all captions are the same"),
     ],
 )
 def test_the_task_follows_from_what_is_known_of_the_pictures(found: dict[str, Any], words: str) -> None:
@@ -50,6 +50,8 @@ def test_the_size_and_the_latents_are_explained() -> None:
 
 def test_a_few_captions_make_no_text_model_and_missing_ones_are_said() -> None:
     few, most = (told("caption", pictures=5000) | {"captioned": count} for count in (40, 4000))
+    alike = few | {"captions": 1}
+    assert "for only 40 of 5000 pictures have a caption" in reasons(made(alike), alike)[0]
     assert "unconditional model, for only 40 of 5000 pictures have a caption" in reasons(made(few), few)[0]
     assert "1000 of 5000 pictures have no caption" in " | ".join(doubts(made(most), most, test=200))
 

@@ -249,6 +249,7 @@ def test_compiling_that_cannot_be_is_refused_first(tmp_path: Path, monkeypatch: 
     made = recipe("tiny-text", overrides=[*SMALL, "first_stage.train.compiled=true"])
     with pytest.raises(SpecError, match="only the network of a denoiser is compiled"):
         Run(made, tmp_path / "run", device="cpu")
+    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     made = recipe("tiny-text", overrides=[*SMALL, "denoiser.train.compiled=true"])
     with pytest.raises(SpecError, match=r"needs a C\+\+ compiler"):

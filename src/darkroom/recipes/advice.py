@@ -66,8 +66,8 @@ def _task(recipe: Recipe, found: Mapping[str, Any]) -> str:
     if ClassSpec in kinds:
         same = "" if found.get("captions_of_a_class") != 1 else ", and their captions say no more than that"
         return f"{begun}a model steered by class, for the pictures have {len(found.get('classes', {}))} classes{same}"
-    if found.get("captions") == 1:
-        return f"{begun}an unconditional model, for all pictures have the same caption"
+    if found.get("captions") == 1 and 2 * found.get("captioned", found["count"]) > found["count"]:
+        return f"{begun}an unconditional model, for all captions are the same"
     if captioned := found.get("captioned", 0):
         return f"{begun}an unconditional model, for only {captioned} of {found['count']} pictures have a caption"
     return f"{begun}an unconditional model, for the pictures stand alone, without captions or classes"

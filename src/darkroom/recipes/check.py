@@ -43,8 +43,11 @@ def _check_compiled(recipe: Recipe) -> None:
     stages = [stage for stage, train in length.trained(recipe).items() if train.compiled]
     if "first_stage" in stages:
         raise SpecError("first_stage.train.compiled does not fit: only the network of a denoiser is compiled")
-    if stages and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
-        raise SpecError("denoiser.train.compiled needs a C++ compiler, and there is no g++ or clang++; leave it away")
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    if stages and not any(map(shutil.which, compilers)):
+        raise SpecError(
+            f"denoiser.train.compiled needs a C++ compiler, and there is no {' or '.join(compilers)}; leave it out"
+        )
 
 
 def _check_first_stage(part: FirstStageRecipe, *, name: str, size: int) -> None:

@@ -76,7 +76,7 @@ def _conditioner(summary: Mapping[str, Any]) -> ConditionerSpec | None:
     """Captions say more than labels, if most pictures have one and they differ; one class says nothing."""
     classes = len(summary.get("classes") or {})
     labelled = "label" in summary["fields"] and classes > 1
-    if captions_tell(summary) and not (labelled and summary.get("captions_of_a_class") == 1):
+    if _captions_tell(summary) and not (labelled and summary.get("captions_of_a_class") == 1):
         encoder = SequenceEncoderSpec(
             vocabulary=VOCABULARY, length=TOKENS, width=CONTEXT, depth=3, heads=5, head_width=32
         )
@@ -86,7 +86,7 @@ def _conditioner(summary: Mapping[str, Any]) -> ConditionerSpec | None:
     return None
 
 
-def captions_tell(summary: Mapping[str, Any]) -> bool:
+def _captions_tell(summary: Mapping[str, Any]) -> bool:
     """Have most pictures a caption, and are there different ones?"""
     count = summary["count"]
     many = "caption" in summary["fields"] and 2 * summary.get("captioned", count) > count
