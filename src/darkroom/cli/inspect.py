@@ -39,7 +39,7 @@ def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
     known = built_in()
     place = Path(path)
     if path in known:
-        return _model(known[path]) | ({"data_set": _folder(path)} if path in SCENES else {})
+        return _model(known[path]) | ({"data_set": _scenes(path)} if path in SCENES else {})
     if path in SCENES or place.is_dir():
         return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
     if place.suffix == ".safetensors" and place.exists() and not foreign(place, config=config):
@@ -137,6 +137,14 @@ def _folder(folder: Path | str) -> dict[str, Any]:
         return _model(find(folder))
     splits = open_data(folder)
     return {"kind": "data set", **summary(splits.train), "test": len(splits.test)}
+
+
+def _scenes(name: str) -> dict[str, Any]:
+    """Of built-in scenes what is known without drawing them."""
+    from darkroom.data.sources import open_data
+
+    train, test = open_data(name)
+    return {"kind": "data set", "count": len(train), "test": len(test), "fields": sorted(train.fields)}
 
 
 def _picture(path: Path) -> dict[str, Any]:
