@@ -228,8 +228,9 @@ def _layouts(layout: Layouts) -> list[Any]:
 
 
 def _pictures(value: Pictures) -> list[InputPicture]:
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    return [input_picture(each) for each in (value if several else [value])]
+    if isinstance(value, (Image.Image, str, Path)):
+        return [input_picture(value)]
+    return [input_picture(each) for each in value]
 
 
 def _of_group(values: Sequence[V], group: int) -> V | None:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from darkroom.core.conditions import Conditions
 from darkroom.tasks.between import mix
-from darkroom.tasks.input_picture import InputPicture
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, Wish
 
@@ -22,13 +21,13 @@ def conditions_of(model: Model, group: Sequence[Wish], *, size: Size) -> Conditi
         return Conditions()
     given = _given(model, group, size=size)
     first = model.condition(**given, size=size)
-    ends = {
-        "caption": [wish.to_prompt for wish in group if wish.to_prompt is not None],
-        "label": [wish.to_label for wish in group if wish.to_label is not None],
+    ends: dict[str, Any] = {
+        "caption": _all([wish.to_prompt for wish in group]),
+        "label": _all([wish.to_label for wish in group]),
     }
     if not any(ends.values()):
         return first
-    last = model.condition(**{**given, **{field: values for field, values in ends.items() if values}}, size=size)
+    last = model.condition(**given | {field: values for field, values in ends.items() if values}, size=size)
     return mix(first, last, at=places(group))
 
 
@@ -63,15 +62,15 @@ def scales_of(guidance: float | Mapping[str, float] | None) -> float | list[floa
 def _given(model: Model, group: Sequence[Wish], *, size: Size) -> dict[str, Any]:
     """The fields as `Model.condition` takes them; what the request leaves out is left out."""
     channels = model.spec.first_stage.image_channels
-    masked = "masked" in model.fields
+    masked = group if "masked" in model.fields else ()
     return {
         "caption": _all([wish.prompt for wish in group]),
         "label": _all([wish.label for wish in group]),
         "objects": _all([wish.layout for wish in group]),
-        "map": _stacked([wish.map for wish in group], lambda each: each.ids(size)),
-        "low_res": _stacked([wish.low_res for wish in group], lambda each: each.pixels(channels)),
-        "image": _stacked([wish.image for wish in group if masked], lambda each: each.pixels(channels, size)),
-        "mask": _stacked([wish.mask for wish in group if masked], lambda each: each.ink(size)),
+        "map": _joined([each.ids(size) for each in _all([wish.map for wish in group]) or []]),
+        "low_res": _joined([each.pixels(channels) for each in _all([wish.low_res for wish in group]) or []]),
+        "image": _joined([each.pixels(channels, size) for each in _all([wish.image for wish in masked]) or []]),
+        "mask": _joined([each.ink(size) for each in _all([wish.mask for wish in masked]) or []]),
     }
 
 
@@ -79,9 +78,8 @@ def _all(values: Sequence[T | None]) -> list[T] | None:
     return [value for value in values if value is not None] or None
 
 
-def _stacked(pictures: Sequence[InputPicture | None], read: Any) -> Tensor | None:
-    found = [read(each) for each in pictures if each is not None]
-    return torch.cat(found) if found else None
+def _joined(parts: Sequence[Tensor]) -> Tensor | None:
+    return torch.cat(list(parts)) if parts else None
 
 
 def _null(model: Model, conditions: Conditions, group: Sequence[Wish]) -> Conditions:
