@@ -27,6 +27,7 @@ from darkroom.checkpoint.store import (
 )
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
 from darkroom.core.errors import InputError, ModelFileError
+from darkroom.core.names import Names
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
 
@@ -54,7 +55,9 @@ def stored() -> StoredModel:
     model.scale.fill_(0.7316)
     model.conditioning["caption"].set_empty([2, 3, 0, 0, 0, 0])
     card = {"task": "text-to-image", "licence": "CC0", "psnr": 31.5}
-    return StoredModel("model", SPEC, model.state_dict(), card, ("a", "ü"), '{"version": "1.0"}')
+    return StoredModel(
+        "model", SPEC, model.state_dict(), card, Names(("a", "ü"), ("box",), ("ground", "box")), '{"version": "1.0"}'
+    )
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_round_trip(stored: StoredModel, tmp_path: Path, dtype: Any) -> None:
     path = save_model(tmp_path / "new" / "model.safetensors", stored, dtype=dtype)
     found = load_model(path)
     assert (found.kind, found.spec, found.card) == ("model", SPEC, stored.card)
-    assert (found.classes, found.tokenizer) == (stored.classes, stored.tokenizer)
+    assert (found.names, found.tokenizer) == (stored.names, stored.tokenizer)
     kind = getattr(torch, dtype)
     for name, tensor in stored.state.items():
         exact = name in ("scale", "conditioning.by_field.caption.empty_ids")

@@ -103,7 +103,7 @@ def test_built_in_scenes_and_a_whole_model(say: Say) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "whole models can be evaluated on `shapes` only yet, first stages on any: give --first-stage"),
+        ((), "a first stage alone, which draws nothing"),
         (("--first-stage", "--size", "30"), "size 30 does not fit: a multiple of 4 is needed"),
         (("--first-stage", "--size", "8"), "16 fits"),
         (("--first-stage", "--split", "middle"), "'--split'"),

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from darkroom.core.conditions import Conditions
+from darkroom.core.errors import InputError
 from darkroom.diffusion.denoiser import Denoiser
-from darkroom.diffusion.guidance import Guided, LimitedGuidance, RescaledGuidance
+from darkroom.diffusion.guidance import Guided, GuidedByEach, GuidedByScore, LimitedGuidance, RescaledGuidance
 from darkroom.diffusion.walk import sample_latents
 from darkroom.process.prediction import build_prediction
 from darkroom.process.schedule import CosineFlowSchedule, LinearSpec, build_schedule, coefficients
@@ -119,3 +120,59 @@ def test_the_walk_guides_as_it_is_asked(arguments, batches):
         arguments = arguments | {"guidance_interval": (levels[2].item(), levels[1].item())}
     sample_latents(model, X, conditions=ASKED, null=NULL, times=times, **arguments)
     assert model.network.batches == batches
+
+
+def test_scales_of_one_each_are_the_conditions_alone():
+    network, plain = denoiser()
+    half = Conditions(vector=0.5 * ASKED.vector)
+    guided = GuidedByEach(plain, steps=(NULL, half), scales=(1.0, 1.0))(X, T, ASKED)
+    assert network.batches == [6]
+    torch.testing.assert_close(guided, plain(X, T, ASKED))
+
+
+def test_each_scale_weighs_what_its_condition_adds():
+    _, plain = denoiser()
+    half = Conditions(vector=0.5 * ASKED.vector)
+    guided = GuidedByEach(plain, steps=(NULL, half), scales=(3.0, 0.5))(X, T, ASKED)
+    nothing, some, all_ = (plain(X, T, each) for each in (NULL, half, ASKED))
+    torch.testing.assert_close(guided, nothing + 3 * (some - nothing) + 0.5 * (all_ - some))
+    several = sample_latents(
+        Parts(plain), X, conditions=ASKED, null=[NULL, half], guidance=[2.0, 2.0], steps=4, times="trailing"
+    )
+    once = sample_latents(Parts(plain), X, conditions=ASKED, null=NULL, guidance=2.0, steps=4, times="trailing")
+    torch.testing.assert_close(several, once)
+
+
+@pytest.mark.parametrize(("null", "guidance"), [(NULL, [2.0, 2.0]), ([NULL], [2.0, 2.0]), ([NULL], 2.0), (None, 2.0)])
+def test_scales_need_as_many_nulls(null, guidance):
+    _, plain = denoiser()
+    with pytest.raises(InputError, match="null"):
+        sample_latents(Parts(plain), X, conditions=ASKED, null=null, guidance=guidance, steps=2)
+
+
+def test_a_score_moves_a_gaussian_to_its_posterior():
+    """For x0 ~ N(0, v) and y = x0 + N(0, s^2): with the exact log p(y | x_t), x0 becomes E[x0 | x_t, y]."""
+    variance, noise, y = 0.5, 0.3, 1.2
+    schedule = CosineFlowSchedule()
+    t = torch.tensor([0.4, 0.7], dtype=torch.float64)
+    alpha, sigma = coefficients(schedule, t, like=X)
+    gain = alpha * variance / (alpha**2 * variance + sigma**2)
+    left = variance - gain * alpha * variance  # of x0 given x_t
+
+    def denoise(x_t, t, conditions):
+        return gain * x_t
+
+    def score(x0, t):
+        return -((y - x0) ** 2 / (2 * (left + noise**2))).sum(dim=(1, 2, 3))
+
+    moved = GuidedByScore(denoise, score=score, schedule=schedule)(X, t, Conditions())
+    precision = 1 / left + 1 / noise**2
+    torch.testing.assert_close(moved, (gain * X / left + y / noise**2) / precision)
+    assert not moved.requires_grad
+
+
+class Parts:
+    """A denoiser's parts, as `walk` takes them."""
+
+    def __init__(self, plain):
+        self.network, self.schedule, self.prediction = plain.network, plain.schedule, plain.prediction

@@ -13,6 +13,7 @@ from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec, Tokenizer
 from darkroom.core.compute import sampling_compute
 from darkroom.core.errors import InputError
+from darkroom.core.names import Names
 from darkroom.core.pictures import from_bytes, to_bytes, to_pictures
 from darkroom.data.examples import Source
 from darkroom.data.sources import Splits, open_data
@@ -23,6 +24,7 @@ from darkroom.network.unet import UNetSpec
 from darkroom.process.schedule import CosineSpec
 from darkroom.recipes.report import look_back as room
 from darkroom.recipes.report.look_back import look_back
+from darkroom.tasks.generate import Sampled
 from darkroom.tasks.model import Model
 
 CUT = TransformSpec(size=16)
@@ -45,7 +47,7 @@ def model(*conditioners: ConditionerSpec, classes: tuple[str, ...] = (), tokeniz
     )
     card = {"sample": {"solver": "ddim", "steps": 2}}
     return Model(
-        LatentDiffusion(spec), compute=sampling_compute("cpu"), card=card, classes=classes, tokenizer=tokenizer
+        LatentDiffusion(spec), compute=sampling_compute("cpu"), card=card, names=Names(classes), tokenizer=tokenizer
     )
 
 
@@ -59,9 +61,9 @@ def cut(source: Source, row: int) -> Image.Image:
     return picture
 
 
-def drawing(pictures: list[Image.Image]) -> Callable[..., list[Image.Image]]:
+def drawing(pictures: list[Image.Image]) -> Callable[..., list[Sampled]]:
     """What stands in for a model that draws these."""
-    return lambda *_, **__: pictures
+    return lambda *_, **__: [Sampled(picture, place, {}) for place, picture in enumerate(pictures)]
 
 
 def test_samples_stand_beside_training_pictures(splits: Splits) -> None:
@@ -89,7 +91,7 @@ def test_the_distance_is_that_of_the_pictures_shown(splits: Splits) -> None:
 def test_planted_copies_are_found_and_unseen_pictures_are_not(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = [cut(splits.train, row) for row in (3, 50, 110)]
     new = [cut(splits.test, row) for row in range(4)]
-    monkeypatch.setattr(Model, "sample", drawing([*copies, *new]))
+    monkeypatch.setattr(room, "generate", drawing([*copies, *new]))
     seen = look_back(model(), splits, transform=CUT)
     assert [each.copied for each in seen.samples] == [True] * 3 + [False] * 4
     assert [each.neighbours[0].name for each in seen.samples[:3]] == [
@@ -103,7 +105,7 @@ def test_planted_copies_are_found_and_unseen_pictures_are_not(splits: Splits, mo
 def test_a_mirrored_copy_is_one_where_training_mirrors(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row for row in range(40) if not np.allclose(*_sides(cut(splits.train, row)), atol=40)][:2]
     mirrored = [cut(splits.train, row).transpose(Image.Transpose.FLIP_LEFT_RIGHT) for row in rows]
-    monkeypatch.setattr(Model, "sample", drawing(mirrored))
+    monkeypatch.setattr(room, "generate", drawing(mirrored))
     flipped = look_back(model(), splits, transform=CUT.model_copy(update={"flip": True}))
     assert [each.neighbours[0].distance for each in flipped.samples] == [0, 0]
     assert all(each.copied for each in flipped.samples)
@@ -146,9 +148,9 @@ def test_of_a_large_set_some_rows_are_compared(splits: Splits, monkeypatch: pyte
 
 
 def test_a_model_steered_by_something_else_is_refused(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> list[Image.Image]:
+    def refuse(*_: object, **__: object) -> list[Sampled]:
         raise InputError("is steered by map")
 
-    monkeypatch.setattr(Model, "sample", refuse)
+    monkeypatch.setattr(room, "generate", refuse)
     with pytest.raises(InputError, match="steered by map"):
         look_back(model(), splits, transform=CUT)

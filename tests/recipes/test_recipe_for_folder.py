@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.layout import LayoutSpec
+from darkroom.conditioning.spatial import MapSpec
 from darkroom.conditioning.text import TextSpec
-from darkroom.core.errors import DataError, SpecError
+from darkroom.core.errors import DataError, InputError, SpecError
 from darkroom.recipes.describe import count
 from darkroom.recipes.folder import recipe_for_folder
 
@@ -52,13 +54,64 @@ def test_captions_that_say_no_more_than_labels_make_a_class_model() -> None:
 SAME = told("caption") | {"captioned": 3323, "captions": 1}
 
 
-@pytest.mark.parametrize("summary", [told(), told("label", classes=1), told("objects", "map"), SAME])
+@pytest.mark.parametrize("summary", [told(), told("label", classes=1), told("objects"), SAME])
 def test_without_words_it_is_unconditional(summary: dict[str, Any]) -> None:
     made = recipe_for_folder(summary, place="pictures")
     assert made.denoiser is not None
     assert made.denoiser.conditioners == ()
     assert made.denoiser.sample.guidance == 1
     assert made.data.flip
+
+
+BOXES = {"categories": ["cell", "dot"], "objects": {"min": 0, "median": 6, "max": 17}}
+
+
+def test_maps_and_boxes_steer_where_there_are_no_words() -> None:
+    both = recipe_for_folder(told("objects", "map") | BOXES | {"map_classes": ["ground", "cell"]}, place="pictures")
+    assert both.denoiser is not None
+    (conditioner,) = both.denoiser.conditioners
+    assert isinstance(conditioner, MapSpec)
+    assert (conditioner.classes, conditioner.patch) == (2, 4)
+    assert both.denoiser.network.in_channels == 4 + conditioner.channels
+    boxes = recipe_for_folder(told("objects") | BOXES, place="pictures")
+    assert boxes.denoiser is not None
+    (conditioner,) = boxes.denoiser.conditioners
+    assert isinstance(conditioner, LayoutSpec)
+    assert conditioner.scheme is not None
+    assert (conditioner.scheme.slots, conditioner.scheme.categories, conditioner.encoder.length) == (17, 2, 51)
+    assert both.data.flip
+    assert boxes.data.flip
+
+
+@pytest.mark.parametrize(
+    ("task", "fields"),
+    [
+        ("unconditional", []),
+        ("super-resolution", ["low_res"]),
+        ("inpainting", ["masked"]),
+        ("text+layout", ["caption", "objects"]),
+        ("class+super-resolution", ["label", "low_res"]),
+    ],
+)
+def test_a_task_can_be_asked_for(task: str, fields: list[str]) -> None:
+    summary = told("caption", "label", "objects", classes=3) | BOXES
+    made = recipe_for_folder(summary, place="pictures", task=task)
+    assert made.denoiser is not None
+    assert [each.field for each in made.denoiser.conditioners] == fields
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ("layouts", "did you mean 'layout'"),
+        ("text+text", "each task comes once"),
+        ("unconditional+text", "unconditional alone"),
+        ("semantic", "needs the field 'map', this data set has caption"),
+    ],
+)
+def test_a_task_that_does_not_fit(task: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        recipe_for_folder(told("caption"), place="pictures", task=task)
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 16), (28, 16), (32, 32), (50, 48), (64, 64), (1024, 64)])

@@ -11,8 +11,10 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec
 from darkroom.checkpoint.store import StoredModel, save_model
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
-from darkroom.conditioning.spatial import LowResSpec, MapSpec
+from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextConditioner, TextSpec, Tokenizer
+from darkroom.core.names import Names
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
 from darkroom.process.schedule import CosineSpec
@@ -33,6 +35,12 @@ def _text(tokenizer: Tokenizer) -> TextSpec:
             vocabulary=tokenizer.vocabulary, length=tokenizer.length, width=8, depth=1, heads=2, head_width=4
         )
     )
+
+
+def _layout() -> LayoutSpec:
+    scheme = LayoutTokensSpec(categories=3, slots=2, grid=8, crop=False)
+    encoder = SequenceEncoderSpec(vocabulary=65, length=6, width=8, depth=1, heads=2, head_width=4)
+    return LayoutSpec(encoder=encoder, scheme=scheme, drop=0.1)
 
 
 def _specs(tokenizer: Tokenizer) -> dict[str, ModelSpec]:
@@ -65,6 +73,9 @@ def _specs(tokenizer: Tokenizer) -> dict[str, ModelSpec]:
         "both": spec(text, label),
         "map": spec(MapSpec(classes=4, channels=2, halvings=1), planes=2),
         "low-res": spec(LowResSpec(channels=3), planes=3),
+        "layout": spec(_layout()),
+        "inpaint": spec(MaskedSpec(channels=4, shrink="any"), planes=4),
+        "text-map": spec(text, MapSpec(classes=4, channels=2, halvings=0, patch=2, drop=0.1), planes=2),
     }
 
 
@@ -91,7 +102,10 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             spec,
             model.state_dict(),
             CARD,
-            CLASSES if "label" in spec.fields else (),
+            Names(
+                classes=CLASSES if "label" in spec.fields else (),
+                categories=CLASSES if "objects" in spec.fields else (),
+            ),
             tokenizer.to_json() if captioned else None,
         )
         files[name] = save_model(folder / f"{name}.safetensors", stored)

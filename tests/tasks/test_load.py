@@ -191,4 +191,4 @@ def test_a_vocabulary_beside_a_model_is_used(model_files: dict[str, Path], tmp_p
     path = save_model(tmp_path / "mute.safetensors", replace(stored, tokenizer=None))
     assert load(path, device="cpu").tokenizer is None
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\n")
-    assert load(path, device="cpu").caption_ids("a red")[0, :4].tolist() == [2, 1, 4, 3]
+    assert load(path, device="cpu").words.caption_ids("a red")[0, :4].tolist() == [2, 1, 4, 3]

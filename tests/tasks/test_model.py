@@ -7,7 +7,7 @@ import torch
 
 from darkroom.core.compute import Compute
 from darkroom.core.conditions import Conditions
-from darkroom.core.errors import InputError, NotYetError
+from darkroom.core.errors import InputError
 from darkroom.diffusion.walk import sample_latents
 from darkroom.tasks.model import Model
 
@@ -46,7 +46,7 @@ def test_fields_become_ports(
 
 def test_names_ids_and_one_hot_mean_the_same(small: Small) -> None:
     text, classes, maps = small("text"), small("class"), small("map")
-    ids = text.caption_ids("a red circle")
+    ids = text.words.caption_ids("a red circle")
     assert torch.equal(text.condition(caption="a red circle").tokens, text.condition(caption_ids=ids).tokens)
     assert torch.equal(classes.condition(label="star").tokens, classes.condition(label=[2]).tokens)
     numbers = torch.randint(4, (2, 16, 16))
@@ -71,12 +71,6 @@ def test_names_ids_and_one_hot_mean_the_same(small: Small) -> None:
 def test_other_fields_are_refused(small: Small, name: str, fields: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         small(name).condition(**fields)
-
-
-@pytest.mark.parametrize("fields", [{"objects": [[]]}, {"image": torch.zeros(1)}, {"mask": torch.zeros(1)}])
-def test_boxes_and_masks_are_not_there_yet(small: Small, fields: dict[str, object]) -> None:
-    with pytest.raises(NotYetError, match="not there yet as conditions"):
-        small("plain").condition(**fields)
 
 
 def test_captions_need_a_tokenizer(small: Small) -> None:
@@ -176,7 +170,7 @@ def test_what_is_known_about_a_model(small: Small) -> None:
     assert model.default("steps", 50) == 3
     assert model.default("prompts", []) == []
     assert model.odd == ()
-    assert model.takes() == "it is steered by a prompt and a label"
-    assert small("low-res").takes() == "it is steered by low_res"
+    assert model.words.takes() == "it is steered by a prompt and a label"
+    assert small("low-res").words.takes() == "it is steered by a low-resolution picture"
     assert model.spec.network.context_width == 8
     assert model.prediction.name == "eps"

@@ -10,6 +10,7 @@ from PIL import Image
 
 from darkroom.checkpoint.store import StoredModel, load_model
 from darkroom.core.errors import DataError, InputError, SpecError
+from darkroom.core.names import Names
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.recipes.asked import Asked, recipe_asked
 from darkroom.recipes.read import recipe
@@ -60,10 +61,10 @@ def tuned(source: object, stored: StoredModel, *changes: str) -> Recipe:
 def test_a_class_it_does_not_know_comes_after_those_it_knows(class_model: Path, shapes_and_moons: Path) -> None:
     stored = load_model(class_model)
     run = Run(tuned(shapes_and_moons, stored), shapes_and_moons.parent / "run", device="cpu", start=stored)
-    assert run.resolved.classes == (*stored.classes, "moon")
+    assert run.resolved.names.classes == (*stored.names.classes, "moon")
     list(run.develop())
     model = load(shapes_and_moons.parent / "run", device="cpu")
-    assert model.classes == (*stored.classes, "moon")
+    assert model.classes == (*stored.names.classes, "moon")
     assert len(model.sample(label=["moon", "star"], steps=2)) == 2
     assert float(model.diffusion.scale) == float(stored.state["scale"])
 
@@ -85,7 +86,7 @@ def test_weights_are_the_models_before_the_first_step(class_model: Path) -> None
 
 
 def test_without_names_numbers_stand_for_classes(class_model: Path) -> None:
-    nameless = replace(load_model(class_model), classes=())
+    nameless = replace(load_model(class_model), names=Names())
     assert class_names(nameless, ["3", "moon"]) == (*map(str, range(8)), "moon")
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast, final
+from typing import Any, Final, Literal, cast, final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,11 +18,13 @@ from darkroom.checkpoint.header import Header, TensorInfo
 from darkroom.checkpoint.header import read_header as read_safetensors_header
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.hashes import weights_hash
+from darkroom.core.names import NAMELESS, Names
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 
 FORMAT = 1
+_LATER_NAMES: Final = ("categories", "map_classes")  # files written before there were any lack them
 PREFIX = "darkroom."
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Kind = Literal["model", "first-stage"]
@@ -35,16 +37,16 @@ class StoredModel:
     """A model as it lies in a file: what it is, its tensors by our names, and what is known about it.
 
     kind: `model` has a ModelSpec, `first-stage` an AutoencoderSpec · card: JSON values (task, data, steps, measured
-    quality, licence) · classes: names of labels 0, 1, ... · tokenizer: a `tokenizer.json` text · latents: how the first
-    stage's latents are spread over its training set, None for models that never measured it · odd: sentences about a
-    foreign file that was read (not written to ours).
+    quality, licence) · names: of labels, categories and map ids · tokenizer: a `tokenizer.json` text · latents: how the
+    first stage's latents are spread over its training set, None for models that never measured it · odd: sentences
+    about a foreign file that was read (not written to ours).
     """
 
     kind: Kind
     spec: ModelSpec | AutoencoderSpec
     state: Mapping[str, Tensor] = field(repr=False)
     card: Mapping[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
+    names: Names = NAMELESS
     tokenizer: str | None = field(default=None, repr=False)
     latents: LatentStatistics | None = None
     odd: tuple[str, ...] = ()
@@ -59,7 +61,7 @@ class StoredHeader:
     spec: ModelSpec | AutoencoderSpec
     tensors: Mapping[str, TensorInfo] = field(repr=False)
     card: Mapping[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
+    names: Names = NAMELESS
     tokenizer: str | None = field(default=None, repr=False)
     latents: LatentStatistics | None = None
     latents_of: str | None = field(default=None, repr=False)
@@ -112,7 +114,7 @@ def load_model(path: Path) -> StoredModel:
     if header.latents is not None and header.latents_of != _encoder_hash(tensors):
         raise ModelFileError(f"{path}: the latent statistics in it belong to another encoder; measure them anew")
     state = {name: _widened(tensor) for name, tensor in tensors.items()}
-    return StoredModel(header.kind, header.spec, state, header.card, header.classes, header.tokenizer, header.latents)
+    return StoredModel(header.kind, header.spec, state, header.card, header.names, header.tokenizer, header.latents)
 
 
 def build(stored: StoredModel) -> LatentDiffusion | Autoencoder:
@@ -134,7 +136,7 @@ def first_stage_of(stored: StoredModel) -> StoredModel:
         raise ModelFileError("this model works on pixels, so there is no first stage to take from it")
     prefix = "first_stage."
     state = {name.removeprefix(prefix): tensor for name, tensor in stored.state.items() if name.startswith(prefix)}
-    return replace(stored, kind="first-stage", spec=spec, state=state, classes=(), tokenizer=None)
+    return replace(stored, kind="first-stage", spec=spec, state=state, names=NAMELESS, tokenizer=None)
 
 
 def _metadata(stored: StoredModel, tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -143,8 +145,11 @@ def _metadata(stored: StoredModel, tensors: Mapping[str, Tensor]) -> dict[str, s
         "kind": stored.kind,
         "spec": json.dumps(stored.spec.plain()),
         "card": json.dumps(dict(stored.card), ensure_ascii=False),
-        "classes": json.dumps(list(stored.classes), ensure_ascii=False),
+        "classes": json.dumps(list(stored.names.classes), ensure_ascii=False),
     }
+    for key in _LATER_NAMES:
+        if getattr(stored.names, key):
+            values[key] = json.dumps(list(getattr(stored.names, key)), ensure_ascii=False)
     if stored.tokenizer is not None:
         values["tokenizer"] = stored.tokenizer
     if stored.latents is not None:
@@ -173,13 +178,14 @@ def _interpret(path: Path, header: Header) -> StoredHeader:
         )
     except SpecError as error:
         raise ModelFileError(str(error)) from None
-    classes = _json(path, ours, key="classes", kind=list)
-    if not all(isinstance(name, str) for name in classes):
-        raise ModelFileError(f"{path}: damaged, its class names are not texts")
+    names = Names(
+        classes=_texts(path, ours, key="classes"),
+        **{key: _texts(path, ours, key=key) for key in _LATER_NAMES if key in ours},
+    )
     card = _json(path, ours, key="card", kind=dict)
     latents, of = _latents(path, ours, spec=spec)
     tokenizer = ours.get("tokenizer")
-    return StoredHeader(cast("Kind", kind), spec, header.tensors, card, tuple(classes), tokenizer, latents, of)
+    return StoredHeader(cast("Kind", kind), spec, header.tensors, card, names, tokenizer, latents, of)
 
 
 def _latents(
@@ -215,6 +221,13 @@ def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type) -> Any
     if not isinstance(value, kind):
         raise ModelFileError(f"{path}: damaged, its {key} is missing or cannot be read")
     return value
+
+
+def _texts(path: Path, values: Mapping[str, str], *, key: str) -> tuple[str, ...]:
+    found = _json(path, values, key=key, kind=list)
+    if not all(isinstance(name, str) for name in found):
+        raise ModelFileError(f"{path}: damaged, its {key} are not texts")
+    return tuple(found)
 
 
 def _skeleton(

@@ -52,7 +52,8 @@ def run(
     """Measure a first stage on pictures it was not trained on, or whether a text model draws what it is told.
 
     With --first-stage: how much of pictures is kept, beside bicubic resizing. Without, for a text model and `shapes`:
-    512 captions of one, two and three things each, drawn and read back without any model.
+    512 captions of one, two and three things each, drawn and read back without any model. For any other model: 512
+    test pictures asked for by their own classes, boxes, maps, or themselves made small or given holes.
     """
     from darkroom.core.errors import InputError
 
@@ -149,9 +150,11 @@ def _obedience(
     from darkroom.evaluate.obedience import captions_trained_on, evaluate_obedience
     from darkroom.tasks.load import load
 
-    if data != "shapes":
-        raise NotYetError("whole models can be evaluated on `shapes` only yet, first stages on any: give --first-stage")
     loaded = load(model, **opened)
+    if set(loaded.fields) != {"caption"} and loaded.fields:
+        return _conditions(loaded, data, count=count, batch=batch, sample=sample)
+    if data != "shapes":
+        raise NotYetError("text models can be evaluated on `shapes` only yet, first stages on any: give --first-stage")
     known = captions_trained_on(loaded.card, on_scene=Counter("scenes").show)
     if known is None:
         typer.echo(f"note: {_unknown(loaded.card)}", err=True)
@@ -171,6 +174,47 @@ def _obedience(
     made = report.protocol
     lines += ["", ", ".join(f"{name} {value}" for name, value in made["sample"].items())]
     lines += [f"model {made['model']['name']}, weights {made['model']['weights_hash']}; {LEGEND}"]
+    return "\n".join(lines), report.plain()
+
+
+def _conditions(
+    model: Any, data: str, *, count: int | None, batch: int, sample: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Whether a model does what it is steered to, as a table and as JSON values."""
+    from darkroom.cli.watch import Counter
+    from darkroom.core.spec import parse
+    from darkroom.evaluate.conditions import evaluate_conditions
+    from darkroom.evaluate.judges import present_judge
+    from darkroom.tasks.held_out import Spoiling
+
+    known = model.card.get("data", {})
+    seed = known.get("seed", 0) if isinstance(known, dict) else 0
+    side = model.spec.image_size
+    alpha = model.spec.first_stage.image_channels == 4
+    source = _pictures(data, "test", seed=seed, size=side, count=count or PROMPTS, alpha=alpha)
+    spoilt = {key: known[key] for key in ("degradation", "masks") if key in known}
+    report = evaluate_conditions(
+        model,
+        source,
+        spoiling=parse(Spoiling, spoilt, where=f"the card of {model.name}"),
+        judge=present_judge(model.compute),
+        sample=sample,
+        batch=batch,
+        on_picture=Counter("pictures").show,
+    )
+    measures = list(dict.fromkeys(key for figures in report.ways.values() for key in figures))
+    width = max(map(len, measures)) + 2
+    lines = [" " * width + "".join(f"{name:>12}" for name in report.ways)]
+    for key in measures:
+        cells = (f"{figures[key]:.4f}" if key in figures else "-" for figures in report.ways.values())
+        lines.append(f"{key:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
+    made = report.protocol
+    lines += [
+        "",
+        f"{made['data']['pictures']} test pictures of {made['data']['name']}; "
+        + ", ".join(f"{name} {value}" for name, value in made["sample"].items()),
+    ]
+    lines += [f"model {made['model']['name']}, weights {made['model']['weights_hash']}; judge {made['judge']['hash']}"]
     return "\n".join(lines), report.plain()
 
 

@@ -74,7 +74,10 @@ def _model(path: Path) -> dict[str, Any]:
         "parameters": count_parameters(spec) if whole else {"first_stage": _elements(header.tensors)},
         "megabytes": round(path.stat().st_size / 1e6, 2),
         "precision": sorted({str(info.dtype).removeprefix("torch.") for info in header.tensors.values()}),
-        "classes": list(header.classes),
+        "classes": list(header.names.classes),
+        **{
+            key: list(getattr(header.names, key)) for key in ("categories", "map_classes") if getattr(header.names, key)
+        },
         "latents": None if header.latents is None else header.latents.plain(),
         "hash": spec_hash(header),
         "card": header.card,

@@ -16,6 +16,7 @@ darkroom sample "a small blue star above a large red heart" --count 4 --seed 7 -
 darkroom sample --like pictures/0002.png --out again
 darkroom sample "a red circle" --to "a blue square" --count 8 --grid --out way
 darkroom sample --model runs/shapes-0 --label star --steps 20
+darkroom sample --model runs/photos --image photo.png --mask hole.png --count 4
 """
 ROW = 12  # pictures on one row of a sheet, where a row has a meaning
 LARGEST_SHEET = 2**28  # pixels: 0.8 GB of memory
@@ -44,10 +45,16 @@ def run(
     seed: Annotated[int | None, typer.Option(min=0, help="Picture k of a seed is always the same.")] = None,
     first: Annotated[int | None, typer.Option(min=0, help="The k to begin with; 0 without.")] = None,
     size: Annotated[str | None, typer.Option(help="Height x width in pixels, e.g. 64x96.")] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Side in pixels of overlapping windows, for pictures larger than that.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
     solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Randomness of DDIM steps: 0 none, 1 as DDPM.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How strongly to follow the condition; 1 is none.")] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(help="How strongly to follow the condition, 1 is none; of several caption=3,map=1.5."),
+    ] = None,
     guidance_rescale: Annotated[float | None, typer.Option(min=0, max=1, help="Against over-contrast.")] = None,
     guidance_interval: Annotated[
         tuple[float, float] | None, typer.Option(help="Guide only at noise levels (sigma / alpha) from .. to.")
@@ -56,12 +63,27 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 16,
-    layout: Annotated[Path | None, typer.Option(help="Boxes and categories, JSON (not there yet).")] = None,
-    semantic: Annotated[Path | None, typer.Option("--map", help="A semantic map (not there yet).")] = None,
-    low_res: Annotated[Path | None, typer.Option(help="A picture to enlarge (not there yet).")] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture to start from (not there yet).")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Where to paint, with --image (not there yet).")] = None,
-    strength: Annotated[float | None, typer.Option(help="How far to leave --image (not there yet).")] = None,
+    layout: Annotated[
+        list[Path] | None, typer.Option(help="JSON, [{category, box: [x, y, width, height] in 0..1}]; may be repeated.")
+    ] = None,
+    semantic: Annotated[
+        list[Path] | None, typer.Option("--map", help="A picture whose levels are class ids; may be repeated.")
+    ] = None,
+    low_res: Annotated[list[Path] | None, typer.Option(help="A picture to enlarge; may be repeated.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture to vary, or with --mask to paint into; may be repeated.")
+    ] = None,
+    mask: Annotated[list[Path] | None, typer.Option(help="With --image: white where to paint.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of --image is left open, up to 1; 0.6 without.")
+    ] = None,
+    inverted: Annotated[
+        bool, typer.Option("--inverted", help="Begin with the noise that leads to --image instead of a drawn one.")
+    ] = False,
+    guide: Annotated[
+        list[Path] | None, typer.Option(help="A small picture that the drawn one shall match when made small.")
+    ] = None,
+    guide_weight: Annotated[float | None, typer.Option(help="How strongly --guide pulls; 1 without.")] = None,
     like: Annotated[Path | None, typer.Option(help="Repeat the picture in this PNG; options given change it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
@@ -72,9 +94,6 @@ def run(
     from darkroom.core.errors import InputError
     from darkroom.tasks.request import given
 
-    _refuse_planned(
-        {"layout": layout, "map": semantic, "low-res": low_res, "image": image, "mask": mask, "strength": strength}
-    )
     if prompts is not None and prompt is not None:
         raise InputError("a prompt and --prompts were both given; give one of them")
     fields = given(
@@ -84,7 +103,19 @@ def run(
         to=to or None,
         to_label=to_label or None,
         size=_size(size),
+        layout=[_layout(path) for path in layout] if layout else None,
+        pictures={
+            "maps": semantic or None,
+            "low_res": low_res or None,
+            "images": image or None,
+            "masks": mask or None,
+            "guides": guide or None,
+        },
         others={
+            "window": window,
+            "strength": strength,
+            "inverted": inverted or None,
+            "guide_weight": guide_weight,
             "to_seed": to_seed,
             "at": at,
             "count": count,
@@ -93,7 +124,7 @@ def run(
             "steps": steps,
             "solver": solver,
             "eta": eta,
-            "guidance": guidance,
+            "guidance": _guidance(guidance),
             "guidance_rescale": guidance_rescale,
             "guidance_interval": guidance_interval,
             "times": times,
@@ -107,14 +138,6 @@ def run(
         typer.echo(json.dumps(work.report(), indent=2))
     else:
         typer.echo(work.sentence())
-
-
-def _refuse_planned(given: dict[str, object]) -> None:
-    from darkroom.core.errors import NotYetError
-
-    for name, value in given.items():
-        if value is not None:
-            raise NotYetError(f"--{name} is planned and not there yet; prompts, labels and seeds are")
 
 
 def _asked(
@@ -320,6 +343,34 @@ def _lines(path: Path) -> Sequence[str]:
     if not prompts:
         raise DataError(f"{path}: no prompts in this file; write one a line")
     return prompts
+
+
+def _layout(path: Path) -> list[Any]:
+    """The objects in a JSON file: a list of them, or `objects` of an object."""
+    from darkroom.core.errors import DataError
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+    found = found.get("objects") if isinstance(found, dict) else found
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise DataError(f'{path}: a list of {{"category": "...", "box": [x, y, width, height]}} is needed, all in 0..1')
+    return found
+
+
+def _guidance(text: str | None) -> float | dict[str, float] | None:
+    from darkroom.core.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        if "=" not in text:
+            return float(text)
+        pairs = [each.split("=", 1) for each in text.split(",")]
+        return {name.strip().replace("-", "_"): float(scale) for name, scale in pairs}
+    except ValueError:
+        raise InputError(f"guidance {text!r} does not fit; write a number, or one a field: caption=3,map=1.5") from None
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from darkroom.recipes.schema import Recipe
 
 Stage = Literal["both", "first"]
+PIXELS = "pixels"  # no first stage
 EXAMPLE = """
 darkroom train my_pictures minutes=60
 darkroom train tiny-text --out runs/first
@@ -34,7 +35,9 @@ def run(
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint that --from names.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     stage: Annotated[Stage, typer.Option(help="both, or first alone, for a later --first-stage.")] = "both",
-    first_stage: Annotated[str | None, typer.Option(help="A model whose first stage is used as it is.")] = None,
+    first_stage: Annotated[
+        str | None, typer.Option(help="A model whose first stage is used as it is, or pixels for none.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
 ) -> None:
@@ -42,7 +45,7 @@ def run(
     from darkroom.cli.watch import watch
     from darkroom.core.errors import InputError
     from darkroom.recipes.asked import Asked
-    from darkroom.recipes.given import pictures_of
+    from darkroom.recipes.given import on_pixels, pictures_of
     from darkroom.recipes.plan import fit, plan_of, told
     from darkroom.recipes.resolve import resolve
     from darkroom.recipes.run import Run, open_recipe_data
@@ -53,9 +56,12 @@ def run(
         raise InputError("--from begins with a whole model, its first stage too; leave --first-stage and --stage away")
     asked = Asked(source=source, changes=(*(changes or []), *([] if seed is None else [f"seed={seed}"])))
     start = None if start_from is None else read_whole(start_from, config=config)
-    given = None if first_stage is None else read_whole(first_stage)
-    pictures = None if first_stage is None or asked.names_pictures else pictures_of(first_stage)
+    named = None if first_stage == PIXELS else first_stage
+    given = None if named is None else read_whole(named)
+    pictures = None if named is None or asked.names_pictures else pictures_of(named)
     recipe = _recipe(asked, start, name=start_from or "", given=given, alone=stage == "first", pictures=pictures)
+    if first_stage == PIXELS:
+        recipe = on_pixels(recipe)
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
     measure = functools.cache(lambda: _said(resolve(recipe, splits.train, start=start).recipe, device=device))

@@ -71,12 +71,27 @@ class Conditioning(nn.Module):
             for field, values in inputs.items()
         }
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Conditions:
-        """Ids, labels or planes by field to the ports; `InputError` unless exactly the model's fields came."""
-        if set(inputs) != set(self.fields):
+    def forward(self, inputs: Mapping[str, Tensor], *, size: tuple[int, int] | None = None) -> Conditions:
+        """Ids, labels or planes by field to the ports; `InputError` unless exactly the model's fields came.
+
+        size: height and width of the latents; with it some of the fields that training dropped may be left out, which
+        says nothing about them.
+        """
+        optional = {field for field in self.fields if size is not None and inputs and self[field].spec.drop > 0}
+        if not set(self.fields) - optional <= set(inputs) <= set(self.fields):
             came, takes = (", ".join(sorted(names)) or "nothing" for names in (inputs, self.fields))
             raise InputError(f"this model is steered by {takes}; {came} came")
-        return _fuse([(self[field].spec.port, self[field](inputs[field])) for field in self.fields])
+        count = len(next(iter(inputs.values()))) if inputs else 0
+
+        def port(field: str) -> Tensor:
+            conditioner = self[field]
+            if field in inputs:
+                return conditioner(inputs[field])
+            assert size is not None
+            like = next(iter(inputs.values()))
+            return conditioner.null(torch.zeros(count, *_shape(conditioner.spec, size), device=like.device))
+
+        return _fuse([(self[field].spec.port, port(field)) for field in self.fields])
 
     def null(self, conditions: Conditions, drop: Sequence[str] | None = None) -> Conditions:
         """Conditions of the same shapes with null fields `drop` (None: those that training dropped)."""
@@ -128,6 +143,17 @@ def extent(spec: ConditionerSpec) -> int:
             return spec.length
         case MapSpec() | LowResSpec() | MaskedSpec():
             return spec.channels
+
+
+def _shape(spec: ConditionerSpec, size: tuple[int, int]) -> tuple[int, ...]:
+    """Of what a condition gives its port, without the batch."""
+    match spec.port:
+        case "tokens":
+            return extent(spec), spec.width
+        case "vector":
+            return (spec.width,)
+        case "planes":
+            return extent(spec), *size
 
 
 def _fuse(parts: Sequence[tuple[str, Tensor]]) -> Conditions:

@@ -1,25 +1,33 @@
 """Pictures as conditions: semantic maps and low-resolution pictures become planes beside the noisy latent."""
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from pydantic import Field
-from torch import nn
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
-from darkroom.core.shapes import Choice, Images, Latent
+from darkroom.core.errors import InputError
+from darkroom.core.shapes import Choice, Images, Latent, Mask
 from darkroom.core.spec import Spec
 
 
 class MapSpec(Spec):
-    """A one-hot semantic map, halved `halvings` times, then a 1 x 1 convolution to `channels` planes."""
+    """A one-hot semantic map, halved `halvings` times, then a 1 x 1 convolution to `channels` planes.
+
+    patch: before that, squares of patch x patch pixels become channels: as many numbers, and none is averaged away.
+    """
+
+    written_where_used: ClassVar = frozenset({"patch"})
 
     kind: Literal["map"] = "map"
     port: Literal["planes"] = "planes"
     classes: int = Field(gt=0)
     channels: int = Field(gt=0)
     halvings: int = Field(ge=0)
+    patch: int = Field(default=1, gt=0)
     drop: float = Field(default=0.0, ge=0, lt=1)
 
     @property
@@ -29,11 +37,20 @@ class MapSpec(Spec):
 
 
 class LowResSpec(Spec):
-    """A low-resolution picture at latent size, given as it is."""
+    """A low-resolution picture at latent size, given as it is.
+
+    patch: the picture has sides `patch` times those of the latent; its squares of patch x patch pixels are the channels
+    (so `channels` is a multiple of patch^2) · enlarge: the latent, of a model on pixels, has sides so many times those
+    of the picture, which is enlarged.
+    """
+
+    written_where_used: ClassVar = frozenset({"patch", "enlarge"})
 
     kind: Literal["low-res"] = "low-res"
     port: Literal["planes"] = "planes"
     channels: int = Field(default=3, gt=0)
+    patch: int = Field(default=1, gt=0)
+    enlarge: int = Field(default=1, gt=0)
     drop: float = Field(default=0.0, ge=0, lt=1)
 
     @property
@@ -41,13 +58,27 @@ class LowResSpec(Spec):
         """The batch field it reads."""
         return "low_res"
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "LowResSpec":
+        if self.channels % self.patch**2:
+            raise ValueError(f"channels ({self.channels}) must be a multiple of patch^2 ({self.patch**2})")
+        if self.patch > 1 and self.enlarge > 1:
+            raise ValueError("patch and enlarge exclude each other")
+        return self
+
 
 class MaskedSpec(Spec):
-    """First-stage latents of the masked picture, and the mask at latent size (1: paint here)."""
+    """First-stage latents of the masked picture, and the mask at latent size (1: paint here).
+
+    shrink: the mask's cells take the nearest pixel, as the original's do, or are to be painted when any pixel is.
+    """
+
+    written_where_used: ClassVar = frozenset({"shrink"})
 
     kind: Literal["masked"] = "masked"
     port: Literal["planes"] = "planes"
     channels: int = Field(gt=0)
+    shrink: Literal["nearest", "any"] = "nearest"
     drop: float = Field(default=0.0, ge=0, lt=1)
 
     @property
@@ -56,24 +87,44 @@ class MaskedSpec(Spec):
         return "masked"
 
 
+def shrunk(mask: Mask, size: tuple[int, int], *, how: Literal["nearest", "any"]) -> Float[Tensor, "b 1 h w"]:
+    """A mask (b, 1, H, W) of 0 and 1 at the size of latents, 0 and 1 again."""
+    match how:
+        case "nearest":
+            return F.interpolate(mask, size=size, mode="nearest")
+        case "any":
+            return F.adaptive_max_pool2d(mask, size)
+
+
 def _zero_where(planes: Images, choice: Choice) -> Images:
     return planes * rearrange(~choice, "b -> b 1 1 1")
 
 
+def one_hot(ids: Int[Tensor, "b h w"], classes: int) -> Images:
+    """Class ids (b, H, W) as (b, classes, H, W); `InputError` for an id out of range."""
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < classes:
+        wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+        raise InputError(f"the map has the id {wrong}; this model has {classes} map classes, 0..{classes - 1}")
+    return rearrange(F.one_hot(ids.long(), classes).float(), "b h w c -> b c h w")
+
+
 @final
 class MapConditioner(nn.Module):
-    """The original's spatial rescaler: bilinear halvings, then a learnt 1 x 1 convolution without bias."""
+    """The original's spatial rescaler: bilinear halvings, then a learnt 1 x 1 convolution without bias.
+
+    Squares that become channels instead of being averaged are ours: at f = 8 an average says little of an outline.
+    """
 
     def __init__(self, spec: MapSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.mix = nn.Conv2d(spec.classes, spec.channels, 1, bias=False)
+        self.mix = nn.Conv2d(spec.classes * spec.patch**2, spec.channels, 1, bias=False)
 
     def forward(self, one_hot: Images) -> Latent:
-        """(b, classes, H, W) to (b, channels, H / 2^halvings, W / 2^halvings)."""
+        """(b, classes, H, W) to (b, channels, h, w), sides 2^halvings patch times smaller."""
         for _ in range(self.spec.halvings):
             one_hot = F.interpolate(one_hot, scale_factor=0.5, mode="bilinear")
-        return self.mix(one_hot)
+        return self.mix(one_hot if self.spec.patch == 1 else F.pixel_unshuffle(one_hot, self.spec.patch))
 
     def drop(self, planes: Images, choice: Choice) -> Images:
         """An empty map where `choice` says so."""
@@ -92,9 +143,15 @@ class PlanesConditioner(nn.Module):
         super().__init__()
         self.spec = spec
 
-    def forward(self, planes: Images) -> Images:
-        """(b, channels, h, w) as they are."""
-        return planes
+    def forward(self, planes: Images) -> Latent:
+        """(b, channels, h, w) as they are; a low-resolution picture is brought to that as its spec says."""
+        match self.spec:
+            case LowResSpec(patch=patch) if patch > 1:
+                return F.pixel_unshuffle(planes, patch)
+            case LowResSpec(enlarge=times) if times > 1:
+                return F.interpolate(planes, scale_factor=float(times), mode="bicubic")
+            case _:
+                return planes
 
     def drop(self, planes: Images, choice: Choice) -> Images:
         """Zeros where `choice` says so."""

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Images: TypeAlias = Float[Tensor, "b channels height width"]  # pixels in [-1, 1]; axes named apart from latents
+Mask: TypeAlias = Float[Tensor, "b 1 mask_height mask_width"]  # 1: paint here, else 0; of any size
 Bytes: TypeAlias = UInt8[Tensor, "b channels height width"]  # pixels in 0..255, as pictures are kept
 Latent: TypeAlias = Float[Tensor, "b c h w"]  # the denoiser's units (scale applied)
 Time: TypeAlias = Float[Tensor, " b"] | Int[Tensor, " b"]  # a time per sample: integer if discrete

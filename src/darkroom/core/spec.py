@@ -1,9 +1,10 @@
 """Specs: frozen pydantic values, parsed once at the door, unknown keys refused with a did-you-mean."""
 
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer
@@ -121,14 +122,17 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
             return f"{at}{message[0].lower()}{message[1:]}{came}"[:400]
 
 
+_TYPE: Final = re.compile(r"float|int|str|\w+\[.*\]")  # as pydantic names plain members of a union
+
+
 def _without_tags(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
-    """The place as a person writes it: pydantic puts the tag of a union's member after the key of the union."""
+    """The place as a person writes it: pydantic puts the tag or type of a union's member after the union's key."""
     kept: list[str] = []
     for depth, part in enumerate(place):
         unions = {
             tag for each in _classes_at(kind, place[:depth]) if (tag := _tag(each)) is not None and not part.isdigit()
         }
-        if part not in unions or part in _keys_at(kind, place[:depth]):
+        if part in _keys_at(kind, place[:depth]) or not (part in unions or _TYPE.fullmatch(part)):
             kept.append(part)
     return kept
 

@@ -38,7 +38,7 @@ class Example:
 
 @runtime_checkable
 class Source(Protocol):
-    """Examples by number. `size`, `caption` and `label` answer without decoding where that is possible."""
+    """Examples by number. `size`, `caption`, `label` and `objects` answer without decoding where that is possible."""
 
     @property
     def name(self) -> str:
@@ -86,6 +86,10 @@ class Source(Protocol):
 
     def label(self, index: int) -> int | None:
         """The label of this row, an index into `classes`."""
+        ...
+
+    def objects(self, index: int) -> tuple[Thing, ...] | None:
+        """The annotated objects of this row."""
         ...
 
     def fingerprint(self) -> str:

@@ -11,7 +11,8 @@ from typing import Any, cast, final
 from darkroom.core.errors import DataError
 from darkroom.data.decode import check, decode, decode_map
 from darkroom.data.examples import Box, Example, Size, Thing
-from darkroom.data.metadata import Name, PixelBox, Row, sound
+from darkroom.data.metadata import sound
+from darkroom.data.row import Name, PixelBox, Row
 
 CLASSES = "classes.json"
 
@@ -76,7 +77,7 @@ class Folder:
             name=row.name,
             caption=self.caption(index),
             label=self.label(index),
-            objects=self._things(index) if "objects" in self.fields else None,
+            objects=self.objects(index),
             map=decode_map(row.map) if row.map is not None else None,
         )
 
@@ -93,6 +94,10 @@ class Folder:
         """The label as an index into `classes`."""
         label = self.rows[index].label
         return None if label is None else self.names.classes.index(_word(label, self.names.given))
+
+    def objects(self, index: int) -> tuple[Thing, ...] | None:
+        """The objects with boxes relative to the picture; none where only this row has none."""
+        return self._things(index) if "objects" in self.fields else None
 
     def fingerprint(self) -> str:
         """A hash of names, file sizes and metadata in order, and of the tables that ids refer to."""

@@ -1,38 +1,24 @@
-"""Rows of a folder: pictures as `metadata.jsonl` annotates them, or the folders they lie in and captions beside them.
+"""Rows of a folder: as `metadata.jsonl`, COCO or VOC files annotate them, or as they lie, with captions beside them.
 
 Every file that looks like a picture becomes a row; one that cannot be used says so in its `fault`.
 """
 
 import json
-import math
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, cast
 
 from darkroom.core.errors import DataError, did_you_mean
+from darkroom.data.coco import coco_file, coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.kinds import SUFFIXES, foreign, is_picture
+from darkroom.data.row import Name, PixelBox, Row, category, class_name, pixel_box, safe_path, writable
 from darkroom.data.sidecar import sidecar
+from darkroom.data.voc import has_voc, voc_rows
 
 METADATA = "metadata.jsonl"
-Name = str | int  # of a class, as it stands in the file
-PixelBox = tuple[float, float, float, float]
-
-
-@final
-@dataclass(frozen=True)
-class Row:
-    """One picture as listed: nothing decoded, boxes in pixels, classes as written; `fault`: why it cannot be used."""
-
-    path: Path
-    name: str
-    caption: str | None = None
-    label: Name | None = None
-    objects: tuple[tuple[Name, PixelBox], ...] | None = None
-    map: Path | None = None
-    fault: str | None = None
 
 
 def list_rows(folder: Path, *, caption_field: str = "caption", by_class: bool | None = None) -> list[Row]:
@@ -41,7 +27,13 @@ def list_rows(folder: Path, *, caption_field: str = "caption", by_class: bool | 
     by_class: are sub-folders classes? None: yes when all pictures lie in two or more of them.
     """
     metadata = folder / METADATA
-    rows = _annotated(metadata, caption_field) if metadata.is_file() else _found(folder, by_class)
+    coco = None if metadata.is_file() else coco_file(folder)
+    if metadata.is_file():
+        rows = _annotated(metadata, caption_field)
+    elif coco is not None:
+        rows = coco_rows(coco)
+    else:
+        rows = voc_rows(folder) if has_voc(folder) else _found(folder, by_class)
     if not rows:
         raise DataError(f"{printable(folder)}: no pictures here ({', '.join(sorted(SUFFIXES))} are looked for)")
     return rows
@@ -171,47 +163,22 @@ def _row(entry: Mapping[str, Any], metadata: Path, *, line: int, caption_field: 
         path=path,
         name=printable(path.relative_to(metadata.parent)),
         caption=_caption(entry.get(caption_field), where=where, key=caption_field),
-        label=_class_name(entry.get("label"), key="label", where=where),
+        label=class_name(entry.get("label"), key="label", where=where),
         objects=_objects(entry.get("objects"), where=where),
         map=_file(metadata.parent, entry.get("map_file_name"), key="map_file_name", where=where),
     )
 
 
 def _file(folder: Path, value: object, *, key: str, where: str) -> Path | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not _can_be_a_name(value):
-        raise DataError(f"{where}: {key!r} must be the name of a file, {value!r:.80} came")
-    inside = Path(value)
-    if inside.is_absolute() or ".." in inside.parts:
-        raise DataError(f"{where}: {key!r} must lie inside the folder, {value!r:.80} came")
-    return folder / inside
-
-
-def _can_be_a_name(value: str) -> bool:
-    try:
-        return bool(value) and "\0" not in value and bool(os.fsencode(value))
-    except UnicodeEncodeError:
-        return False
+    return None if value is None else folder / safe_path(value, key=key, where=where)
 
 
 def _caption(value: object, *, where: str, key: str) -> str | None:
     if isinstance(value, list) and value:  # several captions of one picture: the first
         value = cast("list[object]", value)[0]
     if value is None or isinstance(value, str):
-        return None if value is None else _writable(value)
+        return None if value is None else writable(value)
     raise DataError(f"{where}: {key!r} must be text, {value!r:.80} came")
-
-
-def _class_name(value: object, *, key: str, where: str) -> Name | None:
-    if value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)):
-        return _writable(value) if isinstance(value, str) else value
-    raise DataError(f"{where}: {key!r} must be a name or a whole number, {value!r:.80} came")
-
-
-def _writable(text: str) -> str:
-    """Text that tokenizers and files take: half an emoji, left where JSON was cut, becomes a replacement sign."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _objects(value: object, *, where: str) -> tuple[tuple[Name, PixelBox], ...] | None:
@@ -224,25 +191,6 @@ def _objects(value: object, *, where: str) -> tuple[tuple[Name, PixelBox], ...] 
     if not isinstance(boxes, list) or not isinstance(names, list) or len(boxes) != len(names):
         raise DataError(f"{where}: 'objects' needs lists 'bbox' and 'categories' of equal length")
     return tuple(
-        (_category(name, where=where), _pixel_box(box, where=where))
+        (category(name, where=where), pixel_box(box, where=where))
         for name, box in zip(cast("list[object]", names), cast("list[object]", boxes), strict=True)
     )
-
-
-def _category(value: object, *, where: str) -> Name:
-    name = _class_name(value, key="categories", where=where)
-    if name is None:
-        raise DataError(f"{where}: 'categories' must hold names or whole numbers, None came")
-    return name
-
-
-def _pixel_box(value: object, *, where: str) -> PixelBox:
-    numbers = [
-        float(each)
-        for each in (cast("list[object]", value) if isinstance(value, list) else [])
-        if isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < 1e9
-    ]
-    whole = len(numbers) == 4 and all(math.isfinite(number) for number in numbers)
-    if not whole or min(numbers[2:]) < 0 or len(cast("list[object]", value)) != 4:
-        raise DataError(f"{where}: a bbox is [x, y, width, height] in pixels, {value!r:.80} came")
-    return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -1,4 +1,4 @@
-"""Where examples come from, by one name: a folder of pictures, or the built-in `shapes`."""
+"""Where examples come from, by one name: a folder of pictures, a COCO file, or the built-in `shapes`."""
 
 import functools
 import hashlib
@@ -11,10 +11,12 @@ from PIL import Image
 
 from darkroom.core.errors import DataError, InputError, NotYetError, did_you_mean
 from darkroom.core.seeds import stream
+from darkroom.data.coco import coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder, checked, name_classes
-from darkroom.data.metadata import METADATA, Row, has_pictures, list_rows, sound
+from darkroom.data.metadata import METADATA, has_pictures, list_rows, sound
+from darkroom.data.row import Row
 from darkroom.scenes.draw import Kind, Scene, draw
 from darkroom.scenes.vocabulary import CANVAS, SHAPES
 
@@ -24,7 +26,7 @@ SHAPES_COUNT: Final = 20_000  # training scenes unless a limit says otherwise
 TEST_SHARE: Final = 0.05
 TEST_MOST: Final = 1000
 SCENES: Final[dict[str, Kind]] = {"shapes": "captioned", "shapes:single": "single"}
-_TEST_FOLDERS = ("test", "val", "validation")
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
 @final
@@ -94,7 +96,7 @@ class ShapesSource:
             name=f"{self.name}-{self.seed}-{index}",
             caption=scene.caption,
             label=None if scene.label is None else SHAPES.index(scene.label),
-            objects=tuple(Thing(SHAPES.index(each.category), each.box) for each in scene.objects),
+            objects=_things(scene),
             map=scene.map,
         )
 
@@ -114,15 +116,23 @@ class ShapesSource:
         """The shape's number for `single` scenes."""
         return _words(self, index)[1] if self.kind == "single" else None
 
+    def objects(self, index: int) -> tuple[Thing, ...] | None:
+        """The things in the scene."""
+        return _words(self, index)[2]
+
     def fingerprint(self) -> str:
         """A hash of seed, side, count and kind."""
         return _hash(f"{self.kind}/{self.seed}/{self.side}/{self.count}")
 
 
 @functools.lru_cache(maxsize=2**18)
-def _words(source: ShapesSource, index: int) -> tuple[str | None, int | None]:
+def _words(source: ShapesSource, index: int) -> tuple[str | None, int | None, tuple[Thing, ...] | None]:
     example = source.example(index)
-    return example.caption, example.label
+    return example.caption, example.label, example.objects
+
+
+def _things(scene: Scene) -> tuple[Thing, ...]:
+    return tuple(Thing(SHAPES.index(each.category), each.box) for each in scene.objects)
 
 
 @final
@@ -181,6 +191,10 @@ class Subset:
     def label(self, index: int) -> int | None:
         """The label."""
         return self.source.label(self.rows[index])
+
+    def objects(self, index: int) -> tuple[Thing, ...] | None:
+        """The objects."""
+        return self.source.objects(self.rows[index])
 
     def fingerprint(self) -> str:
         """A hash of the whole and of the rows taken."""
@@ -252,6 +266,11 @@ class Joined:
         source, row = self._at(index)
         return source.label(row)
 
+    def objects(self, index: int) -> tuple[Thing, ...] | None:
+        """The objects of this row."""
+        source, row = self._at(index)
+        return source.objects(row)
+
     def fingerprint(self) -> str:
         """A hash of both."""
         return _hash(f"{self.first.fingerprint()}/{self.second.fingerprint()}")
@@ -266,12 +285,12 @@ def open_data(
     caption_field: str = "caption",
     alpha: bool = False,
 ) -> Splits:
-    """Training and test examples of a folder, or of `shapes` / `shapes:single`.
+    """Training and test examples of a folder, of a COCO file, or of `shapes` / `shapes:single`.
 
     size: canvas of the built-in scenes · limit: at most so many of each split, chosen by `seed` ·
     alpha: decode to RGBA. Without a `test/` folder 5 % (1 to 1000) are kept apart, chosen by file name and
     seed. Files whose headers cannot be read are in `skipped`; `examine` looks at all pixels. `DataError` for what is
-    missing, empty or broken; `NotYetError` for shards and COCO files.
+    missing, empty or broken; `NotYetError` for shards.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no examples; at least 1 is needed")
@@ -281,7 +300,10 @@ def open_data(
         apart = stream(seed, 0, purpose="scenes/test")
         return Splits(ShapesSource(seed, size, count, kind), ShapesSource(apart, size, held_out, kind))
     folder = _folder(Path(place))
-    train_rows, test_rows = _split_rows(folder, caption_field=caption_field)
+    if folder.is_file():
+        train_rows, test_rows, folder = coco_rows(folder), list[Row](), folder.parent
+    else:
+        train_rows, test_rows = _split_rows(folder, caption_field=caption_field)
     names, name = name_classes(folder, [*train_rows, *test_rows]), printable(Path(folder.name))
     train = checked(name, train_rows, names=names, alpha=alpha)
     if test_rows:
@@ -294,9 +316,7 @@ def open_data(
 def _folder(place: Path) -> Path:
     if place.suffix == ".tar" or (place.is_dir() and next(place.glob("*.tar"), None)):
         raise NotYetError(f"{place}: WebDataset shards cannot be read yet; unpack them into a folder of pictures")
-    if place.is_file() and place.suffix == ".json":
-        raise NotYetError(f"{place}: COCO files cannot be read yet; a folder with {METADATA} can")
-    if place.is_dir():
+    if place.is_dir() or (place.is_file() and place.suffix == ".json"):
         return place.resolve()
     if place.exists():
         raise DataError(f"{place}: a folder of pictures is needed, this is a file")

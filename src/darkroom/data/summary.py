@@ -13,7 +13,7 @@ def summary(source: Source) -> dict[str, Any]:
 
     width, height: {min, median, max} in pixels · captioned: pictures whose caption is not empty, captions: how many
     different ones there are (only with captions) · classes: name -> count (only with labels) · captions_of_a_class: the
-    most that one class has (only with both).
+    most that one class has (only with both) · objects: {min, median, max} of a picture (only with objects).
     """
     sizes = [source.size(row) for row in range(len(source))]
     result: dict[str, Any] = {
@@ -33,6 +33,8 @@ def summary(source: Source) -> dict[str, Any]:
     if captions and "label" in source.fields:
         pairs = {(source.label(row), caption) for row, caption in enumerate(captions)}
         result["captions_of_a_class"] = max(Counter(label for label, _ in pairs).values())
+    if "objects" in source.fields:
+        result["objects"] = _range([len(source.objects(row) or ()) for row in range(len(source))])
     if source.categories:
         result["categories"] = list(source.categories)
     if source.map_classes:

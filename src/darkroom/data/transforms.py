@@ -9,7 +9,7 @@ from typing import Annotated, Literal, final
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -61,6 +61,23 @@ def transform(picture: Image.Image, spec: TransformSpec, *, seed: int, index: in
 def still(picture: Image.Image, spec: TransformSpec) -> Pixels:
     """The picture without any chance: shorter side to `size`, centre square, not mirrored."""
     return _cut(resize(to_bytes(picture, spec.channels), spec.size), spec.size)
+
+
+def still_map(ids: Integer[Tensor, "_h _w"], spec: TransformSpec) -> UInt8[Tensor, "s s"]:
+    """Class ids cut as `still` cuts the picture; of pixels that become one, the nearest speaks."""
+    height, width = ids.shape
+    factor = spec.size / min(height, width)
+    size = [max(spec.size, round(side * factor)) for side in (height, width)]
+    batch = rearrange(ids.to(torch.uint8), "h w -> 1 1 h w")
+    resized = batch if [height, width] == size else F.interpolate(batch, size=size, mode="nearest-exact")
+    return rearrange(_cut(rearrange(resized, "1 1 h w -> 1 h w"), spec.size), "1 h w -> h w")
+
+
+def seen_of(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The centre square of a picture of this width and height, as x, y, width, height in 0..1 of the whole."""
+    side = min(size)
+    across, down = (side / each for each in size)
+    return (1 - across) / 2, (1 - down) / 2, across, down
 
 
 def prepare(picture: Image.Image, spec: TransformSpec) -> Pixels:

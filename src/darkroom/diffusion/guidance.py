@@ -5,16 +5,20 @@ condition, so u + s (c - u) gives the same picture whether u and c are read as x
 linear (`RescaledGuidance`) has to say where it works.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, TypeAlias, final
 
 import torch
 from einops import rearrange
 
 from darkroom.core.conditions import Conditions, concatenate
-from darkroom.core.shapes import Latent, Time
+from darkroom.core.shapes import Latent, PerSample, Time
 from darkroom.diffusion.denoiser import Denoise
-from darkroom.process.schedule import Schedule
+from darkroom.process.schedule import Schedule, coefficients
+
+Score: TypeAlias = Callable[[Latent, Time], PerSample]
+_FAINT: Final = 1e-2  # of the picture: where less of it is left, the pull is held at what it is there
 
 
 @final
@@ -83,6 +87,55 @@ class LimitedGuidance:
             return self.guided(x_t, t, conditions)
         chosen = rearrange(inside.to(x_t.device), "b -> b 1 1 1")
         return torch.where(chosen, self.guided(x_t, t, conditions), self.plain(x_t, t, conditions))
+
+
+@final
+@dataclass(frozen=True)
+class GuidedByEach:
+    """Guidance with a scale for each of several conditions, in one batch of all of them.
+
+    steps: conditions that say more and more, from nothing on; with the full ones as the last,
+    x0 = d_0 + sum_i scales_i (d_{i+1} - d_i), so that all scales 1 give the full conditions' answer.
+    Source: Brooks et al. 2023, eq. 3, for any number of conditions.
+    """
+
+    denoise: Denoise
+    steps: tuple[Conditions, ...] = field(kw_only=True)
+    scales: tuple[float, ...] = field(kw_only=True)
+
+    def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
+        said = [*self.steps, conditions]
+        many = len(said)
+        x0 = self.denoise(torch.cat([x_t] * many), torch.cat([t] * many), concatenate(said))
+        answers = rearrange(x0, "(n b) c h w -> n b c h w", n=many)
+        made = answers[0]
+        for scale, less, more in zip(self.scales, answers[:-1], answers[1:], strict=True):
+            made = made + scale * (more - less)
+        return made
+
+
+@final
+@dataclass(frozen=True)
+class GuidedByScore:
+    """x0 moved to where a score of it is higher: x0 + scale (sigma^2 / alpha) grad_{x_t} score(x0(x_t)).
+
+    By Tweedie's formula, x0 = (x_t + sigma^2 grad log p(x_t)) / alpha, a further log-probability log p(y | x_t) =
+    score adds its gradient in just this way (the paper, appendix C, eq. 15: the same in eps; Dhariwal & Nichol 2021).
+    denoise: must carry gradient · score: x0 (b, c, h, w) and t to one number a sample · scale: of the score.
+    """
+
+    denoise: Denoise
+    score: Score = field(kw_only=True)
+    schedule: Schedule = field(kw_only=True)
+    scale: float = field(default=1.0, kw_only=True)
+
+    def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
+        with torch.enable_grad():
+            leaf = x_t.detach().requires_grad_()
+            x0 = self.denoise(leaf, t, conditions)
+            (pull,) = torch.autograd.grad(self.score(x0, t).sum(), leaf)
+        alpha, sigma = coefficients(self.schedule, t, like=x_t)
+        return (x0 + self.scale * sigma**2 / alpha.clamp(min=_FAINT) * pull).detach()
 
 
 def _both(denoise: Denoise, x_t: Latent, *, t: Time, null: Conditions, conditions: Conditions) -> tuple[Latent, Latent]:

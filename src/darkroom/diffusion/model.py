@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from darkroom.autoencoder.bottleneck import Posterior
 from darkroom.autoencoder.model import FirstStageSpec, build_first_stage
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
+from darkroom.conditioning.spatial import MapSpec, MaskedSpec, one_hot, shrunk
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError, SpecError
-from darkroom.core.shapes import Choice, Images, Latent, PerSample, Time
+from darkroom.core.shapes import Choice, Images, Latent, Mask, PerSample, Time
 from darkroom.core.spec import Spec
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.loss import diffusion_loss
@@ -159,9 +160,37 @@ class LatentDiffusion(nn.Module):
             )
         return rearrange(self.scale, "c -> 1 c 1 1") if self.scale.ndim else self.scale
 
-    def condition(self, inputs: Mapping[str, Tensor]) -> Conditions:
-        """The three ports from ids, labels or planes by field."""
-        return self.conditioning(inputs)
+    def prepared(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the conditioners read, of what a data set gives.
+
+        A masked picture (b, c + 1, H, W), its last channel the mask (1: paint here), is encoded; a map of ids
+        (b, H, W) becomes one-hot; all else passes.
+        """
+        given = dict(inputs)
+        for spec in self.spec.conditioners:
+            match spec:
+                case MaskedSpec() if spec.field in given:
+                    whole = given[spec.field]
+                    given[spec.field] = self._masked(whole[:, :-1], whole[:, -1:], spec=spec)
+                case MapSpec() if spec.field in given and given[spec.field].ndim == 3:
+                    given[spec.field] = one_hot(given[spec.field], spec.classes)
+                case _:
+                    pass
+        return given
+
+    @torch.no_grad()
+    def _masked(self, images: Images, mask: Mask, *, spec: MaskedSpec) -> Latent:
+        """Latents of the picture with its hole black, in the denoiser's units, then the shrunk mask in -1 and 1."""
+        latents = self.encode(torch.where(mask > 0.5, -1.0, images))
+        height, width = latents.shape[-2:]
+        return torch.cat([latents, 2 * shrunk(mask, (height, width), how=spec.shrink).to(latents) - 1], dim=1)
+
+    def condition(self, inputs: Mapping[str, Tensor], *, size: tuple[int, int] | None = None) -> Conditions:
+        """The three ports from ids, labels or planes by field.
+
+        size: height and width of the latents; with it fields that training dropped may be left out.
+        """
+        return self.conditioning(inputs, size=size)
 
     def null(self, conditions: Conditions, *, drop: Sequence[str] | None = None) -> Conditions:
         """Conditions of the same shapes that say nothing (`drop` None: about what training dropped)."""
@@ -194,7 +223,7 @@ class LatentDiffusion(nn.Module):
         network: Network | None = None,
     ) -> PerSample:
         """The loss with each field dropped on its own, before conditioners see it."""
-        conditions = self.condition(self.conditioning.drop(inputs, dropped))
+        conditions = self.condition(self.conditioning.drop(self.prepared(inputs), dropped))
         return self.loss(latents, t=t, noise=noise, conditions=conditions, network=network)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:

@@ -14,13 +14,15 @@ from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Latent, Number, Time
 from darkroom.diffusion.denoiser import AnyDiffusion, Denoise, Denoiser
-from darkroom.diffusion.guidance import Guided, LimitedGuidance, RescaledGuidance
+from darkroom.diffusion.guidance import Guided, GuidedByEach, LimitedGuidance, RescaledGuidance
 from darkroom.diffusion.solvers.choose import build_solver
 from darkroom.diffusion.solvers.solver import Evaluation, Moment, Point, Solver
+from darkroom.diffusion.windows import Windowed
 from darkroom.process.schedule import Schedule
 from darkroom.process.times import Times, choose_times
 
 Constraint: TypeAlias = Callable[[Latent, Time, int], Latent]
+Wrap: TypeAlias = Callable[[Denoise], Denoise]
 StepNoise: TypeAlias = Callable[[int], Latent]
 Noises: TypeAlias = Float[Tensor, "steps b c h w"] | Sequence[Latent]
 _REMEMBERED = 3  # evaluations that the longest multistep formula (PLMS) looks back at
@@ -42,11 +44,11 @@ def walk(
     noise: Latent,
     *,
     conditions: Conditions | None = None,
-    null: Conditions | None = None,
+    null: Conditions | Sequence[Conditions] | None = None,
     solver: str = "ddim",
     steps: int = 50,
     eta: Number = 0.0,
-    guidance: Number = 1.0,
+    guidance: Number | Sequence[Number] = 1.0,
     guidance_interval: tuple[Number, Number] | None = None,
     guidance_rescale: Number = 0.0,
     times: str | Tensor | Times | None = None,
@@ -54,21 +56,31 @@ def walk(
     step_noise: StepNoise | None = None,
     constraint: Constraint | None = None,
     temperature: Number = 1.0,
+    wrap: Wrap | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Iterator[Step]:
     """Yields each step from `noise`, which stands at the first visited time, to the end of the grid.
 
-    noise: (b, c, h, w); its type and device are those of the walk · conditions, null: ports of batch size b ·
-    guidance: 1 is none, else `null` is needed · guidance_interval: (low, high] in noise level sigma / alpha ·
-    guidance_rescale: 0..1, see `RescaledGuidance` · times, steps: see `choose_times` ·
-    noises: one (b, c, h, w) for each step, in order, also where a step multiplies it by zero ·
-    step_noise: instead, index of the step to (b, c, h, w), see `seeded_noise`; default seed 0 by place in the
-    batch · constraint: applied to x before every step as (x, t, index), t (b,) on the CPU; the same arguments
-    must give the same answer, for UniPC asks twice. `InputError`, at once, for what does not fit.
+    noise: (b, c, h, w); its type and device are those of the walk · conditions, null: ports of batch size b · guidance:
+    1 is none, else `null` is needed; several, each with a null that says more (`GuidedByEach`) · guidance_interval:
+    (low, high] in noise level sigma / alpha · guidance_rescale: 0..1, see `RescaledGuidance` · times, steps: see
+    `choose_times` · noises: one (b, c, h, w) for each step, in order, also where a step multiplies it by zero ·
+    step_noise: instead, index of the step to (b, c, h, w), see `seeded_noise`; default seed 0 by place in the batch ·
+    constraint: applied to x before every step as (x, t, index), t (b,) on the CPU; the same arguments must give the
+    same answer, for UniPC asks twice · wrap: turns the guided denoiser into another, e.g. `GuidedByScore` · window:
+    height and width in latent cells of overlapping windows that are denoised one by one (`Windowed`). `InputError`, at
+    once, for what does not fit.
     """
     method = build_solver(solver, eta=float(eta), temperature=float(temperature))
     denoise = _denoiser(
-        model, null=null, guidance=float(guidance), interval=guidance_interval, rescale=float(guidance_rescale)
+        model,
+        null=null,
+        guidance=guidance,
+        interval=guidance_interval,
+        rescale=float(guidance_rescale),
+        window=window,
     )
+    denoise = denoise if wrap is None else wrap(denoise)
     grid = choose_times(model.schedule, times, steps=steps)
     if noises is not None and len(noises) < len(grid.visited):
         raise InputError(f"noises has {len(noises)} entries and {len(grid.visited)} steps are taken; give one for each")
@@ -94,11 +106,11 @@ def sample_latents(
     noise: Latent,
     *,
     conditions: Conditions | None = None,
-    null: Conditions | None = None,
+    null: Conditions | Sequence[Conditions] | None = None,
     solver: str = "ddim",
     steps: int = 50,
     eta: Number = 0.0,
-    guidance: Number = 1.0,
+    guidance: Number | Sequence[Number] = 1.0,
     guidance_interval: tuple[Number, Number] | None = None,
     guidance_rescale: Number = 0.0,
     times: str | Tensor | Times | None = None,
@@ -106,6 +118,8 @@ def sample_latents(
     step_noise: StepNoise | None = None,
     constraint: Constraint | None = None,
     temperature: Number = 1.0,
+    wrap: Wrap | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Latent:
     """The last x of `walk`, which see for the arguments and errors."""
     x = noise
@@ -125,6 +139,8 @@ def sample_latents(
         step_noise=step_noise,
         constraint=constraint,
         temperature=temperature,
+        wrap=wrap,
+        window=window,
     ):
         x = step.x
     return x
@@ -178,24 +194,42 @@ def _walk(
 def _denoiser(
     model: AnyDiffusion,
     *,
-    null: Conditions | None,
-    guidance: float,
+    null: Conditions | Sequence[Conditions] | None,
+    guidance: Number | Sequence[Number],
     interval: tuple[Number, Number] | None,
     rescale: float,
+    window: tuple[int, int] | None,
 ) -> Denoise:
-    plain = Denoiser(model.network, model.schedule, model.prediction)
+    plain: Denoise = Denoiser(model.network, model.schedule, model.prediction)
+    if window is not None:
+        plain = Windowed(plain, size=window, overlap=min(window) // 2)
     if guidance == 1:
         return plain
-    if null is None:
-        raise InputError(f"guidance={guidance:g} needs `null`, the conditions that say nothing; or use guidance=1")
-    if rescale == 0:
-        guided: Denoise = Guided(plain, null=null, scale=guidance)
-    else:
-        guided = RescaledGuidance(plain, null=null, scale=guidance, amount=rescale)
+    guided = _guided(plain, null=null, guidance=guidance, rescale=rescale)
     if interval is None:
         return guided
     low, high = interval
     return LimitedGuidance(plain, guided=guided, schedule=model.schedule, low=float(low), high=float(high))
+
+
+def _guided(
+    plain: Denoise,
+    *,
+    null: Conditions | Sequence[Conditions] | None,
+    guidance: Number | Sequence[Number],
+    rescale: float,
+) -> Denoise:
+    if isinstance(guidance, Sequence):
+        if not isinstance(null, Sequence) or len(null) != len(guidance):
+            raise InputError(f"{len(guidance)} scales of guidance need as many `null`, each saying more than the last")
+        if rescale != 0:
+            raise InputError("guidance_rescale works with one scale of guidance")
+        return GuidedByEach(plain, steps=tuple(null), scales=tuple(float(scale) for scale in guidance))
+    if not isinstance(null, Conditions):
+        raise InputError(f"guidance={guidance:g} needs `null`, the conditions that say nothing; or use guidance=1")
+    if rescale == 0:
+        return Guided(plain, null=null, scale=float(guidance))
+    return RescaledGuidance(plain, null=null, scale=float(guidance), amount=rescale)
 
 
 def _path(schedule: Schedule, grid: Times) -> list[Point]:

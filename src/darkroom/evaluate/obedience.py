@@ -43,7 +43,7 @@ def evaluate_obedience(
     """
     if "caption" not in model.fields:
         raise InputError(
-            f"{model.name} takes no prompt, {model.takes()}: whether it draws what it is told is no question"
+            f"{model.name} takes no prompt, {model.words.takes()}: whether it draws what it is told is no question"
         )
     asked = _captions(model, count=count, trained_on=trained_on)
     sample = {"seed": seed, "solver": solver, "steps": steps, "guidance": guidance}

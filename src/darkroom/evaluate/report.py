@@ -62,6 +62,23 @@ class FirstStageReport:
 
 @final
 @dataclass(frozen=True)
+class ConditionsReport:
+    """Whether a model does what it is steered to.
+
+    ways: figures by way (`read back`; the model and what takes no model) and by measure · protocol: model, data, how
+    pictures were spoilt, the judge and sampling, as JSON values.
+    """
+
+    ways: Mapping[str, Mapping[str, float]]
+    protocol: Mapping[str, Any] = field(repr=False)
+
+    def plain(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+@final
+@dataclass(frozen=True)
 class Obedience:
     """What became of captions that name so many things; shares are of the pictures drawn for them.
 

@@ -48,8 +48,19 @@ class ShiftedTimesSpec(Spec):
     factor: float = Field(default=3.0, gt=0)
 
 
+@final
+class NoisiestTimeSpec(Spec):
+    """Always the time of pure noise, where x_t says nothing of x0: what is learnt is the mean picture of a condition.
+
+    So a model that is a regression, the baseline that the paper compares super-resolution with (section 4.4, Tab. 5),
+    differs from a diffusion model in this line alone; one step draws it.
+    """
+
+    kind: Literal["noisiest"] = "noisiest"
+
+
 WeightingSpec: TypeAlias = Annotated[UniformSpec | MinSnrSpec, Field(discriminator="kind")]
-TimesSpec: TypeAlias = Annotated[UniformTimesSpec | ShiftedTimesSpec, Field(discriminator="kind")]
+TimesSpec: TypeAlias = Annotated[UniformTimesSpec | ShiftedTimesSpec | NoisiestTimeSpec, Field(discriminator="kind")]
 
 
 @final
@@ -84,13 +95,15 @@ def check_objective(objective: ObjectiveSpec, *, schedule: Schedule, prediction:
         )
 
 
-def way_to_noise(times: UniformTimesSpec | ShiftedTimesSpec, share: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def way_to_noise(times: TimesSpec, share: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """How far each training time lies on the way from clean data (0) to noise (1), for uniform draws in [0, 1]."""
     match times:
         case UniformTimesSpec():
             return share
         case ShiftedTimesSpec(factor=factor):
             return factor * share / (1 + (factor - 1) * share)
+        case NoisiestTimeSpec():
+            return torch.ones_like(share)
 
 
 def error(output: Latent, target: Latent, *, loss: Literal["l1", "l2"]) -> PerSample:

@@ -5,12 +5,21 @@ from typing import Any, Final
 
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.layout import LayoutSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import TextSpec
 from darkroom.recipes.schema import Recipe
 
 FEW: Final = 1000  # pictures: below that a generator mostly learns them by heart
 FEW_OF_CLASS: Final = 50
 FEW_TO_MEASURE: Final = 50
+_WORDS: Final = {TextSpec: "captions", ClassSpec: "classes"}
+_PLAINLY: Final = {
+    LayoutSpec: "layouts, boxes with their categories",
+    MapSpec: "semantic maps",
+    LowResSpec: "low-resolution pictures, made of the pictures themselves",
+    MaskedSpec: "pictures with a hole, made of the pictures themselves",
+}
 OFTEN: Final = 300  # times that each picture is seen by the denoiser
 SHORT: Final = 1500  # steps of a denoiser
 
@@ -59,6 +68,9 @@ def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:
 def _task(recipe: Recipe, found: Mapping[str, Any]) -> str:
     assert recipe.denoiser is not None
     kinds = [type(each) for each in recipe.denoiser.conditioners]
+    if len(kinds) > 1 or (kinds and kinds[0] in _PLAINLY):
+        named = " and ".join(_PLAINLY.get(kind, _WORDS.get(kind, kind.__name__)) for kind in kinds)
+        return f"{'' if recipe.start is None else f'on from {recipe.start.name}; '}a model steered by {named}"
     begun = f"on from {recipe.start.name}; " if recipe.start is not None else ""
     if TextSpec in kinds:
         words = "captions stand beside the pictures" if "caption" in found["fields"] else "class names are its prompts"

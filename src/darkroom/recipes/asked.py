@@ -16,7 +16,7 @@ from darkroom.recipes.tune import from_model
 
 @final
 class Asked(Spec):
-    """source: a folder, a recipe's name or its YAML · changes: `key=value`, `minutes=60` among them."""
+    """source: a folder, a recipe's name or its YAML · changes: `key=value`, `minutes=60` and `task=text` among them."""
 
     source: str
     changes: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class Asked(Spec):
     @property
     def overrides(self) -> list[str]:
         """The changes to the recipe."""
-        return [change for change in self.changes if not change.startswith("minutes=")]
+        return [change for change in self.changes if not change.startswith(("minutes=", "task="))]
 
     @property
     def minutes(self) -> float | None:
@@ -34,6 +34,16 @@ class Asked(Spec):
         if given and steps:
             raise SpecError(f"{given[-1]!r} and {steps!r} were both given; time decides the steps, so give one of them")
         return _minutes(given[-1]) if given else None
+
+    @property
+    def task(self) -> str | None:
+        """What a folder's model shall be steered by, where it was said; `SpecError` for a recipe, which says it."""
+        given = [change.removeprefix("task=") for change in self.changes if change.startswith("task=")]
+        if given and not self.of_folder:
+            raise SpecError(
+                f"task={given[-1]} is for a folder of pictures; {self.source} is a recipe, which says its task"
+            )
+        return given[-1] if given else None
 
     @property
     def size(self) -> int | None:
@@ -50,7 +60,7 @@ class Asked(Spec):
     def of_folder(self) -> bool:
         """Is it pictures that were given, and no recipe?"""
         place = Path(self.source)
-        inside = self.source in SCENES or place.is_dir() or place.suffix == ".tar" or len(place.parts) > 1
+        inside = self.source in SCENES or place.is_dir() or place.suffix in (".tar", ".json") or len(place.parts) > 1
         return inside and place.suffix not in (".yaml", ".yml")
 
     @property
@@ -64,6 +74,7 @@ def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = 
 
     `SpecError` and `DataError` in one sentence for what is not there or does not fit.
     """
+    _ = asked.task  # refuses what a recipe says itself
     plain = _of_folder(asked, start=start, name=name) if asked.of_folder else _named(asked, start=start, name=name)
     return parse(Recipe, override(plain.plain(), asked.overrides), where=f"the recipe for {asked.source}")
 
@@ -73,7 +84,9 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     found = summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train)
     if start is None:
         place = str(Path(asked.source))
-        return recipe_for_folder(found, place=place, channels=data.channels, size=asked.size)
+        return recipe_for_folder(found, place=place, channels=data.channels, size=asked.size, task=asked.task)
+    if asked.task is not None:
+        raise SpecError(f"task={asked.task} does not fit --from: {name} says what steers it")
     made = from_model(
         recipe_for_folder(found, place=str(Path(asked.source))),
         start,
@@ -82,7 +95,8 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
         train=fine_tuning(int(found["count"])),
     )
     assert made.denoiser is not None
-    mirrored = not made.denoiser.conditioners  # as for a folder's own recipe, but the model says what steers it
+    words = {"caption", "label"}  # as for a folder's own recipe, but the model says what steers it
+    mirrored = not any(each.field in words for each in made.denoiser.conditioners)
     return made.model_copy(update={"data": made.data.model_copy(update={"flip": mirrored})})
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darkroom.data.masks import MasksSpec
 from darkroom.recipes.length import trained
 from darkroom.recipes.schema import Recipe
 
@@ -19,6 +20,7 @@ def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dic
             "size": recipe.data.size,
             "seed": recipe.seed,
             "license": recipe.data.license,
+            **_spoiling(recipe),
         },
         "trained": {stage: {"steps": spec.steps, "batch": spec.batch} for stage, spec in trained(recipe).items()},
         "quality": dict(quality),
@@ -34,3 +36,14 @@ def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dic
             "prompts": list(sample.prompts),
         }
     return card
+
+
+def _spoiling(recipe: Recipe) -> dict[str, Any]:
+    """How pictures were made small or given holes, for a model that completes such."""
+    fields = set[str]() if recipe.denoiser is None else {each.field for each in recipe.denoiser.conditioners}
+    found: dict[str, Any] = {}
+    if "low_res" in fields:
+        found["degradation"] = recipe.data.degradation.plain()
+    if "masked" in fields and isinstance(recipe.data.masks, MasksSpec):
+        found["masks"] = recipe.data.masks.plain()
+    return found

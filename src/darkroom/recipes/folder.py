@@ -11,8 +11,10 @@ from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
-from darkroom.core.errors import DataError, SpecError
+from darkroom.core.errors import DataError, SpecError, did_you_mean
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import ObjectiveSpec, ShiftedTimesSpec
 from darkroom.process.schedule import CosineSpec
@@ -28,31 +30,46 @@ VOCABULARY: Final = 4096
 TOKENS: Final = 32
 DROP: Final = 0.1  # share of samples trained without their condition, for guidance (Ho & Salimans 2022)
 GUIDANCE: Final = 2.5
+MAP_GUIDANCE: Final = 1.5
+FACTOR: Final = 4
+SLOTS: Final = 40  # objects of a layout at most: 120 tokens
+GRID: Final = 32  # corners of boxes, a side
+MAP_CHANNELS: Final = 16
+FREE: Final = "unconditional"
+TASKS: Final = (FREE, "class", "text", "layout", "semantic", "super-resolution", "inpainting")
 
 
 def recipe_for_folder(
-    summary: Mapping[str, Any], *, place: str, size: int | None = None, channels: Channels = 3
+    summary: Mapping[str, Any],
+    *,
+    place: str,
+    size: int | None = None,
+    channels: Channels = 3,
+    task: str | None = None,
 ) -> Recipe:
     """The recipe for a data set of which `darkroom.data.summary` told count, fields, classes and sizes.
 
     place: where the pictures are · size: side in pixels, a multiple of 16 (None: 64, or less when the pictures are
-    smaller) · channels: 1 grey, 3 colours, 4 with alpha. Captions make a text model, unless all are the same or each
-    class has just one; else labels make a class model, else it is unconditional; only then are pictures flipped, for
-    words may say left and right, and a class may be a letter. `SpecError` for a size that does not fit, `DataError` for
-    a data set without pictures.
+    smaller) · channels: 1 grey, 3 colours, 4 with alpha · task: of `TASKS`, several joined by `+` (None: what the
+    pictures ask for). Captions make a text model, unless all are the same or each class has just one; else labels make
+    a class model, maps a semantic one, boxes one steered by layouts, else it is unconditional. Pictures are mirrored
+    unless words or classes steer, for words may say left and right, and a class may be a letter. `SpecError` for a size
+    or task that does not fit, `DataError` for a data set without pictures.
     """
     count = int(summary["count"])
     if count < 1:
         raise DataError(f"{place}: there are no pictures")
-    conditioner = _conditioner(summary)
-    kind = "unconditional" if conditioner is None else f"steered by {conditioner.field}"
+    tasks = _asked_tasks(task) if task is not None else [_own_task(summary)]
+    conditioners = tuple(_conditioner(each, summary, place=place, channels=channels) for each in tasks if each != FREE)
+    kind = "unconditional" if not conditioners else f"steered by {' and '.join(each.field for each in conditioners)}"
+    flip = not any(each.field in ("caption", "label") for each in conditioners)
     return Recipe(
         name=Path(place).name or "pictures",
         summary=f"{count} training pictures of {Path(place).name}, {kind}.",
         source="made for this folder by darkroom",
-        data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=conditioner is None),
+        data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=flip),
         first_stage=_first_stage(count, channels=channels),
-        denoiser=_denoiser(conditioner, count=count),
+        denoiser=_denoiser(conditioners, count=count),
     )
 
 
@@ -72,18 +89,64 @@ def fine_tuning(count: int) -> TrainSpec:
     )
 
 
-def _conditioner(summary: Mapping[str, Any]) -> ConditionerSpec | None:
+def _own_task(summary: Mapping[str, Any]) -> str:
     """Captions say more than labels, if most pictures have one and they differ; one class says nothing."""
-    classes = len(summary.get("classes") or {})
-    labelled = "label" in summary["fields"] and classes > 1
+    fields = summary["fields"]
+    labelled = "label" in fields and len(summary.get("classes") or {}) > 1
     if _captions_tell(summary) and not (labelled and summary.get("captions_of_a_class") == 1):
-        encoder = SequenceEncoderSpec(
-            vocabulary=VOCABULARY, length=TOKENS, width=CONTEXT, depth=3, heads=5, head_width=32
-        )
-        return TextSpec(encoder=encoder, drop=DROP)
+        return "text"
     if labelled:
-        return ClassSpec(classes=classes, width=CONTEXT, null=classes, drop=DROP)
-    return None
+        return "class"
+    if "map" in fields:
+        return "semantic"
+    return "layout" if "objects" in fields and summary.get("categories") else FREE
+
+
+def _asked_tasks(task: str) -> list[str]:
+    """`SpecError` for a task that is unknown, comes twice, or stands beside `unconditional`."""
+    tasks = task.split("+")
+    for each in tasks:
+        if each not in TASKS:
+            raise SpecError(f"task {each!r} is unknown{did_you_mean(each, TASKS)}; several are joined by +")
+    if len(set(tasks)) < len(tasks) or (FREE in tasks and len(tasks) > 1):
+        raise SpecError(f"task={task} does not fit: each task comes once, and {FREE} alone")
+    return tasks
+
+
+def _conditioner(task: str, summary: Mapping[str, Any], *, place: str, channels: int) -> ConditionerSpec:
+    """What a task plugs in; `DataError` where the pictures lack what it needs."""
+    fields, classes = set(summary["fields"]), len(summary.get("classes") or {})
+    needs = {"text": {"caption", "label"}, "class": {"label"}, "layout": {"objects"}, "semantic": {"map"}}
+    if task in needs and not fields & needs[task]:
+        raise DataError(
+            f"{place}: task={task} needs the field {min(needs[task])!r}, "
+            f"this data set has {', '.join(sorted(fields)) or 'pictures alone'}"
+        )
+    match task:
+        case "text":
+            return TextSpec(encoder=_encoder(VOCABULARY, TOKENS), drop=DROP)
+        case "class":
+            return ClassSpec(classes=classes, width=CONTEXT, null=classes, drop=DROP)
+        case "layout":
+            most = int(summary.get("objects", {}).get("max", SLOTS))
+            scheme = LayoutTokensSpec(
+                categories=max(1, len(summary.get("categories") or ())),
+                slots=max(1, min(SLOTS, most)),
+                grid=GRID,
+                crop=False,
+            )
+            return LayoutSpec(encoder=_encoder(scheme.vocabulary, scheme.length), scheme=scheme, drop=DROP)
+        case "semantic":
+            known = max(2, len(summary.get("map_classes") or ()))
+            return MapSpec(classes=known, channels=MAP_CHANNELS, halvings=0, patch=FACTOR, drop=DROP)
+        case "super-resolution":
+            return LowResSpec(channels=channels)
+        case _:
+            return MaskedSpec(channels=LATENT_CHANNELS + 1, shrink="any")
+
+
+def _encoder(vocabulary: int, length: int) -> SequenceEncoderSpec:
+    return SequenceEncoderSpec(vocabulary=vocabulary, length=length, width=CONTEXT, depth=3, heads=5, head_width=32)
 
 
 def _captions_tell(summary: Mapping[str, Any]) -> bool:
@@ -151,7 +214,7 @@ def _first_stage_loss() -> FirstStageLossSpec:
     return FirstStageLossSpec(pixel="l1", perceptual_weight=0.2, adversary=adversary)
 
 
-def _denoiser(conditioner: ConditionerSpec | None, *, count: int) -> DenoiserRecipe:
+def _denoiser(conditioners: tuple[ConditionerSpec, ...], *, count: int) -> DenoiserRecipe:
     """A U-Net of five million parameters.
 
     The cosine schedule gives 16 x 16 latents as much time at middling noise as 64 x 64 ones have under the paper's
@@ -160,9 +223,10 @@ def _denoiser(conditioner: ConditionerSpec | None, *, count: int) -> DenoiserRec
     where it is decided what is where, are drawn more often, and attention knows the places; with this the hands of
     sign_digits_64 came nearer to the real ones in as many steps than with min-SNR weights (docs/results.md).
     """
-    tokens = conditioner is not None
+    tokens = any(each.port == "tokens" for each in conditioners)
+    planes = sum(each.channels for each in conditioners if each.port == "planes")
     network = UNetSpec(
-        in_channels=LATENT_CHANNELS,
+        in_channels=LATENT_CHANNELS + planes,
         out_channels=LATENT_CHANNELS,
         channels=64,
         multipliers=(1, 2, 2),
@@ -185,10 +249,17 @@ def _denoiser(conditioner: ConditionerSpec | None, *, count: int) -> DenoiserRec
     )
     return DenoiserRecipe(
         network=network,
-        conditioners=(conditioner,) if conditioner is not None else (),
+        conditioners=conditioners,
         schedule=CosineSpec(),
         prediction="v",
         objective=ObjectiveSpec(times=ShiftedTimesSpec(factor=2.0)),
         train=train,
-        sample=SampleSpec(solver="dpm++2m", steps=25, guidance=GUIDANCE if tokens else 1.0),
+        sample=SampleSpec(solver="dpm++2m", steps=25, guidance=_guidance(conditioners)),
     )
+
+
+def _guidance(conditioners: tuple[ConditionerSpec, ...]) -> float:
+    """What says a lot of each pixel needs little of it."""
+    if not any(each.drop > 0 for each in conditioners):
+        return 1.0
+    return GUIDANCE if any(each.port == "tokens" for each in conditioners) else MAP_GUIDANCE

@@ -4,14 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, without_decoder
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec, without_decoder
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.autoencoder.tiny import standardise
 from darkroom.checkpoint.store import StoredModel, build, first_stage_of
+from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
+from darkroom.core.errors import SpecError
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.schema import Recipe
 
+WIDTH: Final = 32  # channels of the first level on pixels, at least
 DETAIL: Final = 0.4  # deviation of latents that say what the small picture in the others does not
 
 
@@ -50,13 +54,79 @@ def with_first_stage(
         values["data"]["source"] = source or recipe.data.source
     if values["denoiser"] is not None:
         network = values["denoiser"]["network"]
-        planes = network["in_channels"] - network["out_channels"]
+        assert recipe.denoiser is not None
+        conditioners = [
+            _at_latents(each, spec, small=recipe.data.degradation.factor) for each in recipe.denoiser.conditioners
+        ]
+        values["denoiser"]["conditioners"] = [each.plain() for each in conditioners]
+        planes = sum(each.channels for each in conditioners if each.port == "planes")
         network["out_channels"] = spec.latent_channels
         network["in_channels"] = spec.latent_channels + planes
         values["denoiser"]["scale"] = None
         if values["denoiser"]["spread"] is not None:
             values["denoiser"]["spread"] = coarse_first(spec)
     return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
+
+
+def on_pixels(recipe: Recipe) -> Recipe:
+    """The recipe without a first stage (f = 1), the paper's baseline.
+
+    Its network gets a narrow level for each halving that the first stage made, and attends where it attended before.
+    `SpecError` for a first stage alone.
+    """
+    if recipe.denoiser is None:
+        raise SpecError(f"recipe {recipe.name!r} is a first stage alone, and pixels need none")
+    before, part = recipe.first_stage.model, recipe.denoiser
+    if isinstance(before, PixelsSpec):
+        return recipe
+    pixels = PixelsSpec(image_channels=before.image_channels)
+    halvings = before.factor.bit_length() - 1
+    narrow = max(WIDTH, part.network.channels // 4 // WIDTH * WIDTH)
+    widened = tuple(max(1, each * part.network.channels // narrow) for each in part.network.multipliers)
+    conditioners = [_at_latents(each, pixels, small=recipe.data.degradation.factor) for each in part.conditioners]
+    planes = sum(each.channels for each in conditioners if each.port == "planes")
+    values = recipe.plain()
+    values["name"] = f"{recipe.name}-pixels"
+    values["first_stage"] = {"model": pixels.plain(), "train": None}
+    values["denoiser"] |= {"scale": None, "spread": None, "conditioners": [each.plain() for each in conditioners]}
+    values["denoiser"]["network"] |= {
+        "in_channels": pixels.latent_channels + planes,
+        "out_channels": pixels.latent_channels,
+        "channels": narrow,
+        "multipliers": (*(min(1 + level, widened[0]) for level in range(halvings)), *widened),
+        "attention": [factor * before.factor for factor in part.network.attention],
+        "norm_groups": min(part.network.norm_groups, 16),
+    }
+    return parse(Recipe, values, where=f"recipe {recipe.name!r} on pixels")
+
+
+def _at_latents(
+    conditioner: ConditionerSpec, first_stage: AutoencoderSpec | PixelsSpec, *, small: int
+) -> ConditionerSpec:
+    """A condition that lies beside latents, brought to the size and channels of those of this first stage.
+
+    small: how many times smaller than the result low-resolution pictures are; `SpecError` where that is neither a
+    multiple of f nor a part of it.
+    """
+    match conditioner:
+        case MapSpec():
+            patch = max(1, first_stage.factor // 2**conditioner.halvings)
+            return conditioner.model_copy(update={"patch": patch})
+        case LowResSpec():
+            channels, times = first_stage.image_channels, max(1, small // first_stage.factor)
+            if small % first_stage.factor == 0:
+                return conditioner.model_copy(update={"patch": 1, "enlarge": times, "channels": channels})
+            if first_stage.factor % small:
+                raise SpecError(
+                    f"pictures {small} times smaller do not lie beside latents of f = {first_stage.factor}; "
+                    f"data.degradation.factor must be a multiple or a part of {first_stage.factor}"
+                )
+            patch = first_stage.factor // small
+            return conditioner.model_copy(update={"patch": patch, "enlarge": 1, "channels": channels * patch**2})
+        case MaskedSpec():
+            return conditioner.model_copy(update={"channels": first_stage.latent_channels + 1})
+        case _:
+            return conditioner
 
 
 def coarse_first(first_stage: AutoencoderSpec) -> tuple[float, ...] | None:

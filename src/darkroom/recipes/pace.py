@@ -8,6 +8,12 @@ import torch
 
 from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
+from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.embedding import EmbeddingSpec
+from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.layout import LayoutSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
+from darkroom.conditioning.text import TextSpec
 from darkroom.core.compute import training_compute
 from darkroom.data.loader import Batch
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
@@ -81,17 +87,33 @@ def _time_first_stage_with(
 def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> float:
     compute = training_compute(device, spec.precision)
     model = compute.host(LatentDiffusion(model_spec))
+    model.scale = torch.where(model.scale.isnan(), 1.0, model.scale)  # not measured yet, and masked pictures need one
     side = model_spec.image_size
     latents = torch.randn(spec.batch, *model.latent_shape((side, side)))
-    fields: dict[str, torch.Tensor] = {}
-    for each in model_spec.conditioners:
-        if each.field == "caption":
-            fields["caption"] = torch.zeros(spec.batch, each.encoder.length, dtype=torch.long)
-        else:
-            fields[each.field] = torch.zeros(spec.batch, dtype=torch.long)
+    shape = model.latent_shape((side, side))
+    fields = {each.field: _like(each, model_spec, batch=spec.batch, latent=shape) for each in model_spec.conditioners}
     batch = LatentBatch(latents, fields, list(range(spec.batch)))
     losses = denoiser_objective(model, train=spec, compute=compute, seed=0)
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
+
+
+def _like(each: ConditionerSpec, model: ModelSpec, *, batch: int, latent: tuple[int, int, int]) -> torch.Tensor:
+    """What a batch would bring for this condition, empty."""
+    side, channels = model.image_size, model.first_stage.image_channels
+    match each:
+        case TextSpec() | LayoutSpec():
+            return torch.zeros(batch, each.encoder.length, dtype=torch.long)
+        case ClassSpec():
+            return torch.zeros(batch, dtype=torch.long)
+        case EmbeddingSpec():
+            return torch.zeros(batch, each.length, each.width)
+        case MapSpec():
+            return torch.zeros(batch, side, side, dtype=torch.long)
+        case LowResSpec():
+            sides = (side * each.patch // each.enlarge for side in latent[1:])
+            return torch.zeros(batch, each.channels // each.patch**2, *sides)
+        case MaskedSpec():
+            return torch.zeros(batch, channels + 1, side, side)
 
 
 def _time(

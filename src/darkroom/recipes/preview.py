@@ -3,15 +3,19 @@
 from PIL import Image
 
 from darkroom.data.examples import Source
+from darkroom.data.transforms import TransformSpec
 from darkroom.recipes.resolve import captions
 from darkroom.recipes.schema import SampleSpec
 from darkroom.tasks.generate import generate
+from darkroom.tasks.held_out import Spoiling, asked_of
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request
 
 
-def preview(model: Model, sample: SampleSpec, *, source: Source, seed: int = 0) -> list[Image.Image]:
-    """`sample.count` pictures with the recipe's prompts, else with captions or labels of test examples in turn."""
+def preview(
+    model: Model, sample: SampleSpec, *, source: Source, transform: TransformSpec, spoiling: Spoiling, seed: int = 0
+) -> list[Image.Image]:
+    """`sample.count` pictures with the recipe's prompts, else with the fields of test examples in turn."""
     prompts = labels = None
     count = sample.count
     if "caption" in model.fields:
@@ -19,8 +23,15 @@ def preview(model: Model, sample: SampleSpec, *, source: Source, seed: int = 0) 
         prompts = [texts[place % len(texts)] for place in range(count)]
     if "label" in model.fields:
         labels = [source.classes[place % len(source.classes)] for place in range(count)]
+    rows = [place % len(source) for place in range(count)]
+    asked = asked_of(model, source, rows=rows, transform=transform, spoiling=spoiling)
+    if labels is not None and asked:  # the label of the very picture whose map or boxes are asked for
+        labels = [source.classes[source.label(row) or 0] for row in rows]
+    if "caption" in model.fields and asked:
+        prompts = [captions(source)[row] for row in rows]
     others = {
-        "count": count if prompts is None and labels is None else 1,
+        **asked,
+        "count": count if prompts is None and labels is None and not asked else 1,
         "seed": seed,
         "solver": sample.solver,
         "steps": sample.steps,

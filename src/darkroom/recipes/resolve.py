@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
 
 from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.embedding import EmbeddingSpec
 from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.layout import LayoutSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.errors import DataError, NotYetError, SpecError
+from darkroom.core.names import Names
 from darkroom.data.examples import Source
+from darkroom.data.inputs import Fixed, Inputs, LowRes, Masked, highest_id, layouts, maps, pictures
+from darkroom.data.transforms import TransformSpec
 from darkroom.recipes.schema import Recipe
 from darkroom.recipes.tune import class_names
 
@@ -24,7 +29,7 @@ class Resolved:
 
     recipe: Recipe
     tokenizer: Tokenizer | None
-    classes: tuple[str, ...]
+    names: Names
 
 
 def resolve(
@@ -42,11 +47,11 @@ def resolve(
     """
     part = recipe.denoiser
     if part is None:
-        return Resolved(recipe, None, ())
+        return Resolved(recipe, None, Names())
     fitted: list[ConditionerSpec] = []
-    classes = source.classes if start is None else class_names(start, source.classes)
+    names = _names(source, start)
     for spec in part.conditioners:
-        if spec.field not in source.fields | ({"caption"} if "label" in source.fields else set()):
+        if spec.field not in _made_of(source):
             raise DataError(
                 f"{source.name}: recipe {recipe.name!r} needs the field {spec.field!r}, "
                 f"this data set has {', '.join(sorted(source.fields)) or 'pictures alone'}"
@@ -57,11 +62,28 @@ def resolve(
                 size = {"vocabulary": tokenizer.vocabulary}
                 fitted.append(spec.model_copy(update={"encoder": spec.encoder.model_copy(update=size)}))
             case ClassSpec():
-                fitted.append(_with_classes(spec, len(classes), keep=start is not None))
-            case _:
+                fitted.append(_with_classes(spec, len(names.classes), keep=start is not None))
+            case LayoutSpec():
+                fitted.append(_with_categories(spec, source, keep=start is not None))
+            case MapSpec():
+                fitted.append(_with_map_classes(spec, source, keep=start is not None))
+            case LowResSpec() | MaskedSpec():
+                fitted.append(spec)
+            case EmbeddingSpec():
                 raise NotYetError(f"training with the condition {spec.field!r} is not there yet")
     denoiser = part.model_copy(update={"conditioners": tuple(fitted)})
-    return Resolved(recipe.model_copy(update={"denoiser": denoiser}), tokenizer, classes)
+    return Resolved(recipe.model_copy(update={"denoiser": denoiser}), tokenizer, names)
+
+
+def _names(source: Source, start: StoredModel | None) -> Names:
+    """What numbers stand for: as the data name them, after those that the model to begin with knows."""
+    if start is None:
+        return Names(source.classes, source.categories, source.map_classes)
+    return Names(
+        class_names(start, source.classes),
+        start.names.categories or source.categories,
+        start.names.map_classes or source.map_classes,
+    )
 
 
 def _with_classes(spec: ClassSpec, count: int, *, keep: bool) -> ClassSpec:
@@ -70,18 +92,48 @@ def _with_classes(spec: ClassSpec, count: int, *, keep: bool) -> ClassSpec:
     return spec.model_copy(update={"classes": count, "null": spec.null if among or spec.null is None else count})
 
 
-def inputs(resolved: Resolved, source: Source) -> dict[str, Tensor]:
-    """What steers each picture, a row per picture: caption ids (n, l), labels (n,)."""
-    found: dict[str, Tensor] = {}
-    part = resolved.recipe.denoiser
+def _made_of(source: Source) -> frozenset[str]:
+    """The fields that a source can steer by: its own, names of classes for captions, and what pictures alone give."""
+    named = {"caption"} if "label" in source.fields else set[str]()
+    return source.fields | named | {"low_res", "masked"}
+
+
+def _with_categories(spec: LayoutSpec, source: Source, *, keep: bool) -> LayoutSpec:
+    """As many categories as the data have, and the encoder's ids fitted to them."""
+    if spec.scheme is None or keep:
+        return spec
+    scheme = spec.scheme.model_copy(update={"categories": len(source.categories)})
+    size = {"vocabulary": max(scheme.vocabulary, 1), "length": scheme.length}
+    return spec.model_copy(update={"scheme": scheme, "encoder": spec.encoder.model_copy(update=size)})
+
+
+def _with_map_classes(spec: MapSpec, source: Source, *, keep: bool) -> MapSpec:
+    """As many classes as are named; where none are, as many as the maps have ids."""
+    if keep:
+        return spec
+    return spec.model_copy(update={"classes": len(source.map_classes) or highest_id(source) + 1})
+
+
+def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> dict[str, Inputs]:
+    """What steers each picture, by field. transform: how pictures are cut, and so what is seen of them."""
+    found: dict[str, Inputs] = {}
+    part, data = resolved.recipe.denoiser, resolved.recipe.data
     for spec in () if part is None else part.conditioners:
         match spec:
             case TextSpec() if resolved.tokenizer is not None:
-                found[spec.field] = resolved.tokenizer(captions(source))
+                found[spec.field] = Fixed(resolved.tokenizer(captions(source)))
             case ClassSpec():
-                places = {name: place for place, name in enumerate(resolved.classes)}
+                places = {name: place for place, name in enumerate(resolved.names.classes)}
                 named = [source.classes[_label(source, row)] for row in range(len(source))]
-                found[spec.field] = torch.tensor([places[name] for name in named])
+                found[spec.field] = Fixed(torch.tensor([places[name] for name in named]))
+            case LayoutSpec() if spec.scheme is not None:
+                found[spec.field] = layouts(source, transform, scheme=spec.scheme)
+            case MapSpec():
+                found[spec.field] = maps(source, transform, classes=spec.classes)
+            case LowResSpec():
+                found[spec.field] = LowRes(pictures(source, transform), data.degradation, flip=transform.flip)
+            case MaskedSpec():
+                found[spec.field] = Masked(pictures(source, transform), data.masks, flip=transform.flip)
             case _:
                 raise NotYetError(f"training with the condition {spec.field!r} is not there yet")
     return found

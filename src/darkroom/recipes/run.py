@@ -233,7 +233,13 @@ class Run:
             compute=compute,
             folder=self.folder / "denoiser",
             seed=self.recipe.seed,
-            preview=lambda: preview(whole, part.sample, source=self.splits.test),
+            preview=lambda: preview(
+                whole,
+                part.sample,
+                source=self.splits.test,
+                transform=self.transform,
+                spoiling=self.recipe.data.spoiling,
+            ),
             settle=lambda step: self._adopt(self._clock.settled_again(self.recipe, step=step)),
         )
         self._save(model, self.folder / MODEL, statistics)
@@ -262,9 +268,9 @@ class Run:
         train, test = self.splits
         return Latents(
             train=table(train, "train"),
-            train_inputs=inputs(self.resolved, train),
+            train_inputs=inputs(self.resolved, train, transform=transform),
             test=table(test, "test"),
-            test_inputs=inputs(self.resolved, test),
+            test_inputs=inputs(self.resolved, test, transform=transform),
         )
 
     def _tell_empty(self, model: LatentDiffusion) -> None:
@@ -280,7 +286,7 @@ class Run:
             compute=compute,
             name=self.recipe.name,
             card=card_of(self.recipe, pictures=len(self.splits.train), quality={}),
-            classes=self.resolved.classes,
+            names=self.resolved.names,
             tokenizer=self.resolved.tokenizer,
         )
 
@@ -296,7 +302,7 @@ class Run:
             spec=model.spec,
             state=model.state_dict(),
             card=card_of(self.recipe, pictures=len(self.splits.train), quality=quality),
-            classes=self.resolved.classes,
+            names=self.resolved.names,
             tokenizer=None if tokenizer is None else tokenizer.to_json(),
             latents=statistics,
         )

@@ -1,6 +1,6 @@
 """What a recipe says: data, first stage, denoiser, how each is trained, how samples are drawn."""
 
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -9,6 +9,8 @@ from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSp
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.core.errors import InputError
 from darkroom.core.spec import Spec
+from darkroom.data.degrade import BicubicSpec, DegradationSpec
+from darkroom.data.masks import AnyMasksSpec, MasksSpec
 from darkroom.diffusion.model import ModelSpec
 from darkroom.diffusion.solvers.choose import build_solver
 from darkroom.network.unet import UNetSpec
@@ -16,6 +18,7 @@ from darkroom.process.objective import ObjectiveSpec
 from darkroom.process.prediction import PredictionName
 from darkroom.process.schedule import LinearSpec, ScheduleSpec, build_schedule
 from darkroom.process.times import choose_times
+from darkroom.tasks.held_out import Spoiling
 from darkroom.train.optim import TrainSpec
 
 
@@ -25,8 +28,11 @@ class DataSpec(Spec):
 
     source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · scale: range of
     random enlargement before the crop · count: how many scenes of `shapes`, or pictures at most · caption_field: the
-    metadata field read as the caption · license: kept in the model's card.
+    metadata field read as the caption · degradation: how low-resolution pictures are made · masks: what inpainting is
+    trained with · license: kept in the model's card.
     """
+
+    written_where_used: ClassVar = frozenset({"degradation", "masks"})
 
     source: str | None = None
     size: int = Field(gt=0)
@@ -36,7 +42,14 @@ class DataSpec(Spec):
     scale: tuple[float, float] | None = None
     count: int | None = Field(default=None, gt=0)
     caption_field: str = "caption"
+    degradation: DegradationSpec = BicubicSpec()
+    masks: AnyMasksSpec = MasksSpec()
     license: str | None = None
+
+    @property
+    def spoiling(self) -> Spoiling:
+        """How pictures are made small or given holes."""
+        return Spoiling(degradation=self.degradation, masks=self.masks)
 
 
 @final

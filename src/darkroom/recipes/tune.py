@@ -70,7 +70,7 @@ def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
 def class_names(stored: StoredModel, named: Sequence[str]) -> tuple[str, ...]:
     """The classes of a model, then those of a data set that it does not know; without names, numbers stand for them."""
     spec = _class_spec(cast("ModelSpec", stored.spec))
-    known = stored.classes or (() if spec is None else tuple(str(number) for number in range(spec.classes)))
+    known = stored.names.classes or (() if spec is None else tuple(str(number) for number in range(spec.classes)))
     return (*known, *(name for name in named if name not in known))
 
 

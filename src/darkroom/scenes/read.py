@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from darkroom.scenes.backgrounds import grid
 from darkroom.scenes.fit import Fit, best_fit, distance_to
-from darkroom.scenes.vocabulary import HUES, LARGE_FROM, SMALLEST, Box, SceneObject
+from darkroom.scenes.vocabulary import HUES, LARGE_FROM, SMALLEST, Box, SceneObject, map_id
 
 Mask = Bool[np.ndarray, "h w"]
 Plane = Float[np.ndarray, "h w"]
@@ -52,19 +52,43 @@ class _Patch:
     left: int
 
 
+@final
+@dataclass(frozen=True)
+class _Found:
+    """An object, and the pixels within its outline in a window of the picture."""
+
+    thing: SceneObject
+    inside: Mask
+    top: int
+    left: int
+
+
 def read(image: UInt8[np.ndarray, "h w 3"]) -> list[SceneObject]:
     """The objects of the `shapes` world in any picture, ordered by the top, then the left side of their boxes."""
+    return sorted((each.thing for each in _found(image)), key=lambda thing: (thing.box[1], thing.box[0]))
+
+
+def read_map(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+    """The picture's map as it is read: `map_id` of the shape whose outline holds the middle of a pixel, 0 elsewhere."""
+    map_ = np.zeros(image.shape[:2], np.uint8)
+    for each in _found(image):
+        height, width = each.inside.shape
+        map_[each.top : each.top + height, each.left : each.left + width][each.inside] = map_id(each.thing.shape)
+    return map_
+
+
+def _found(image: UInt8[np.ndarray, "h w 3"]) -> list[_Found]:
     colours = image.astype(np.float32) / 255
     strength = _chroma(colours)
-    unread, found = np.ones(strength.shape, bool), list[SceneObject]()
+    unread, found = np.ones(strength.shape, bool), list[_Found]()
     for level in _LEVELS:
         for patch in _patches(strength > level, unread, colours=colours):
-            thing = _recognised(patch, strength.shape)
-            if thing is not None:
-                found.append(thing)
+            recognised = _recognised(patch, strength.shape)
+            if recognised is not None:
+                found.append(recognised)
                 height, width = patch.inside.shape
                 unread[patch.top : patch.top + height, patch.left : patch.left + width] &= ~_grown(patch.inside)
-    return sorted(found, key=lambda thing: (thing.box[1], thing.box[0]))
+    return found
 
 
 def _chroma(colours: Colours) -> Plane:
@@ -123,7 +147,7 @@ def _grown(mask: Mask) -> Mask:
     return grown
 
 
-def _recognised(patch: _Patch, shape: tuple[int, ...]) -> SceneObject | None:
+def _recognised(patch: _Patch, shape: tuple[int, ...]) -> _Found | None:
     """What a patch is, or None when it is no object of the world."""
     core, valid = ~_grown(~patch.inside), ~_grown(patch.others)
     if core.sum() < SMALLEST:
@@ -139,8 +163,10 @@ def _recognised(patch: _Patch, shape: tuple[int, ...]) -> SceneObject | None:
     fit = best_fit(_coverage(patch, core, direction=direction, ground=ground), valid)
     if fit.unlike > _UNLIKE or not _EXTENTS[0] <= fit.extent <= _EXTENTS[1] or not _whole(fit, patch, shape):
         return None
-    box, longest = _box(fit, patch, shape)
-    return SceneObject(fit.shape, name, "large" if longest > LARGE_FROM else "small", box)
+    inside = distance_to(fit, patch.inside.shape) <= 0
+    box, longest = _box(inside, patch, shape)
+    thing = SceneObject(fit.shape, name, "large" if longest > LARGE_FROM else "small", box)
+    return _Found(thing, inside, patch.top, patch.left)
 
 
 def _named(colour: Colour) -> str | None:
@@ -180,9 +206,8 @@ def _whole(fit: Fit, patch: _Patch, shape: tuple[int, ...]) -> bool:
     return min(x, y, shape[1] - x, shape[0] - y) >= fit.extent / 2 - _OUTSIDE
 
 
-def _box(fit: Fit, patch: _Patch, shape: tuple[int, ...]) -> tuple[Box, int]:
+def _box(inside: Mask, patch: _Patch, shape: tuple[int, ...]) -> tuple[Box, int]:
     """The tight box of the pixels whose middles lie within the outline, relative; and its longer side in pixels."""
-    inside = distance_to(fit, patch.inside.shape) <= 0
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     left, top = int(columns[0]) + patch.left, int(rows[0]) + patch.top
     across, down = int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1

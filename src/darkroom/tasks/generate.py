@@ -1,4 +1,4 @@
-"""From nothing but a prompt, a label or a seed: noise, conditions, the walk, pictures."""
+"""A settled request becomes pictures: noise, conditions, the walk, decoding, a note in each."""
 
 import contextlib
 import math
@@ -10,17 +10,20 @@ import torch
 from PIL import Image
 
 from darkroom.core import seeds
-from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import to_pictures
 from darkroom.core.shapes import Latent
 from darkroom.diffusion.walk import Step, StepNoise, seeded_noise, walk
-from darkroom.process.times import choose_times
-from darkroom.tasks.between import mix, noise_between, slerp
+from darkroom.tasks.between import noise_between, slerp
+from darkroom.tasks.guide import guided
+from darkroom.tasks.inpaint import composed, known_region
 from darkroom.tasks.model import Model, Steps
-from darkroom.tasks.note import KEY, DecoderNote, Note, sign
+from darkroom.tasks.note import KEY, PICTURES, DecoderNote, Note, sign
 from darkroom.tasks.request import Request, Wish
 from darkroom.tasks.settle import settle
+from darkroom.tasks.steer import conditions_of, led_away_from, places, scales_of
+from darkroom.tasks.tiles import decoded
+from darkroom.tasks.vary import beginning, times_left
 
 
 @final
@@ -50,7 +53,8 @@ def _run(
     model: Model, request: Request, *, groups: Sequence[Sequence[Wish]], on_step: Steps | None
 ) -> Iterator[Sampled]:
     assert request.steps is not None
-    taken = len(choose_times(model.schedule, request.times, steps=request.steps).visited)
+    taken = len(times_left(model, request).visited)
+    channels = model.spec.first_stage.image_channels
     for number, group in enumerate(groups):
         with _memory_permitting(request, group):
             latents = None
@@ -59,8 +63,9 @@ def _run(
                 if on_step is not None:
                     on_step(number * taken + step.index + 1, taken * len(groups))
             assert latents is not None
-            pictures = to_pictures(model.decode(latents))
-        for wish, picture in zip(group, pictures, strict=True):
+            pictures = to_pictures(decoded(model, latents))
+        for wish, drawn in zip(group, pictures, strict=True):
+            picture = composed(drawn, wish, channels=channels)
             recipe = _note(model, request, wish).recipe()
             sign(picture, recipe)
             yield Sampled(picture, wish.index, recipe)
@@ -70,23 +75,27 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
     assert request.size is not None
     assert request.steps is not None
     assert request.solver is not None
-    assert request.guidance is not None
-    start, step_noise = _noises(request, group, model.diffusion.latent_shape(request.size))
-    conditions = _conditions(model, group)
+    noise, step_noise = _noises(request, group, model.diffusion.latent_shape(request.size))
+    conditions = conditions_of(model, group, size=request.size)
+    start = beginning(model, request, group=group, noise=noise, conditions=conditions)
     low, high = request.guidance_interval or (0.0, None)
+    window = None if request.window is None else model.diffusion.latent_shape((request.window, request.window))[1:]
     return walk(
         model,
-        model.compute.place(start),
+        model.compute.place(start.x),
         conditions=conditions,
-        null=None if request.guidance == 1 else _null(model, conditions, group),
+        null=led_away_from(model, request, conditions=conditions, group=group),
         solver=request.solver,
         steps=request.steps,
         eta=request.eta,
-        guidance=request.guidance,
+        guidance=scales_of(request.guidance),
         guidance_interval=None if request.guidance_interval is None else (low, math.inf if high is None else high),
         guidance_rescale=request.guidance_rescale,
-        times=request.times,
+        times=start.times,
         step_noise=step_noise,
+        constraint=known_region(model, request, group=group, noise=noise),
+        wrap=guided(model, request, group=group),
+        window=window,
     )
 
 
@@ -102,39 +111,8 @@ def _noises(request: Request, group: Sequence[Wish], shape: tuple[int, int, int]
     if request.to_seed is None or request.to_seed == request.seed:
         return start, steps
     last_start, last_steps = of(request.to_seed)
-    at = _places(group)
+    at = places(group)
     return slerp(start, last_start, at=at), noise_between(steps, last_steps, at=at)
-
-
-def _conditions(model: Model, group: Sequence[Wish]) -> Conditions:
-    if not model.fields:
-        return Conditions()
-    prompts = [wish.prompt for wish in group if wish.prompt is not None]
-    labels = [wish.label for wish in group if wish.label is not None]
-    to_prompts = [wish.to_prompt for wish in group if wish.to_prompt is not None]
-    to_labels = [wish.to_label for wish in group if wish.to_label is not None]
-    first = model.condition(caption=prompts or None, label=labels or None)
-    if not to_prompts and not to_labels:
-        return first
-    last = model.condition(caption=to_prompts or prompts or None, label=to_labels or labels or None)
-    return mix(first, last, at=_places(group))
-
-
-def _places(group: Sequence[Wish]) -> torch.Tensor:
-    """Where each picture stands between two ends, (b,) float64."""
-    return torch.tensor([wish.at or 0.0 for wish in group], dtype=torch.float64)
-
-
-def _null(model: Model, conditions: Conditions, group: Sequence[Wish]) -> Conditions:
-    """What guidance leads away from: the negative prompt where there is one, else what says nothing."""
-    null = model.null(conditions)
-    if not any(wish.negative for wish in group):
-        return null
-    away = model.condition(caption=[wish.negative or "" for wish in group])
-    assert away.tokens is not None
-    assert null.tokens is not None
-    given = torch.tensor([wish.negative is not None for wish in group], device=away.tokens.device)
-    return Conditions(tokens=torch.where(given[:, None, None], away.tokens, null.tokens))
 
 
 def _note(model: Model, request: Request, wish: Wish) -> Note:
@@ -142,6 +120,7 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
     assert request.steps is not None
     assert request.solver is not None
     assert request.guidance is not None
+    pictures = {name: getattr(wish, name) for name in PICTURES}
     decoder = model.card.get("decoder")
     dtype = model.compute.dtype
     return Note(
@@ -156,8 +135,14 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
         to_label=wish.to_label,
         to_seed=request.to_seed,
         at=wish.at,
+        layout=wish.layout,
+        pictures={name: each.hash for name, each in pictures.items() if each is not None} or None,
+        strength=request.strength,
+        inverted=True if request.inverted else None,
+        guide_weight=request.guide_weight if request.guides else None,
         seed=request.seed,
         size=request.size,
+        window=request.window,
         solver=request.solver,
         steps=request.steps,
         eta=request.eta,

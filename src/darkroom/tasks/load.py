@@ -49,7 +49,7 @@ def load(
         compute=sampling_compute(device, dtype),
         name=path.parent.name if path.name == "model.safetensors" else path.stem,
         card={**stored.card, "spec_hash": spec_hash(stored)},
-        classes=stored.classes,
+        names=stored.names,
         tokenizer=_tokenizer(stored, beside=path.parent),
         odd=stored.odd,
     )

@@ -1,30 +1,29 @@
 """`Model`: what `darkroom.load` returns; fields in a person's words outside, tensors inside."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, final
 
 import torch
-from einops import rearrange
 from PIL import Image
 from torch import Generator, Tensor
 
 from darkroom.autoencoder.model import Autoencoder, FirstStage, same_latents
 from darkroom.checkpoint.store import spec_hash
-from darkroom.conditioning.label import ClassSpec
-from darkroom.conditioning.spatial import MapSpec
-from darkroom.conditioning.text import TextSpec, Tokenizer
+from darkroom.conditioning.text import Tokenizer
 from darkroom.core.compute import Compute
 from darkroom.core.conditions import Conditions
-from darkroom.core.errors import InputError, NotYetError, did_you_mean
+from darkroom.core.errors import InputError
+from darkroom.core.names import NAMELESS, Names
 from darkroom.core.shapes import Images, Latent, Number, PerSample, Time
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.process.prediction import Prediction
 from darkroom.process.schedule import Schedule
+from darkroom.tasks.fields import Fields
 from darkroom.tasks.note import again, check_maker, read_note
-from darkroom.tasks.request import Labels, Request, Texts, given
+from darkroom.tasks.request import Labels, Layouts, Pictures, Placed, Request, Texts, given
 
 Steps = Callable[[int, int], None]
 
@@ -45,7 +44,7 @@ class Model:
         compute: Compute,
         name: str = "model",
         card: dict[str, Any] | None = None,
-        classes: Sequence[str] = (),
+        names: Names = NAMELESS,
         tokenizer: Tokenizer | None = None,
         odd: Sequence[str] = (),
         decoder: Autoencoder | None = None,
@@ -55,14 +54,20 @@ class Model:
         self.compute = compute
         self.name = name
         self.card = card or {}
-        self.classes = tuple(classes)
+        self.names = names
         self.tokenizer = tokenizer
+        self.words = Fields(diffusion.spec, model=name, names=names, tokenizer=tokenizer)
         self.odd = tuple(odd)
 
     @property
     def spec(self) -> ModelSpec:
         """What the model is made of."""
         return self.diffusion.spec
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels 0, 1, ..."""
+        return self.names.classes
 
     @property
     def first_stage(self) -> FirstStage:
@@ -84,10 +89,12 @@ class Model:
         """The fields that steer it: `caption`, `label`, ..."""
         return self.spec.fields
 
-    @torch.no_grad()
     def network(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
-        """The raw output in the trained parameterisation; t is integer for discrete schedules."""
-        with self.compute.autocast():
+        """The raw output in the trained parameterisation; t is integer for discrete schedules.
+
+        It carries gradient to an x_t that asks for one, and to nothing else.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad), self.compute.autocast():
             output = self.diffusion.network(
                 self.compute.place(x_t), t.to(self.compute.device), conditions.map(self.compute.place)
             )
@@ -136,7 +143,7 @@ class Model:
             compute=self.compute,
             name=self.name,
             card={**self.card, "decoder": {"name": name, "spec_hash": spec_hash(found.spec)}},
-            classes=self.classes,
+            names=self.names,
             tokenizer=self.tokenizer,
             odd=self.odd,
             decoder=found,
@@ -149,34 +156,43 @@ class Model:
         caption: Sequence[str] | str | None = None,
         caption_ids: Tensor | None = None,
         label: Sequence[int | str] | Tensor | int | str | None = None,
-        objects: Sequence[object] | None = None,
+        objects: Sequence[Sequence[Placed | Mapping[str, Any]]] | None = None,
         layout_ids: Tensor | None = None,
         map: Tensor | None = None,
         low_res: Tensor | None = None,
         embedding: Tensor | None = None,
         image: Tensor | None = None,
         mask: Tensor | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Conditions:
         """The three ports from the fields this model takes; others are refused by name.
 
-        caption: texts, or caption_ids (b, l) · label: class names or numbers · layout_ids (b, l) · map: one-hot
-        (b, classes, H, W) or ids (b, H, W) · low_res: (b, c, h, w) at latent size · embedding: (b, l, d).
+        caption: texts, or caption_ids (b, l) · label: class names or numbers · objects: of each sample a list of
+        {category: name or number, box: x, y, width, height in 0..1}, or layout_ids (b, l) · map: one-hot
+        (b, classes, H, W) or ids (b, H, W) · low_res: (b, c, h, w) in [-1, 1] at latent size · image: (b, c, H, W) in
+        [-1, 1] with mask (b, 1, H, W), 1 where to paint · embedding: (b, l, d) · size: height and width of the pictures
+        to draw; with it fields that training dropped may be left out.
         """
-        if caption is not None and caption_ids is not None:
-            raise InputError("caption and caption_ids say the same thing; give one of them")
-        if objects is not None or image is not None or mask is not None:
-            raise NotYetError("boxes (objects) and masked pictures (image and mask) are not there yet as conditions")
+        for one, other, names in (
+            (caption, caption_ids, "caption and caption_ids"),
+            (objects, layout_ids, "objects and layout_ids"),
+        ):
+            if one is not None and other is not None:
+                raise InputError(f"{names} say the same thing; give one of them")
+        words = self.words
         given: dict[str, Tensor | None] = {
-            "caption": self.caption_ids(caption) if caption is not None else caption_ids,
-            "label": None if label is None else self.label_ids(label),
-            "objects": layout_ids,
-            "map": None if map is None else self._one_hot(map),
-            "low_res": low_res,
+            "caption": words.caption_ids(caption) if caption is not None else caption_ids,
+            "label": None if label is None else words.label_ids(label),
+            "objects": words.layout_ids(objects) if objects is not None else layout_ids,
+            "map": None if map is None else words.one_hot(map),
+            "low_res": None if low_res is None else words.low_res(low_res),
+            "masked": None if image is None and mask is None else words.masked(image, mask),
             "embedding": embedding,
         }
-        inputs = {field: values.to(self.compute.device) for field, values in given.items() if values is not None}
+        inputs = {field: self.compute.place(values) for field, values in given.items() if values is not None}
+        latent = None if size is None else self.diffusion.latent_shape(size)[1:]
         with self.compute.autocast():
-            return self.diffusion.condition(inputs).map(torch.Tensor.float)
+            return self.diffusion.condition(self.diffusion.prepared(inputs), size=latent).map(torch.Tensor.float)
 
     @torch.no_grad()
     def null(self, conditions: Conditions, drop: Sequence[str] | None = None) -> Conditions:
@@ -203,16 +219,26 @@ class Model:
         seed: int | None = None,
         first: int | None = None,
         label: Labels | None = None,
+        layout: Layouts | None = None,
+        map: Pictures | None = None,
+        low_res: Pictures | None = None,
+        image: Pictures | None = None,
+        mask: Pictures | None = None,
+        strength: Number | None = None,
+        inverted: bool | None = None,
+        guide: Pictures | None = None,
+        guide_weight: Number | None = None,
         negative: Texts | None = None,
         to: Texts | None = None,
         to_label: Labels | None = None,
         to_seed: int | None = None,
         at: Number | None = None,
         size: tuple[int, int] | int | None = None,
+        window: int | None = None,
         steps: int | None = None,
         solver: str | None = None,
         eta: Number | None = None,
-        guidance: Number | None = None,
+        guidance: Number | Mapping[str, Number] | None = None,
         guidance_interval: tuple[Number, Number | None] | None = None,
         guidance_rescale: Number | None = None,
         times: str | None = None,
@@ -220,17 +246,22 @@ class Model:
         batch: int = 16,
         on_step: Steps | None = None,
     ) -> list[Image.Image]:
-        """Pictures: `count` of each prompt or label, in order.
+        """Pictures: `count` of each prompt, label, layout or picture given, in order.
 
-        seed (0 without): picture k of a seed is the same in any batch · first: the k to begin with (0) · negative:
-        what to steer away from, one for all or one for each prompt · to, to_label, to_seed: another end, to which the
-        `count` pictures lead from prompt, label and seed evenly, both ends included; with at (0 to 1) all of them
-        stand at that place on the way instead, and differ by their k · size: (height, width) in pixels or one side ·
-        steps, solver, guidance: None for the model's own defaults · guidance_interval: guide only at noise levels
-        sigma / alpha in (low, high], high None for any · like: a picture or PNG of this model to draw again, with
-        whatever else is given changed · on_step: called with (steps done, steps in all).
-        Each picture says in `info["darkroom"]` how it was made, and so does the PNG that its `save` writes.
-        `InputError` for fields the model does not take and sizes it cannot make.
+        layout: a list of {category, box: x, y, width, height in 0..1}, or several · map, low_res, image, mask, guide: a
+        picture, a file, or several. map: levels are class ids · low_res: what is to be enlarged · image with mask
+        (white: paint here): the hole is painted, all else stays as it is · image alone: variations of it; strength, up
+        to 1: how much of it is left open (0.6) · inverted: begin with the noise that leads to the image · guide: what
+        the drawn picture shall be when made small, pulled by guide_weight · seed (0 without): picture k of a seed is
+        the same in any batch · first: the k to begin with (0) · negative: what to steer away from, one for all or one
+        for each prompt · to, to_label, to_seed: another end, to which the `count` pictures lead from prompt, label and
+        seed evenly, both ends included; with at (0 to 1) all of them stand at that place on the way instead, and differ
+        by their k · size: (height, width) in pixels or one side · window: side in pixels of overlapping windows for
+        pictures larger than that · steps, solver, guidance: None for the model's own defaults; guidance also one for
+        each field, by its name · guidance_interval: guide only at noise levels sigma / alpha in (low, high], high None
+        for any · like: a picture or PNG of this model to draw again, with whatever else is given changed · on_step:
+        called with (steps done, steps in all). Each picture says in `info["darkroom"]` how it was made, and so does the
+        PNG that its `save` writes. `InputError` for fields the model does not take and sizes it cannot make.
         """
         from darkroom.tasks.generate import generate  # noqa: PLC0415  (generate takes a Model)
 
@@ -247,9 +278,21 @@ class Model:
             "guidance_interval": guidance_interval,
             "guidance_rescale": guidance_rescale,
             "times": times,
+            "window": window,
+            "strength": strength,
+            "inverted": inverted,
+            "guide_weight": guide_weight,
         }
         fields = given(
-            prompt=prompt, label=label, negative=negative, to=to, to_label=to_label, size=size, others=others
+            prompt=prompt,
+            label=label,
+            negative=negative,
+            to=to,
+            to_label=to_label,
+            layout=layout,
+            pictures={"maps": map, "low_res": low_res, "images": image, "masks": mask, "guides": guide},
+            size=size,
+            others=others,
         )
         request = parse(Request, fields, where="request") if like is None else self._like(like, changes=fields)
         return [sampled.picture for sampled in generate(self, request, batch=batch, on_step=on_step)]
@@ -259,52 +302,6 @@ class Model:
         where = "the picture given" if isinstance(picture, Image.Image) else str(picture)
         check_maker(note, name=self.name, card=self.card, where=where)
         return again(note, changes)
-
-    def caption_ids(self, caption: Sequence[str] | str) -> Tensor:
-        """(b, l) token ids of texts; `InputError` when the model is not steered by text or has no tokenizer."""
-        texts = [caption] if isinstance(caption, str) else list(caption)
-        if not any(isinstance(spec, TextSpec) for spec in self.spec.conditioners):
-            raise InputError(f"{self.name} takes no prompt; {self.takes()}")
-        if self.tokenizer is None:
-            raise InputError(
-                f"{self.name} came without a tokenizer: put its vocab.txt beside the checkpoint, or give caption_ids"
-            )
-        return self.tokenizer(texts)
-
-    def label_ids(self, label: Sequence[int | str] | Tensor | int | str) -> Tensor:
-        """(b,) class numbers of names or numbers; `InputError` names what is unknown."""
-        spec = next((spec for spec in self.spec.conditioners if isinstance(spec, ClassSpec)), None)
-        if spec is None:
-            raise InputError(f"{self.name} takes no label; {self.takes()}")
-        if isinstance(label, Tensor):
-            return label
-        labels = [label] if isinstance(label, (int, str)) else label
-        return torch.tensor([self._label_id(each, spec) for each in labels])
-
-    def _label_id(self, label: int | str, spec: ClassSpec) -> int:
-        if str(label) in self.classes:
-            return self.classes.index(str(label))
-        try:
-            number = int(label)
-        except ValueError:
-            raise InputError(f"unknown label {label!r}{did_you_mean(str(label), self.classes)}") from None
-        if not 0 <= number < spec.classes:
-            raise InputError(f"label {number} does not fit: this model has classes 0..{spec.classes - 1}")
-        return number
-
-    def _one_hot(self, map: Tensor) -> Tensor:
-        spec = next((spec for spec in self.spec.conditioners if isinstance(spec, MapSpec)), None)
-        if spec is None:
-            raise InputError(f"{self.name} takes no semantic map; {self.takes()}")
-        if map.ndim == 4:
-            return map
-        return rearrange(torch.nn.functional.one_hot(map.long(), spec.classes).float(), "b h w k -> b k h w")
-
-    def takes(self) -> str:
-        """A clause that says what steers this model."""
-        words = {"caption": "a prompt", "label": "a label", "objects": "a layout", "map": "a semantic map"}
-        named = [words.get(field, field) for field in self.fields]
-        return f"it is steered by {' and '.join(named)}" if named else "it is unconditional"
 
     def default(self, name: str, otherwise: Any) -> Any:
         """A sampling default from the card (`solver`, `steps`, `guidance`), or `otherwise`."""

@@ -11,10 +11,30 @@ from PIL.PngImagePlugin import PngInfo
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import open_picture
 from darkroom.core.spec import Spec, parse
-from darkroom.tasks.request import Label, Request
+from darkroom.tasks.request import Label, Placed, Request
 
 KEY: Final = "darkroom"  # of the text entry in a PNG, and in `picture.info`
-_WHERE_IT_APPLIES: Final = ("decoder", "precision", "to_prompt", "to_label", "to_seed", "at")
+PICTURES: Final = {  # those of a wish, and what a request calls them
+    "map": "maps",
+    "low_res": "low_res",
+    "image": "images",
+    "mask": "masks",
+    "guide": "guides",
+}
+_WHERE_IT_APPLIES: Final = (
+    "decoder",
+    "precision",
+    "to_prompt",
+    "to_label",
+    "to_seed",
+    "at",
+    "layout",
+    "pictures",
+    "strength",
+    "inverted",
+    "guide_weight",
+    "window",
+)
 
 
 @final
@@ -30,7 +50,8 @@ class Note(Spec):
     """How one picture was made; no clock values, so equal requests give equal notes.
 
     precision: other than float32 · index: of the picture in its seed (in both, between two) · at: its place between
-    the first end (prompt, label, seed) and the last (to_prompt, to_label, to_seed), 0 to 1.
+    the first end (prompt, label, seed) and the last (to_prompt, to_label, to_seed), 0 to 1 · pictures: hashes of those
+    that were given, by field.
     """
 
     model: str
@@ -44,12 +65,18 @@ class Note(Spec):
     to_label: Label | None = None
     to_seed: int | None = None
     at: float | None = None
+    layout: tuple[Placed, ...] | None = None
+    pictures: dict[str, str] | None = None
+    strength: float | None = None
+    inverted: bool | None = None
+    guide_weight: float | None = None
     seed: int
     size: tuple[int, int]
+    window: int | None = None
     solver: str
     steps: int
     eta: float = 0.0
-    guidance: float = 1.0
+    guidance: float | dict[str, float] = 1.0
     guidance_interval: tuple[float, float | None] | None = None
     guidance_rescale: float = 0.0
     times: str | None = None
@@ -68,12 +95,21 @@ class Note(Spec):
             if first is not None
         ]
         place = [] if self.at is None else [f"{100 * self.at:.3g} % of the way"]
-        settings = f"{self.solver}, {self.steps} steps, guidance {self.guidance:g}"
+        if self.layout is not None:
+            steered.append("layout of " + ", ".join(str(each.category) for each in self.layout))
+        steered += [f"{field.replace('_', '-')} {known}" for field, known in (self.pictures or {}).items()]
+        settings = f"{self.solver}, {self.steps} steps, guidance {_scales(self.guidance)}"
         return "; ".join([f"drawn by {self.model}", ", ".join([*steered, seeds]), *place, settings])
 
 
 def _on_the_way(name: str, first: object, last: object) -> str:
     return f"{name} {first!r}" if last is None else f"{name} {first!r} to {last!r}"
+
+
+def _scales(guidance: float | Mapping[str, float]) -> str:
+    if isinstance(guidance, Mapping):
+        return ", ".join(f"{field} {scale:g}" for field, scale in guidance.items())
+    return f"{guidance:g}"
 
 
 def sign(picture: Image.Image, recipe: Mapping[str, Any]) -> None:
@@ -106,8 +142,14 @@ def again(note: Note, changes: Mapping[str, Any]) -> Request:
     """The request for this picture again, some fields changed (their names are those of `Request`).
 
     A setting that only made sense beside a changed one goes with it: eta with another solver, what works through
-    guidance when there is none, the place between two ends when an end is moved.
+    guidance when there is none, the place between two ends when an end is moved. Pictures are not in a note:
+    `InputError` unless each that was given is given again.
     """
+    for field, known in (note.pictures or {}).items():
+        if PICTURES[field] not in changes:
+            raise InputError(
+                f"this was made with a picture as {field} ({known}), which a note cannot hold; give it again"
+            )
     kept: dict[str, Any] = {
         "prompts": _one(note.prompt),
         "labels": _one(note.label),
@@ -115,15 +157,17 @@ def again(note: Note, changes: Mapping[str, Any]) -> Request:
         "to_prompts": _one(note.to_prompt),
         "to_labels": _one(note.to_label),
         "first": note.index,
+        "layouts": () if note.layout is None else (note.layout,),
         **{key: getattr(note, key) for key in set(Note.model_fields) & set(Request.model_fields)},
     }
+    kept = {key: value for key, value in kept.items() if value is not None}
     if changes.get("solver", note.solver) != note.solver:
         del kept["eta"]
     if changes.get("guidance") == 1:
         for key in ("negatives", "guidance_interval", "guidance_rescale"):
-            del kept[key]
+            kept.pop(key, None)
     if {"to_prompts", "to_labels", "to_seed"} & set(changes):
-        del kept["at"]
+        kept.pop("at", None)
     return parse(Request, {**kept, **changes}, where="request")
 
 

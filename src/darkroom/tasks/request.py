@@ -3,16 +3,25 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, final
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final, TypeVar, final
 
-from pydantic import AfterValidator, Field, FiniteFloat, field_validator
+from PIL import Image
+from pydantic import AfterValidator, Field, FiniteFloat, InstanceOf, field_validator
 
 from darkroom.core.spec import Spec, parse
+from darkroom.tasks.input_picture import InputPicture, input_picture
 
 Label = int | str
 Texts = str | Sequence[str]
 Labels = Label | Sequence[Label]
-V = TypeVar("V", bound=Label)
+Layouts = Sequence[Any]
+Picture = Image.Image | str | Path
+Pictures = Picture | Sequence[Picture]
+V = TypeVar("V")
+GROUPED: Final = ("prompts", "labels", "layouts", "maps", "low_res", "images", "masks", "guides")
+_ROUNDING: Final = 1e-6
 
 
 def _encodable(text: str) -> str:
@@ -28,12 +37,36 @@ Text = Annotated[str, AfterValidator(_encodable)]
 
 
 @final
+class Placed(Spec):
+    """An object of a layout: its category, and its box (x, y, width, height) in 0..1 of the picture."""
+
+    category: int | str
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+
+    @field_validator("box")
+    @classmethod
+    def _inside(cls, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        x, y, width, height = box
+        if min(x, y) < 0 or min(width, height) <= 0 or max(x + width, y + height) > 1 + _ROUNDING:
+            raise ValueError(f"{list(box)} lies outside the picture: x, y, width and height are shares of it, 0..1")
+        return box
+
+
+Layout = tuple[Placed, ...]
+
+
+def placed(value: "Placed | Mapping[str, Any]") -> Placed:
+    """An object of a layout from a mapping; `SpecError` for what does not fit."""
+    return value if isinstance(value, Placed) else parse(Placed, value, where="layout")
+
+
+@final
 @dataclass(frozen=True)
 class Wish:
     """One picture of a request: its index in the seed, what steers it, and its place between two ends.
 
     to_prompt, to_label: those of the last end, None where the request names none · at: 0 at the first end, 1 at the
-    last; None without a second end.
+    last; None without a second end · layout, map, low_res, image, mask, guide: as in `Request`.
     """
 
     index: int
@@ -43,6 +76,12 @@ class Wish:
     to_prompt: str | None = None
     to_label: Label | None = None
     at: float | None = None
+    layout: Layout | None = None
+    map: InputPicture | None = None
+    low_res: InputPicture | None = None
+    image: InputPicture | None = None
+    mask: InputPicture | None = None
+    guide: InputPicture | None = None
 
 
 @final
@@ -52,10 +91,13 @@ class Request(Spec):
     negatives: what to steer away from, one for all or one for each prompt · first: index in the seed to begin with ·
     to_prompts, to_labels (one for all or one for each), to_seed: a second end. Then the `count` pictures lead evenly
     from one end to the other, both included, and share an index; with `at` (0 to 1) they all stand at that place
-    between the ends and differ by their index ·
-    size: (height, width) in pixels · steps, solver, guidance: None for the model's defaults · guidance_interval:
-    (low, high) in noise level sigma / alpha, high None without an upper bound · times: None for the model's best
-    grid, else `original`, `original-quad` or `trailing`.
+    between the ends and differ by their index · layouts, maps, low_res, images, masks (1: paint here), guides: one for
+    all or one for each · strength: how much of an image is left open, up to 1 (nothing of it stays) · inverted: begin
+    with the noise that leads to the image instead of a drawn one · guide_weight: how strongly a drawn picture, made
+    small, is pulled towards its guide · size: (height, width) in pixels · window: side in pixels of overlapping windows
+    that a larger picture is denoised in · steps, solver, guidance: None for the model's defaults; guidance also one for
+    each field, by name · guidance_interval: (low, high) in noise level sigma / alpha, high None without an upper bound
+    · times: None for the model's best grid, else `original`, `original-quad` or `trailing`.
     """
 
     prompts: tuple[Text, ...] = ()
@@ -65,14 +107,24 @@ class Request(Spec):
     to_labels: tuple[Label, ...] = ()
     to_seed: int | None = Field(default=None, ge=0, lt=2**63)
     at: float | None = Field(default=None, ge=0, le=1)
+    layouts: tuple[Layout, ...] = ()
+    maps: tuple[InstanceOf[InputPicture], ...] = ()
+    low_res: tuple[InstanceOf[InputPicture], ...] = ()
+    images: tuple[InstanceOf[InputPicture], ...] = ()
+    masks: tuple[InstanceOf[InputPicture], ...] = ()
+    guides: tuple[InstanceOf[InputPicture], ...] = ()
+    strength: float | None = Field(default=None, gt=0, le=1)
+    inverted: bool = False
+    guide_weight: FiniteFloat = Field(default=1.0, gt=0)
     count: int = Field(default=1, gt=0, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     first: int = Field(default=0, ge=0)
     size: tuple[int, int] | None = None
+    window: int | None = Field(default=None, gt=0)
     solver: str | None = None
     steps: int | None = Field(default=None, gt=0)
     eta: FiniteFloat = Field(default=0.0, ge=0)
-    guidance: FiniteFloat | None = None
+    guidance: FiniteFloat | dict[str, FiniteFloat] | None = None
     guidance_interval: tuple[float, float | None] | None = None
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     times: str | None = None
@@ -98,7 +150,7 @@ class Request(Spec):
     @property
     def total(self) -> int:
         """Number of pictures."""
-        return self.count * max(1, len(self.prompts), len(self.labels))
+        return self.count * max(1, *(len(getattr(self, name)) for name in GROUPED))
 
     @property
     def between(self) -> bool:
@@ -123,6 +175,12 @@ class Request(Spec):
             to_prompt=_of_group(self.to_prompts, group),
             to_label=_of_group(self.to_labels, group),
             at=place / max(1, self.count - 1) if self.on_a_way else self.at,
+            layout=_of_group(self.layouts, group),
+            map=_of_group(self.maps, group),
+            low_res=_of_group(self.low_res, group),
+            image=_of_group(self.images, group),
+            mask=_of_group(self.masks, group),
+            guide=_of_group(self.guides, group),
         )
 
 
@@ -133,10 +191,16 @@ def given(
     negative: Texts | None = None,
     to: Texts | None = None,
     to_label: Labels | None = None,
+    layout: Layouts | None = None,
+    pictures: Mapping[str, Pictures | None] = MappingProxyType({}),
     size: Sequence[int] | int | None = None,
     others: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Fields of a request from the looser forms callers use; `others` as they are. What is None was not given."""
+    """Fields of a request from the looser forms callers use; `others` as they are. What is None was not given.
+
+    layout: one layout, a list of {category, box}, or a list of them · pictures: by field, one or several of them, open
+    or as files.
+    """
     loose = {
         "prompts": _several(prompt),
         "labels": _several(label),
@@ -144,6 +208,8 @@ def given(
         "to_prompts": _several(to),
         "to_labels": _several(to_label),
         "size": (size, size) if isinstance(size, int) else size,
+        "layouts": None if layout is None else _layouts(layout),
+        **{field: None if each is None else _pictures(each) for field, each in pictures.items()},
         **others,
     }
     return {key: value for key, value in loose.items() if value is not None}
@@ -153,6 +219,18 @@ def _several(values: Labels | None) -> list[Label] | None:
     if values is None:
         return None
     return [values] if isinstance(values, (str, int)) else list(values)
+
+
+def _layouts(layout: Layouts) -> list[Any]:
+    """One layout is a list of objects, several are a list of lists."""
+    several = bool(layout) and all(isinstance(each, (list, tuple)) for each in layout)
+    return list(layout) if several else [list(layout)]
+
+
+def _pictures(value: Pictures) -> list[InputPicture]:
+    if isinstance(value, (Image.Image, str, Path)):
+        return [input_picture(value)]
+    return [input_picture(each) for each in value]
 
 
 def _of_group(values: Sequence[V], group: int) -> V | None:

@@ -1,12 +1,25 @@
 """A request meets a model: defaults are filled in, and what does not fit is refused before any work."""
 
 import math
+from collections.abc import Set as AbstractSet
+from fractions import Fraction
+from typing import Final
 
-from darkroom.core.errors import InputError
+from darkroom.conditioning.spatial import LowResSpec
+from darkroom.core.errors import InputError, did_you_mean
 from darkroom.diffusion.solvers.choose import build_solver
 from darkroom.process.times import choose_times
 from darkroom.tasks.model import Model
-from darkroom.tasks.request import Request
+from darkroom.tasks.request import GROUPED, Request
+
+FIELDS: Final = {  # that a request can give, and what they are called
+    "caption": "prompt",
+    "label": "label",
+    "objects": "layout",
+    "map": "semantic map",
+    "low_res": "low-resolution picture",
+    "masked": "picture with a mask",
+}
 
 
 def settle(model: Model, request: Request) -> Request:
@@ -30,19 +43,52 @@ def settle(model: Model, request: Request) -> Request:
 def _size(model: Model, request: Request) -> tuple[int, int]:
     multiple = model.spec.size_multiple
     side = model.spec.image_size
-    size = request.size or (side, side)
+    given = _given_sizes(model, request)
+    size = request.size or next(iter(given.values()), (side, side))
+    for word, each in given.items():
+        if each != size and (request.size is None or word == "low-resolution picture"):
+            raise InputError(
+                f"the {word} asks for a size of {each[0]}x{each[1]} and {size[0]}x{size[1]} is drawn; "
+                "give what is of one size"
+            )
     if any(length <= 0 or length % multiple for length in size):
         fits = "x".join(str(max(1, round(length / multiple)) * multiple) for length in size)
         raise InputError(
             f"size {size[0]}x{size[1]} does not fit this model: sides must be multiples of {multiple}, "
             f"the nearest that fits is {fits}"
         )
+    if request.window is not None and request.window % multiple:
+        raise InputError(f"window {request.window} does not fit this model: it must be a multiple of {multiple}")
     return size
 
 
-def _guidance(model: Model, request: Request) -> float:
+def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
+    """The sizes that given pictures ask for, height and width, by what they are."""
+    found: dict[str, tuple[int, int]] = {}
+    for word, pictures in (("map", request.maps), ("picture", request.images), ("mask", request.masks)):
+        for each in pictures:
+            if found.setdefault(word, each.size) != each.size and request.size is None:
+                raise InputError(f"{word}s of different sizes came; give --size, or draw them one after the other")
+    for each in request.low_res:
+        spec = model.words.find(LowResSpec, word="low-resolution picture")
+        times = Fraction(model.spec.first_stage.factor * spec.enlarge, spec.patch)
+        height, width = (side * times for side in each.size)
+        if height.denominator != 1 or width.denominator != 1:
+            raise InputError(
+                f"a low-resolution picture of {each.size[0]}x{each.size[1]} does not fit: its sides must be multiples "
+                f"of {times.denominator}"
+            )
+        size = int(height), int(width)
+        if found.setdefault("low-resolution picture", size) != size:
+            raise InputError("low-resolution pictures of different sizes came; enlarge them one after the other")
+    return found
+
+
+def _guidance(model: Model, request: Request) -> float | dict[str, float]:
     guided = model.spec.guided
     guidance = request.guidance
+    if isinstance(guidance, dict):
+        return _scales(model, request, guidance)
     if guidance is None:
         guidance = model.default("guidance", 1.0) if guided else 1.0
     if guidance != 1 and not guided:
@@ -51,6 +97,21 @@ def _guidance(model: Model, request: Request) -> float:
         )
     _check_helpers(request, guidance=guidance)
     return guidance
+
+
+def _scales(model: Model, request: Request, guidance: dict[str, float]) -> dict[str, float]:
+    """One for each field that training dropped, in the model's order; 1 for those not named."""
+    dropped = [spec.field for spec in model.spec.conditioners if spec.drop > 0]
+    for field in guidance:
+        if field not in dropped:
+            raise InputError(
+                f"guidance of {field!r} does not fit: training dropped "
+                f"{' and '.join(dropped) or 'no condition'} of this model{did_you_mean(field, dropped)}"
+            )
+    if request.negatives or request.guidance_rescale > 0:
+        raise InputError("negative prompts and guidance_rescale work with one scale of guidance")
+    _check_helpers(request, guidance=0.0)
+    return {field: guidance.get(field, 1.0) for field in dropped}
 
 
 def _check_helpers(request: Request, *, guidance: float) -> None:
@@ -73,31 +134,64 @@ def _check_helpers(request: Request, *, guidance: float) -> None:
 
 def _check_fields(model: Model, request: Request) -> None:
     takes = set(model.fields)
-    for field, given, ends, word in (
-        ("caption", request.prompts, request.to_prompts, "prompt"),
-        ("label", request.labels, request.to_labels, "label"),
-    ):
-        if (given or ends) and field not in takes:
-            raise InputError(f"{model.name} takes no {word}; {model.takes()}")
-        if ends and not given:
+    named = {"caption": request.prompts, "label": request.labels, "objects": request.layouts, "map": request.maps}
+    named |= {"low_res": request.low_res}
+    ends = {"caption": request.to_prompts, "label": request.to_labels}
+    given = {field for field, values in named.items() if values} | ({"masked"} if request.masks else set())
+    for field, word in FIELDS.items():
+        if (given & {field} or ends.get(field)) and field not in takes and field != "masked":
+            raise InputError(f"{model.name} takes no {word}; {model.words.takes()}")
+        if ends.get(field) and field not in given:
             raise InputError(f"there is a {word} to go to and none to start from; give both")
-        if not given and field in takes:
-            raise InputError(f"{model.name} needs a {word}; {model.takes()}")
+    _check_pictures(model, request)
+    _check_needed(model, given)
     if request.negatives and "caption" not in takes:
-        raise InputError(f"{model.name} takes no negative prompt; {model.takes()}")
+        raise InputError(f"{model.name} takes no negative prompt; {model.words.takes()}")
     if request.negatives and takes != {"caption"}:
         raise InputError("a negative prompt works for models steered by a prompt alone")
-    others = sorted(takes - {"caption", "label"})
-    if others:
-        raise InputError(f"{model.name} is steered by {', '.join(others)}, which this task does not give yet")
     if request.labels:
-        model.label_ids([*request.labels, *request.to_labels])
+        model.words.label_ids([*request.labels, *request.to_labels])
+    if request.layouts:
+        model.words.layout_ids(request.layouts)
+
+
+def _check_needed(model: Model, given: AbstractSet[str]) -> None:
+    """Of several fields those that training dropped may be left out, though not all of them."""
+    several = len(model.fields) > 1
+    optional = {spec.field for spec in model.spec.conditioners if spec.drop > 0 and several}
+    for field in model.fields:
+        if field not in FIELDS:
+            raise InputError(f"{model.name} is steered by {field}, which this task does not give yet")
+        if field not in given and (field not in optional or not given):
+            raise InputError(f"{model.name} needs a {FIELDS[field]}; {model.words.takes()}")
+
+
+def _check_pictures(model: Model, request: Request) -> None:
+    """Images, masks and guides make sense together only in some ways."""
+    if request.masks and not request.images:
+        raise InputError("a mask says where to paint; give the picture as well (--image)")
+    if request.images and not request.masks and "masked" in model.fields:
+        raise InputError(f"{model.name} paints where a mask says so; give one (--mask)")
+    for name, wanted in (("strength", request.strength is not None), ("inverted", request.inverted)):
+        if wanted and not request.images:
+            raise InputError(f"{name} is about a picture to begin with; give one (--image)")
+        if wanted and request.masks:
+            raise InputError(f"{name} does not go with a mask: what is painted begins with nothing")
+    if request.inverted and request.between and request.to_seed is not None:
+        raise InputError("an inverted picture gives the noise itself; leave --to-seed out")
+    for picture in request.maps:
+        model.words.one_hot(picture.ids(picture.size))
 
 
 def _check_counts(request: Request) -> None:
     prompts, labels = len(request.prompts), len(request.labels)
     if prompts and labels and prompts != labels:
         raise InputError(f"{prompts} prompts and {labels} labels came; give one label per prompt")
+    counts = {name: len(getattr(request, name)) for name in GROUPED}
+    several = {name: count for name, count in counts.items() if count > 1}
+    if len(set(several.values())) > 1:
+        said = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in several.items())
+        raise InputError(f"{said} came; give one for all or as many of each")
     for values, of, word in (
         (request.negatives, prompts, "negative prompts"),
         (request.to_prompts, prompts, "prompts to go to"),

@@ -6,17 +6,17 @@ from typing import final
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from darkroom.core.compute import Compute
 from darkroom.core.pictures import contact_sheet, save_png
 from darkroom.core.record import write_json
+from darkroom.data.inputs import Inputs
 from darkroom.data.latents import LatentTable
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import Session, Settle
-from darkroom.train.stages import LatentBatch, denoiser_objective, latent_batches, validation_loss
+from darkroom.train.stages import denoiser_objective, latent_batches, still_batch, validation_loss
 
 STAGE = "denoiser"
 VALIDATED = 256
@@ -31,9 +31,9 @@ class Latents:
         self,
         *,
         train: LatentTable,
-        train_inputs: Mapping[str, Tensor],
+        train_inputs: Mapping[str, Inputs],
         test: LatentTable,
-        test_inputs: Mapping[str, Tensor],
+        test_inputs: Mapping[str, Inputs],
     ) -> None:
         self.train, self.train_inputs = train, dict(train_inputs)
         self.test, self.test_inputs = test, dict(test_inputs)
@@ -59,7 +59,7 @@ def train_denoiser(
     model.first_stage.requires_grad_(False).eval()
     objective = denoiser_objective(model, train=train, compute=compute, seed=seed)
     scale = model.known_scale.cpu()
-    held_out = _held_out(latents, scale=scale)
+    held_out = still_batch(latents.test, latents.test_inputs, scale=scale, count=VALIDATED)
 
     def look(step: int) -> tuple[dict[str, float], list[Event]]:
         path = save_png(contact_sheet(preview()), folder / "samples.png")
@@ -97,9 +97,3 @@ class _Trained(torch.nn.Module):
         self.network = model.network
         self.conditioning = model.conditioning
         self.log_variance = model.log_variance
-
-
-def _held_out(latents: Latents, *, scale: Tensor) -> LatentBatch:
-    rows = list(range(min(len(latents.test), VALIDATED)))
-    values = latents.test.sample(rows, rows, seed=0, scale=scale)
-    return LatentBatch(values, {field: each[rows] for field, each in latents.test_inputs.items()}, rows)

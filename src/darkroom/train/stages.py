@@ -15,6 +15,7 @@ from darkroom.core import seeds
 from darkroom.core.compute import Compute
 from darkroom.core.pictures import from_bytes
 from darkroom.core.shapes import Choice, Latent, Time
+from darkroom.data.inputs import Inputs
 from darkroom.data.latents import LatentTable
 from darkroom.data.loader import Batch, Order
 from darkroom.diffusion.denoiser import Network
@@ -148,7 +149,7 @@ def opponent_of(objective: FirstStageObjective, train: TrainSpec) -> torch.optim
 @final
 @dataclass(frozen=True)
 class LatentBatch:
-    """Latents in the denoiser's units, what steers them (ids, labels), and the sample indices."""
+    """Latents in the denoiser's units, what steers them (ids, labels, maps, pictures), and the sample indices."""
 
     latents: Latent
     inputs: Mapping[str, Tensor]
@@ -157,21 +158,34 @@ class LatentBatch:
 
 def latent_batches(
     table: LatentTable,
-    inputs: Mapping[str, Tensor],
+    inputs: Mapping[str, Inputs],
     *,
     scale: Tensor,
     batch_size: int,
     seed: int,
     start: int = 0,
 ) -> Iterator[LatentBatch]:
-    """Endless batches from cached moments, from sample `start` on; `inputs` holds a row per picture."""
+    """Endless batches from cached moments, from sample `start` on, and what steers them by field."""
     order = Order(len(table), seed=seed)
     while True:
         indices = list(range(start, start + batch_size))
         rows = [order.row(index) for index in indices]
         latents = table.sample(rows, indices, seed=seed, scale=scale)
-        yield LatentBatch(latents, {field: values[rows] for field, values in inputs.items()}, indices)
+        yield LatentBatch(latents, _taken(inputs, rows, indices, seed=seed), indices)
         start += batch_size
+
+
+def still_batch(table: LatentTable, inputs: Mapping[str, Inputs], *, scale: Tensor, count: int) -> LatentBatch:
+    """The first `count` rows, with draws that never change."""
+    rows = list(range(min(len(table), count)))
+    latents = table.sample(rows, rows, seed=0, scale=scale)
+    return LatentBatch(latents, _taken(inputs, rows, rows, seed=0), rows)
+
+
+def _taken(
+    inputs: Mapping[str, Inputs], rows: Sequence[int], indices: Sequence[int], *, seed: int
+) -> dict[str, Tensor]:
+    return {field: each.take(rows, indices, seed=seed) for field, each in inputs.items()}
 
 
 @final
@@ -231,6 +245,7 @@ def validation_loss(objective: DenoiserObjective, batch: LatentBatch) -> float:
     t = (share * schedule.noisiest).float() if schedule.steps is None else (share * schedule.steps).long()
     noise = seeds.normal(batch.latents.shape[1:], seed=0, indices=batch.indices, purpose="validation")
     with objective.compute.autocast():
-        conditions = model.condition({field: place(values) for field, values in batch.inputs.items()})
+        given = {field: place(values) for field, values in batch.inputs.items()}
+        conditions = model.condition(model.prepared(given))
         loss = model.loss(place(batch.latents), t=place(t), noise=place(noise), conditions=conditions)
     return float(loss.mean())

@@ -1,14 +1,18 @@
 """The last thing that a run does: it looks back, and writes the page."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from darkroom.core.compute import training_compute
+from darkroom.core.pictures import save_png
+from darkroom.core.record import writable_folder, write_json
 from darkroom.data.sources import Splits
 from darkroom.data.summary import summary
 from darkroom.data.transforms import TransformSpec
-from darkroom.recipes.report.commands import Command
-from darkroom.recipes.report.look_back import LookBack, Tell, look_back
+from darkroom.recipes.report.commands import EXAMPLE, Command
+from darkroom.recipes.report.look_back import Tell, look_back
 from darkroom.recipes.report.page import Data, this_machine, write_page
 from darkroom.recipes.schema import Recipe
 from darkroom.tasks.model import Model
@@ -25,7 +29,13 @@ def report_on(
     tell: Tell | None = None,
 ) -> Path:
     """`report.html` of a finished run; model: what it made, None for a first stage alone · device: that trained it."""
-    look = None if model is None else _look(model, splits, transform=transform, tell=tell)
+    look = (
+        None
+        if model is None
+        else look_back(model, splits, transform=transform, spoiling=recipe.data.spoiling, tell=tell)
+    )
+    if look is not None:
+        _write_example(folder / EXAMPLE, look.first)
     return write_page(
         folder,
         look=look,
@@ -35,10 +45,14 @@ def report_on(
     )
 
 
-def _look(model: Model, splits: Splits, *, transform: TransformSpec, tell: Tell | None) -> LookBack | None:
-    if set(model.fields) - {"caption", "label"}:  # steered by what sampling cannot give yet
-        return None
-    return look_back(model, splits, transform=transform, tell=tell)
+def _write_example(folder: Path, asked: Mapping[str, Any]) -> None:
+    """What the first sample was asked to follow, as files that `darkroom sample` takes."""
+    pictures = {"maps": "map.png", "low_res": "low-res.png", "images": "image.png", "masks": "mask.png"}
+    for field, name in pictures.items():
+        if field in asked:
+            save_png(asked[field].picture, folder / name)
+    if "layouts" in asked:
+        write_json(writable_folder(folder) / "layout.json", [each.plain() for each in asked["layouts"]])
 
 
 def _onward(folder: Path, recipe: Recipe) -> list[Command]:

@@ -17,12 +17,20 @@ Tiles = list[list[Image.Image]]
 
 def samples(look: LookBack) -> Html:
     """The samples with what was asked for."""
-    shown = [_figure(each.picture, alt=_alt(each), caption=each.asked, most=LARGE) for each in look.samples]
+    shown = [_pair(each) for each in look.samples]
     return section(
         "Samples",
         element("div", *shown, css="pictures"),
         element("p", f"Drawn with {look.drawn}. None was picked out.", css="soft"),
     )
+
+
+def _pair(sample: Sample) -> Html:
+    """A sample, beside what it was asked to follow where that is a picture."""
+    drawn = _figure(sample.picture, alt=_alt(sample), caption=sample.asked, most=LARGE)
+    if sample.given is None:
+        return drawn
+    return element("div", _figure(sample.given, alt="Asked for", caption="asked for", most=LARGE), drawn, css="row")
 
 
 def preview(sheet: Image.Image, *, side: int, step: int) -> Html:
@@ -140,11 +148,15 @@ def _filled(tiles: list[Image.Image]) -> list[Image.Image]:
 
 
 def _card(sample: Sample) -> Html:
+    given = [] if sample.given is None else [_figure(sample.given, alt="Asked for", caption="asked for", most=SMALL)]
     drawn = _figure(sample.picture, alt=_alt(sample), caption=sample.asked or "sample", most=SMALL)
     beside = [_neighbour(each) for each in sample.neighbours]
     badge = [element("span", "near copy", css="badge")] if sample.copied else []
     return element(
-        "article", *badge, element("div", drawn, *beside, css="row"), css="card copied" if sample.copied else "card"
+        "article",
+        *badge,
+        element("div", *given, drawn, *beside, css="row"),
+        css="card copied" if sample.copied else "card",
     )
 
 

@@ -1,8 +1,8 @@
 """A finished model looked at: samples, the training pictures nearest to them, and whether it copies."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, final
 
 import torch
 from PIL import Image
@@ -10,13 +10,18 @@ from torch import Tensor
 
 from darkroom.core.pictures import as_saved, from_bytes, to_bytes, to_pictures
 from darkroom.core.shapes import Images
+from darkroom.core.spec import parse
 from darkroom.data.examples import Source
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import Splits
 from darkroom.data.transforms import TransformSpec, still
 from darkroom.metrics.neighbours import NEAR, Memorisation, Neighbours, memorisation, nearest, thumbprints
+from darkroom.recipes.report.conditions import layout_picture, map_picture, masked_picture
 from darkroom.recipes.resolve import captions, classes_of
+from darkroom.tasks.generate import generate
+from darkroom.tasks.held_out import Spoiling, asked_of
 from darkroom.tasks.model import Model
+from darkroom.tasks.request import Request
 from darkroom.train.first_stage import spread
 
 COMPARED: Final = 20_000  # training pictures at most, evenly chosen; 15 million numbers
@@ -25,7 +30,9 @@ KNOWN: Final = 64  # training pictures sent through the first stage: copies by m
 SHOWN: Final = 3  # neighbours of each sample
 _CAPTIONS: Final = 256  # test captions of which prompts are chosen
 _BATCH: Final = 64
+WHOLE: Final = Spoiling()
 Tell = Callable[[str, int, int], None]
+T = TypeVar("T")
 
 
 @final
@@ -42,11 +49,15 @@ class Neighbour:
 @final
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A picture that the model drew, what was asked for, and its nearest training pictures, the nearest first."""
+    """A picture that the model drew, what was asked for, and its nearest training pictures, the nearest first.
+
+    given: boxes, a map or a picture that it was asked to follow, drawn at its size.
+    """
 
     picture: Image.Image
     prompt: str | None = None
     label: str | None = None
+    given: Image.Image | None = None
     neighbours: tuple[Neighbour, ...] = ()
     closeness: float = 1.0
     copied: bool = False
@@ -63,7 +74,7 @@ class LookBack:
     """What is seen when a model is finished.
 
     drawn: how the samples were made, in words · compared, training: how many training pictures were looked at, of how
-    many.
+    many · first: what the first sample was asked for, by field of a `Request`.
     """
 
     samples: tuple[Sample, ...]
@@ -71,6 +82,7 @@ class LookBack:
     drawn: str
     compared: int
     training: int
+    first: Mapping[str, Any] = field(default_factory=dict)
 
 
 def look_back(
@@ -78,6 +90,7 @@ def look_back(
     splits: Splits,
     *,
     transform: TransformSpec,
+    spoiling: Spoiling = WHOLE,
     count: int = 16,
     seed: int = 0,
     prompts: Sequence[str] = (),
@@ -85,20 +98,18 @@ def look_back(
 ) -> LookBack:
     """`count` samples with the model's own settings, each beside its three nearest training pictures.
 
-    prompts: else those that the model's card names, else captions of test pictures · tell: called with (what, done,
-    of); it may raise. At most 20,000 training pictures are compared, evenly chosen, in `thumbprints`; where training
-    mirrors pictures, the nearer of a sample and its mirror image counts. `InputError` for a model steered by what
-    sampling cannot give yet.
+    spoiling: for a model steered by test pictures made small or masked · prompts: else those that the model's card
+    names, else captions of test pictures · tell: called with (what, done, of); it may raise. At most 20,000 training
+    pictures are compared, evenly chosen, in `thumbprints`; where training mirrors pictures, the nearer of a sample and
+    its mirror image counts.
     """
-    texts, labels = _asked(model, splits, prompts=prompts, count=count)
     report = tell or _silent
-    pictures = model.sample(
-        texts,
-        label=labels,
-        count=count if texts is None and labels is None else 1,
-        seed=seed,
-        on_step=lambda done, of: report("samples", done, of),
-    )
+    asked = _asked(model, splits, prompts=prompts, count=count, transform=transform, spoiling=spoiling)
+    request = parse(Request, {**asked, "count": 1 if asked else count, "seed": seed}, where="the samples")
+    drawn_pictures = generate(model, request, on_step=lambda done, of: report("samples", done, of))
+    pictures = [sampled.picture for sampled in drawn_pictures]
+    texts, labels = asked.get("prompts"), asked.get("labels")
+    shown = _shown(asked, transform=transform)
     look = _Look(splits, transform, report)
     made = from_bytes(torch.stack([to_bytes(picture, transform.channels) for picture in pictures]))
     near = look.nearest(look.views(made))
@@ -109,6 +120,7 @@ def look_back(
             picture,
             prompt=None if texts is None else texts[place],
             label=None if labels is None else labels[place],
+            given=None if shown is None else shown[place],
             neighbours=look.pictures(near, place),
             closeness=found.closeness[place],
             copied=found.copied[place],
@@ -116,7 +128,8 @@ def look_back(
         for place, picture in enumerate(pictures)
     ]
     drawn = _drawn(model, seed=seed, given=bool(prompts))
-    return LookBack(tuple(samples), found, drawn, compared=len(look.rows), training=len(splits.train))
+    first = {name: values[0] for name, values in asked.items()}
+    return LookBack(tuple(samples), found, drawn, compared=len(look.rows), training=len(splits.train), first=first)
 
 
 @final
@@ -180,19 +193,46 @@ def _through(model: Model, images: Images) -> Images:
 
 
 def _asked(
-    model: Model, splits: Splits, *, prompts: Sequence[str], count: int
-) -> tuple[list[str] | None, list[str] | None]:
-    """A prompt and a label for each sample, as far as the model takes them."""
-    texts = labels = None
+    model: Model,
+    splits: Splits,
+    *,
+    prompts: Sequence[str],
+    count: int,
+    transform: TransformSpec,
+    spoiling: Spoiling,
+) -> dict[str, Any]:
+    """What each sample is asked for, as far as the model takes it: fields of a `Request`."""
+    test = splits.test
+    rows = _dealt(range(len(test)), count=count)
+    of_rows = asked_of(model, test, rows=rows, transform=transform, spoiling=spoiling)
+    asked: dict[str, Any] = {}
     if "caption" in model.fields:
-        offered = prompts or _own_prompts(model) or captions(splits.test, most=_CAPTIONS)
-        texts = _dealt(offered, count=count)
+        offered = prompts or _own_prompts(model) or captions(test, most=_CAPTIONS)
+        texts = captions(test) if of_rows else []
+        asked["prompts"] = [texts[row] for row in rows] if of_rows else _dealt(offered, count=count)
     if "label" in model.fields:
-        labels = _dealt(classes_of(splits.train), count=count)
-    return texts, labels
+        named = [test.classes[test.label(row) or 0] for row in rows] if of_rows else []
+        asked["labels"] = named or _dealt(classes_of(splits.train), count=count)
+    return asked | of_rows
 
 
-def _dealt(values: Sequence[str], *, count: int) -> list[str]:
+def _shown(asked: Mapping[str, Any], *, transform: TransformSpec) -> list[Image.Image] | None:
+    """Pictures of what the samples were asked to follow; None where words and labels say it all."""
+    size = (transform.size, transform.size)
+    match asked:
+        case {"images": images, "masks": masks}:
+            return [masked_picture(image, mask, size=size) for image, mask in zip(images, masks, strict=True)]
+        case {"low_res": pictures}:
+            return [each.picture.resize(size, Image.Resampling.NEAREST) for each in pictures]
+        case {"maps": maps}:
+            return [map_picture(each, size=size) for each in maps]
+        case {"layouts": layouts}:
+            return [layout_picture(each, size=size) for each in layouts]
+        case _:
+            return None
+
+
+def _dealt(values: Sequence[T], *, count: int) -> list[T]:
     """`count` of the values: evenly chosen where there are more, in turn where there are fewer."""
     if len(values) > count:
         return [values[place * len(values) // count] for place in range(count)]

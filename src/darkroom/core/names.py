@@ -1,0 +1,32 @@
+"""Words for numbers: what labels, categories and map ids are called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from darkroom.core.errors import InputError, did_you_mean
+
+
+@final
+@dataclass(frozen=True)
+class Names:
+    """Names of labels 0, 1, ..., of the categories of objects, and of the ids of maps; empty where none are known."""
+
+    classes: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    map_classes: tuple[str, ...] = ()
+
+
+NAMELESS: Final = Names()
+
+
+def number_of(word: int | str, names: Sequence[str], *, count: int, what: str) -> int:
+    """The number of a name or a number written as one; `InputError` names what is unknown. what: e.g. `class`."""
+    if isinstance(word, str) and word in names:
+        return names.index(word)
+    if isinstance(word, str) and not word.strip().lstrip("-").isdecimal():
+        hint = did_you_mean(word, names) if names else f"; this model knows numbers 0..{count - 1} only"
+        raise InputError(f"unknown {what} {word!r}{hint}")
+    if not 0 <= int(word) < count:
+        raise InputError(f"{what} {int(word)} is out of range; this model has {count}, 0..{count - 1}")
+    return int(word)

@@ -1,0 +1,103 @@
+"""Rows of a data set that a COCO annotation file describes: pictures, boxes with categories, captions."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from darkroom.core.errors import DataError
+from darkroom.data.decode import printable
+from darkroom.data.row import Name, PixelBox, Row, category, pixel_box, safe_path, writable
+
+NAMED: Final = ("_annotations.coco.json", "annotations.json", "coco.json", "instances.json", "captions.json")
+NEARBY: Final = (".", "images")  # where pictures may lie, from the file
+
+
+def coco_file(folder: Path) -> Path | None:
+    """The annotation file of a folder, in it or in its `annotations`; None when there is none, or more than one."""
+    known = [folder / name for name in NAMED if (folder / name).is_file()]
+    found = known or sorted([*folder.glob("instances_*.json"), *folder.glob("annotations/instances_*.json")])
+    return found[0] if len(found) == 1 else None
+
+
+def coco_rows(path: Path) -> list[Row]:
+    """A row for each picture that the file lists, with its boxes; a picture's first caption. `DataError` by name."""
+    where = printable(path)
+    table = _read(path, where=where)
+    categories = {each["id"]: each.get("name", each["id"]) for each in _entries(table, "categories", where=where)}
+    notes: dict[Any, list[Mapping[str, Any]]] = {}
+    for note in _entries(table, "annotations", where=where):
+        notes.setdefault(note.get("image_id"), []).append(note)
+    images = list(_entries(table, "images", where=where))
+    places = _Places(path.parent)
+    boxed = any("bbox" in note for each in notes.values() for note in each)
+    return [
+        _row(
+            image,
+            notes.get(image["id"], []),
+            categories=categories,
+            path=places.find(safe_path(image.get("file_name"), key="file_name", where=where)),
+            boxed=boxed,
+            where=where,
+        )
+        for image in images
+    ]
+
+
+class _Places:
+    """Where pictures lie that are named without their folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._roots = [folder / name for name in NEARBY]
+        if folder.name == "annotations":  # as COCO's own archives unpack
+            self._roots += [folder.parent, *sorted(each for each in folder.parent.iterdir() if each.is_dir())]
+
+    def find(self, name: Path) -> Path:
+        """The first that is there, else the one beside the file."""
+        return next((root / name for root in self._roots if (root / name).is_file()), self._roots[0] / name)
+
+
+def _row(
+    image: Mapping[str, Any],
+    notes: Iterable[Mapping[str, Any]],
+    *,
+    categories: Mapping[Any, object],
+    path: Path,
+    boxed: bool,
+    where: str,
+) -> Row:
+    name = Path(image["file_name"])
+    objects: list[tuple[Name, PixelBox]] = []
+    caption: str | None = None
+    for note in notes:
+        if "bbox" in note and not note.get("iscrowd"):
+            number = note.get("category_id")
+            if number not in categories:
+                raise DataError(f"{where}: an annotation of {printable(name)} has the unknown category {number!r:.40}")
+            box = pixel_box(note["bbox"], where=where)
+            if box[2] > 0 and box[3] > 0:
+                objects.append((category(categories[number], where=where), box))
+        if caption is None and isinstance(note.get("caption"), str):
+            caption = writable(note["caption"]).strip()
+    fault = None if path.is_file() else "no such file"
+    return Row(path, printable(name), caption=caption, objects=tuple(objects) if boxed else None, fault=fault)
+
+
+def _read(path: Path, *, where: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{where}: cannot be read as a COCO file ({error})") from None
+    if not isinstance(found, dict) or not isinstance(found.get("images"), list):
+        raise DataError(f"{where}: a COCO file is an object with 'images', 'annotations' and 'categories'")
+    return cast("dict[str, Any]", found)
+
+
+def _entries(table: Mapping[str, Any], key: str, *, where: str) -> Iterator[Mapping[str, Any]]:
+    entries = table.get(key, [])
+    if not isinstance(entries, list):
+        raise DataError(f"{where}: {key!r} must be a list")
+    for each in cast("list[object]", entries):
+        if not isinstance(each, dict) or (key != "annotations" and "id" not in each):
+            raise DataError(f"{where}: {key!r} must hold objects with an id, {each!r:.80} came")
+        yield cast("dict[str, Any]", each)

@@ -1,0 +1,214 @@
+"""What steers each sample of the second stage, by its row in the source and its running number in the run.
+
+Whatever a sample is steered by must show what its latent shows: the same centre square, mirrored when that is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar, final, runtime_checkable
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from darkroom.conditioning.layout import WHOLE, Box, LayoutTokensSpec, layout_ids
+from darkroom.core.errors import DataError
+from darkroom.core.pictures import from_bytes
+from darkroom.core.seeds import generator
+from darkroom.core.shapes import Choice
+from darkroom.data.degrade import BicubicSpec, BlindSpec, degrade
+from darkroom.data.examples import Source, Thing
+from darkroom.data.loader import MEMORY, estimated_bytes
+from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
+from darkroom.data.transforms import TransformSpec, mirrored, seen_of, still, still_map
+
+T = TypeVar("T")
+Box4: TypeAlias = tuple[float, float, float, float]
+
+
+@runtime_checkable
+class Inputs(Protocol):
+    """Ids, labels or planes of any samples."""
+
+    def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Tensor:
+        """One entry a sample, in order: a function of (row, seed, index)."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Fixed:
+    """The same for a row each time it comes: caption ids (n, l), labels (n,)."""
+
+    values: Tensor
+
+    def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Tensor:
+        """The values of these rows."""
+        return self.values[list(rows)]
+
+
+@final
+@dataclass(frozen=True)
+class Layouts:
+    """Layout ids (b, l), objects in an order drawn anew for each sample.
+
+    things: of each row, boxes in 0..1 of the whole picture where the scheme tells the crop, else of what is seen ·
+    crops: what is seen of each row's picture.
+    """
+
+    things: Sequence[tuple[Thing, ...]]
+    crops: Sequence[Box]
+    scheme: LayoutTokensSpec
+    flip: bool = False
+
+    def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Int[Tensor, "b l"]:
+        """The ids of these rows."""
+        turned = _turned(self.flip, indices, seed=seed).tolist()
+        return torch.stack(
+            [
+                self._ids(row, turned=flag, draws=generator(seed, index, purpose="layout"))
+                for row, index, flag in zip(rows, indices, turned, strict=True)
+            ]
+        )
+
+    def _ids(self, row: int, *, turned: bool, draws: torch.Generator) -> Int[Tensor, " l"]:
+        things, crop = self.things[row], self.crops[row]
+        if turned:
+            things, crop = tuple(Thing(each.category, _mirrored(each.box)) for each in things), _mirrored(crop)
+        order = torch.randperm(len(things), generator=draws).tolist()
+        categories = torch.tensor([things[place].category for place in order], dtype=torch.long)
+        boxes = torch.tensor([things[place].box for place in order], dtype=torch.float64).reshape(-1, 4)
+        return layout_ids(categories, boxes, scheme=self.scheme, crop=crop)
+
+
+def layouts(source: Source, spec: TransformSpec, *, scheme: LayoutTokensSpec) -> Layouts:
+    """The layouts of a source: objects that the centre square shows, the largest `scheme.slots` of them."""
+    things: list[tuple[Thing, ...]] = []
+    crops: list[Box] = []
+    for row in range(len(source)):
+        shown = _shown(source, row)[: scheme.slots]
+        things.append(tuple(thing if scheme.crop else Thing(thing.category, box) for thing, box in shown))
+        crops.append(seen_of(source.size(row)) if scheme.crop else WHOLE)
+    return Layouts(things, crops, scheme, flip=spec.flip)
+
+
+def seen_things(source: Source, row: int) -> tuple[Thing, ...]:
+    """The objects that the centre square of a row's picture shows, the largest first, boxes in 0..1 of that square."""
+    return tuple(Thing(thing.category, box) for thing, box in _shown(source, row))
+
+
+def _shown(source: Source, row: int) -> list[tuple[Thing, Box4]]:
+    """Objects with their boxes within the centre square, the largest first; what lies outside is left out."""
+    crop = seen_of(source.size(row))
+    seen = [(thing, _within(thing.box, crop)) for thing in source.objects(row) or ()]
+    return sorted((each for each in seen if each[1][2] * each[1][3] > 0), key=lambda each: -each[1][2] * each[1][3])
+
+
+@final
+@dataclass(frozen=True)
+class Maps:
+    """Class ids of each pixel, (b, size, size) int64."""
+
+    kept: Callable[[int], UInt8[Tensor, "h w"]]
+    flip: bool = False
+
+    def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Int[Tensor, "b h w"]:
+        """The maps of these rows."""
+        ids = torch.stack([self.kept(row) for row in rows])
+        return _turn(ids, _turned(self.flip, indices, seed=seed)).long()
+
+
+def maps(source: Source, spec: TransformSpec, *, classes: int) -> Maps:
+    """The maps of a source, cut as its pictures are; `DataError` for ids beyond the classes."""
+
+    def make(row: int) -> UInt8[Tensor, "h w"]:
+        example = source.example(row)
+        if example.map is None:
+            raise DataError(f"{source.name}: {example.name} has no map")
+        if int(example.map.max()) >= classes:
+            raise DataError(
+                f"{source.name}: the map of {example.name} has the id {int(example.map.max())}, there are {classes} "
+                f"classes, 0..{classes - 1}"
+            )
+        return still_map(torch.from_numpy(example.map), spec)
+
+    return Maps(_shelf(make, bytes_of_all=len(source) * spec.size**2), flip=spec.flip)
+
+
+def highest_id(source: Source) -> int:
+    """Of all maps of a source, each of which is decoded."""
+    found = (source.example(row).map for row in range(len(source)))
+    return max((int(each.max()) for each in found if each is not None), default=0)
+
+
+@final
+@dataclass(frozen=True)
+class LowRes:
+    """Pictures made small, (b, c, h, w) in [-1, 1], degraded anew for each sample."""
+
+    kept: Callable[[int], UInt8[Tensor, "c h w"]]
+    degradation: BicubicSpec | BlindSpec
+    flip: bool = False
+
+    def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Float[Tensor, "b c h w"]:
+        """The small pictures of these rows."""
+        pictures = _turn(torch.stack([self.kept(row) for row in rows]), _turned(self.flip, indices, seed=seed))
+        return from_bytes(degrade(pictures, self.degradation, seed=seed, indices=indices))
+
+
+@final
+@dataclass(frozen=True)
+class Masked:
+    """Pictures in [-1, 1] with the mask of what to paint as one more channel (1: paint), (b, c + 1, h, w)."""
+
+    kept: Callable[[int], UInt8[Tensor, "c h w"]]
+    masks: MasksSpec | MaskFilesSpec
+    flip: bool = False
+
+    def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Float[Tensor, "b c h w"]:
+        """The pictures of these rows, each with a mask of its own sample."""
+        pictures = _turn(torch.stack([self.kept(row) for row in rows]), _turned(self.flip, indices, seed=seed))
+        height, width = pictures.shape[-2:]
+        masks = draw_masks(self.masks, (height, width), seed=seed, indices=indices)
+        return torch.cat([from_bytes(pictures), masks], dim=1)
+
+
+def pictures(source: Source, spec: TransformSpec) -> Callable[[int], UInt8[Tensor, "c h w"]]:
+    """The centre square of each row's picture; kept after first use where all of them fit into memory."""
+    return _shelf(lambda row: still(source.example(row).picture, spec), bytes_of_all=estimated_bytes(source, spec))
+
+
+def _shelf(make: Callable[[int], T], *, bytes_of_all: int) -> Callable[[int], T]:
+    if bytes_of_all > MEMORY:
+        return make
+    shelf: dict[int, T] = {}
+
+    def take(row: int) -> T:
+        if row not in shelf:
+            shelf[row] = make(row)
+        return shelf[row]
+
+    return take
+
+
+def _turned(flip: bool, indices: Sequence[int], *, seed: int) -> Choice:
+    return mirrored(seed=seed, indices=indices) if flip else torch.zeros(len(indices), dtype=torch.bool)
+
+
+def _turn(values: Tensor, choice: Choice) -> Tensor:
+    """Mirror the samples that `choice` names."""
+    shaped = rearrange(choice, f"b -> b {' '.join('1' * (values.ndim - 1))}")
+    return torch.where(shaped, values.flip(-1), values)
+
+
+def _mirrored(box: Box) -> Box4:
+    return 1 - box[0] - box[2], box[1], box[2], box[3]
+
+
+def _within(box: Box, crop: Box) -> Box4:
+    """A box of the whole in 0..1 of the crop, cut at its edges."""
+    left, top = ((box[at] - crop[at]) / crop[at + 2] for at in (0, 1))
+    right, bottom = ((box[at] + box[at + 2] - crop[at]) / crop[at + 2] for at in (0, 1))
+    left, top, right, bottom = (min(max(each, 0.0), 1.0) for each in (left, top, right, bottom))
+    return left, top, right - left, bottom - top

@@ -1,0 +1,76 @@
+"""One picture as a data set lists it, and what may stand in a list."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, final
+
+from darkroom.core.errors import DataError
+
+Name = str | int  # of a class, as it stands in the file
+PixelBox = tuple[float, float, float, float]
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """One picture as listed: nothing decoded, boxes in pixels, classes as written; `fault`: why it cannot be used."""
+
+    path: Path
+    name: str
+    caption: str | None = None
+    label: Name | None = None
+    objects: tuple[tuple[Name, PixelBox], ...] | None = None
+    map: Path | None = None
+    fault: str | None = None
+
+
+def safe_path(value: object, *, key: str, where: str) -> Path:
+    """A path inside a folder; `DataError` for what is no name, absolute, or leads outside."""
+    if not isinstance(value, str) or not _can_be_a_name(value):
+        raise DataError(f"{where}: {key!r} must be the name of a file, {value!r:.80} came")
+    inside = Path(value)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise DataError(f"{where}: {key!r} must lie inside the folder, {value!r:.80} came")
+    return inside
+
+
+def class_name(value: object, *, key: str, where: str) -> Name | None:
+    """A name or number as written; `DataError` for anything else."""
+    if value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)):
+        return writable(value) if isinstance(value, str) else value
+    raise DataError(f"{where}: {key!r} must be a name or a whole number, {value!r:.80} came")
+
+
+def category(value: object, *, where: str) -> Name:
+    """A name or number of an object's category; `DataError` for anything else."""
+    name = class_name(value, key="categories", where=where)
+    if name is None:
+        raise DataError(f"{where}: 'categories' must hold names or whole numbers, None came")
+    return name
+
+
+def writable(text: str) -> str:
+    """Text that tokenizers and files take: half an emoji, left where JSON was cut, becomes a replacement sign."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def pixel_box(value: object, *, where: str) -> PixelBox:
+    """Four finite numbers [x, y, width, height]; `DataError` for anything else."""
+    numbers = [
+        float(each)
+        for each in (cast("list[object]", value) if isinstance(value, list) else [])
+        if isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < 1e9
+    ]
+    whole = len(numbers) == 4 and all(math.isfinite(number) for number in numbers)
+    if not whole or min(numbers[2:]) < 0 or len(cast("list[object]", value)) != 4:
+        raise DataError(f"{where}: a bbox is [x, y, width, height] in pixels, {value!r:.80} came")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _can_be_a_name(value: str) -> bool:
+    try:
+        return bool(value) and "\0" not in value and bool(os.fsencode(value))
+    except UnicodeEncodeError:
+        return False

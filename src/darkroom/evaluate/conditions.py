@@ -1,0 +1,228 @@
+"""Does a model do what it is steered to: classes, layouts, maps, pictures made small or given holes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Integer
+from PIL import Image
+from torch import Tensor
+
+from darkroom import __version__
+from darkroom.checkpoint.store import spec_hash
+from darkroom.core.errors import InputError
+from darkroom.core.hashes import weights_hash
+from darkroom.core.pictures import from_bytes, to_bytes
+from darkroom.core.shapes import Images
+from darkroom.core.spec import parse
+from darkroom.data.examples import Source, Thing
+from darkroom.data.inputs import seen_things
+from darkroom.data.loader import still_batches
+from darkroom.data.sources import ShapesSource, Subset
+from darkroom.data.transforms import TransformSpec, still_map
+from darkroom.evaluate.report import ConditionsReport
+from darkroom.metrics.agreement import obeys, read_map, read_scene
+from darkroom.metrics.extractors import Extractor
+from darkroom.metrics.fill import mean_fill, telea_fill
+from darkroom.metrics.pairs import psnr, ssim
+from darkroom.metrics.sets import frechet_distance
+from darkroom.scenes.agree import intersection_over_union
+from darkroom.tasks.generate import generate
+from darkroom.tasks.held_out import Spoiling, asked_of
+from darkroom.tasks.model import Model
+from darkroom.tasks.request import Request
+from darkroom.tasks.settle import settle
+
+SAMPLES: Final = 8  # of each hole, whose mean is compared with the mean fill
+Progress = Callable[[int, int], None]
+Ways = dict[str, dict[str, float]]
+
+
+def evaluate_conditions(
+    model: Model,
+    source: Source,
+    *,
+    spoiling: Spoiling,
+    judge: Extractor,
+    sample: Mapping[str, Any],
+    batch: int = 16,
+    on_picture: Progress | None = None,
+) -> ConditionsReport:
+    """A picture for each row of a source, asked for by what that row shows; measured beside what takes no model.
+
+    Scenes of the built-in world are read back: the shape of a class, boxes and categories of a layout, the map, the
+    caption. Pictures made small or given holes are compared with the whole ones, of any source. sample: seed, solver,
+    steps, guidance · judge: for distances · on_picture: called with (pictures done, of). `InputError` for a model that
+    nothing steers, and for one that only scenes can judge on another source.
+    """
+    scenes = _is_scenes(source)
+    measured = set(model.fields) & (
+        {"label", "objects", "map", "caption", "low_res", "masked"} if scenes else {"low_res", "masked"}
+    )
+    if not measured:
+        raise InputError(
+            f"{model.name}: {model.words.takes()}; whether it does what it is told is measured on shapes"
+            + ("" if scenes else ", or on any pictures for models that enlarge or inpaint")
+        )
+    channels = model.spec.first_stage.image_channels
+    transform = parse(TransformSpec, {"size": model.spec.image_size, "channels": channels}, where="evaluation")
+    request = settle(model, _request(model, source, transform=transform, spoiling=spoiling, sample=sample))
+    drawn: list[Image.Image] = []
+    for each in generate(model, request, batch=batch):
+        drawn.append(each.picture)
+        if on_picture is not None:
+            on_picture(len(drawn), request.total)
+    ways: Ways = {}
+    if scenes:
+        ways["read back"] = _read_back(drawn, source, fields=measured)
+    whole = torch.cat([from_bytes(part.images) for part in still_batches(source, transform, batch_size=64)])
+    made = from_bytes(torch.stack([to_bytes(each, channels) for each in drawn]))
+    if "low_res" in measured:
+        ways |= _enlarged(request, whole=whole, made=made, judge=judge, channels=channels)
+    if "masked" in measured:
+        ways |= _filled(model, request, whole=whole, made=made, judge=judge, batch=batch)
+    return ConditionsReport(ways, _protocol(model, source, request, spoiling=spoiling, judge=judge))
+
+
+def _is_scenes(source: Source) -> bool:
+    inner = source.source if isinstance(source, Subset) else source
+    return isinstance(inner, ShapesSource)
+
+
+def _request(
+    model: Model, source: Source, *, transform: TransformSpec, spoiling: Spoiling, sample: Mapping[str, Any]
+) -> Request:
+    rows = range(len(source))
+    asked = asked_of(model, source, rows=list(rows), transform=transform, spoiling=spoiling)
+    if "caption" in model.fields:
+        asked["prompts"] = [source.caption(row) or "" for row in rows]
+    if "label" in model.fields:
+        asked["labels"] = [source.classes[source.label(row) or 0] for row in rows]
+    given = {name: value for name, value in sample.items() if value is not None}
+    return parse(Request, {**asked, **given}, where="the evaluation")
+
+
+def _read_back(drawn: Sequence[Image.Image], source: Source, *, fields: set[str]) -> dict[str, float]:
+    """Shares and overlaps, 0..1, by measure."""
+    found: dict[str, float] = {}
+    seen = [read_scene(picture) for picture in drawn]
+    if "label" in fields:
+        wanted = [source.classes[source.label(row) or 0] for row in range(len(source))]
+        right = [len(each) == 1 and each[0].shape == name for each, name in zip(seen, wanted, strict=True)]
+        found["class right"] = float(np.mean(right))
+    if "caption" in fields:
+        captions = [source.caption(row) or "" for row in range(len(source))]
+        found["caption obeyed"] = float(np.mean([obeys(*pair) for pair in zip(seen, captions, strict=True)]))
+    if "objects" in fields:
+        pairs = [
+            _best(thing, [(source.categories.index(each.shape), each.box) for each in things])
+            for row, things in enumerate(seen)
+            for thing in seen_things(source, row)
+        ]
+        found["category right"] = float(np.mean([right for right, _ in pairs]))
+        found["mean box IoU"] = float(np.mean([overlap for _, overlap in pairs]))
+    if "map" in fields:
+        maps = [read_map(picture) for picture in drawn]
+        wanted_maps = [_map_of(source, row, size=drawn[row].size[0]) for row in range(len(source))]
+        found["mean IoU of classes"] = mean_iou(np.stack(maps), np.stack(wanted_maps), classes=len(source.map_classes))
+    return found
+
+
+def _best(thing: Thing, found: Sequence[tuple[int, tuple[float, float, float, float]]]) -> tuple[bool, float]:
+    """Is the object that overlaps this box most of its category, and by how much does it overlap (0 for none)?"""
+    overlaps = [(intersection_over_union(thing.box, box), category == thing.category) for category, box in found]
+    overlap, right = max(overlaps, default=(0.0, False))
+    return (right, overlap) if overlap > 0 else (False, 0.0)
+
+
+def _map_of(source: Source, row: int, *, size: int) -> Int[np.ndarray, "h w"]:
+    map_ = source.example(row).map
+    assert map_ is not None
+    return still_map(torch.from_numpy(map_), parse(TransformSpec, {"size": size}, where="map")).long().numpy()
+
+
+def mean_iou(found: Integer[np.ndarray, "n h w"], wanted: Integer[np.ndarray, "n h w"], *, classes: int) -> float:
+    """Intersection over union of each class over all pixels, averaged over classes that occur in either."""
+    table = np.bincount((wanted.astype(np.int64) * classes + found).ravel(), minlength=classes**2)
+    table = table.reshape(classes, classes)
+    shared = np.diag(table)
+    either = table.sum(0) + table.sum(1) - shared
+    return float((shared[either > 0] / either[either > 0]).mean())
+
+
+def _enlarged(request: Request, *, whole: Images, made: Images, judge: Extractor, channels: int) -> Ways:
+    """Bicubic enlargement and the model, against the pictures that were made small."""
+    small = torch.cat([each.pixels(channels) for each in request.low_res])
+    size = [*whole.shape[-2:]]
+    bicubic = torch.nn.functional.interpolate(small, size=size, mode="bicubic", align_corners=False)
+    return {
+        "bicubic": _pairwise(whole, bicubic, judge=judge) | {"low-res PSNR (dB)": _shrunk_psnr(bicubic, small)},
+        "model": _pairwise(whole, made, judge=judge) | {"low-res PSNR (dB)": _shrunk_psnr(made, small)},
+    }
+
+
+def _shrunk_psnr(images: Images, small: Float[Tensor, "b c _h _w"]) -> float:
+    """How well a picture, made small again, is the small one it was made from, dB."""
+    size = [*small.shape[-2:]]
+    again = torch.nn.functional.interpolate(images.clamp(-1, 1), size=size, mode="bicubic", antialias=True)
+    return float((10 * torch.log10(4 / (again - small).square().mean(dim=(1, 2, 3)).clamp(min=4e-10))).mean())
+
+
+def _filled(model: Model, request: Request, *, whole: Images, made: Images, judge: Extractor, batch: int) -> Ways:
+    """Mean fill, Telea's fill and the model; PSNR in the hole, and that of the mean of several samples."""
+    assert request.size is not None
+    size, channels = request.size, model.spec.first_stage.image_channels
+    masks = torch.cat([each.ink(size) for each in request.masks])
+    samples = [made]
+    for number in range(1, SAMPLES):
+        again = request.model_copy(update={"seed": request.seed + number})
+        drawn = generate(model, again, batch=batch)
+        samples.append(from_bytes(torch.stack([to_bytes(each.picture, channels) for each in drawn])))
+    mean = torch.stack(samples).mean(0)
+    kept = (made == whole) | (masks > 0.5)
+    ways = {"mean fill": mean_fill(whole, masks), "telea": telea_fill(whole, masks), "model": made}
+    found = {
+        name: _pairwise(whole, each, judge=judge) | {"hole PSNR (dB)": _hole_psnr(whole, each, masks)}
+        for name, each in ways.items()
+    }
+    found["model"]["known pixels identical"] = float(kept.float().mean())
+    found["model"][f"hole PSNR of the mean of {SAMPLES} (dB)"] = _hole_psnr(whole, mean, masks)
+    return found
+
+
+def _hole_psnr(whole: Images, made: Images, masks: Float[Tensor, "b 1 _h _w"]) -> float:
+    """PSNR of all masked pixels of all pictures together, dB."""
+    error = ((whole - made.clamp(-1, 1)).square() * masks).sum() / (masks.sum() * whole.shape[1])
+    return float(10 * torch.log10(4 / error))
+
+
+@torch.no_grad()
+def _pairwise(whole: Images, made: Images, *, judge: Extractor) -> dict[str, float]:
+    """Of each picture with its original, and of both sets."""
+    parts = list(zip(whole.split(64), made.clamp(-1, 1).split(64), strict=True))
+    seen, drawn = (torch.cat([judge.features(pair[side]) for pair in parts]) for side in (0, 1))
+    return {
+        "PSNR (dB)": float(torch.cat([psnr(*pair) for pair in parts]).mean()),
+        "SSIM": float(torch.cat([ssim(*pair) for pair in parts]).mean()),
+        "judge distance": float(torch.cat([judge.distance(*pair) for pair in parts]).mean()),
+        "Fréchet distance": float(frechet_distance(seen, drawn)),
+    }
+
+
+def _protocol(
+    model: Model, source: Source, request: Request, *, spoiling: Spoiling, judge: Extractor
+) -> dict[str, Any]:
+    return {
+        "model": {
+            "name": model.name,
+            "spec_hash": spec_hash(model.spec),
+            "weights_hash": weights_hash(model.diffusion.state_dict().items()),
+            "precision": str(model.compute.dtype).removeprefix("torch."),
+        },
+        "data": {"name": source.name, "pictures": len(source), "fingerprint": source.fingerprint()},
+        "spoiling": spoiling.plain(),
+        "judge": {"name": judge.name, "hash": judge.hash},
+        "sample": request.model_dump(include={"seed", "solver", "steps", "eta", "guidance"}),
+        "darkroom": __version__,
+    }

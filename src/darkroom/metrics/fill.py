@@ -1,0 +1,81 @@
+"""Holes filled without learning: what inpainting has to be better than."""
+
+import math
+from typing import Final
+
+import numpy as np
+import torch
+from einops import reduce
+from jaxtyping import Bool, Float
+
+from darkroom.core.shapes import Images, Mask
+
+RADIUS: Final = 5  # pixels around one that speak for it
+Plane = Float[np.ndarray, "h w"]
+
+
+def mean_fill(images: Images, masks: Mask) -> Images:
+    """Holes (mask 1) filled with the mean colour of the rest of their picture."""
+    known = 1 - masks
+    count = reduce(known, "b 1 h w -> b 1 1 1", "sum").clamp(min=1)
+    mean = reduce(images * known, "b c h w -> b c 1 1", "sum") / count
+    return images * known + mean * masks
+
+
+def telea_fill(images: Images, masks: Mask) -> Images:
+    """Holes (mask 1) filled from their edge inwards, each pixel by what lies known around it: Telea 2004.
+
+    A pixel p takes the weighted mean over known q of I(q) + grad I(q) (p - q); weights favour q along the direction in
+    which the hole grows (eq. 2: direction), near ones (distance) and those as deep as p (level).
+    """
+    filled = [
+        _telea(image.double().cpu().numpy(), mask[0].cpu().numpy() > 0.5)
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    return torch.from_numpy(np.stack(filled)).to(images)
+
+
+def _telea(image: Float[np.ndarray, "c h w"], hole: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "c h w"]:
+    if hole.all() or not hole.any():
+        return image
+    depth = _depth(hole)
+    down, right = np.gradient(depth)
+    padded = np.pad(image, ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS)))
+    known = np.pad(~hole, RADIUS)
+    level = np.pad(depth, RADIUS)
+    y, x = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1].astype(float)
+    away = np.hypot(y, x)
+    near = (away <= RADIUS) & (away > 0)
+    rows, columns = np.nonzero(hole)
+    for place in np.argsort(depth[hole], kind="stable"):
+        row, column = rows[place], columns[place]
+        window = slice(row, row + 2 * RADIUS + 1), slice(column, column + 2 * RADIUS + 1)
+        seen = known[window] & near
+        if seen.any():
+            along = np.abs(y * down[row, column] + x * right[row, column]) / np.maximum(away, 1) + 1e-3
+            weight = seen * along / np.maximum(away, 1) ** 2 / (1 + np.abs(level[window] - depth[row, column]))
+            part = padded[(slice(None), *window)]
+            slopes = _slopes(part, known[window])
+            guess = part - slopes[0] * y - slopes[1] * x
+            padded[:, row + RADIUS, column + RADIUS] = (weight * guess).sum(axis=(1, 2)) / weight.sum()
+        known[row + RADIUS, column + RADIUS] = True
+    return padded[:, RADIUS:-RADIUS, RADIUS:-RADIUS].clip(image[:, ~hole].min(), image[:, ~hole].max())
+
+
+def _slopes(
+    part: Float[np.ndarray, "c h w"], known: Bool[np.ndarray, "h w"]
+) -> tuple[Float[np.ndarray, "c h w"], Float[np.ndarray, "c h w"]]:
+    """Central differences where both neighbours are known, else 0."""
+    down, right = np.zeros_like(part), np.zeros_like(part)
+    down[:, 1:-1] = (part[:, 2:] - part[:, :-2]) / 2 * (known[2:] & known[:-2])
+    right[:, :, 1:-1] = (part[:, :, 2:] - part[:, :, :-2]) / 2 * (known[:, 2:] & known[:, :-2])
+    return down, right
+
+
+def _depth(hole: Bool[np.ndarray, "h w"]) -> Plane:
+    """Distance in pixels from each pixel of the hole to the nearest known one; 0 outside."""
+    known = np.argwhere(~hole)
+    depth = np.zeros(hole.shape)
+    for row, column in np.argwhere(hole):
+        depth[row, column] = math.sqrt(float(((known - (row, column)) ** 2).sum(axis=1).min()))
+    return depth

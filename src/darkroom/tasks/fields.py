@@ -1,0 +1,126 @@
+"""What steers a model, in a person's words: texts, names, boxes and maps become what its conditioners read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.layout import LayoutSpec, layout_ids
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, one_hot
+from darkroom.conditioning.text import TextSpec, Tokenizer
+from darkroom.core.errors import InputError, did_you_mean
+from darkroom.core.names import Names, number_of
+from darkroom.core.shapes import Images, Mask
+from darkroom.diffusion.model import ModelSpec
+from darkroom.tasks.request import Placed, placed
+
+S = TypeVar("S", bound=ConditionerSpec)
+WORDS = {
+    "caption": "a prompt",
+    "label": "a label",
+    "objects": "a layout",
+    "map": "a semantic map",
+    "low_res": "a low-resolution picture",
+    "masked": "a picture with a mask",
+}
+
+
+@final
+class Fields:
+    """The fields of one model. Every answer is on the CPU; `InputError` for a field it does not take, by name."""
+
+    def __init__(self, spec: ModelSpec, *, model: str, names: Names, tokenizer: Tokenizer | None) -> None:
+        self._spec, self._model, self._names, self._tokenizer = spec, model, names, tokenizer
+
+    def takes(self) -> str:
+        """A clause that says what steers this model."""
+        named = [WORDS.get(field, field) for field in self._spec.fields]
+        return f"it is steered by {' and '.join(named)}" if named else "it is unconditional"
+
+    def caption_ids(self, caption: Sequence[str] | str) -> Tensor:
+        """(b, l) token ids of texts; `InputError` when the model came without a tokenizer."""
+        self.find(TextSpec, word="prompt")
+        if self._tokenizer is None:
+            raise InputError(
+                f"{self._model} came without a tokenizer: put its vocab.txt beside the checkpoint, or give caption_ids"
+            )
+        return self._tokenizer([caption] if isinstance(caption, str) else list(caption))
+
+    def label_ids(self, label: Sequence[int | str] | Tensor | int | str) -> Tensor:
+        """(b,) class numbers of names or numbers; `InputError` names what is unknown."""
+        spec = self.find(ClassSpec, word="label")
+        if isinstance(label, Tensor):
+            return label
+        return torch.tensor([self._label(each, spec) for each in ([label] if isinstance(label, (int, str)) else label)])
+
+    def layout_ids(self, layouts: Sequence[Sequence[Placed | Mapping[str, Any]]]) -> Tensor:
+        """(b, l) ids of layouts, each a list of {category, box}; `InputError` for unknown categories and too many."""
+        spec = self.find(LayoutSpec, word="layout")
+        scheme = spec.scheme
+        if scheme is None:
+            raise InputError(f"{self._model} does not say how its layouts become ids; give layout_ids")
+        rows: list[Tensor] = []
+        for layout in layouts:
+            things = [placed(each) for each in layout]
+            if len(things) > scheme.slots:
+                raise InputError(f"{len(things)} objects came; {self._model} takes at most {scheme.slots}")
+            categories = [
+                number_of(each.category, self._names.categories, count=scheme.categories, what="category")
+                for each in things
+            ]
+            boxes = torch.tensor([each.box for each in things], dtype=torch.float64).reshape(-1, 4)
+            rows.append(layout_ids(torch.tensor(categories, dtype=torch.long), boxes, scheme=scheme))
+        return torch.stack(rows)
+
+    def one_hot(self, map: Tensor) -> Images:
+        """(b, classes, H, W) of a map of ids (b, H, W) or one that is one-hot already."""
+        spec = self.find(MapSpec, word="semantic map")
+        if map.ndim == 4:
+            if map.shape[1] != spec.classes:
+                raise InputError(f"a one-hot map of {map.shape[1]} classes came; {self._model} has {spec.classes}")
+            return map
+        return one_hot(map, spec.classes)
+
+    def low_res(self, pictures: Images) -> Images:
+        """(b, c, h, w) as they are; `InputError` for another number of channels."""
+        spec = self.find(LowResSpec, word="low-resolution picture")
+        if pictures.shape[1] * spec.patch**2 != spec.channels:
+            raise InputError(
+                f"a low-resolution picture of {pictures.shape[1]} channels came; "
+                f"{self._model} takes {spec.channels // spec.patch**2}"
+            )
+        return pictures
+
+    def masked(self, image: Images | None, mask: Mask | None) -> Float[Tensor, "b c height width"]:
+        """(b, c + 1, H, W): the picture, then the mask (1: paint here); `InputError` unless both came, of one size."""
+        self.find(MaskedSpec, word="picture with a mask")
+        if image is None or mask is None:
+            raise InputError("inpainting needs image and mask; one of them came")
+        if image.shape[-2:] != mask.shape[-2:]:
+            raise InputError(
+                f"the mask is {mask.shape[-2]}x{mask.shape[-1]} and the picture {image.shape[-2]}x{image.shape[-1]}; "
+                "they must be of one size"
+            )
+        return torch.cat([image, mask.to(image)], dim=1)
+
+    def find(self, kind: type[S], *, word: str) -> S:
+        """The conditioner's spec of this kind; `InputError` when the model has none."""
+        for spec in self._spec.conditioners:
+            if isinstance(spec, kind):
+                return spec
+        raise InputError(f"{self._model} takes no {word}; {self.takes()}")
+
+    def _label(self, label: int | str, spec: ClassSpec) -> int:
+        if str(label) in self._names.classes:
+            return self._names.classes.index(str(label))
+        try:
+            number = int(label)
+        except ValueError:
+            raise InputError(f"unknown label {label!r}{did_you_mean(str(label), self._names.classes)}") from None
+        if not 0 <= number < spec.classes:
+            raise InputError(f"label {number} does not fit: this model has classes 0..{spec.classes - 1}")
+        return number

@@ -1,0 +1,82 @@
+"""Guiding by what a drawn picture looks like: by a small one it shall match, or by any score (paper, appendix C)."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from darkroom.core.shapes import Images, Latent, PerSample, Time
+from darkroom.diffusion.denoiser import Denoise
+from darkroom.diffusion.guidance import GuidedByScore
+from darkroom.diffusion.walk import Wrap
+from darkroom.tasks.model import Model
+from darkroom.tasks.request import Request, Wish
+
+Guide: TypeAlias = Float[Tensor, "b c _h _w"]  # pictures in [-1, 1], of any size
+PictureScore: TypeAlias = Callable[[Images, Time], PerSample]
+SMALLER: Final = 4  # times, at least, that pictures are made smaller before they are compared
+_SPREAD: Final = 0.25  # variance of pixels in [-1, 1]
+_EXACT: Final = 0.02  # deviation of a match that is called exact
+
+
+def by_score(model: Model, score: PictureScore, *, weight: float = 1.0) -> Wrap:
+    """For `walk(wrap=...)`: pulls x0 to where `score` of its picture is higher.
+
+    score: pictures (b, c, H, W) in about [-1, 1] and their times to one number a sample, read as a log-probability; it
+    must carry gradient. The pull is `weight` times its gradient at x_t, through first stage and network.
+    """
+
+    def of_latents(x0: Latent, t: Time) -> PerSample:
+        with model.compute.autocast():
+            images = model.diffusion.decode(model.compute.place(x0)).float()
+        return score(images, t)
+
+    def wrap(denoise: Denoise) -> Denoise:
+        return GuidedByScore(denoise, score=of_latents, schedule=model.schedule, scale=weight)
+
+    return wrap
+
+
+def by_picture(model: Model, guide: Guide, *, weight: float = 1.0) -> Wrap:
+    """`by_score` with how well a picture, made small, matches `guide` (b, c, h, w) in [-1, 1].
+
+    log p = -|small(x) - guide|^2 / (2 (r^2 / n + s^2)): n pixels become one, r^2 is how far x0 may still move at that
+    noise, s a fiftieth; so weight 1 is about as strong as it should be (Song et al. 2023, eq. 7, of any model). What is
+    compared has at most a quarter of the drawn side.
+    """
+
+    def score(images: Images, t: Time) -> PerSample:
+        size = _compared(images, guide)
+        wanted, small = (_made_small(each, size) for each in (guide.to(images), images))
+        pixels = images.shape[-1] * images.shape[-2] / (size[0] * size[1])
+        alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
+        open_ = _SPREAD * sigma**2 / (alpha**2 + sigma**2)
+        error = reduce((small - wanted).square(), "b c h w -> b", "sum")
+        return -error / (2 * (open_ / pixels + _EXACT**2)).to(error)
+
+    return by_score(model, score, weight=weight)
+
+
+def guided(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | None:
+    """What the guides of these wishes do to the denoiser; None without any."""
+    if not request.guides:
+        return None
+    channels = model.spec.first_stage.image_channels
+    guides = torch.cat([wish.guide.pixels(channels) for wish in group if wish.guide is not None])
+    return by_picture(model, guides, weight=request.guide_weight)
+
+
+def _compared(images: Images, guide: Guide) -> tuple[int, int]:
+    """Height and width at which two pictures are compared."""
+    height, width = (
+        max(1, min(asked, side // SMALLER)) for asked, side in zip(guide.shape[-2:], images.shape[-2:], strict=True)
+    )
+    return height, width
+
+
+def _made_small(images: Guide, size: tuple[int, int]) -> Guide:
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)

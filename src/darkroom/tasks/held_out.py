@@ -1,0 +1,62 @@
+"""What held-out pictures would be asked for: their own layouts, maps, low-resolution and masked pictures."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from PIL import Image
+
+from darkroom.conditioning.layout import LayoutSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
+from darkroom.core.pictures import from_bytes, to_pictures
+from darkroom.core.spec import Spec
+from darkroom.data.degrade import BicubicSpec, DegradationSpec, degrade
+from darkroom.data.examples import Source
+from darkroom.data.inputs import maps, pictures, seen_things
+from darkroom.data.masks import AnyMasksSpec, MasksSpec, draw_masks
+from darkroom.data.transforms import TransformSpec
+from darkroom.tasks.input_picture import input_picture
+from darkroom.tasks.model import Model
+from darkroom.tasks.request import Placed
+
+SEED = 0  # of degradations and masks
+
+
+@final
+class Spoiling(Spec):
+    """How pictures are made into what a model completes: made small, or given holes."""
+
+    degradation: DegradationSpec = BicubicSpec()
+    masks: AnyMasksSpec = MasksSpec()
+
+
+def asked_of(
+    model: Model, source: Source, *, rows: Sequence[int], transform: TransformSpec, spoiling: Spoiling
+) -> dict[str, Any]:
+    """Fields of a `Request` that ask for these rows, one a picture; captions and labels are not among them."""
+    still = transform.model_copy(update={"flip": False})
+    asked: dict[str, Any] = {}
+    for spec in model.spec.conditioners:
+        match spec:
+            case LayoutSpec(scheme=scheme) if scheme is not None:
+                asked["layouts"] = [
+                    tuple(
+                        Placed(category=source.categories[thing.category], box=thing.box)
+                        for thing in seen_things(source, row)[: scheme.slots]
+                    )
+                    for row in rows
+                ]
+            case MapSpec():
+                ids = maps(source, still, classes=spec.classes).take(rows, rows, seed=SEED)
+                asked["maps"] = [input_picture(Image.fromarray(each.byte().numpy())) for each in ids]
+            case LowResSpec():
+                kept = pictures(source, still)
+                small = [degrade(kept(row)[None], spoiling.degradation, seed=SEED, indices=[row]) for row in rows]
+                asked["low_res"] = [input_picture(to_pictures(from_bytes(each))[0]) for each in small]
+            case MaskedSpec():
+                kept = pictures(source, still)
+                asked["images"] = [input_picture(to_pictures(from_bytes(kept(row)[None]))[0]) for row in rows]
+                masks = draw_masks(spoiling.masks, (still.size, still.size), seed=SEED, indices=rows)
+                asked["masks"] = [input_picture(Image.fromarray((each[0] * 255).byte().numpy())) for each in masks]
+            case _:
+                pass
+    return asked

@@ -1,0 +1,142 @@
+"""COCO and Pascal VOC files as data sets: boxes, names, what is missing, what is hostile."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from darkroom.core.errors import DataError
+from darkroom.data.sources import Splits, open_data
+
+
+def pictures(place: Path, count: int = 4) -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", (40, 20), (20 * number, 90, 90)).save(place / f"{number}.png")
+    return place
+
+
+def coco(count: int = 4, **changes: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 100 + n, "file_name": f"{n}.png", "width": 40, "height": 20} for n in range(count)],
+        "annotations": [
+            {"id": 1, "image_id": 100, "category_id": 7, "bbox": [10, 5, 20, 10], "iscrowd": 0},
+            {"id": 2, "image_id": 100, "category_id": 3, "bbox": [0, 0, 8, 4]},
+            {"id": 3, "image_id": 101, "category_id": 3, "bbox": [0, 0, 40, 20], "iscrowd": 1},
+        ],
+        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+        **changes,
+    }
+
+
+def found(splits: Splits) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
+    return {
+        source.example(row).name: [(source.categories[each.category], each.box) for each in source.objects(row) or ()]
+        for source in splits
+        for row in range(len(source))
+    }
+
+
+@pytest.mark.parametrize("where", ["beside", "subfolder", "named", "roboflow"])
+def test_coco_wherever_pictures_lie(tmp_path: Path, where: str) -> None:
+    place: Path = tmp_path
+    match where:
+        case "beside":
+            pictures(tmp_path)
+            (tmp_path / "_annotations.coco.json").write_text(json.dumps(coco()))
+        case "subfolder":
+            pictures(tmp_path / "images")
+            (tmp_path / "annotations").mkdir()
+            (tmp_path / "annotations" / "instances_all.json").write_text(json.dumps(coco()))
+        case "named":
+            pictures(tmp_path / "train2017")
+            (tmp_path / "annotations").mkdir()
+            place = tmp_path / "annotations" / "instances_train2017.json"
+            place.write_text(json.dumps(coco()))
+        case _:
+            for part in ("train", "valid"):
+                pictures(tmp_path / part)
+                (tmp_path / part / "_annotations.coco.json").write_text(json.dumps(coco()))
+    splits = open_data(place)
+    boxes = found(splits)
+    assert boxes["0.png"] == [("dog", (0.25, 0.25, 0.5, 0.5)), ("cat", (0.0, 0.0, 0.2, 0.2))]
+    assert boxes["1.png"] == []
+    assert "objects" in splits.train.fields
+    assert (len(splits.train), len(splits.test)) == ((4, 4) if where == "roboflow" else (3, 1))
+
+
+def test_coco_captions(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    notes = [{"image_id": 100 + n, "caption": f"picture {n}\n"} for n in range(4)]
+    (tmp_path / "captions.json").write_text(json.dumps(coco(annotations=notes)))
+    splits = open_data(tmp_path)
+    assert splits.train.fields == {"caption"}
+    assert splits.train.caption(0) in {f"picture {n}" for n in range(4)}
+
+
+def test_a_picture_that_is_not_there_is_left_out(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    (tmp_path / "coco.json").write_text(json.dumps(coco(count=5)))
+    assert open_data(tmp_path).skipped == (("4.png", "no such file"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("[]", "a COCO file is an object"),
+        ("{", "cannot be read as a COCO file"),
+        (json.dumps(coco(annotations=[{"image_id": 100, "category_id": 9, "bbox": [0, 0, 1, 1]}])), "category 9"),
+        (json.dumps(coco(annotations=[{"image_id": 100, "category_id": 7, "bbox": [0, 0, 1]}])), "a bbox is"),
+        (json.dumps(coco(images=[{"id": 1, "file_name": "../../etc/passwd"}])), "must lie inside"),
+        (json.dumps(coco(images=[{"file_name": "0.png"}])), "objects with an id"),
+        (json.dumps(coco(annotations=3)), "'annotations' must be a list"),
+    ],
+)
+def test_a_broken_coco_file_is_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
+    pictures(tmp_path)
+    (tmp_path / "coco.json").write_text(content)
+    with pytest.raises(DataError, match=sentence):
+        open_data(tmp_path / "coco.json")
+
+
+def voc(*things: tuple[str, int, int, int, int]) -> str:
+    parts = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
+        "</object>"
+        for name, a, b, c, d in things
+    )
+    return f"<annotation><size><width>40</width></size>{parts}</annotation>"
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_voc(tmp_path: Path, beside: bool) -> None:
+    notes = tmp_path if beside else tmp_path / "Annotations"
+    pictures(tmp_path if beside else tmp_path / "JPEGImages")
+    notes.mkdir(exist_ok=True)
+    for number in range(3):
+        (notes / f"{number}.xml").write_text(voc(("dog", 11, 6, 30, 15)) if number == 0 else voc())
+    splits = open_data(tmp_path)
+    boxes = found(splits)
+    name = "0.png" if beside else "JPEGImages/0.png"
+    assert boxes[name] == [("dog", (0.25, 0.25, 0.5, 0.5))]
+    assert len(boxes) == 3
+    assert [reason for _, reason in splits.skipped] == ["has no annotation file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("<annotation>", "cannot be read as XML"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "no document type"),
+        ("<annotation><object><name>x</name></object></annotation>", "needs a name and a bndbox"),
+        (voc(("x", 9, 9, 3, 3)), "ends before it begins"),
+        (voc(("x", 9, 9, 30, 30)).replace("<xmax>30</xmax>", "<xmax>wide</xmax>"), "needs xmin"),
+    ],
+)
+def test_a_broken_voc_file_is_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
+    pictures(tmp_path)
+    (tmp_path / "0.xml").write_text(content)
+    with pytest.raises(DataError, match=sentence):
+        open_data(tmp_path)

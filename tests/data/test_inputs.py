@@ -1,0 +1,93 @@
+"""What steers a sample shows what its latent shows: the same square, mirrored when that is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from darkroom.conditioning.layout import LayoutTokensSpec, layout_boxes
+from darkroom.core.errors import DataError
+from darkroom.core.pictures import from_bytes
+from darkroom.data.degrade import BicubicSpec
+from darkroom.data.inputs import Fixed, LowRes, Masked, layouts, maps, pictures, seen_things
+from darkroom.data.loader import still_batches
+from darkroom.data.masks import MasksSpec
+from darkroom.data.sources import ShapesSource, open_data
+from darkroom.data.transforms import TransformSpec, mirrored
+
+SOURCE = ShapesSource(count=6)
+SPEC = TransformSpec(size=64, flip=True)
+SCHEME = LayoutTokensSpec(categories=8, slots=3, grid=64, crop=False)
+ROWS, INDICES = [0, 3, 5, 5], [20, 21, 22, 23]
+TURNED = mirrored(seed=7, indices=INDICES).tolist()
+
+
+def test_both_ways_round_are_drawn() -> None:
+    assert set(TURNED) == {True, False}
+
+
+def test_fixed_values_by_row() -> None:
+    values = torch.arange(12).reshape(6, 2)
+    assert Fixed(values).take(ROWS, INDICES, seed=7).tolist() == values[ROWS].tolist()
+
+
+def test_layouts_follow_the_mirror_and_are_shuffled() -> None:
+    ids = layouts(SOURCE, SPEC, scheme=SCHEME).take(ROWS, INDICES, seed=7)
+    for row, turned, each in zip(ROWS, TURNED, ids, strict=True):
+        scene = SOURCE.example(row)
+        assert scene.objects is not None
+        wanted = sorted((thing.category, *thing.box) for thing in scene.objects)
+        if turned:
+            wanted = sorted((category, 1 - x - width, y, width, height) for category, x, y, width, height in wanted)
+        found = sorted((category, *box) for category, box in layout_boxes(each, scheme=SCHEME))
+        np.testing.assert_allclose(found, wanted, atol=1.01 / 63)
+    many = layouts(SOURCE, SPEC, scheme=SCHEME).take([5] * 40, list(range(40)), seed=7)
+    assert len({tuple(each[0::3].tolist()) for each in many}) > 1
+
+
+def test_maps_lie_on_the_pictures() -> None:
+    ids = maps(SOURCE, SPEC, classes=9).take(ROWS, INDICES, seed=7)
+    for row, turned, each in zip(ROWS, TURNED, ids, strict=True):
+        wanted = SOURCE.example(row).map
+        assert wanted is not None
+        assert np.array_equal(each.numpy(), wanted[:, ::-1] if turned else wanted)
+    with pytest.raises(DataError, match="there are 2 classes"):
+        maps(SOURCE, SPEC, classes=2).take(list(range(6)), list(range(6)), seed=0)
+
+
+def test_low_resolution_and_masked_pictures_show_the_picture() -> None:
+    plain = next(still_batches(SOURCE, SPEC, batch_size=6)).images
+    wanted = torch.stack(
+        [plain[row].flip(-1) if turned else plain[row] for row, turned in zip(ROWS, TURNED, strict=True)]
+    )
+    small = LowRes(pictures(SOURCE, SPEC), BicubicSpec(factor=4), flip=True).take(ROWS, INDICES, seed=7)
+    assert small.shape == (4, 3, 16, 16)
+    means = torch.nn.functional.avg_pool2d(from_bytes(wanted), 4)
+    assert float((small - means).abs().mean()) < 0.05
+    masked = Masked(pictures(SOURCE, SPEC), MasksSpec(), flip=True).take(ROWS, INDICES, seed=7)
+    assert torch.equal(masked[:, :3], from_bytes(wanted))
+    assert set(masked[:, 3].unique().tolist()) == {0.0, 1.0}
+
+
+def folder(place: Path) -> Path:
+    """One wide picture of 80 x 40 with a box left of the centre square, one across its edge, and one inside."""
+    Image.new("RGB", (80, 40), (90, 90, 90)).save(place / "a.png")
+    Image.new("RGB", (40, 40), (90, 90, 90)).save(place / "b.png")
+    boxes = {"bbox": [[0, 0, 10, 10], [10, 10, 20, 20], [40, 20, 20, 10]], "categories": ["x", "y", "z"]}
+    rows = [{"file_name": "a.png", "objects": boxes}, {"file_name": "b.png", "objects": {"bbox": [], "categories": []}}]
+    (place / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return place
+
+
+def test_boxes_are_cut_to_the_square_that_is_seen(tmp_path: Path) -> None:
+    train, test = open_data(folder(tmp_path))
+    source = train if "a.png" in train.example(0).name else test
+    seen = seen_things(source, 0)
+    assert [source.categories[each.category] for each in seen] == ["y", "z"]
+    np.testing.assert_allclose([each.box for each in seen], [(0, 0.25, 0.25, 0.5), (0.5, 0.5, 0.5, 0.25)])
+    told = layouts(source, TransformSpec(size=16), scheme=SCHEME.model_copy(update={"crop": True, "categories": 3}))
+    assert told.crops[0] == (0.25, 0.0, 0.5, 1.0)
+    assert told.things[0][0].box == (0.125, 0.25, 0.25, 0.5)

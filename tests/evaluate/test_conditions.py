@@ -1,0 +1,142 @@
+"""Does a model do what it is steered to: figures of answers that are known."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from measured import CornerJudge
+from PIL import Image
+
+from darkroom.core.errors import InputError
+from darkroom.data.sources import ShapesSource
+from darkroom.evaluate import conditions as room
+from darkroom.evaluate.conditions import evaluate_conditions, mean_iou
+from darkroom.metrics.agreement import read_map
+from darkroom.metrics.fill import mean_fill, telea_fill
+from darkroom.recipes.read import recipe
+from darkroom.recipes.run import Run
+from darkroom.tasks.generate import Sampled
+from darkroom.tasks.held_out import Spoiling
+from darkroom.tasks.load import load
+from darkroom.tasks.model import Model
+
+SMALL = (
+    "data.count=24",
+    "data.size=64",
+    "first_stage.train.steps=2",
+    "first_stage.train.warmup=1",
+    "denoiser.train.steps=2",
+    "denoiser.train.batch=4",
+    "denoiser.train.warmup=1",
+    "denoiser.sample.count=2",
+    "denoiser.sample.steps=2",
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    folder = tmp_path_factory.mktemp("conditions")
+    found: dict[str, Model] = {}
+    for name in ("tiny-class", "tiny-layout", "tiny-semantic", "tiny-superres", "tiny-inpaint"):
+        list(Run(recipe(name, overrides=SMALL), folder / name, device="cpu").develop())
+        found[name] = load(folder / name, device="cpu")
+    return found
+
+
+def measured(model: Model, source: ShapesSource, monkeypatch: pytest.MonkeyPatch, *, perfect: bool) -> dict[str, Any]:
+    """The report's figures when the model draws the scenes themselves (or one that is not asked for)."""
+
+    def drawn(_model: Model, request: Any, **options: Any) -> Any:
+        for row in range(request.total):
+            scene = source.example(row if perfect else (row + 1) % len(source))
+            yield Sampled(scene.picture, row, {})
+
+    monkeypatch.setattr(room, "generate", drawn)
+    report = evaluate_conditions(model, source, spoiling=Spoiling(), judge=CornerJudge(), sample={"steps": 2})
+    assert report.plain()["protocol"]["sample"]["steps"] == 2
+    return {name: dict(figures) for name, figures in report.ways.items()}
+
+
+@pytest.mark.parametrize("name", ["tiny-class", "tiny-layout", "tiny-semantic"])
+def test_scenes_are_read_back(name: str, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ShapesSource(seed=5, count=12, kind="single" if name == "tiny-class" else "captioned")
+    right = measured(models[name], source, monkeypatch, perfect=True)["read back"]
+    wrong = measured(models[name], source, monkeypatch, perfect=False)["read back"]
+    match name:
+        case "tiny-class":
+            assert right == {"class right": 1.0}
+            assert wrong["class right"] < 0.5
+        case "tiny-layout":
+            assert right["category right"] == 1.0
+            assert right["mean box IoU"] > 0.93
+            assert wrong["category right"] < 0.5
+            assert wrong["mean box IoU"] < 0.4
+        case _:
+            assert right["mean IoU of classes"] > 0.93
+            assert wrong["mean IoU of classes"] < 0.5
+
+
+def test_enlarging_is_compared_with_bicubic(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ShapesSource(seed=5, count=6)
+    found = measured(models["tiny-superres"], source, monkeypatch, perfect=True)
+    assert found["model"]["PSNR (dB)"] == 100
+    assert 20 < found["bicubic"]["PSNR (dB)"] < 35
+    assert found["model"]["judge distance"] == 0
+    assert found["model"]["low-res PSNR (dB)"] > found["bicubic"]["low-res PSNR (dB)"] - 1
+
+
+def test_holes_are_compared_with_fills(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ShapesSource(seed=5, count=6)
+    found = measured(models["tiny-inpaint"], source, monkeypatch, perfect=True)
+    assert found["model"]["known pixels identical"] == 1.0
+    assert found["model"]["hole PSNR (dB)"] == np.inf
+    assert found["telea"]["PSNR (dB)"] > found["mean fill"]["PSNR (dB)"]
+    wrong = measured(models["tiny-inpaint"], source, monkeypatch, perfect=False)
+    assert wrong["model"]["known pixels identical"] < 0.5
+
+
+def test_a_real_model_answers(models: dict[str, Model]) -> None:
+    source = ShapesSource(seed=5, count=3)
+    for name in ("tiny-superres", "tiny-inpaint"):
+        report = evaluate_conditions(
+            models[name], source, spoiling=Spoiling(), judge=CornerJudge(), sample={"steps": 1}, batch=2
+        )
+        assert all(np.isfinite(value) for figures in report.ways.values() for value in figures.values())
+    assert report.ways["model"]["known pixels identical"] == 1.0
+
+
+def test_a_model_that_only_scenes_can_judge(models: dict[str, Model], tmp_path: Path) -> None:
+    from darkroom.data.sources import open_data
+
+    for number in range(3):
+        Image.new("RGB", (64, 64), (80 * number, 90, 90)).save(tmp_path / f"{number}.png")
+    with pytest.raises(InputError, match="measured on shapes"):
+        evaluate_conditions(
+            models["tiny-class"], open_data(tmp_path).train, spoiling=Spoiling(), judge=CornerJudge(), sample={}
+        )
+
+
+def test_maps_are_read_as_they_were_drawn() -> None:
+    source = ShapesSource(seed=5, count=12)
+    maps = np.stack([read_map(source.example(row).picture) for row in range(12)])
+    wanted = np.stack([source.example(row).map for row in range(12)])
+    assert mean_iou(maps, wanted, classes=9) > 0.93
+
+
+def test_mean_iou_by_hand() -> None:
+    found, wanted = np.array([[[0, 0, 1, 1]]]), np.array([[[0, 1, 1, 1]]])
+    assert mean_iou(found, wanted, classes=3) == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_fills_keep_what_is_known_and_continue_slopes() -> None:
+    """A plane of colour is continued exactly by its slopes, not by its mean."""
+    across = torch.linspace(-0.8, 0.8, 24)
+    image = across.expand(1, 3, 24, 24).clone()
+    mask = torch.zeros(1, 1, 24, 24)
+    mask[..., 9:14, 8:14] = 1
+    for fill, most in ((mean_fill, 0.5), (telea_fill, 0.03)):
+        filled = fill(image, mask)
+        assert torch.equal(filled[:, :, mask[0, 0] == 0], image[:, :, mask[0, 0] == 0])
+        assert float((filled - image).abs().max()) < most

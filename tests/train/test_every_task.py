@@ -1,0 +1,119 @@
+"""A miniature of every task goes through both stages, draws, says so on its page, and goes on where it stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from darkroom.checkpoint.store import load_model
+from darkroom.recipes.asked import Asked, recipe_asked
+from darkroom.recipes.given import on_pixels
+from darkroom.recipes.pace import denoiser_pace
+from darkroom.recipes.read import recipe
+from darkroom.recipes.resolve import resolve
+from darkroom.recipes.run import Run, open_recipe_data
+from darkroom.recipes.schema import Recipe
+from darkroom.tasks.load import load
+
+SMALL = (
+    "data.count=24",
+    "first_stage.train.steps=3",
+    "first_stage.train.batch=4",
+    "first_stage.train.warmup=1",
+    "denoiser.train.steps=4",
+    "denoiser.train.batch=4",
+    "denoiser.train.warmup=1",
+    "denoiser.train.save_every=2",
+    "denoiser.train.sample_every=4",
+    "denoiser.sample.count=2",
+    "denoiser.sample.steps=2",
+)
+GIVEN = {
+    "tiny-layout": ("objects", ["layout.json"]),
+    "tiny-semantic": ("map", ["map.png"]),
+    "tiny-superres": ("low_res", ["low-res.png"]),
+    "tiny-inpaint": ("masked", ["image.png", "mask.png"]),
+}
+
+
+def small(name: str) -> Recipe:
+    return recipe(name, overrides=SMALL)
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_miniature(name: str, tmp_path: Path) -> None:
+    field, files = GIVEN[name]
+    list(Run(small(name), tmp_path, device="cpu").develop())
+    model = load(tmp_path, device="cpu")
+    assert model.fields == (field,)
+    assert sorted(path.name for path in (tmp_path / "example").iterdir()) == sorted(files)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "asked for" in page
+    for file in files:
+        assert f"example/{file}" in page
+    if field == "objects":
+        layout = json.loads((tmp_path / "example" / "layout.json").read_text())
+        assert model.names.categories[0] == "circle"
+        (drawn,) = model.sample(layout=layout, steps=2)
+    else:
+        words = {"map": "map", "low-res": "low_res", "image": "image", "mask": "mask"}
+        given = {words[Path(file).stem]: tmp_path / "example" / file for file in files}
+        (drawn,) = model.sample(**given, steps=2)
+    assert drawn.size == (32, 32)
+
+
+@pytest.mark.parametrize("name", ["tiny-layout", "tiny-inpaint"])
+def test_stopping_changes_nothing(name: str, tmp_path: Path) -> None:
+    """Order of objects and holes are functions of the sample, so a run that stopped ends with the same bits."""
+    list(Run(small(name), tmp_path / "whole", device="cpu").develop())
+    for _event in Run(small(name), tmp_path / "parts", device="cpu").develop():
+        if (tmp_path / "parts" / "denoiser" / "state.pt").exists():
+            break
+    list(Run(small(name), tmp_path / "parts", device="cpu").develop())
+    one, other = (load_model(tmp_path / part / "model.safetensors").state for part in ("whole", "parts"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("task", ["semantic", "layout", "super-resolution", "inpainting", "text+semantic"])
+def test_a_folder_by_task(task: str, tmp_path: Path) -> None:
+    """Every task of a data set that has all fields, sized by its recipe and timed before it is trained."""
+    asked = Asked(source="shapes", changes=("data.count=30", f"task={task}"))
+    made = recipe_asked(asked)
+    assert made.denoiser is not None
+    assert [each.field for each in made.denoiser.conditioners] == [
+        {
+            "semantic": "map",
+            "layout": "objects",
+            "super-resolution": "low_res",
+            "inpainting": "masked",
+            "text": "caption",
+        }[each]
+        for each in task.split("+")
+    ]
+    splits = open_recipe_data(made.data, seed=0)
+    resolved = resolve(made, splits.train).recipe
+    assert denoiser_pace(resolved, device="cpu") > 0
+    assert made.data.flip == ("text" not in task)
+
+
+@pytest.mark.parametrize("name", ["tiny-uncond", "tiny-class", *GIVEN])
+def test_every_task_on_pixels(name: str, tmp_path: Path) -> None:
+    """The baseline at f = 1: no first stage to train, levels that halve as often as it did, conditions at full size."""
+    made = on_pixels(small(name))
+    assert made.denoiser is not None
+    assert made.denoiser.network.multipliers[-2:] == recipe(name).denoiser.network.multipliers
+    assert made.denoiser.network.size_multiple == 8
+    list(Run(made, tmp_path, device="cpu").develop())
+    model = load(tmp_path, device="cpu")
+    assert model.spec.first_stage.factor == 1
+    assert not (tmp_path / "first_stage" / "model.safetensors").exists()
+
+
+def test_all_of_it_in_a_run_of_two_conditions(tmp_path: Path) -> None:
+    changes = ("task=text+semantic", *SMALL, "data.size=32", "first_stage.loss.perceptual_weight=0")
+    made = recipe_asked(Asked(source="shapes", changes=(*changes, "first_stage.loss.adversary=null")))
+    list(Run(made, tmp_path, device="cpu").develop())
+    model = load(tmp_path, device="cpu")
+    assert model.fields == ("caption", "map")
+    assert len(model.sample("a red circle", map=tmp_path / "example" / "map.png", guidance={"caption": 2.0})) == 1
