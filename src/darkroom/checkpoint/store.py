@@ -226,7 +226,7 @@ def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type) -> Any
 def _texts(path: Path, values: Mapping[str, str], *, key: str) -> tuple[str, ...]:
     found = _json(path, values, key=key, kind=list)
     if not all(isinstance(name, str) for name in found):
-        raise ModelFileError(f"{path}: damaged, its {key} are not texts")
+        raise ModelFileError(f"{path}: damaged, its class names ({key}) are not texts")
     return tuple(found)
 
 
