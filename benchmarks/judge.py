@@ -202,12 +202,18 @@ def main() -> None:
         answers.append(
             report(judge, reference=images[reference], beside=images[beside], labels=labels[beside], folders=folders)
         )
-        print(f"judge {seed + 1} of {options.judges} has answered", flush=True)
-    print(f"{'':<40} {'Fréchet':>10} {'(least,':>9} {'most)':>9} {'kernel':>10}")
+        print(f"\nafter {seed + 1} of {options.judges} judges")
+        print(table(answers), flush=True)
+
+
+def table(answers: Sequence[Mapping[str, tuple[float, float]]]) -> str:
+    """Means over the judges, and the least and most Fréchet distance that one of them says."""
+    lines = [f"{'':<40} {'Fréchet':>10} {'(least,':>9} {'most)':>9} {'kernel':>10}"]
     for name in answers[0]:
         distances, kernels = ([answer[name][place] for answer in answers] for place in (0, 1))
         least, most, middle = min(distances), max(distances), sum(distances) / len(distances)
-        print(f"{name:<40} {middle:10.4f} {least:9.4f} {most:9.4f} {sum(kernels) / len(kernels):10.5f}")
+        lines.append(f"{name:<40} {middle:10.4f} {least:9.4f} {most:9.4f} {sum(kernels) / len(kernels):10.5f}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
