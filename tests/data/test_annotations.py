@@ -92,6 +92,10 @@ def test_a_picture_that_is_not_there_is_left_out(tmp_path: Path) -> None:
         (json.dumps(coco(images=[{"id": 1, "file_name": "../../etc/passwd"}])), "must lie inside"),
         (json.dumps(coco(images=[{"file_name": "0.png"}])), "objects with an id"),
         (json.dumps(coco(annotations=3)), "'annotations' must be a list"),
+        (json.dumps(coco(categories=[{"id": [1], "name": "x"}])), "'id of categories' must be a number"),
+        (json.dumps(coco(images=[{"id": {}, "file_name": "0.png"}])), "'id of images' must be a number"),
+        (json.dumps(coco(annotations=[{"image_id": []}])), "'image_id' must be a number"),
+        (json.dumps(coco(annotations=[{"image_id": 100, "category_id": {}, "bbox": [0, 0, 1, 1]}])), "'category_id'"),
     ],
 )
 def test_a_broken_coco_file_is_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
@@ -129,7 +133,9 @@ def test_voc(tmp_path: Path, beside: bool) -> None:
     ("content", "sentence"),
     [
         ("<annotation>", "cannot be read as XML"),
-        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "no document type"),
+        ("", "UTF-8 without a document type"),
+        ("<annotation/>\0", "UTF-8 without a document type"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "without a document type"),
         ("<annotation><object><name>x</name></object></annotation>", "needs a name and a bndbox"),
         (voc(("x", 9, 9, 3, 3)), "ends before it begins"),
         (voc(("x", 9, 9, 30, 30)).replace("<xmax>30</xmax>", "<xmax>wide</xmax>"), "needs xmin"),
@@ -140,3 +146,23 @@ def test_a_broken_voc_file_is_one_sentence(tmp_path: Path, content: str, sentenc
     (tmp_path / "0.xml").write_text(content)
     with pytest.raises(DataError, match=sentence):
         open_data(tmp_path)
+
+
+def test_several_coco_files_are_named(tmp_path: Path) -> None:
+    pictures(tmp_path / "train2017")
+    (tmp_path / "annotations").mkdir()
+    for name in ("instances_train2017.json", "instances_val2017.json"):
+        (tmp_path / "annotations" / name).write_text(json.dumps(coco()))
+    with pytest.raises(
+        DataError, match=r"instances_train2017.json, annotations/instances_val2017.json\); name the one"
+    ):
+        open_data(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["<urlset/>", "<annotation/>"])
+def test_other_xml_says_nothing(tmp_path: Path, content: str) -> None:
+    pictures(tmp_path)
+    (tmp_path / ("sitemap.xml" if "ann" in content else "0.xml")).write_text(content)
+    splits = open_data(tmp_path)
+    assert len(splits.train) + len(splits.test) == 4
+    assert splits.train.fields == frozenset()

@@ -6,7 +6,7 @@ from oracle import Mixture, Perfect, gaussian
 from darkroom.diffusion.inversion import inverted
 from darkroom.diffusion.walk import sample_latents
 from darkroom.process.prediction import build_prediction
-from darkroom.process.schedule import CosineSpec, build_schedule
+from darkroom.process.schedule import CosineSpec, build_schedule, coefficients
 from darkroom.process.times import trailing
 
 MODEL = Perfect(gaussian(), build_schedule(CosineSpec()), build_prediction("v"))
@@ -36,6 +36,10 @@ def test_the_noise_of_data_is_normal() -> None:
     assert float((found.std(0) - 1).abs().max()) < 0.08
 
 
-def test_one_time_alone_is_noised_by_what_it_sees() -> None:
-    times = trailing(MODEL.schedule, 1)
-    assert inverted(MODEL, latents(3), times=times).isfinite().all()
+def test_the_first_step_leaves_clean_data() -> None:
+    """alpha x + sigma eps, eps being what the network sees in x at that time; never x itself."""
+    times, x = trailing(MODEL.schedule, 1), latents(3)
+    t = times.visited.expand(3)
+    alpha, sigma = coefficients(MODEL.schedule, t, like=x)
+    x0 = MODEL.mixture.denoise(x, alpha, sigma)
+    torch.testing.assert_close(inverted(MODEL, x, times=times), alpha * x + sigma * (x - alpha * x0) / sigma)

@@ -219,6 +219,8 @@ def test_a_masked_picture_is_encoded_with_its_hole_black(small: Small) -> None:
     [
         ("layout", {"layout": [{"category": "sun", "box": [0, 0, 1, 1]}]}, "unknown category 'sun'"),
         ("layout", {"layout": [{"category": 9, "box": [0, 0, 1, 1]}]}, r"category 9 is out of range; .* 0\.\.2"),
+        ("layout", {"layout": [{"category": "--5", "box": [0, 0, 1, 1]}]}, "unknown category '--5'"),
+        ("layout", {"layout": [{"category": "9" * 5000, "box": [0, 0, 1, 1]}]}, "unknown category '9"),
         ("layout", {"layout": [{"category": 1, "box": [0.5, 0, 0.6, 1]}]}, "lies outside the picture"),
         ("layout", {"layout": [{"category": 1, "box": [0.5, 0, 0.0, 1]}]}, "lies outside the picture"),
         ("layout", {"layout": [{"category": 1}]}, "box"),

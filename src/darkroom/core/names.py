@@ -24,9 +24,11 @@ def number_of(word: int | str, names: Sequence[str], *, count: int, what: str) -
     """The number of a name or a number written as one; `InputError` names what is unknown. what: e.g. `class`."""
     if isinstance(word, str) and word in names:
         return names.index(word)
-    if isinstance(word, str) and not word.strip().lstrip("-").isdecimal():
-        hint = did_you_mean(word, names) if names else f"; this model knows numbers 0..{count - 1} only"
-        raise InputError(f"unknown {what} {word!r}{hint}")
-    if not 0 <= int(word) < count:
-        raise InputError(f"{what} {int(word)} is out of range; this model has {count}, 0..{count - 1}")
-    return int(word)
+    try:
+        number = int(word)
+    except ValueError:
+        hint = did_you_mean(str(word), names) if names else f"; this model knows numbers 0..{count - 1} only"
+        raise InputError(f"unknown {what} {word!r:.60}{hint}") from None
+    if not 0 <= number < count:
+        raise InputError(f"{what} {word!r:.60} is out of range; this model has {count}, 0..{count - 1}")
+    return number

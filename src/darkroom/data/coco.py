@@ -14,10 +14,13 @@ NEARBY: Final = (".", "images")  # where pictures may lie, from the file
 
 
 def coco_file(folder: Path) -> Path | None:
-    """The annotation file of a folder, in it or in its `annotations`; None when there is none, or more than one."""
+    """The annotation file of a folder, in it or in its `annotations`; None without one, `DataError` for several."""
     known = [folder / name for name in NAMED if (folder / name).is_file()]
     found = known or sorted([*folder.glob("instances_*.json"), *folder.glob("annotations/instances_*.json")])
-    return found[0] if len(found) == 1 else None
+    if len(found) > 1:
+        names = ", ".join(printable(path.relative_to(folder)) for path in found)
+        raise DataError(f"{printable(folder)}: several annotation files ({names}); name the one that is meant")
+    return found[0] if found else None
 
 
 def coco_rows(path: Path) -> list[Row]:
@@ -27,7 +30,7 @@ def coco_rows(path: Path) -> list[Row]:
     categories = {each["id"]: each.get("name", each["id"]) for each in _entries(table, "categories", where=where)}
     notes: dict[Any, list[Mapping[str, Any]]] = {}
     for note in _entries(table, "annotations", where=where):
-        notes.setdefault(note.get("image_id"), []).append(note)
+        notes.setdefault(_number(note.get("image_id"), key="image_id", where=where), []).append(note)
     images = list(_entries(table, "images", where=where))
     places = _Places(path.parent)
     boxed = any("bbox" in note for each in notes.values() for note in each)
@@ -71,7 +74,7 @@ def _row(
     caption: str | None = None
     for note in notes:
         if "bbox" in note and not note.get("iscrowd"):
-            number = note.get("category_id")
+            number = _number(note.get("category_id"), key="category_id", where=where)
             if number not in categories:
                 raise DataError(f"{where}: an annotation of {printable(name)} has the unknown category {number!r:.40}")
             box = pixel_box(note["bbox"], where=where)
@@ -100,4 +103,13 @@ def _entries(table: Mapping[str, Any], key: str, *, where: str) -> Iterator[Mapp
     for each in cast("list[object]", entries):
         if not isinstance(each, dict) or (key != "annotations" and "id" not in each):
             raise DataError(f"{where}: {key!r} must hold objects with an id, {each!r:.80} came")
+        if key != "annotations":
+            _number(cast("dict[str, Any]", each)["id"], key=f"id of {key}", where=where)
         yield cast("dict[str, Any]", each)
+
+
+def _number(value: object, *, key: str, where: str) -> int | str:
+    """What names an entry, a number or a text."""
+    if not isinstance(value, (int, str)):
+        raise DataError(f"{where}: {key!r} must be a number, {value!r:.40} came")
+    return value

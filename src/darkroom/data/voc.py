@@ -16,8 +16,15 @@ LARGEST: Final = 2**24  # bytes of one XML file
 
 
 def has_voc(folder: Path) -> bool:
-    """Are there annotation files, in `Annotations` or beside pictures?"""
-    return next(_files(folder), None) is not None
+    """Are there annotation files for pictures, in `Annotations` or beside them? Other XML says nothing."""
+    stems = {path.stem for path in _pictures(folder) if is_picture(path.name)}
+    first = next((path for path in sorted(_files(folder)) if path.stem in stems), None)
+    if first is None:
+        return False
+    try:
+        return _tree(first, where=printable(first)).tag == "annotation"
+    except DataError:  # said when rows are asked for
+        return True
 
 
 def voc_rows(folder: Path) -> list[Row]:
@@ -68,11 +75,11 @@ def _objects(path: Path) -> Iterator[tuple[Name, PixelBox]]:
 
 
 def _tree(path: Path, *, where: str) -> ElementTree.Element:
-    """The root; document types, which could name entities or files, are refused."""
+    """The root; document types, which could name entities or files, are refused, and codes that could hide one."""
     try:
-        data = path.read_bytes()
-        if len(data) > LARGEST or b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-            raise DataError(f"{where}: an annotation file has no document type and at most 16 MB")
+        data = path.read_bytes() if path.stat().st_size <= LARGEST else b""
+        if not data or any(each in data for each in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
+            raise DataError(f"{where}: an annotation file is UTF-8 without a document type, 16 MB at most")
         return ElementTree.fromstring(data)
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f"{where}: cannot be read as XML ({error})") from None

@@ -5,7 +5,7 @@ import itertools
 import torch
 
 from darkroom.core.conditions import Conditions
-from darkroom.core.shapes import Latent
+from darkroom.core.shapes import Latent, Time
 from darkroom.diffusion.denoiser import AnyDiffusion, Denoiser
 from darkroom.process.schedule import coefficients
 from darkroom.process.times import Times
@@ -15,19 +15,25 @@ from darkroom.process.times import Times
 def inverted(model: AnyDiffusion, latents: Latent, *, times: Times, conditions: Conditions | None = None) -> Latent:
     """x at the first (noisiest) of the times from clean latents (b, c, h, w), in the denoiser's units.
 
-    x_{t'} = alpha' x0 + sigma' eps, with x0 and eps as the network sees them before each step up; the first, from clean
-    data, is seen at the cleanest time visited. Walking back by DDIM on the same times with the same conditions and no
+    x_{t'} = alpha' x0 + sigma' eps, with x0 and eps as the network sees them before each step up. The first step leads
+    from clean data (alpha = 1, sigma = 0, where x tells no eps) to the cleanest time visited, at which the network is
+    asked: eps = (x - alpha x0) / sigma there. Walking back by DDIM on the same times with the same conditions and no
     guidance comes close to the latents again, the closer the more steps. Source: Song et al. 2021 (DDIM), section 4.3.
     """
     denoise = Denoiser(model.network, model.schedule, model.prediction)
     given = conditions or Conditions()
-    upwards = times.visited.flip(0)
-    x = latents
-    for now, following in itertools.pairwise([upwards[:1], *upwards.split(1)]):
-        t, after = now.expand(len(x)), following.expand(len(x))
+    upwards = [time.expand(len(latents)) for time in times.visited.flip(0).split(1)]
+
+    def seen(x: Latent, t: Time) -> tuple[Latent, Latent]:
+        """x0 and eps of x, taken to lie at t."""
         x0 = denoise(x, t, given)
         alpha, sigma = coefficients(model.schedule, t, like=x)
-        eps = (x - alpha * x0) / sigma
-        to_alpha, to_sigma = coefficients(model.schedule, after, like=x)
-        x = to_alpha * x0 + to_sigma * eps
+        return x0, (x - alpha * x0) / sigma
+
+    alpha, sigma = coefficients(model.schedule, upwards[0], like=latents)
+    x = alpha * latents + sigma * seen(latents, upwards[0])[1]
+    for t, after in itertools.pairwise(upwards):
+        x0, eps = seen(x, t)
+        alpha, sigma = coefficients(model.schedule, after, like=x)
+        x = alpha * x0 + sigma * eps
     return x

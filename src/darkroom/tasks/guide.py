@@ -42,20 +42,19 @@ def by_score(model: Model, score: PictureScore, *, weight: float = 1.0) -> Wrap:
 
 
 def by_picture(model: Model, guide: Guide, *, weight: float = 1.0) -> Wrap:
-    """`by_score` with how well a picture, made small, matches `guide` (b, c, h, w) in [-1, 1].
+    """`by_score` with how well a picture, made as small as `guide` (b, c, h, w) in [-1, 1], matches it.
 
     log p = -|small(x) - guide|^2 / (2 (r^2 / n + s^2)): n pixels become one, r^2 is how far x0 may still move at that
-    noise, s a fiftieth; so weight 1 is about as strong as it should be (Song et al. 2023, eq. 7, of any model). What is
-    compared has at most a quarter of the drawn side.
+    noise, s a fiftieth; so weight 1 is about as strong as it should be (Song et al. 2023, eq. 7, of any model).
     """
+    height, width = guide.shape[-2:]
 
     def score(images: Images, t: Time) -> PerSample:
-        size = _compared(images, guide)
-        wanted, small = (_made_small(each, size) for each in (guide.to(images), images))
-        pixels = images.shape[-1] * images.shape[-2] / (size[0] * size[1])
+        small = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+        pixels = images.shape[-1] * images.shape[-2] / (height * width)
         alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
         open_ = _SPREAD * sigma**2 / (alpha**2 + sigma**2)
-        error = reduce((small - wanted).square(), "b c h w -> b", "sum")
+        error = reduce((small - guide.to(images)).square(), "b c h w -> b", "sum")
         return -error / (2 * (open_ / pixels + _EXACT**2)).to(error)
 
     return by_score(model, score, weight=weight)
@@ -65,18 +64,14 @@ def guided(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | N
     """What the guides of these wishes do to the denoiser; None without any."""
     if not request.guides:
         return None
-    channels = model.spec.first_stage.image_channels
-    guides = torch.cat([wish.guide.pixels(channels) for wish in group if wish.guide is not None])
+    size, channels = _compared(request), model.spec.first_stage.image_channels
+    guides = torch.cat([wish.guide.pixels(channels, size) for wish in group if wish.guide is not None])
     return by_picture(model, guides, weight=request.guide_weight)
 
 
-def _compared(images: Images, guide: Guide) -> tuple[int, int]:
-    """Height and width at which two pictures are compared."""
-    height, width = (
-        max(1, min(asked, side // SMALLER)) for asked, side in zip(guide.shape[-2:], images.shape[-2:], strict=True)
-    )
-    return height, width
-
-
-def _made_small(images: Guide, size: tuple[int, int]) -> Guide:
-    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+def _compared(request: Request) -> tuple[int, int]:
+    """Height and width at which pictures are compared: of the drawn shape, within the smallest guide and a quarter."""
+    assert request.size is not None
+    shares = [side / drawn for each in request.guides for side, drawn in zip(each.size, request.size, strict=True)]
+    share = min(1 / SMALLER, *shares)
+    return max(1, round(request.size[0] * share)), max(1, round(request.size[1] * share))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -66,7 +66,7 @@ class Note(Spec):
     to_seed: int | None = None
     at: float | None = None
     layout: tuple[Placed, ...] | None = None
-    pictures: dict[str, str] | None = None
+    pictures: dict[Literal["map", "low_res", "image", "mask", "guide"], str] | None = None
     strength: float | None = None
     inverted: bool | None = None
     guide_weight: float | None = None
@@ -143,7 +143,7 @@ def again(note: Note, changes: Mapping[str, Any]) -> Request:
 
     A setting that only made sense beside a changed one goes with it: eta with another solver, what works through
     guidance when there is none, the place between two ends when an end is moved. Pictures are not in a note:
-    `InputError` unless each that was given is given again.
+    `InputError` unless each that was given is given again; another one is a change like any.
     """
     for field, known in (note.pictures or {}).items():
         if PICTURES[field] not in changes:

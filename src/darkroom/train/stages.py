@@ -21,7 +21,7 @@ from darkroom.data.loader import Batch, Order
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.nn.features import PerceptualDistance, perceptual
-from darkroom.process.objective import TimesSpec, way_to_noise
+from darkroom.process.objective import NoisiestTimeSpec, TimesSpec, way_to_noise
 from darkroom.process.schedule import Schedule
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.state import Training
@@ -242,7 +242,12 @@ def validation_loss(objective: DenoiserObjective, batch: LatentBatch) -> float:
     model, place = objective.model, objective.compute.place
     schedule, count = model.schedule, len(batch.indices)
     share = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    t = (share * schedule.noisiest).float() if schedule.steps is None else (share * schedule.steps).long()
+    if isinstance(model.spec.objective.times, NoisiestTimeSpec):  # other times are never trained
+        share = torch.ones_like(share)
+    if schedule.steps is None:
+        t = (share * schedule.noisiest).float()
+    else:
+        t = (share * schedule.steps).long().clamp(max=schedule.steps - 1)
     noise = seeds.normal(batch.latents.shape[1:], seed=0, indices=batch.indices, purpose="validation")
     with objective.compute.autocast():
         given = {field: place(values) for field, values in batch.inputs.items()}

@@ -21,7 +21,8 @@ def layout_picture(layout: Sequence[Placed], *, size: Size) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     for each in layout:
         x, y, across, down = each.box
-        corners = [x * width, y * height, (x + across) * width - 1, (y + down) * height - 1]
+        left, top = x * width, y * height
+        corners = [left, top, max(left, left + across * width - 1), max(top, top + down * height - 1)]
         colour = _colour(sum(str(each.category).encode()))
         pen.rectangle(corners, outline=colour, width=max(1, min(size) // 48))
         if min(across * width, down * height) >= 10:
