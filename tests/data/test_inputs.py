@@ -9,10 +9,21 @@ import torch
 from PIL import Image
 
 from darkroom.conditioning.layout import LayoutTokensSpec, layout_boxes
-from darkroom.core.errors import DataError
+from darkroom.core.errors import DataError, InputError
+from darkroom.core.names import numbers_of
 from darkroom.core.pictures import from_bytes
 from darkroom.data.degrade import BicubicSpec
-from darkroom.data.inputs import Fixed, LowRes, Masked, layouts, maps, pictures, seen_things
+from darkroom.data.inputs import (
+    Fixed,
+    LowRes,
+    Masked,
+    check_maps,
+    highest_id,
+    layouts,
+    maps,
+    pictures,
+    seen_things,
+)
 from darkroom.data.loader import still_batches
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import ShapesSource, open_data
@@ -49,13 +60,43 @@ def test_layouts_follow_the_mirror_and_are_shuffled() -> None:
 
 
 def test_maps_lie_on_the_pictures() -> None:
-    ids = maps(SOURCE, SPEC, classes=9).take(ROWS, INDICES, seed=7)
+    ids = maps(SOURCE, SPEC).take(ROWS, INDICES, seed=7)
     for row, turned, each in zip(ROWS, TURNED, ids, strict=True):
         wanted = SOURCE.example(row).map
         assert wanted is not None
         assert np.array_equal(each.numpy(), wanted[:, ::-1] if turned else wanted)
-    with pytest.raises(DataError, match="there are 2 classes"):
-        maps(SOURCE, SPEC, classes=2).take(list(range(6)), list(range(6)), seed=0)
+    moved = maps(SOURCE, SPEC, numbers=[0, *range(2, 10)]).take([3], [21], seed=7)
+    assert torch.equal(moved, torch.where(ids[1:2] > 0, ids[1:2] + 1, 0))
+
+
+def test_ids_beyond_the_classes_are_named() -> None:
+    check_maps(SOURCE, classes=9)
+    highest = highest_id(SOURCE)
+    with pytest.raises(DataError, match=f"there are {highest} classes"):
+        check_maps(SOURCE, classes=highest)
+
+
+def test_ids_of_sixteen_bits_stay_what_they_are(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 20)).save(tmp_path / f"{name}.png")
+        Image.fromarray(np.full((20, 40), 300, np.uint16)).save(tmp_path / f"{name}-map.png")
+    rows = [{"file_name": f"{name}.png", "map_file_name": f"{name}-map.png"} for name in ("a", "b")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    train, _ = open_data(tmp_path)
+    assert highest_id(train) == 300
+    assert maps(train, TransformSpec(size=16)).take([0], [0], seed=0).unique().tolist() == [300]
+
+
+def test_categories_take_the_numbers_of_a_model() -> None:
+    known = ["new", *SOURCE.categories]
+    numbers = numbers_of(SOURCE.categories, known, what="category")
+    scheme = SCHEME.model_copy(update={"categories": 9})
+    ids = layouts(SOURCE, SPEC, scheme=scheme, numbers=numbers).take([3], [21], seed=7)
+    plain = layouts(SOURCE, SPEC, scheme=scheme).take([3], [21], seed=7)
+    kept = plain[0, 0::3] != scheme.filler
+    assert torch.equal(ids[0, 0::3][kept], plain[0, 0::3][kept] + 1)
+    with pytest.raises(InputError, match="unknown category 'circle'"):
+        numbers_of(SOURCE.categories, ["star"], what="category")
 
 
 def test_low_resolution_and_masked_pictures_show_the_picture() -> None:

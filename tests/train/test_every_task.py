@@ -5,16 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from darkroom.checkpoint.store import load_model
+from darkroom.core.errors import DataError, InputError, SpecError
+from darkroom.data.masks import MasksSpec
+from darkroom.data.sources import ShapesSource
+from darkroom.data.transforms import TransformSpec
 from darkroom.recipes.asked import Asked, recipe_asked
 from darkroom.recipes.given import on_pixels
 from darkroom.recipes.pace import denoiser_pace
 from darkroom.recipes.read import recipe
-from darkroom.recipes.resolve import resolve
+from darkroom.recipes.resolve import inputs, resolve
 from darkroom.recipes.run import Run, open_recipe_data
 from darkroom.recipes.schema import Recipe
-from darkroom.tasks.load import load
+from darkroom.tasks.load import load, read_whole
 
 SMALL = (
     "data.count=24",
@@ -117,3 +122,60 @@ def test_all_of_it_in_a_run_of_two_conditions(tmp_path: Path) -> None:
     model = load(tmp_path, device="cpu")
     assert model.fields == ("caption", "map")
     assert len(model.sample("a red circle", map=tmp_path / "example" / "map.png", guidance={"caption": 2.0})) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("tiny-superres", "data.degradation.factor=2", "do not lie beside latents of 8 x 8"),
+        ("tiny-superres", "data.degradation.factor=3", "do not lie beside latents"),
+        ("tiny-semantic", "data.size=64", None),
+        ("tiny-semantic", "denoiser.conditioners.0.patch=2", "halvings, patch"),
+    ],
+)
+def test_planes_lie_beside_latents_before_anything_is_trained(name: str, change: str, sentence: str | None) -> None:
+    if sentence is None:
+        assert recipe(name, overrides=[change]).data.size == 64
+        return
+    with pytest.raises(SpecError, match=sentence):
+        recipe(name, overrides=[change])
+
+
+def test_fine_tuning_keeps_categories_and_how_holes_are_made(tmp_path: Path) -> None:
+    """Boxes are called what the model calls them, whatever the order of names; unknown ones are refused."""
+    list(Run(small("tiny-layout"), tmp_path / "run", device="cpu").develop())
+    start = read_whole(tmp_path / "run")
+    folder = tmp_path / "boxes"
+    folder.mkdir()
+    rows = []
+    for number in range(6):
+        Image.new("RGB", (32, 32), (40 * number, 90, 90)).save(folder / f"{number}.png")
+        rows.append({"file_name": f"{number}.png", "objects": {"bbox": [[2, 2, 20, 20]], "categories": ["star"]}})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = recipe_asked(Asked(source=str(folder)), start=start, name="run")
+    splits = open_recipe_data(made.data, seed=0)
+    resolved = resolve(made, splits.train, start=start)
+    transform = TransformSpec(size=32)
+    ids = inputs(resolved, splits.train, transform=transform)["objects"].take([0], [0], seed=0)
+    assert resolved.names.categories[int(ids[0, 0])] == "star"
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)).replace("star", "moon"))
+    with pytest.raises(InputError, match="unknown category 'moon'"):
+        resolve(made, open_recipe_data(made.data, seed=0).train, start=start)
+    narrow = "data.masks={kind: boxes, most: 0.3}"
+    list(Run(recipe("tiny-inpaint", overrides=[*SMALL, narrow]), tmp_path / "holes", device="cpu").develop())
+    again = recipe_asked(Asked(source=str(folder)), start=read_whole(tmp_path / "holes"), name="holes")
+    assert again.data.masks == MasksSpec(kind="boxes", most=0.3)
+
+
+def test_boxes_of_nothing_are_refused() -> None:
+    made = recipe_asked(Asked(source="shapes", changes=("data.count=30", "task=layout")))
+    with pytest.raises(DataError, match="boxes of no category"):
+        resolve(made, NoCategories(count=3))
+
+
+class NoCategories(ShapesSource):
+    """Scenes that say nothing of what is in them."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return ()

@@ -20,6 +20,16 @@ class Names:
 NAMELESS: Final = Names()
 
 
+def numbers_of(words: Sequence[str], known: Sequence[str], *, what: str) -> list[int] | None:
+    """The number that each word has among those known; `InputError` for a word that is not.
+
+    None where either has no names, so that numbers stand for themselves.
+    """
+    if not words or not known:
+        return None
+    return [number_of(word, known, count=len(known), what=what) for word in words]
+
+
 def number_of(word: int | str, names: Sequence[str], *, count: int, what: str) -> int:
     """The number of a name or a number written as one; `InputError` names what is unknown. what: e.g. `class`."""
     if isinstance(word, str) and word in names:

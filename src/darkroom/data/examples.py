@@ -92,6 +92,10 @@ class Source(Protocol):
         """The annotated objects of this row."""
         ...
 
+    def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
+        """The class ids of this row's pixels; the picture itself is not decoded where that is possible."""
+        ...
+
     def fingerprint(self) -> str:
         """A hash of names, sizes and metadata: equal for equal data on any machine."""
         ...

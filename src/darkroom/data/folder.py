@@ -8,7 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, final
 
+import numpy as np
+from jaxtyping import Integer
+
 from darkroom.core.errors import DataError
+from darkroom.core.names import NAMELESS, Names
 from darkroom.data.decode import check, decode, decode_map
 from darkroom.data.examples import Box, Example, Size, Thing
 from darkroom.data.metadata import sound
@@ -19,13 +23,11 @@ CLASSES = "classes.json"
 
 @final
 @dataclass(frozen=True)
-class Names:
-    """Names of classes, shared by the splits of a data set; each index is what examples carry."""
+class Tables:
+    """What ids stand for in all splits of a data set. given: the table of classes.json, which whole numbers index."""
 
-    classes: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    map_classes: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()  # the table of classes.json: whole numbers index it
+    names: Names = NAMELESS
+    given: tuple[str, ...] = ()
 
 
 @final
@@ -36,7 +38,7 @@ class Folder:
     name: str
     rows: tuple[Row, ...]
     sizes: tuple[Size, ...]
-    names: Names = Names()
+    tables: Tables = Tables()
     skipped: tuple[tuple[str, str], ...] = ()
     alpha: bool = False
     drawn: bool = False  # held out of the training pictures by us, so that some may be moved
@@ -54,17 +56,17 @@ class Folder:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the labels."""
-        return self.names.classes
+        return self.tables.names.classes
 
     @property
     def categories(self) -> tuple[str, ...]:
         """Names of the objects' categories."""
-        return self.names.categories
+        return self.tables.names.categories
 
     @property
     def map_classes(self) -> tuple[str, ...]:
         """Names of the map's ids, where classes.json gives them."""
-        return self.names.map_classes
+        return self.tables.names.map_classes
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,7 +80,7 @@ class Folder:
             caption=self.caption(index),
             label=self.label(index),
             objects=self.objects(index),
-            map=decode_map(row.map) if row.map is not None else None,
+            map=self.map(index),
         )
 
     def size(self, index: int) -> Size:
@@ -93,19 +95,25 @@ class Folder:
     def label(self, index: int) -> int | None:
         """The label as an index into `classes`."""
         label = self.rows[index].label
-        return None if label is None else self.names.classes.index(_word(label, self.names.given))
+        return None if label is None else self.classes.index(_word(label, self.tables.given))
 
     def objects(self, index: int) -> tuple[Thing, ...] | None:
         """The objects with boxes relative to the picture; none where only this row has none."""
         return self._things(index) if "objects" in self.fields else None
+
+    def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
+        """The class ids of the row's map; `DataError` naming the file when it cannot be decoded."""
+        path = self.rows[index].map
+        return None if path is None else decode_map(path)
 
     def fingerprint(self) -> str:
         """A hash of names, file sizes and metadata in order, and of the tables that ids refer to."""
         digest = hashlib.blake2b(digest_size=16)
         for row in range(len(self)):
             digest.update(self._facts(row))
-        if self.names.given or self.names.map_classes:
-            digest.update(repr((self.names.given, self.names.map_classes)).encode(errors="backslashreplace"))
+        given, named = self.tables.given, self.map_classes
+        if given or named:
+            digest.update(repr((given, named)).encode(errors="backslashreplace"))
         return digest.hexdigest()
 
     def row_hashes(self) -> dict[str, str]:
@@ -135,13 +143,13 @@ class Folder:
     def _things(self, index: int) -> tuple[Thing, ...]:
         boxes = [(name, _relative(box, self.sizes[index])) for name, box in self.rows[index].objects or ()]
         return tuple(
-            Thing(self.names.categories.index(_word(name, self.names.given)), box)
+            Thing(self.categories.index(_word(name, self.tables.given)), box)
             for name, box in boxes
             if box[2] > 0 and box[3] > 0
         )
 
 
-def checked(name: str, rows: Sequence[Row], *, names: Names, alpha: bool = False) -> Folder:
+def checked(name: str, rows: Sequence[Row], *, tables: Tables, alpha: bool = False) -> Folder:
     """The rows whose pictures look whole as a folder; the others are in its `skipped` with the reason."""
     results = [(row, row.fault or check(row.path)) for row in rows]
     good = [(row, size) for row, size in results if not isinstance(size, str)]
@@ -149,10 +157,10 @@ def checked(name: str, rows: Sequence[Row], *, names: Names, alpha: bool = False
     if not good:
         first = ": ".join(skipped[0])
         raise DataError(f"{name}: none of {len(rows)} pictures can be read; first: {first}")
-    return Folder(name, tuple(row for row, _ in good), tuple(size for _, size in good), names, skipped, alpha)
+    return Folder(name, tuple(row for row, _ in good), tuple(size for _, size in good), tables, skipped, alpha)
 
 
-def name_classes(folder: Path, rows: Sequence[Row]) -> Names:
+def name_classes(folder: Path, rows: Sequence[Row]) -> Tables:
     """Class names of all splits together: from classes.json in the folder, else as sound rows write them."""
     given, rows = _given(folder), sound(rows)
     labels = [row.label for row in rows if row.label is not None]
@@ -161,12 +169,12 @@ def name_classes(folder: Path, rows: Sequence[Row]) -> Names:
             raise DataError(f"{folder}: {key!r} is missing in {len(rows) - count} of {len(rows)} rows")
     for_map = bool(given) and given[0].lower() == "background"  # then it names the map's ids, not labels
     table = () if for_map else given
-    return Names(
+    names = Names(
         classes=_words(labels, table, where=f"{folder}: label"),
         categories=_words((name for row in rows for name, _ in row.objects or ()), table, where=f"{folder}: category"),
         map_classes=given if for_map else (),
-        given=table,
     )
+    return Tables(names, given=table)
 
 
 def _given(folder: Path) -> tuple[str, ...]:

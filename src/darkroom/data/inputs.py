@@ -3,13 +3,15 @@
 Whatever a sample is steered by must show what its latent shows: the same centre square, mirrored when that is.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar, final, runtime_checkable
+from typing import Final, Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
+import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 
 from darkroom.conditioning.layout import WHOLE, Box, LayoutTokensSpec, layout_ids
@@ -24,6 +26,7 @@ from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
 from darkroom.data.transforms import TransformSpec, mirrored, seen_of, still, still_map
 
 T = TypeVar("T")
+MOST_IDS: Final = 2**15
 Box4: TypeAlias = tuple[float, float, float, float]
 
 
@@ -82,13 +85,19 @@ class Layouts:
         return layout_ids(categories, boxes, scheme=self.scheme, crop=crop)
 
 
-def layouts(source: Source, spec: TransformSpec, *, scheme: LayoutTokensSpec) -> Layouts:
-    """The layouts of a source: objects that the centre square shows, the largest `scheme.slots` of them."""
+def layouts(
+    source: Source, spec: TransformSpec, *, scheme: LayoutTokensSpec, numbers: Sequence[int] | None = None
+) -> Layouts:
+    """The layouts of a source: objects that the centre square shows, the largest `scheme.slots` of them.
+
+    numbers: the model's number for each category of the source (None: its own).
+    """
+    known = list(range(len(source.categories))) if numbers is None else list(numbers)
     things: list[tuple[Thing, ...]] = []
     crops: list[Box] = []
     for row in range(len(source)):
         shown = _shown(source, row)[: scheme.slots]
-        things.append(tuple(thing if scheme.crop else Thing(thing.category, box) for thing, box in shown))
+        things.append(tuple(Thing(known[thing.category], thing.box if scheme.crop else box) for thing, box in shown))
         crops.append(seen_of(source.size(row)) if scheme.crop else WHOLE)
     return Layouts(things, crops, scheme, flip=spec.flip)
 
@@ -110,7 +119,7 @@ def _shown(source: Source, row: int) -> list[tuple[Thing, Box4]]:
 class Maps:
     """Class ids of each pixel, (b, size, size) int64."""
 
-    kept: Callable[[int], UInt8[Tensor, "h w"]]
+    kept: Callable[[int], Int[Tensor, "h w"]]
     flip: bool = False
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Int[Tensor, "b h w"]:
@@ -119,27 +128,55 @@ class Maps:
         return _turn(ids, _turned(self.flip, indices, seed=seed)).long()
 
 
-def maps(source: Source, spec: TransformSpec, *, classes: int) -> Maps:
-    """The maps of a source, cut as its pictures are; `DataError` for ids beyond the classes."""
+def maps(source: Source, spec: TransformSpec, *, numbers: Sequence[int] | None = None) -> Maps:
+    """The maps of a source, cut as its pictures are. numbers: the model's id for each id of the source."""
+    table = None if numbers is None else torch.tensor(list(numbers), dtype=torch.int16)
 
-    def make(row: int) -> UInt8[Tensor, "h w"]:
-        example = source.example(row)
-        if example.map is None:
-            raise DataError(f"{source.name}: {example.name} has no map")
-        if int(example.map.max()) >= classes:
+    def make(row: int) -> Int[Tensor, "h w"]:
+        ids = still_map(torch.from_numpy(_map(source, row)), spec)
+        return ids if table is None else table[ids.long()]
+
+    return Maps(_shelf(make, bytes_of_all=2 * len(source) * spec.size**2), flip=spec.flip)
+
+
+def check_maps(source: Source, *, classes: int, progress: Callable[[int, int], None] | None = None) -> None:
+    """`DataError` naming the first map of a source that has an id beyond the classes."""
+    for row in range(len(source)):
+        low, high = _range(_map(source, row))
+        if low < 0 or high >= classes:
             raise DataError(
-                f"{source.name}: the map of {example.name} has the id {int(example.map.max())}, there are {classes} "
-                f"classes, 0..{classes - 1}"
+                f"{source.name}: a map (row {row}) has the id {low if low < 0 else high}; there are {classes} classes, "
+                f"0..{classes - 1}"
             )
-        return still_map(torch.from_numpy(example.map), spec)
+        if progress is not None:
+            progress(row + 1, len(source))
 
-    return Maps(_shelf(make, bytes_of_all=len(source) * spec.size**2), flip=spec.flip)
 
-
+@functools.lru_cache(maxsize=4)
 def highest_id(source: Source) -> int:
-    """Of all maps of a source, each of which is decoded."""
-    found = (source.example(row).map for row in range(len(source)))
-    return max((int(each.max()) for each in found if each is not None), default=0)
+    """Of all maps of a source that can be read; those that cannot are left out when pictures are looked at."""
+    highest = 0
+    for row in range(len(source)):
+        try:
+            highest = max(highest, _range(_map(source, row))[1])
+        except DataError:
+            continue
+    return highest
+
+
+def _map(source: Source, row: int) -> Integer[np.ndarray, "h w"]:
+    found = source.map(row)
+    if found is None:
+        raise DataError(f"{source.name}: row {row} has no map")
+    return found
+
+
+def _range(ids: Integer[np.ndarray, "h w"]) -> tuple[int, int]:
+    """The lowest and the highest id; `DataError` for one that no map can mean."""
+    low, high = int(ids.min()), int(ids.max())
+    if high >= MOST_IDS:
+        raise DataError(f"a map has the id {high}; at most {MOST_IDS - 1} fits")
+    return low, high
 
 
 @final

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
+import numpy as np
+from jaxtyping import Integer
 from PIL import Image
 
 from darkroom.core.errors import DataError, InputError, NotYetError, did_you_mean
@@ -120,6 +122,10 @@ class ShapesSource:
         """The things in the scene."""
         return _words(self, index)[2]
 
+    def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
+        """The map of the scene, drawn anew."""
+        return self.scene(index).map
+
     def fingerprint(self) -> str:
         """A hash of seed, side, count and kind."""
         return _hash(f"{self.kind}/{self.seed}/{self.side}/{self.count}")
@@ -196,6 +202,10 @@ class Subset:
         """The objects."""
         return self.source.objects(self.rows[index])
 
+    def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
+        """The map."""
+        return self.source.map(self.rows[index])
+
     def fingerprint(self) -> str:
         """A hash of the whole and of the rows taken."""
         return _hash(f"{self.source.fingerprint()}/{','.join(map(str, self.rows))}")
@@ -271,6 +281,11 @@ class Joined:
         source, row = self._at(index)
         return source.objects(row)
 
+    def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
+        """The map of this row."""
+        source, row = self._at(index)
+        return source.map(row)
+
     def fingerprint(self) -> str:
         """A hash of both."""
         return _hash(f"{self.first.fingerprint()}/{self.second.fingerprint()}")
@@ -304,10 +319,10 @@ def open_data(
         train_rows, test_rows, folder = coco_rows(folder), list[Row](), folder.parent
     else:
         train_rows, test_rows = _split_rows(folder, caption_field=caption_field)
-    names, name = name_classes(folder, [*train_rows, *test_rows]), printable(Path(folder.name))
-    train = checked(name, train_rows, names=names, alpha=alpha)
+    tables, name = name_classes(folder, [*train_rows, *test_rows]), printable(Path(folder.name))
+    train = checked(name, train_rows, tables=tables, alpha=alpha)
     if test_rows:
-        test = checked(name, test_rows, names=names, alpha=alpha)
+        test = checked(name, test_rows, tables=tables, alpha=alpha)
     else:
         train, test = _by_name(train, seed)
     return Splits(_limited(train, seed=seed, limit=limit), _limited(test, seed=seed, limit=limit))

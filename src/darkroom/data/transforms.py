@@ -9,7 +9,7 @@ from typing import Annotated, Literal, final
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Integer, UInt8
+from jaxtyping import Int, Integer, UInt8
 from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -63,14 +63,16 @@ def still(picture: Image.Image, spec: TransformSpec) -> Pixels:
     return _cut(resize(to_bytes(picture, spec.channels), spec.size), spec.size)
 
 
-def still_map(ids: Integer[Tensor, "_h _w"], spec: TransformSpec) -> UInt8[Tensor, "s s"]:
-    """Class ids cut as `still` cuts the picture; of pixels that become one, the nearest speaks."""
+def still_map(ids: Integer[Tensor, "_h _w"], spec: TransformSpec) -> Int[Tensor, "s s"]:
+    """Class ids, each below 2^15, cut as `still` cuts the picture; of pixels that become one, the nearest speaks."""
     height, width = ids.shape
     factor = spec.size / min(height, width)
     size = [max(spec.size, round(side * factor)) for side in (height, width)]
-    batch = rearrange(ids.to(torch.uint8), "h w -> 1 1 h w")
+    batch = rearrange(ids.float(), "h w -> 1 1 h w")  # exact, and what can be resized
     resized = batch if [height, width] == size else F.interpolate(batch, size=size, mode="nearest-exact")
-    return rearrange(_cut(rearrange(resized, "1 1 h w -> 1 h w"), spec.size), "1 h w -> h w")
+    height, width = resized.shape[-2:]
+    top, left = (height - spec.size) // 2, (width - spec.size) // 2
+    return resized[0, 0, top : top + spec.size, left : left + spec.size].to(torch.int16)
 
 
 def seen_of(size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -110,8 +110,8 @@ def _at_latents(
     """
     match conditioner:
         case MapSpec():
-            patch = max(1, first_stage.factor // 2**conditioner.halvings)
-            return conditioner.model_copy(update={"patch": patch})
+            halvings = min(conditioner.halvings, first_stage.factor.bit_length() - 1)
+            return conditioner.model_copy(update={"halvings": halvings, "patch": first_stage.factor // 2**halvings})
         case LowResSpec():
             channels, times = first_stage.image_channels, max(1, small // first_stage.factor)
             if small % first_stage.factor == 0:

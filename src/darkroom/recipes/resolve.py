@@ -14,11 +14,11 @@ from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.errors import DataError, NotYetError, SpecError
-from darkroom.core.names import Names
+from darkroom.core.names import Names, numbers_of
 from darkroom.data.examples import Source
 from darkroom.data.inputs import Fixed, Inputs, LowRes, Masked, highest_id, layouts, maps, pictures
 from darkroom.data.transforms import TransformSpec
-from darkroom.recipes.schema import Recipe
+from darkroom.recipes.schema import DenoiserRecipe, Recipe
 from darkroom.recipes.tune import class_names
 
 
@@ -71,6 +71,8 @@ def resolve(
                 fitted.append(spec)
             case EmbeddingSpec():
                 raise NotYetError(f"training with the condition {spec.field!r} is not there yet")
+    if start is not None:
+        _check_known(part, source, names=names)
     denoiser = part.model_copy(update={"conditioners": tuple(fitted)})
     return Resolved(recipe.model_copy(update={"denoiser": denoiser}), tokenizer, names)
 
@@ -84,6 +86,15 @@ def _names(source: Source, start: StoredModel | None) -> Names:
         start.names.categories or source.categories,
         start.names.map_classes or source.map_classes,
     )
+
+
+def _check_known(part: DenoiserRecipe, source: Source, *, names: Names) -> None:
+    """`InputError` for categories and map classes that the model to begin with does not know."""
+    fields = {spec.field for spec in part.conditioners}
+    if "objects" in fields:
+        numbers_of(source.categories, names.categories, what="category")
+    if "map" in fields:
+        numbers_of(source.map_classes, names.map_classes, what="map class")
 
 
 def _with_classes(spec: ClassSpec, count: int, *, keep: bool) -> ClassSpec:
@@ -100,18 +111,20 @@ def _made_of(source: Source) -> frozenset[str]:
 
 def _with_categories(spec: LayoutSpec, source: Source, *, keep: bool) -> LayoutSpec:
     """As many categories as the data have, and the encoder's ids fitted to them."""
+    if not source.categories:
+        raise DataError(f"{source.name}: there are boxes of no category at all, so nothing can be learnt of layouts")
     if spec.scheme is None or keep:
         return spec
     scheme = spec.scheme.model_copy(update={"categories": len(source.categories)})
-    size = {"vocabulary": max(scheme.vocabulary, 1), "length": scheme.length}
+    size = {"vocabulary": scheme.vocabulary, "length": scheme.length}
     return spec.model_copy(update={"scheme": scheme, "encoder": spec.encoder.model_copy(update=size)})
 
 
 def _with_map_classes(spec: MapSpec, source: Source, *, keep: bool) -> MapSpec:
-    """As many classes as are named; where none are, as many as the maps have ids."""
+    """As many classes as are named; where none are, as many as maps have ids, and not fewer than the recipe says."""
     if keep:
         return spec
-    return spec.model_copy(update={"classes": len(source.map_classes) or highest_id(source) + 1})
+    return spec.model_copy(update={"classes": len(source.map_classes) or max(spec.classes, highest_id(source) + 1)})
 
 
 def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> dict[str, Inputs]:
@@ -127,9 +140,11 @@ def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> d
                 named = [source.classes[_label(source, row)] for row in range(len(source))]
                 found[spec.field] = Fixed(torch.tensor([places[name] for name in named]))
             case LayoutSpec() if spec.scheme is not None:
-                found[spec.field] = layouts(source, transform, scheme=spec.scheme)
+                numbers = numbers_of(source.categories, resolved.names.categories, what="category")
+                found[spec.field] = layouts(source, transform, scheme=spec.scheme, numbers=numbers)
             case MapSpec():
-                found[spec.field] = maps(source, transform, classes=spec.classes)
+                numbers = numbers_of(source.map_classes, resolved.names.map_classes, what="map class")
+                found[spec.field] = maps(source, transform, numbers=numbers)
             case LowResSpec():
                 found[spec.field] = LowRes(pictures(source, transform), data.degradation, flip=transform.flip)
             case MaskedSpec():

@@ -12,6 +12,7 @@ from torch import Tensor
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Pixels
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.store import StoredModel, first_stage_of, load_model, save_model
+from darkroom.conditioning.spatial import MapSpec
 from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
 from darkroom.core.errors import InputError, SpecError
@@ -20,6 +21,7 @@ from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examine import examine
 from darkroom.data.examples import Source
+from darkroom.data.inputs import check_maps
 from darkroom.data.latents import LatentTable, cache_key, cache_latents
 from darkroom.data.sources import Splits, open_data
 from darkroom.data.transforms import TransformSpec
@@ -128,6 +130,7 @@ class Run:
         yield from self._examined(tell)
         if not path.exists():
             yield from self._cut_captions()
+            self._check_maps(tell)
             yield from self._stages(tell)
         yield Wrote("model", path)
         model = None if self.recipe.denoiser is None else load(path, device=self.device)
@@ -157,6 +160,15 @@ class Run:
         if skipped:
             name, reason = skipped[0]
             yield Note(f"{len(skipped)} picture{'s' * (len(skipped) > 1)} left out, e.g. {name}: {reason}")
+
+    def _check_maps(self, tell: Tell | None) -> None:
+        """Every map is looked at before anything is trained on the pictures."""
+        part = self.recipe.denoiser
+        for spec in () if part is None or self.begun else part.conditioners:
+            if isinstance(spec, MapSpec):
+                for source in self.splits:
+                    progress = None if tell is None else functools.partial(tell, "looking at maps")
+                    check_maps(source, classes=len(source.map_classes) or spec.classes, progress=progress)
 
     def _cut_captions(self) -> Iterator[Event]:
         tokenizer = self.resolved.tokenizer

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec
 from darkroom.core.errors import InputError
 from darkroom.core.spec import Spec
 from darkroom.data.degrade import BicubicSpec, DegradationSpec
@@ -145,6 +146,7 @@ class Recipe(Spec):
             )
         if self.denoiser is not None:
             _check_spread(self.denoiser, self.first_stage.model)
+            _check_planes(self.denoiser, self.data, factor=factor)
             _check_sampling(self.denoiser)
         return self
 
@@ -177,6 +179,27 @@ def _check_spread(part: DenoiserRecipe, first_stage: FirstStageSpec) -> None:
         raise ValueError(
             f"denoiser.spread names {len(part.spread)} channels, latents have {first_stage.latent_channels}"
         )
+
+
+def _check_planes(part: DenoiserRecipe, data: DataSpec, *, factor: int) -> None:
+    """`ValueError` for maps and low-resolution pictures that would not lie beside latents."""
+    latent, small = data.size // factor, data.degradation.factor
+    for spec in part.conditioners:
+        match spec:
+            case MapSpec():
+                if data.size != latent * 2**spec.halvings * spec.patch:
+                    raise ValueError(
+                        f"a map is made 2^{spec.halvings} x {spec.patch} times smaller (halvings, patch), latents are "
+                        f"{factor} times smaller than pictures; both must be equal"
+                    )
+            case LowResSpec():
+                if data.size % small or data.size // small * spec.enlarge != latent * spec.patch:
+                    raise ValueError(
+                        f"pictures of {data.size} px made {small} times smaller (data.degradation.factor) do not lie "
+                        f"beside latents of {latent} x {latent}, with patch {spec.patch} and enlarge {spec.enlarge}"
+                    )
+            case _:
+                pass
 
 
 def _check_sampling(part: DenoiserRecipe) -> None:

@@ -33,6 +33,7 @@ def from_model(
     if given is None:
         raise SpecError(f"recipe {recipe.name!r} does not say how a denoiser is trained (denoiser.train)")
     values["data"] |= {"size": size or spec.image_size, "channels": spec.first_stage.image_channels}
+    values["data"] |= _spoiling(stored)
     values["first_stage"] = {"model": spec.first_stage.plain(), "train": None}
     values["denoiser"] = {
         **{part: spec.plain()[part] for part in KEPT},
@@ -99,6 +100,15 @@ def _whole(stored: StoredModel, *, name: str) -> ModelSpec:
     if not isinstance(stored.spec, ModelSpec):
         raise SpecError(f"{name}: a first stage alone has no denoiser to fine-tune; use it with --first-stage")
     return stored.spec
+
+
+def _spoiling(stored: StoredModel) -> dict[str, object]:
+    """How pictures were made small or given holes when the model learnt, as far as its card tells."""
+    match stored.card:
+        case {"data": {**known}}:
+            return {key: known[key] for key in ("degradation", "masks") if key in known}
+        case _:
+            return {}
 
 
 def _sampling(stored: StoredModel) -> dict[str, object]:

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, final
 
+import numpy as np
+from jaxtyping import Int
 from PIL import Image
+from torch import Tensor
 
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
+from darkroom.core.names import numbers_of
 from darkroom.core.pictures import from_bytes, to_pictures
 from darkroom.core.spec import Spec
 from darkroom.data.degrade import BicubicSpec, DegradationSpec, degrade
@@ -19,6 +23,7 @@ from darkroom.tasks.model import Model
 from darkroom.tasks.request import Placed
 
 SEED = 0  # of degradations and masks
+LEVELS = 255  # of grey in eight bits
 
 
 @final
@@ -27,6 +32,11 @@ class Spoiling(Spec):
 
     degradation: DegradationSpec = BicubicSpec()
     masks: AnyMasksSpec = MasksSpec()
+
+
+def _picture_of(ids: Int[Tensor, "h w"]) -> Image.Image:
+    wide = int(ids.max()) > LEVELS
+    return Image.fromarray(ids.numpy().astype(np.uint16 if wide else np.uint8))
 
 
 def asked_of(
@@ -46,8 +56,9 @@ def asked_of(
                     for row in rows
                 ]
             case MapSpec():
-                ids = maps(source, still, classes=spec.classes).take(rows, rows, seed=SEED)
-                asked["maps"] = [input_picture(Image.fromarray(each.byte().numpy())) for each in ids]
+                numbers = numbers_of(source.map_classes, model.names.map_classes, what="map class")
+                ids = maps(source, still, numbers=numbers).take(rows, rows, seed=SEED)
+                asked["maps"] = [input_picture(_picture_of(each)) for each in ids]
             case LowResSpec():
                 kept = pictures(source, still)
                 small = [degrade(kept(row)[None], spoiling.degradation, seed=SEED, indices=[row]) for row in rows]
