@@ -1,11 +1,16 @@
 """Masks to train inpainting with: their shares, and each a function of its sample."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from darkroom.core.errors import SpecError
+from darkroom.core.errors import DataError, InputError, SpecError
 from darkroom.core.spec import parse
-from darkroom.data.masks import MasksSpec, draw_masks
+from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
+from darkroom.data.masks import found as masks_found
 
 
 @pytest.mark.parametrize("kind", ["wide", "strokes", "boxes"])
@@ -38,3 +43,25 @@ def test_a_share_that_draws_hardly_meet_is_met() -> None:
 def test_ranges_go_from_low_to_high(wrong: dict[str, object]) -> None:
     with pytest.raises(SpecError):
         parse(MasksSpec, wrong, where="masks")
+
+
+def test_masks_from_files(tmp_path: Path) -> None:
+    """Drawn by the sample, at the picture's size; which files there are is known by a hash."""
+    for number in range(3):
+        drawn = np.zeros((40, 40), np.uint8)
+        drawn[:, : 10 * (number + 1)] = 255
+        Image.fromarray(drawn).save(tmp_path / f"{number}.png")
+    spec = MaskFilesSpec(source=str(tmp_path))
+    masks = draw_masks(spec, (16, 16), seed=0, indices=range(40))
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    assert {round(4 * float(share)) for share in masks.mean(dim=(1, 2, 3))} == {1, 2, 3}
+    assert torch.equal(masks[3:4], draw_masks(spec, (16, 16), seed=0, indices=[3]))
+    known = masks_found(spec)
+    assert known.hash == masks_found(spec).hash
+    empty = tmp_path / "none"
+    empty.mkdir()
+    with pytest.raises(DataError, match="no masks here"):
+        masks_found(MaskFilesSpec(source=str(empty)))
+    (empty / "a.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="not a readable picture"):
+        masks_found(MaskFilesSpec(source=str(tmp_path / "none") + "/"))

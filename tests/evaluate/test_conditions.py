@@ -118,6 +118,13 @@ def test_a_model_that_only_scenes_can_judge(models: dict[str, Model], tmp_path: 
         )
 
 
+def test_what_scenes_do_not_say_is_named(models: dict[str, Model]) -> None:
+    with pytest.raises(InputError, match=r"does not say the label .*; shapes:single has labels"):
+        evaluate_conditions(
+            models["tiny-class"], ShapesSource(count=3), spoiling=Spoiling(), judge=CornerJudge(), sample={}
+        )
+
+
 def test_maps_are_read_as_they_were_drawn() -> None:
     source = ShapesSource(seed=5, count=12)
     maps = np.stack([read_map(source.example(row).picture) for row in range(12)])

@@ -13,6 +13,7 @@ from darkroom.core.errors import InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.process.schedule import add_noise
 from darkroom.tasks.inpaint import known_region
+from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, given
 from darkroom.tasks.settle import settle
@@ -234,7 +235,9 @@ def test_a_masked_picture_is_encoded_with_its_hole_black(small: Small) -> None:
         ("low-res", {"low_res": photo(0, (8, 8)), "size": 32}, "asks for a size of 16x16 and 32x32 is drawn"),
         ("inpaint", {"image": photo()}, "inpaint paints where a mask says so"),
         ("inpaint", {"mask": hole()}, "give the picture as well"),
-        ("inpaint", {"image": photo(), "mask": hole((8, 16))}, "the mask asks for a size of 8x16 and 16x16 is drawn"),
+        ("inpaint", {"image": photo(), "mask": hole((8, 16))}, "the mask is 8x16 and the picture 16x16"),
+        ("inpaint", {"image": photo(), "mask": hole((8, 16)), "size": 16}, "the mask is 8x16 and the picture 16x16"),
+        ("plain", {"image": photo(0, (1600, 1600))}, "1600x1600 would be drawn, as large as what was given"),
         ("plain", {"map": ids()}, "plain takes no semantic map; it is unconditional"),
         ("plain", {"layout": STAR}, "plain takes no layout"),
         ("plain", {"low_res": photo()}, "plain takes no low-resolution picture"),
@@ -269,3 +272,36 @@ def test_a_picture_made_from_pictures_says_so_and_repeats(small: Small) -> None:
 def test_a_missing_key_of_an_object_is_named(small: Small) -> None:
     with pytest.raises(SpecError, match="'category' is missing"):
         small("layout").condition(objects=[[{"categry": 1, "box": [0, 0, 1, 1]}]])
+
+
+def test_pictures_are_read_as_those_trained_on(tmp_path: Path) -> None:
+    """Transparent parts are white, 16 bits are scaled to 8, and garbled EXIF turns nothing."""
+    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    assert input_picture(clear).pixels(3).unique().tolist() == [1.0]
+    deep = Image.fromarray(np.full((16, 16), 32768, np.uint16))
+    assert abs(float(input_picture(deep).pixels(1).mean())) < 0.01
+    photo().save(tmp_path / "a.jpg", exif=b"Exif\x00\x00not a header at all")
+    assert input_picture(tmp_path / "a.jpg").size == (16, 16)
+
+
+def test_palettes_tell_pictures_apart() -> None:
+    one, other = (ids(1).convert("P") for _ in range(2))
+    other.putpalette([255 - value for value in other.getpalette() or []])
+    assert input_picture(one) == input_picture(one.copy())
+    assert input_picture(one) != input_picture(other)
+
+
+def test_a_program_is_never_started_for_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\n")
+    with pytest.raises(InputError, match="not a readable picture"):
+        input_picture(tmp_path / "a.png")
+
+
+def test_guides_of_any_size(small: Small) -> None:
+    drawn = small("plain").sample(guide=[photo(0, (4, 4)), photo(1, (9, 20))], steps=3)
+    assert len(drawn) == 2
+
+
+def test_how_much_was_left_open_is_noted(small: Small) -> None:
+    (drawn,) = small("plain").sample(image=photo(), steps=3)
+    assert '"strength": 0.6' in drawn.info["darkroom"]

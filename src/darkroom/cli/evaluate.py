@@ -187,8 +187,9 @@ def _conditions(
     from darkroom.evaluate.judges import present_judge
     from darkroom.tasks.held_out import Spoiling
 
-    known = model.card.get("data", {})
-    seed = known.get("seed", 0) if isinstance(known, dict) else 0
+    found = model.card.get("data")
+    known = found if isinstance(found, dict) else {}
+    seed = known.get("seed") if isinstance(known.get("seed"), int) else 0
     side = model.spec.image_size
     alpha = model.spec.first_stage.image_channels == 4
     source = _pictures(data, "test", seed=seed, size=side, count=count or PROMPTS, alpha=alpha)

@@ -102,10 +102,16 @@ def _zero_where(planes: Images, choice: Choice) -> Images:
 
 def one_hot(ids: Int[Tensor, "b h w"], classes: int) -> Images:
     """Class ids (b, H, W) as (b, classes, H, W); `InputError` for an id out of range."""
+    check_ids(ids, classes)
+    made = torch.zeros(len(ids), classes, *ids.shape[1:], device=ids.device)
+    return made.scatter_(1, rearrange(ids.long(), "b h w -> b 1 h w"), 1.0)
+
+
+def check_ids(ids: Int[Tensor, "b h w"], classes: int) -> None:
+    """`InputError` for an id out of range."""
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < classes:
         wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
         raise InputError(f"the map has the id {wrong}; this model has {classes} map classes, 0..{classes - 1}")
-    return rearrange(F.one_hot(ids.long(), classes).float(), "b h w c -> b c h w")
 
 
 @final

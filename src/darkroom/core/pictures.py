@@ -15,6 +15,9 @@ from darkroom.core.errors import InputError
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.shapes import Bytes, Images
 
+# What Pillow may take a file for, whatever its name. Never EPS (its reader starts another program with the file), nor
+# kinds without a signature, which random bytes can pass for.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -69,10 +72,10 @@ def save_png(picture: Image.Image, path: Path, *, metadata: Mapping[str, str] | 
 def open_picture(path: Path) -> Image.Image:
     """A decoded picture; `InputError` when the file is missing or is not a picture."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             picture.load()
             return picture
     except FileNotFoundError:
         raise InputError(f"{path}: no such picture") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # bytes made to confuse a reader make Pillow raise anything
         raise InputError(f"{path}: not a readable picture ({error})") from None

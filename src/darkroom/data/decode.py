@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from darkroom.core.errors import DataError
+from darkroom.core.pictures import FORMATS
 from darkroom.data.damage import damage
 from darkroom.data.examples import Size
-from darkroom.data.kinds import CONTENT, FORMATS, content
+from darkroom.data.kinds import CONTENT, content
 
 SMALLEST = 8  # pixels: the shorter side of a picture worth learning from
 SLIMMEST = 50  # times the shorter side: a square cut from a longer one shows next to nothing of it
@@ -53,10 +54,10 @@ def check_pixels(path: Path, *, alpha: bool = False) -> Size | str:
     """
     try:
         with _opened(path) as picture:
-            kind, upright = picture.format, _upright(picture)
-        if _see_through(upright) and upright.convert("RGBA").getchannel("A").getextrema() == (0, 0):
+            kind, turned = picture.format, upright(picture)
+        if _see_through(turned) and turned.convert("RGBA").getchannel("A").getextrema() == (0, 0):
             return "nothing to see: all of it is transparent"
-        return damage(path, kind) or _colours(upright, alpha=alpha).size
+        return damage(path, kind) or colours(turned, alpha=alpha).size
     except MemoryError:  # of the machine and the moment, not of the picture
         raise DataError(f"{printable(path)}: not enough memory to decode it; free some, or remove it") from None
     except Exception as error:
@@ -79,7 +80,7 @@ def decode(path: Path, *, alpha: bool = False) -> Image.Image:
     """The first frame upright as RGB (transparent parts on white), or RGBA with `alpha`."""
     try:
         with _opened(path) as picture:
-            return _colours(_upright(picture), alpha=alpha)
+            return colours(upright(picture), alpha=alpha)
     except Exception as error:  # as in `check`
         raise DataError(
             f"{printable(path)}: the picture cannot be decoded ({_brief(error)}); mend or remove it"
@@ -174,7 +175,7 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def upright(picture: Image.Image) -> Image.Image:
     """All pixels of the first frame, turned."""
     turn = _TURNS.get(_orientation(picture))
     picture.load()
@@ -185,7 +186,8 @@ def _see_through(picture: Image.Image) -> bool:
     return "A" in picture.mode or picture.mode.endswith("a") or "transparency" in picture.info
 
 
-def _colours(picture: Image.Image, *, alpha: bool) -> Image.Image:
+def colours(picture: Image.Image, *, alpha: bool = False) -> Image.Image:
+    """A picture of any mode as RGB, transparent parts on white, or RGBA with `alpha`."""
     if picture.mode.startswith(("I", "F")):
         picture = _eight_bits(picture)
     if alpha:

@@ -22,10 +22,6 @@ SUFFIXES: Final = frozenset(
     }
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k"}
 )
-# What Pillow may take a file for, whatever its name. Never EPS (its reader starts another program with the file), nor
-# kinds without a signature, which random bytes can pass for.
-FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000")
-
 _OTHER_PICTURES: Final = frozenset(
     {
         ".heic",

@@ -5,6 +5,7 @@ written from that description.
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,14 +61,24 @@ class MasksSpec(Spec):
 class MaskFilesSpec(Spec):
     """Masks that are there already: pictures in the folder `source`, white where to paint, one drawn for each sample.
 
-    They are brought to the size of the picture, and mirrored every other time.
+    They are brought to the size of the picture, and mirrored every other time. hash: of their names and sizes, found
+    when a run begins, for a run that goes on must draw from the same ones.
     """
 
     kind: Literal["files"] = "files"
     source: str
+    hash: str | None = None
 
 
 AnyMasksSpec: TypeAlias = Annotated[MasksSpec | MaskFilesSpec, Field(discriminator="kind")]
+
+
+def found(spec: MaskFilesSpec) -> MaskFilesSpec:
+    """The spec with the hash of what is there; `DataError` for a folder without masks, or a first one that is none."""
+    files = _files(spec.source)
+    open_picture(files[0])
+    facts = [(str(path.relative_to(spec.source)), path.stat().st_size) for path in files]
+    return spec.model_copy(update={"hash": hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()})
 
 
 def draw_masks(
@@ -90,10 +101,10 @@ def _from_file(spec: MaskFilesSpec, size: tuple[int, int], *, seed: int, index: 
 
 @functools.lru_cache(maxsize=8)
 def _files(folder: str) -> tuple[Path, ...]:
-    found = tuple(sorted(pictures_in(Path(folder))))
-    if not found:
+    files = tuple(sorted(pictures_in(Path(folder))))
+    if not files:
         raise DataError(f"{folder}: no masks here; pictures are needed, white where to paint")
-    return found
+    return files
 
 
 def _mask(spec: MasksSpec, size: tuple[int, int], *, seed: int, index: int) -> Bool[np.ndarray, "h w"]:

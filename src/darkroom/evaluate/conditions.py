@@ -10,9 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom import __version__
-from darkroom.checkpoint.store import spec_hash
 from darkroom.core.errors import InputError
-from darkroom.core.hashes import weights_hash
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.shapes import Images
 from darkroom.core.spec import parse
@@ -21,6 +19,7 @@ from darkroom.data.inputs import seen_things
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec, still_map
+from darkroom.evaluate.protocol import about
 from darkroom.evaluate.report import ConditionsReport
 from darkroom.metrics.agreement import obeys, read_map, read_scene
 from darkroom.metrics.extractors import Extractor
@@ -28,6 +27,7 @@ from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.metrics.pairs import psnr, ssim
 from darkroom.metrics.sets import frechet_distance
 from darkroom.scenes.agree import intersection_over_union
+from darkroom.scenes.vocabulary import NAMED
 from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import Spoiling, asked_of
 from darkroom.tasks.model import Model
@@ -65,6 +65,10 @@ def evaluate_conditions(
             f"{model.name}: {model.words.takes()}; whether it does what it is told is measured on shapes"
             + ("" if scenes else ", or on any pictures for models that enlarge or inpaint")
         )
+    lacking = set(model.fields) - {"low_res", "masked"} - source.fields
+    if lacking:
+        hint = "; shapes:single has labels" if scenes and "label" in lacking else ""
+        raise InputError(f"{source.name} does not say the {min(lacking)} that {model.name} is steered by{hint}")
     channels = model.spec.first_stage.image_channels
     transform = parse(TransformSpec, {"size": model.spec.image_size, "channels": channels}, where="evaluation")
     request = settle(model, _request(model, source, transform=transform, spoiling=spoiling, sample=sample))
@@ -81,7 +85,8 @@ def evaluate_conditions(
     if "low_res" in measured:
         ways |= _enlarged(request, whole=whole, made=made, judge=judge, channels=channels)
     if "masked" in measured:
-        ways |= _filled(model, request, whole=whole, made=made, judge=judge, batch=batch)
+        again = _mean_of_more(model, request, made=made, batch=batch, on_picture=on_picture)
+        ways |= _filled(request, whole=whole, made=made, mean=again, judge=judge)
     return ConditionsReport(ways, _protocol(model, source, request, spoiling=spoiling, judge=judge))
 
 
@@ -113,7 +118,9 @@ def _read_back(drawn: Sequence[Image.Image], source: Source, *, fields: set[str]
         found["class right"] = float(np.mean(right))
     if "caption" in fields:
         captions = [source.caption(row) or "" for row in range(len(source))]
-        found["caption obeyed"] = float(np.mean([obeys(*pair) for pair in zip(seen, captions, strict=True)]))
+        unnamed = [max(0, len(source.objects(row) or ()) - NAMED) for row in range(len(source))]
+        right = [obeys(*pair, unnamed=more) for *pair, more in zip(seen, captions, unnamed, strict=True)]
+        found["caption obeyed"] = float(np.mean(right))
     if "objects" in fields:
         pairs = [
             _best(thing, [(source.categories.index(each.shape), each.box) for each in things])
@@ -169,17 +176,24 @@ def _shrunk_psnr(images: Images, small: Float[Tensor, "b c _h _w"]) -> float:
     return float((10 * torch.log10(4 / (again - small).square().mean(dim=(1, 2, 3)).clamp(min=4e-10))).mean())
 
 
-def _filled(model: Model, request: Request, *, whole: Images, made: Images, judge: Extractor, batch: int) -> Ways:
+def _mean_of_more(model: Model, request: Request, *, made: Images, batch: int, on_picture: Progress | None) -> Images:
+    """The mean of `SAMPLES` samples of each hole, `made` among them."""
+    channels, total, done = model.spec.first_stage.image_channels, made.clone(), 0
+    for number in range(1, SAMPLES):
+        other = request.model_copy(update={"seed": request.seed + number})
+        for row, each in enumerate(generate(model, other, batch=batch)):
+            total[row] += from_bytes(to_bytes(each.picture, channels)[None])[0]
+            done += 1
+            if on_picture is not None:
+                on_picture(done, (SAMPLES - 1) * request.total)
+    return total / SAMPLES
+
+
+def _filled(request: Request, *, whole: Images, made: Images, mean: Images, judge: Extractor) -> Ways:
     """Mean fill, Telea's fill and the model; PSNR in the hole, and that of the mean of several samples."""
     assert request.size is not None
-    size, channels = request.size, model.spec.first_stage.image_channels
+    size = request.size
     masks = torch.cat([each.ink(size) for each in request.masks])
-    samples = [made]
-    for number in range(1, SAMPLES):
-        again = request.model_copy(update={"seed": request.seed + number})
-        drawn = generate(model, again, batch=batch)
-        samples.append(from_bytes(torch.stack([to_bytes(each.picture, channels) for each in drawn])))
-    mean = torch.stack(samples).mean(0)
     kept = (made == whole) | (masks > 0.5)
     ways = {"mean fill": mean_fill(whole, masks), "telea": telea_fill(whole, masks), "model": made}
     found = {
@@ -214,12 +228,7 @@ def _protocol(
     model: Model, source: Source, request: Request, *, spoiling: Spoiling, judge: Extractor
 ) -> dict[str, Any]:
     return {
-        "model": {
-            "name": model.name,
-            "spec_hash": spec_hash(model.spec),
-            "weights_hash": weights_hash(model.diffusion.state_dict().items()),
-            "precision": str(model.compute.dtype).removeprefix("torch."),
-        },
+        "model": about(model),
         "data": {"name": source.name, "pictures": len(source), "fingerprint": source.fingerprint()},
         "spoiling": spoiling.plain(),
         "judge": {"name": judge.name, "hash": judge.hash},

@@ -5,10 +5,9 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from darkroom import __version__
-from darkroom.checkpoint.store import spec_hash
 from darkroom.core.errors import InputError
-from darkroom.core.hashes import weights_hash
 from darkroom.data.sources import ShapesSource
+from darkroom.evaluate.protocol import about
 from darkroom.evaluate.report import Obedience, ObedienceReport
 from darkroom.metrics.agreement import obeys, read_scene, shows
 from darkroom.scenes.vocabulary import CANVAS, NAMED, SceneObject, parse_caption
@@ -117,12 +116,7 @@ def _share(answers: Sequence[bool]) -> float:
 
 def _protocol(model: Model, request: Request, *, count: int, left_out: int) -> dict[str, Any]:
     return {
-        "model": {
-            "name": model.name,
-            "spec_hash": spec_hash(model.spec),
-            "weights_hash": weights_hash(model.diffusion.state_dict().items()),
-            "precision": str(model.compute.dtype).removeprefix("torch."),
-        },
+        "model": about(model),
         "captions": {"scenes_seed": SEED, "of_each_kind_at_most": count, "left_out": left_out},
         "sample": request.model_dump(include={"seed", "solver", "steps", "eta", "guidance"}),
         "darkroom": __version__,

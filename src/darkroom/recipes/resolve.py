@@ -17,6 +17,8 @@ from darkroom.core.errors import DataError, NotYetError, SpecError
 from darkroom.core.names import Names, numbers_of
 from darkroom.data.examples import Source
 from darkroom.data.inputs import Fixed, Inputs, LowRes, Masked, highest_id, layouts, maps, pictures
+from darkroom.data.masks import MaskFilesSpec
+from darkroom.data.masks import found as masks_found
 from darkroom.data.transforms import TransformSpec
 from darkroom.recipes.schema import DenoiserRecipe, Recipe
 from darkroom.recipes.tune import class_names
@@ -74,7 +76,10 @@ def resolve(
     if start is not None:
         _check_known(part, source, names=names)
     denoiser = part.model_copy(update={"conditioners": tuple(fitted)})
-    return Resolved(recipe.model_copy(update={"denoiser": denoiser}), tokenizer, names)
+    data = recipe.data
+    if isinstance(data.masks, MaskFilesSpec) and any(isinstance(spec, MaskedSpec) for spec in fitted):
+        data = data.model_copy(update={"masks": masks_found(data.masks)})
+    return Resolved(recipe.model_copy(update={"denoiser": denoiser, "data": data}), tokenizer, names)
 
 
 def _names(source: Source, start: StoredModel | None) -> Names:

@@ -1,7 +1,7 @@
 """What steers a model, in a person's words: texts, names, boxes and maps become what its conditioners read."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from torch import Tensor
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec, layout_ids
-from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, one_hot
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, check_ids, one_hot
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.errors import InputError, did_you_mean
 from darkroom.core.names import Names, number_of
@@ -19,13 +19,13 @@ from darkroom.diffusion.model import ModelSpec
 from darkroom.tasks.request import Placed, placed
 
 S = TypeVar("S", bound=ConditionerSpec)
-WORDS = {
-    "caption": "a prompt",
-    "label": "a label",
-    "objects": "a layout",
-    "map": "a semantic map",
-    "low_res": "a low-resolution picture",
-    "masked": "a picture with a mask",
+FIELDS: Final = {  # that a request can give, and what they are called
+    "caption": "prompt",
+    "label": "label",
+    "objects": "layout",
+    "map": "semantic map",
+    "low_res": "low-resolution picture",
+    "masked": "picture with a mask",
 }
 
 
@@ -38,7 +38,7 @@ class Fields:
 
     def takes(self) -> str:
         """A clause that says what steers this model."""
-        named = [WORDS.get(field, field) for field in self._spec.fields]
+        named = [f"a {FIELDS[field]}" if field in FIELDS else field for field in self._spec.fields]
         return f"it is steered by {' and '.join(named)}" if named else "it is unconditional"
 
     def caption_ids(self, caption: Sequence[str] | str) -> Tensor:
@@ -83,7 +83,12 @@ class Fields:
             if map.shape[1] != spec.classes:
                 raise InputError(f"a one-hot map of {map.shape[1]} classes came; {self._model} has {spec.classes}")
             return map
+        self.check_map(map)
         return one_hot(map, spec.classes)
+
+    def check_map(self, ids: Tensor) -> None:
+        """`InputError` for ids beyond the classes."""
+        check_ids(ids, self.find(MapSpec, word="semantic map").classes)
 
     def low_res(self, pictures: Images) -> Images:
         """(b, c, h, w) as they are; `InputError` for another number of channels."""

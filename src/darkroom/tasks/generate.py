@@ -17,8 +17,9 @@ from darkroom.diffusion.walk import Step, StepNoise, seeded_noise, walk
 from darkroom.tasks.between import noise_between, slerp
 from darkroom.tasks.guide import guided
 from darkroom.tasks.inpaint import composed, known_region
+from darkroom.tasks.input_picture import InputPicture
 from darkroom.tasks.model import Model, Steps
-from darkroom.tasks.note import KEY, PICTURES, DecoderNote, Note, sign
+from darkroom.tasks.note import KEY, PICTURES, DecoderNote, Note, PictureField, sign
 from darkroom.tasks.request import Request, Wish
 from darkroom.tasks.settle import settle
 from darkroom.tasks.steer import conditions_of, led_away_from, places, scales_of
@@ -120,7 +121,7 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
     assert request.steps is not None
     assert request.solver is not None
     assert request.guidance is not None
-    pictures = {name: getattr(wish, name) for name in PICTURES}
+    pictures: dict[PictureField, InputPicture | None] = {name: getattr(wish, name) for name in PICTURES}
     decoder = model.card.get("decoder")
     dtype = model.compute.dtype
     return Note(

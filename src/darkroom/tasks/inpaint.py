@@ -8,7 +8,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from darkroom.conditioning.spatial import shrunk
-from darkroom.core.pictures import MODES
 from darkroom.core.shapes import Latent, Time
 from darkroom.diffusion.walk import Constraint
 from darkroom.process.schedule import add_noise
@@ -46,7 +45,7 @@ def composed(drawn: Image.Image, wish: Wish, *, channels: int) -> Image.Image:
         return drawn
     size = drawn.height, drawn.width
     mask = Image.fromarray(_levels(wish.mask, size))
-    return Image.composite(drawn, wish.image.at(size).convert(MODES[channels]), mask)
+    return Image.composite(drawn, wish.image.coloured(channels, size), mask)
 
 
 def _levels(mask: InputPicture, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:

@@ -13,13 +13,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from darkroom.core.errors import InputError
-from darkroom.core.pictures import from_bytes, open_picture, to_bytes
+from darkroom.core.pictures import MODES, from_bytes, open_picture, to_bytes
 from darkroom.core.shapes import Images
+from darkroom.data.decode import colours, upright
 
 Size = tuple[int, int]  # height, width
 INK: Final = 128  # level from which a mask's pixel is to be painted
 ID_MODES: Final = ("1", "L", "P", "I", "I;16")
-KEPT_MODES: Final = (*ID_MODES, "RGB", "RGBA")
 
 
 @final
@@ -35,22 +35,21 @@ class InputPicture:
         """Height and width in pixels."""
         return self.picture.height, self.picture.width
 
-    def at(self, size: Size, *, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-        """The picture at this height and width: as it is, or made to cover it and cut around its centre."""
-        height, width = size
-        if self.size == size:
-            return self.picture
-        plain = self.picture if self.picture.mode in KEPT_MODES else self.picture.convert("RGB")
-        return ImageOps.fit(plain, (width, height), method=resample)
+    def coloured(self, channels: int, size: Size | None = None) -> Image.Image:
+        """With 1 (grey), 3 or 4 channels, read as those trained on are: transparency on white, all levels in 8 bits.
+
+        size: height and width that it is brought to, made to cover them and cut around its centre; None: its own.
+        """
+        whole = colours(self.picture, alpha=channels == 4).convert(MODES[channels])
+        return whole if size is None else _fitted(whole, size, method=Image.Resampling.BICUBIC)
 
     def pixels(self, channels: int, size: Size | None = None) -> Images:
-        """(1, channels, H, W) in [-1, 1]; size: (height, width) that it is brought to."""
-        found = self.picture if size is None else self.at(size)
-        return from_bytes(rearrange(to_bytes(found, channels), "c h w -> 1 c h w"))
+        """`coloured` as (1, channels, H, W) in [-1, 1]."""
+        return from_bytes(rearrange(to_bytes(self.coloured(channels, size), channels), "c h w -> 1 c h w"))
 
     def ink(self, size: Size) -> Float[Tensor, "1 1 h w"]:
         """The picture as a mask of 1 where it is at least half white (paint here) and 0."""
-        found = self.at(size, resample=Image.Resampling.NEAREST)
+        found = _fitted(self.coloured(1), size, method=Image.Resampling.NEAREST)
         return (to_bytes(found, 1) >= INK).float()[None]
 
     def ids(self, size: Size) -> Int[Tensor, "1 h w"]:
@@ -59,13 +58,19 @@ class InputPicture:
             raise InputError(
                 f"a map holds class ids as grey levels or palette numbers; a picture of mode {self.picture.mode} came"
             )
-        found = self.at(size, resample=Image.Resampling.NEAREST)
+        found = _fitted(self.picture, size, method=Image.Resampling.NEAREST)
         return torch.from_numpy(np.array(found).astype(np.int64))[None]
 
 
 def input_picture(source: Image.Image | str | Path) -> InputPicture:
     """From a picture or a file, turned upright as its EXIF says; `InputError` for what is no picture."""
     opened = source if isinstance(source, Image.Image) else open_picture(Path(source))
-    upright = ImageOps.exif_transpose(opened)
-    facts = f"{upright.mode}/{upright.size}".encode()
-    return InputPicture(upright, hashlib.blake2b(facts + upright.tobytes(), digest_size=8).hexdigest())
+    turned = upright(opened)
+    facts = f"{turned.mode}/{turned.size}/{turned.getpalette()}".encode()
+    return InputPicture(turned, hashlib.blake2b(facts + turned.tobytes(), digest_size=8).hexdigest())
+
+
+def _fitted(picture: Image.Image, size: Size, *, method: Image.Resampling) -> Image.Image:
+    height, width = size
+    fits = (picture.height, picture.width) == size
+    return picture if fits else ImageOps.fit(picture, (width, height), method=method)

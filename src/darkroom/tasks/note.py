@@ -14,7 +14,8 @@ from darkroom.core.spec import Spec, parse
 from darkroom.tasks.request import Label, Placed, Request
 
 KEY: Final = "darkroom"  # of the text entry in a PNG, and in `picture.info`
-PICTURES: Final = {  # those of a wish, and what a request calls them
+PictureField = Literal["map", "low_res", "image", "mask", "guide"]
+PICTURES: Final[dict[PictureField, str]] = {  # those of a wish, and what a request calls them
     "map": "maps",
     "low_res": "low_res",
     "image": "images",
@@ -66,7 +67,7 @@ class Note(Spec):
     to_seed: int | None = None
     at: float | None = None
     layout: tuple[Placed, ...] | None = None
-    pictures: dict[Literal["map", "low_res", "image", "mask", "guide"], str] | None = None
+    pictures: dict[PictureField, str] | None = None
     strength: float | None = None
     inverted: bool | None = None
     guide_weight: float | None = None

@@ -9,17 +9,13 @@ from darkroom.conditioning.spatial import LowResSpec
 from darkroom.core.errors import InputError, did_you_mean
 from darkroom.diffusion.solvers.choose import build_solver
 from darkroom.process.times import choose_times
+from darkroom.tasks.fields import FIELDS
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import GROUPED, Request
 
-FIELDS: Final = {  # that a request can give, and what they are called
-    "caption": "prompt",
-    "label": "label",
-    "objects": "layout",
-    "map": "semantic map",
-    "low_res": "low-resolution picture",
-    "masked": "picture with a mask",
-}
+STRENGTH: Final = 0.6  # of an image that is varied
+LOW_RES: Final = FIELDS["low_res"]
+LARGEST: Final = 2**21  # pixels that are drawn because a picture given has them
 
 
 def settle(model: Model, request: Request) -> Request:
@@ -36,8 +32,16 @@ def settle(model: Model, request: Request) -> Request:
         "guidance": _guidance(model, request),
         "solver": solver,
         "steps": steps,
+        "strength": _strength(request),
     }
     return request.model_copy(update=filled)
+
+
+def _strength(request: Request) -> float | None:
+    """How much of an image is left open; None where nothing begins with one."""
+    if not request.images or request.masks or request.strength is not None:
+        return request.strength
+    return 1.0 if request.inverted else STRENGTH
 
 
 def _size(model: Model, request: Request) -> tuple[int, int]:
@@ -46,11 +50,16 @@ def _size(model: Model, request: Request) -> tuple[int, int]:
     given = _given_sizes(model, request)
     size = request.size or next(iter(given.values()), (side, side))
     for word, each in given.items():
-        if each != size and (request.size is None or word == "low-resolution picture"):
+        if each != size and (request.size is None or word == LOW_RES):
             raise InputError(
                 f"the {word} asks for a size of {each[0]}x{each[1]} and {size[0]}x{size[1]} is drawn; "
                 "give what is of one size"
             )
+    if given and request.size is None and request.window is None and size[0] * size[1] > LARGEST:
+        raise InputError(
+            f"{size[0]}x{size[1]} would be drawn, as large as what was given; say --size for another size, or "
+            "--window to draw it in parts"
+        )
     if any(length <= 0 or length % multiple for length in size):
         fits = "x".join(str(max(1, round(length / multiple)) * multiple) for length in size)
         raise InputError(
@@ -69,8 +78,11 @@ def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
         for each in pictures:
             if found.setdefault(word, each.size) != each.size and request.size is None:
                 raise InputError(f"{word}s of different sizes came; give --size, or draw them one after the other")
+    if found.get("mask", found.get("picture")) != found.get("picture"):
+        (height, width), (tall, wide) = found["mask"], found["picture"]
+        raise InputError(f"the mask is {height}x{width} and the picture {tall}x{wide}; they must be of one size")
     for each in request.low_res:
-        spec = model.words.find(LowResSpec, word="low-resolution picture")
+        spec = model.words.find(LowResSpec, word=LOW_RES)
         times = Fraction(model.spec.first_stage.factor * spec.enlarge, spec.patch)
         height, width = (side * times for side in each.size)
         if height.denominator != 1 or width.denominator != 1:
@@ -79,7 +91,7 @@ def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
                 f"of {times.denominator}"
             )
         size = int(height), int(width)
-        if found.setdefault("low-resolution picture", size) != size:
+        if found.setdefault(LOW_RES, size) != size:
             raise InputError("low-resolution pictures of different sizes came; enlarge them one after the other")
     return found
 
@@ -180,7 +192,7 @@ def _check_pictures(model: Model, request: Request) -> None:
     if request.inverted and request.between and request.to_seed is not None:
         raise InputError("an inverted picture gives the noise itself; leave --to-seed out")
     for picture in request.maps:
-        model.words.one_hot(picture.ids(picture.size))
+        model.words.check_map(picture.ids(picture.size))
 
 
 def _check_counts(request: Request) -> None:

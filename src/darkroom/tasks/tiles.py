@@ -1,4 +1,4 @@
-"""Large pictures in and out of a first stage, tile by tile, so that memory stays bounded."""
+"""Large pictures out of a first stage, tile by tile, so that memory stays bounded."""
 
 from collections.abc import Callable
 from typing import Final

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 import torch
 
@@ -14,8 +14,6 @@ from darkroom.process.schedule import add_noise
 from darkroom.process.times import Times, choose_times
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, Wish
-
-STRENGTH: Final = 0.6
 
 
 @final
@@ -33,8 +31,8 @@ def times_left(model: Model, request: Request) -> Times:
     times = choose_times(model.schedule, request.times, steps=request.steps)
     if not request.images or request.masks:
         return times
-    wanted = request.strength if request.strength is not None else (1.0 if request.inverted else STRENGTH)
-    kept = max(1, math.ceil(wanted * len(times.visited)))
+    assert request.strength is not None
+    kept = max(1, math.ceil(request.strength * len(times.visited)))
     return Times(times.visited[len(times.visited) - kept :], end=times.end)
 
 

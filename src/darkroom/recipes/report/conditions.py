@@ -41,7 +41,7 @@ def masked_picture(image: InputPicture, mask: InputPicture, *, size: Size) -> Im
     """The picture with what is to be painted filled in one loud colour."""
     ink = Image.fromarray((mask.ink(size)[0, 0] * 255).byte().numpy())
     hole = Image.new("RGB", (size[1], size[0]), _HOLE)
-    return Image.composite(hole, image.at(size).convert("RGB"), ink)
+    return Image.composite(hole, image.coloured(3, size), ink)
 
 
 def _colour(number: int) -> tuple[int, int, int]:
