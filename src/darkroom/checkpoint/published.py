@@ -11,6 +11,7 @@ from typing import final
 
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec
+from darkroom.conditioning import layout
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
@@ -67,7 +68,7 @@ PUBLISHED = {
         64,
         _network(3, channels=128, multipliers=(1, 2, 3, 4), depth=3, width=512),
         _VQ4,
-        LayoutSpec(encoder=_encoder(512, depth=16, vocabulary=8192, length=92), empty=8191),
+        LayoutSpec(encoder=_encoder(512, depth=16, vocabulary=8192, length=92), scheme=layout.ORIGINAL, empty=8191),
     ),
 }
 

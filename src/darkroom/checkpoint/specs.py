@@ -17,10 +17,11 @@ from darkroom.checkpoint.config import (
     refuse_target,
 )
 from darkroom.checkpoint.published import trained_with_one_head
+from darkroom.conditioning import layout
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.embedding import EmbeddingSpec
 from darkroom.conditioning.label import ClassSpec
-from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
+from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
 from darkroom.core.errors import ModelFileError, SpecError
@@ -32,7 +33,6 @@ MODELS = "ldm.models.diffusion.ddpm.LatentDiffusion"
 COMPRESSORS = ("AutoencoderKL", "VQModel", "VQModelInterface", "IdentityFirstStage")
 ENCODERS = ("ClassEmbedder", "BERTEmbedder", "TransformerEmbedder", "SpatialRescaler")
 UNETS = "ldm.modules.diffusionmodules.openaimodel.UNetModel"
-ORIGINAL_LAYOUT = (92, 8192)  # tokens, ids
 LAYOUT_KEYS = ("coordinates_bbox", "objects_bbox", "objects_center_points")
 NULL_SHARE = 0.1  # of a model known to be trained with a null condition; how much is not in the file
 RETRIEVED = 21  # tokens of a retrieval model: a text and up to 20 neighbours
@@ -318,16 +318,11 @@ def _sequence(values: SequenceParams, *, params: DiffusionParams, tokenized: boo
         spare_logits=True,
     )
     if params.cond_stage_key in LAYOUT_KEYS:
-        return LayoutSpec(encoder=encoder, scheme=_scheme(values), empty=values.vocab_size - 1, drop=0), []
+        known = (layout.ORIGINAL.length, layout.ORIGINAL.vocabulary) == (values.max_seq_len, values.vocab_size)
+        scheme = layout.ORIGINAL if known else None
+        return LayoutSpec(encoder=encoder, scheme=scheme, empty=values.vocab_size - 1, drop=0), []
     odd = [] if tokenized else ["captions come as ids of a tokenizer that is not in the file; empty is taken as zeros"]
     return TextSpec(encoder=encoder, drop=NULL_SHARE), odd
-
-
-def _scheme(values: SequenceParams) -> LayoutTokensSpec | None:
-    """The scheme of 30 objects on a grid of 90 x 90, where the sizes are its own; no file names its categories."""
-    if (values.max_seq_len, values.vocab_size) != ORIGINAL_LAYOUT:
-        return None
-    return LayoutTokensSpec(categories=values.vocab_size - 1, empty=values.vocab_size - 1)
 
 
 def _planes(params: DiffusionParams, unet: UNetParams, *, where: str) -> ConditionerSpec:

@@ -1,7 +1,7 @@
 """Layouts: boxes with categories as a sequence of token ids (paper, section 4.3.1)."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Final, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -54,6 +54,9 @@ class LayoutTokensSpec(Spec):
                 f"empty is {self.filler}, an id of {max(self.categories, self.grid**2)} categories or corners"
             )
         return self
+
+
+ORIGINAL: Final = LayoutTokensSpec(categories=8191, empty=8191)  # of OpenImages; no file names its categories
 
 
 @final
