@@ -29,6 +29,7 @@ from darkroom.nn.attention import Attention, SelfAttention2d
 from darkroom.nn.resample import Downsample, Upsample
 from darkroom.nn.residual import ResidualBlock
 from darkroom.nn.transformer import SpatialTransformer, TransformerBlock
+from darkroom.process.schedule import build_schedule
 
 UNET = "model.diffusion_model."
 FIRST_STAGE = "first_stage_model."
@@ -142,7 +143,8 @@ def model_table(spec: ModelSpec, *, fused_by_head: bool = True) -> Table:
         Table((Entry("scale_factor", ("scale",), (), ()),)) if spec.scale is None else Table((), ("scale",)),
     ]
     if spec.objective.learn_log_variance:
-        steps = getattr(spec.schedule, "steps")  # noqa: B009  only discrete schedules learn it
+        steps = build_schedule(spec.schedule).steps
+        assert steps is not None  # only discrete schedules learn it
         tables.append(Table((Entry("logvar", ("log_variance",), (steps,), (steps,)),)))
     return joined(tables)
 

@@ -115,7 +115,8 @@ def _read(path: Path) -> LatentTable | None:
     try:
         with cast("Any", safe_open)(path, "pt") as file:
             key = (file.metadata() or {}).get("key", "")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it cannot be iterated)
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError):
         return None
     mean = tensors.get("mean")

@@ -81,7 +81,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = {key.removeprefix(PREFIX): value for key, value in (file.metadata() or {}).items()}
-            return metadata, {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  (it cannot be iterated)
+            names = list(file.keys())
+            return metadata, {name: file.get_tensor(name).float() for name in names}
     except FileNotFoundError:
         raise ModelFileError(f"{path}: no such file; install the package again") from None
     except (SafetensorError, OSError) as error:
