@@ -6,7 +6,14 @@ import torch
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError
 from darkroom.diffusion.denoiser import Denoiser
-from darkroom.diffusion.guidance import Guided, GuidedByEach, GuidedByScore, LimitedGuidance, RescaledGuidance
+from darkroom.diffusion.guidance import (
+    Guided,
+    GuidedByEach,
+    GuidedByMatch,
+    GuidedByScore,
+    LimitedGuidance,
+    RescaledGuidance,
+)
 from darkroom.diffusion.walk import sample_latents
 from darkroom.process.prediction import build_prediction
 from darkroom.process.schedule import CosineFlowSchedule, LinearSpec, build_schedule, coefficients
@@ -169,6 +176,41 @@ def test_a_score_moves_a_gaussian_to_its_posterior():
     precision = 1 / left + 1 / noise**2
     torch.testing.assert_close(moved, (gain * X / left + y / noise**2) / precision)
     assert not moved.requires_grad
+
+
+@pytest.mark.parametrize(("weight", "left"), [(1.0, 0.0), (0.5, 0.5)])
+def test_a_match_of_block_means_is_reached_in_one_step(weight, left):
+    """Rows of a mean over blocks are orthogonal and of one length: the steepest step is the least that fits."""
+    wanted = torch.tensor([[0.5, -0.25]], dtype=torch.float64)
+
+    def residual(x0):
+        return x0.reshape(2, 3, 2, 8).mean(dim=(1, 3)) - wanted
+
+    x0 = X.cos()
+    moved = GuidedByMatch(lambda x_t, t, conditions: x_t.cos(), residual=residual, weight=weight)(X, T, ASKED)
+    torch.testing.assert_close(residual(moved), left * residual(x0), atol=1e-12, rtol=1e-9)
+    change = (moved - x0).reshape(2, 3, 2, 8)
+    torch.testing.assert_close(change, change.mean(dim=(1, 3), keepdim=True).expand_as(change))
+    assert not moved.requires_grad
+
+
+def test_a_match_goes_as_far_as_the_residual_falls():
+    """Where it ends, the residual of a linear measurement is level along the way it came."""
+    rows = torch.randn(5, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+    def residual(x0):
+        return x0.flatten(1) @ rows.T - 1
+
+    moved = GuidedByMatch(lambda x_t, t, conditions: x_t, residual=residual)(X, T, ASKED)
+    way = (moved - X).flatten(1)
+    level = (residual(moved) * (way @ rows.T)).sum(1)
+    torch.testing.assert_close(level, torch.zeros(2, dtype=torch.float64), atol=1e-9, rtol=0)
+    assert (residual(moved).norm(dim=1) < residual(X).norm(dim=1)).all()
+
+
+def test_what_matches_already_stays():
+    moved = GuidedByMatch(lambda x_t, t, conditions: x_t, residual=lambda x0: x0 - X)(X, T, ASKED)
+    torch.testing.assert_close(moved, X)
 
 
 class Parts:

@@ -83,7 +83,9 @@ def run(
     guide: Annotated[
         list[Path] | None, typer.Option(help="A small picture that the drawn one shall match when made small.")
     ] = None,
-    guide_weight: Annotated[float | None, typer.Option(help="How strongly --guide pulls; 1 without.")] = None,
+    guide_weight: Annotated[
+        float | None, typer.Option(help="How strongly --guide pulls, up to 1 (as without).")
+    ] = None,
     like: Annotated[Path | None, typer.Option(help="Repeat the picture in this PNG; options given change it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",

@@ -11,6 +11,8 @@ from typing import Final, TypeAlias, final
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
 
 from darkroom.core.conditions import Conditions, concatenate
 from darkroom.core.shapes import Latent, PerSample, Time
@@ -18,7 +20,10 @@ from darkroom.diffusion.denoiser import Denoise
 from darkroom.process.schedule import Schedule, coefficients
 
 Score: TypeAlias = Callable[[Latent, Time], PerSample]
+Residual: TypeAlias = Callable[[Latent], Float[Tensor, "b ..."]]
+_TINY: Final = 1e-12
 _FAINT: Final = 1e-2  # of the picture: where less of it is left, the pull is held at what it is there
+_PROBE: Final = 0.05  # deviation of the small step by which a residual's slope is found, in the denoiser's units
 
 
 @final
@@ -136,6 +141,34 @@ class GuidedByScore:
             (pull,) = torch.autograd.grad(self.score(x0, t).sum(), leaf)
         alpha, sigma = coefficients(self.schedule, t, like=x_t)
         return (x0 + self.scale * sigma**2 / alpha.clamp(min=_FAINT) * pull).detach()
+
+
+@final
+@dataclass(frozen=True)
+class GuidedByMatch:
+    """x0 moved down the gradient of |residual(x0)|^2, as far as the residual falls (exact line search), `weight` of it.
+
+    The step is the residual's own, so nothing has to be tuned and it does not overshoot, which a likelihood of guessed
+    variance does. The network is not asked for a gradient: answers stay on the manifold of pictures as far as the
+    first stage keeps them there (He et al. 2024, Manifold Preserving Guided Diffusion, alg. 3; there the step is a
+    constant). residual: x0 (b, c, h, w) to what shall become zero, (b, ...), carrying gradient · weight: up to 1.
+    """
+
+    denoise: Denoise
+    residual: Residual = field(kw_only=True)
+    weight: float = field(default=1.0, kw_only=True)
+
+    def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
+        x0 = self.denoise(x_t, t, conditions).detach()
+        with torch.enable_grad():
+            leaf = x0.clone().requires_grad_()
+            residual = self.residual(leaf)
+            (slope,) = torch.autograd.grad(residual.square().sum(), leaf)
+        with torch.no_grad():
+            down = -slope / slope.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=_TINY)
+            change = (self.residual(x0 + _PROBE * down) - residual).flatten(1) / _PROBE
+            reach = -(change * residual.flatten(1)).sum(1) / change.square().sum(1).clamp(min=_TINY)
+            return x0 + self.weight * rearrange(reach, "b -> b 1 1 1") * down
 
 
 def _both(denoise: Denoise, x_t: Latent, *, t: Time, null: Conditions, conditions: Conditions) -> tuple[Latent, Latent]:

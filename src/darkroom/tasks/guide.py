@@ -5,13 +5,12 @@ from typing import Final, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
 from darkroom.core.shapes import Images, Latent, PerSample, Time
 from darkroom.diffusion.denoiser import Denoise
-from darkroom.diffusion.guidance import GuidedByScore
+from darkroom.diffusion.guidance import GuidedByMatch, GuidedByScore
 from darkroom.diffusion.walk import Wrap
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, Wish
@@ -19,8 +18,6 @@ from darkroom.tasks.request import Request, Wish
 Guide: TypeAlias = Float[Tensor, "b c _h _w"]  # pictures in [-1, 1], of any size
 PictureScore: TypeAlias = Callable[[Images, Time], PerSample]
 SMALLER: Final = 4  # times, at least, that pictures are made smaller before they are compared
-_SPREAD: Final = 0.25  # variance of pixels in [-1, 1]
-_EXACT: Final = 0.02  # deviation of a match that is called exact
 
 
 def by_score(model: Model, score: PictureScore, *, weight: float = 1.0) -> Wrap:
@@ -42,22 +39,22 @@ def by_score(model: Model, score: PictureScore, *, weight: float = 1.0) -> Wrap:
 
 
 def by_picture(model: Model, guide: Guide, *, weight: float = 1.0) -> Wrap:
-    """`by_score` with how well a picture, made as small as `guide` (b, c, h, w) in [-1, 1], matches it.
+    """For `walk(wrap=...)`: pulls x0 to where its picture, made small, is `guide` (b, c, h, w) in [-1, 1].
 
-    log p = -|small(x) - guide|^2 / (2 (r^2 / n + s^2)): n pixels become one, r^2 is how far x0 may still move at that
-    noise, s a fiftieth; so weight 1 is about as strong as it should be (Song et al. 2023, eq. 7, of any model).
+    weight: share of the way that each step goes, up to 1 (`GuidedByMatch`).
     """
-    height, width = guide.shape[-2:]
+    size = [*guide.shape[-2:]]
 
-    def score(images: Images, t: Time) -> PerSample:
-        small = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
-        pixels = images.shape[-1] * images.shape[-2] / (height * width)
-        alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
-        open_ = _SPREAD * sigma**2 / (alpha**2 + sigma**2)
-        error = reduce((small - guide.to(images)).square(), "b c h w -> b", "sum")
-        return -error / (2 * (open_ / pixels + _EXACT**2)).to(error)
+    def residual(x0: Latent) -> Guide:
+        with model.compute.autocast():
+            images = model.diffusion.decode(model.compute.place(x0)).float()
+        small = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
+        return small - guide.to(images)
 
-    return by_score(model, score, weight=weight)
+    def wrap(denoise: Denoise) -> Denoise:
+        return GuidedByMatch(denoise, residual=residual, weight=weight)
+
+    return wrap
 
 
 def guided(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | None:

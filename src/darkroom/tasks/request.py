@@ -93,11 +93,12 @@ class Request(Spec):
     from one end to the other, both included, and share an index; with `at` (0 to 1) they all stand at that place
     between the ends and differ by their index · layouts, maps, low_res, images, masks (1: paint here), guides: one for
     all or one for each · strength: how much of an image is left open, up to 1 (nothing of it stays) · inverted: begin
-    with the noise that leads to the image instead of a drawn one · guide_weight: how strongly a drawn picture, made
-    small, is pulled towards its guide · size: (height, width) in pixels · window: side in pixels of overlapping windows
-    that a larger picture is denoised in · steps, solver, guidance: None for the model's defaults; guidance also one for
-    each field, by name · guidance_interval: (low, high) in noise level sigma / alpha, high None without an upper bound
-    · times: None for the model's best grid, else `original`, `original-quad` or `trailing`.
+    with the noise that leads to the image instead of a drawn one · guide_weight: share of the way that each step goes
+    to where the picture, made small, is its guide, up to 1 · size: (height, width) in pixels · window: side in pixels
+    of overlapping windows that a larger picture is denoised in · steps, solver, guidance: None for the model's
+    defaults; guidance also one for each field, by name · guidance_interval: (low, high) in noise level sigma / alpha,
+    high None without an upper bound · times: None for the model's best grid, else `original`, `original-quad` or
+    `trailing`.
     """
 
     prompts: tuple[Text, ...] = ()
@@ -115,7 +116,7 @@ class Request(Spec):
     guides: tuple[InstanceOf[InputPicture], ...] = ()
     strength: float | None = Field(default=None, gt=0, le=1)
     inverted: bool = False
-    guide_weight: FiniteFloat = Field(default=1.0, gt=0)
+    guide_weight: float = Field(default=1.0, gt=0, le=1)
     count: int = Field(default=1, gt=0, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     first: int = Field(default=0, ge=0)
