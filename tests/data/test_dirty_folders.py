@@ -216,6 +216,24 @@ def test_maps_must_fit_their_pictures(tmp_path: Path):
         assert found["d.png"] == "no such map as map-d.png"
 
 
+def test_a_box_beside_its_picture_is_a_reason(tmp_path: Path):
+    """One of no size is no object, and one that is cut by the edge shows something."""
+    fill(tmp_path, ["a.png", "b.png", "c.png", "d.png"])
+    boxes = {"a": [24, 2, 9, 9], "b": [-9, 2, 9, 9], "c": [30, 2, 0, 0], "d": [-5, -5, 10, 10]}
+    annotate(
+        tmp_path,
+        [
+            {"file_name": f"{each}.png", "objects": {"bbox": [box], "categories": ["star"]}}
+            for each, box in boxes.items()
+        ],
+    )
+    found = {name: why for source in examine(open_data(tmp_path)) for name, why in reasons(source).items()}
+    assert found == {
+        "a.png": "a box of 'star' lies outside it: x 24, y 2, 9 x 9 pixels",
+        "b.png": "a box of 'star' lies outside it: x -9, y 2, 9 x 9 pixels",
+    }
+
+
 def test_a_memo_answers_the_same_rows_without_looking(dirty: Dirty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     memo = tmp_path / "pictures.json"
     assert examine(dirty.opened, memo=memo) == dirty.splits

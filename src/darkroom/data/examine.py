@@ -15,6 +15,7 @@ from darkroom.core.record import read_json, write_json
 from darkroom.data.decode import check_map, check_pixels, quiet
 from darkroom.data.examples import Source
 from darkroom.data.folder import Folder
+from darkroom.data.row import Row
 from darkroom.data.sources import Splits, Subset
 
 Progress = Callable[[int, int], None]
@@ -118,6 +119,7 @@ def _look_at(folder: Folder, index: int) -> _Look:
     if found != told:  # boxes would lie elsewhere
         return _Look(f"it is {found[0]} x {found[1]} pixels and says {told[0]} x {told[1]}")
     unfit = None if row.map is None else check_map(row.map, size=found)
+    unfit = _box_outside(row, size=found) if unfit is None else unfit
     if unfit is not None:
         return _Look(unfit)
     try:
@@ -125,6 +127,16 @@ def _look_at(folder: Folder, index: int) -> _Look:
     except OSError as error:
         return _Look(f"not readable ({error.strerror})")
     return _Look(None, content, repr((content, folder.caption(index), row.label, row.objects, mapped)))
+
+
+def _box_outside(row: Row, *, size: tuple[int, int]) -> str | None:
+    """Which box shows nothing of the picture, if one does: it may belong to another. size: width, height."""
+    width, height = size
+    for name, (left, top, across, down) in row.objects or ():
+        beside = left >= width or top >= height or left + across <= 0 or top + down <= 0
+        if beside and across > 0 and down > 0:
+            return f"a box of {name!r:.40} lies outside it: x {left:g}, y {top:g}, {across:g} x {down:g} pixels"
+    return None
 
 
 def _hash(path: Path) -> str:
