@@ -159,7 +159,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "no guidance": ("class", {"label": 1, "guidance": math.nan}, "'guidance': input should be a finite number"),
     "no text": ("text", {"prompt": "\udcff"}, "'prompts.0': this is no UTF-8 text"),
-    "too large": ("plain", {"size": 2**40}, "1 pictures of .* at once need more memory than there is"),
+    "too large": (
+        "plain",
+        {"size": 2**40},
+        "is too large for a model of .* to draw as a whole; say another --size, or --window",
+    ),
     "negative of both": ("both", {"prompt": "a", "label": 1, "negative": "b"}, "steered by a prompt alone"),
     "solver": ("plain", {"solver": "eular"}, r"unknown solver 'eular' \(did you mean 'euler'\?\)"),
     "steps": ("pixels", {"steps": 21}, "more steps than times: 21 steps asked for, the schedule has 20 times"),
@@ -231,3 +235,14 @@ def test_a_picture_says_how_it_was_made(small: Small) -> None:
     }
     again = list(generate(model, request))
     assert [each.metadata for each in again] == [each.metadata for each in made]
+
+
+def test_when_memory_does_not_suffice_it_is_one_sentence(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:128] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("darkroom.tasks.generate.decoded", without)
+    with pytest.raises(
+        InputError, match="2 pictures of 16x16 at once need more memory than there is; ask for a smaller"
+    ):
+        small("plain").sample(count=2, steps=2)

@@ -237,7 +237,7 @@ def test_a_masked_picture_is_encoded_with_its_hole_black(small: Small) -> None:
         ("inpaint", {"mask": hole()}, "give the picture as well"),
         ("inpaint", {"image": photo(), "mask": hole((8, 16))}, "the mask is 8x16 and the picture 16x16"),
         ("inpaint", {"image": photo(), "mask": hole((8, 16)), "size": 16}, "the mask is 8x16 and the picture 16x16"),
-        ("plain", {"image": photo(0, (1600, 1600))}, "1600x1600 would be drawn, as large as what was given"),
+        ("plain", {"image": photo(0, (1600, 1600))}, "1600x1600 is too large for a model of 16x16 to draw as a whole"),
         ("plain", {"map": ids()}, "plain takes no semantic map; it is unconditional"),
         ("plain", {"layout": STAR}, "plain takes no layout"),
         ("plain", {"low_res": photo()}, "plain takes no low-resolution picture"),
@@ -249,6 +249,7 @@ def test_a_masked_picture_is_encoded_with_its_hole_black(small: Small) -> None:
         ("text-map", {"map": ids(), "guidance": {"label": 2.0}}, "guidance of 'label' does not fit"),
         ("text-map", {"prompt": ["a", "b", "c"], "map": [ids(), ids()]}, "3 prompts, 2 maps came"),
         ("class", {"label": 1, "guide": "no-such.png"}, "no such picture"),
+        ("plain", {"size": (2**13, 2**14), "window": 16}, "pictures have at most 67 million pixels"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(small: Small, name: str, fields: Mapping[str, Any], sentence: str) -> None:

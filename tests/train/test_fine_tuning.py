@@ -123,7 +123,7 @@ def test_captions_are_read_by_the_models_own_tokenizer(tmp_path: Path) -> None:
     first = recipe("tiny-text", overrides=FEW)
     list(Run(first, tmp_path / "text", device="cpu").develop())
     stored = read_whole(tmp_path / "text")
-    made = recipe_asked(asked("tiny-class", "data.count=20", *SHORT), start=stored, name="text")
+    made = recipe_asked(asked("shapes:single", "data.count=20", *SHORT), start=stored, name="text")
     run = Run(made, tmp_path / "run", device="cpu", start=stored)  # labels alone: their names are the captions
     assert run.resolved.tokenizer is not None
     assert run.resolved.tokenizer.to_json() == stored.tokenizer
@@ -157,7 +157,9 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(class_model: Path,
     made = tuned("shapes:single", stored, "data.count=20", "denoiser.network.blocks=2")
     with pytest.raises(SpecError, match="network differs from that of class"):
         Run(made, tmp_path / "run", device="cpu", start=stored)
-    with pytest.raises(DataError, match="needs the field 'label'"):
+    with pytest.raises(
+        DataError, match=r"class is steered by the field 'label' and this data set has .*task=unconditional"
+    ):
         Run(tuned("shapes", stored, "data.count=20"), tmp_path / "run", device="cpu", start=stored)
     alone = load_model(class_model.parent / "first_stage" / "model.safetensors")
     with pytest.raises(SpecError, match="a first stage alone has no denoiser to fine-tune; use it with --first-stage"):

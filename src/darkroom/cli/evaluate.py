@@ -153,6 +153,11 @@ def _obedience(
     loaded = load(model, **opened)
     if set(loaded.fields) != {"caption"} and loaded.fields:
         return _conditions(loaded, data, count=count, batch=batch, sample=sample)
+    if data != "shapes" and not loaded.fields:
+        raise NotYetError(
+            f"{loaded.name} is steered by nothing, so it cannot disobey, and how near its pictures come to "
+            "others is not measured yet; its first stage is: give --first-stage"
+        )
     if data != "shapes":
         raise NotYetError("text models can be evaluated on `shapes` only yet, first stages on any: give --first-stage")
     known = captions_trained_on(loaded.card, on_scene=Counter("scenes").show)

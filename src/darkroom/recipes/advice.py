@@ -54,8 +54,7 @@ def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:
         seen = part.train.steps * part.train.batch / count
         if seen > OFTEN:
             sentences.append(f"every picture is seen {seen:.0f} times, enough to be learnt by heart")
-        if part.train.steps < SHORT and recipe.start is None:
-            sentences.append(f"{part.train.steps} steps are few for a denoiser: expect blurred pictures")
+        sentences += [sentence for sentence in [few(recipe)] if sentence]
         sentences += _small_classes(recipe, found)
     bare = count - int(found.get("captioned", count))
     if bare and part is not None and any(isinstance(each, TextSpec) for each in part.conditioners):
@@ -63,6 +62,14 @@ def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:
     if test < FEW_TO_MEASURE:
         sentences.append(f"figures measured on {test} test pictures say little")
     return sentences
+
+
+def few(recipe: Recipe) -> str:
+    """A sentence when the denoiser makes too few steps to draw well; empty else."""
+    part = recipe.denoiser
+    if part is None or part.train is None or part.train.steps >= SHORT or recipe.start is not None:
+        return ""
+    return f"{part.train.steps} steps are few for a denoiser: expect blurred pictures, and train longer for better ones"
 
 
 def _task(recipe: Recipe, found: Mapping[str, Any]) -> str:

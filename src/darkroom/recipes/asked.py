@@ -82,17 +82,16 @@ def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = 
 def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     data = asked._data
     found = summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train)
+    place = str(Path(asked.source))
     if start is None:
-        place = str(Path(asked.source))
         return recipe_for_folder(found, place=place, channels=data.channels, size=asked.size, task=asked.task)
-    if asked.task is not None:
-        raise SpecError(f"task={asked.task} does not fit --from: {name} says what steers it")
     made = from_model(
-        recipe_for_folder(found, place=str(Path(asked.source))),
+        recipe_for_folder(found, place=place, task=asked.task),
         start,
         name=name,
         size=asked.size,
         train=fine_tuning(int(found["count"])),
+        teach=asked.task is not None,
     )
     assert made.denoiser is not None
     words = {"caption", "label"}  # as for a folder's own recipe, but the model says what steers it

@@ -1,5 +1,6 @@
 """How long a step of each stage takes on this machine: a few are made, none is kept."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -27,6 +28,7 @@ from darkroom.train.state import Training
 
 WARM: Final = 2
 TIMED: Final = 7
+BUSY: Final = 0.6  # of all cores, over the last minute
 OVERHEAD: Final = 0.08  # of the time goes into looking, saving, caching
 Pace = Mapping[str, float]  # seconds of a step, by stage
 
@@ -125,7 +127,7 @@ def _time(
     device: str,
     opponent: torch.optim.Optimizer | None = None,
 ) -> float:
-    """Median seconds of a step after warm-up."""
+    """Seconds of a quick step after warm-up: what else runs here for a moment shall not count for hours."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     training = Training(model.train(), build_optimizer(parameters, spec), None, opponent)
     compute = training_compute(device, spec.precision)
@@ -133,4 +135,16 @@ def _time(
     for _ in train(training, iter(batch, None), losses=losses, spec=spec, compute=compute):
         ends.append(time.perf_counter())
     steps = sorted(after - before for before, after in zip(ends[WARM:-1], ends[WARM + 1 :], strict=True))
-    return steps[len(steps) // 2]
+    return steps[len(steps) // 4]
+
+
+def busy() -> str | None:
+    """A sentence when other work takes this machine's processors, which makes all that is measured here slower."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < BUSY * cores:
+        return None
+    return (
+        f"other work has kept this machine busy for the last minute ({load:.1f} of {cores} cores); "
+        "alone, training may be several times as fast"
+    )

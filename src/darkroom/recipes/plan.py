@@ -13,10 +13,11 @@ from darkroom.recipes.advice import doubts, reasons
 from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.describe import count, describe
 from darkroom.recipes.length import trained, with_steps
-from darkroom.recipes.pace import OVERHEAD, Pace
+from darkroom.recipes.pace import OVERHEAD, Pace, busy
 from darkroom.recipes.schema import Recipe
 
 LARGE: Final = 100_000_000
+NAMED: Final = 5  # of the pictures that are left out
 FIRST_STAGE_SHARE: Final = 0.3
 Measure = Callable[[], Pace]
 
@@ -28,7 +29,7 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
     a network which is not here yet; its seconds are None, and `untried` says why.
     """
     facts = describe(recipe)
-    why = untried(recipe)
+    why, crowded = untried(recipe), busy()
     measured = {} if why else measure()
     stages = {
         stage: {
@@ -43,12 +44,13 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
         "recipe": recipe.name,
         "summary": recipe.summary,
         "why": reasons(recipe, found),
-        "doubts": doubts(recipe, found, test=len(splits.test)),
+        "doubts": [*doubts(recipe, found, test=len(splits.test)), *([crowded] if crowded else [])],
         "data": {
             "source": recipe.data.source,
             "train": len(splits.train),
             "test": len(splits.test),
             "skipped": len(splits.train.skipped),
+            "left_out": [f"{name}: {reason}" for name, reason in splits.train.skipped],
             "size": recipe.data.size,
         },
         "parameters": facts["parameters"],
@@ -89,6 +91,7 @@ def told(plan: dict[str, Any]) -> str:
         seconds = cost["seconds"]
         time_ = f"not tried here: {plan['untried']}" if seconds is None else f"about {seconds / 60:.1f} minutes here"
         lines.append(f"{stage:<11} {cost['steps']} steps of {cost['batch']} pictures, {time_}")
+    lines += [f"{'left out':<11} {each}" for each in data["left_out"][:NAMED]]
     lines += [f"{word:<11} {sentence}" for word in ("why", "doubts") for sentence in plan[word]]
     return "\n".join(lines)
 

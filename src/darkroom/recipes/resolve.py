@@ -20,6 +20,7 @@ from darkroom.data.inputs import Fixed, Inputs, LowRes, Masked, highest_id, layo
 from darkroom.data.masks import MaskFilesSpec
 from darkroom.data.masks import found as masks_found
 from darkroom.data.transforms import TransformSpec
+from darkroom.diffusion.model import ModelSpec
 from darkroom.recipes.schema import DenoiserRecipe, Recipe
 from darkroom.recipes.tune import class_names
 
@@ -51,24 +52,33 @@ def resolve(
     if part is None:
         return Resolved(recipe, None, Names())
     fitted: list[ConditionerSpec] = []
-    names = _names(source, start)
+    names, knows = _names(source, start), _fields(start)
     for spec in part.conditioners:
         if spec.field not in _made_of(source):
+            has = ", ".join(sorted(source.fields)) or "pictures alone"
+            if spec.field in knows and recipe.start is not None:
+                raise DataError(
+                    f"{source.name}: {recipe.start.name} is steered by the field {spec.field!r} and this data set has "
+                    f"{has}; task=unconditional, or another task, teaches it to do without"
+                )
             raise DataError(
-                f"{source.name}: recipe {recipe.name!r} needs the field {spec.field!r}, "
-                f"this data set has {', '.join(sorted(source.fields)) or 'pictures alone'}"
+                f"{source.name}: recipe {recipe.name!r} needs the field {spec.field!r}, this data set has {has}"
             )
         match spec:
             case TextSpec():
-                tokenizer = tokenizer or _given_tokenizer(spec, start) or _train_tokenizer(spec, source)
+                tokenizer = (
+                    tokenizer
+                    or _given_tokenizer(spec, start if spec.field in knows else None)
+                    or _train_tokenizer(spec, source)
+                )
                 size = {"vocabulary": tokenizer.vocabulary}
                 fitted.append(spec.model_copy(update={"encoder": spec.encoder.model_copy(update=size)}))
             case ClassSpec():
-                fitted.append(_with_classes(spec, len(names.classes), keep=start is not None))
+                fitted.append(_with_classes(spec, len(names.classes), keep=spec.field in knows))
             case LayoutSpec():
-                fitted.append(_with_categories(spec, source, keep=start is not None))
+                fitted.append(_with_categories(spec, source, keep=spec.field in knows))
             case MapSpec():
-                fitted.append(_with_map_classes(spec, source, keep=start is not None))
+                fitted.append(_with_map_classes(spec, source, keep=spec.field in knows))
             case LowResSpec() | MaskedSpec():
                 fitted.append(spec)
             case EmbeddingSpec():
@@ -82,14 +92,20 @@ def resolve(
     return Resolved(recipe.model_copy(update={"denoiser": denoiser, "data": data}), tokenizer, names)
 
 
+def _fields(start: StoredModel | None) -> frozenset[str]:
+    """What the model to begin with was steered by."""
+    return frozenset(start.spec.fields) if start is not None and isinstance(start.spec, ModelSpec) else frozenset()
+
+
 def _names(source: Source, start: StoredModel | None) -> Names:
-    """What numbers stand for: as the data name them, after those that the model to begin with knows."""
+    """What numbers stand for: as the data name them, after those that the model to begin with is steered by."""
+    knows = _fields(start)
     if start is None:
         return Names(source.classes, source.categories, source.map_classes)
     return Names(
-        class_names(start, source.classes),
-        start.names.categories or source.categories,
-        start.names.map_classes or source.map_classes,
+        class_names(start, source.classes) if "label" in knows else source.classes,
+        (start.names.categories if "objects" in knows else ()) or source.categories,
+        (start.names.map_classes if "map" in knows else ()) or source.map_classes,
     )
 
 

@@ -349,7 +349,8 @@ class Run:
             if before != self.recipe:
                 raise InputError(
                     f"{self.folder}: another recipe was begun here ({difference(before, self.recipe)}); "
-                    "choose another --out, or run it unchanged to go on"
+                    f"choose another --out, or run it unchanged to go on; what is finished goes on with "
+                    f"--from {self.folder} and another --out"
                 )
             self._same_first_stage()
             return

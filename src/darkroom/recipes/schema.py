@@ -109,10 +109,14 @@ class DenoiserRecipe(Spec):
 
 @final
 class StartSpec(Spec):
-    """The model that fine-tuning begins with: what it is called, and a hash of its weights."""
+    """The model that fine-tuning begins with: what it is called, and a hash of its weights.
+
+    taught: something else steers the new model, so what differs at its ports begins anew.
+    """
 
     name: str
     weights: str
+    taught: bool = False
 
 
 @final
@@ -223,4 +227,6 @@ def difference(before: Recipe, now: Recipe) -> str:
             return None
         return None if one == other else f"{place} was {one!r} and is {other!r} now"
 
-    return walk(before.plain(), now.plain(), "") or "they are equal"
+    said, saying = before.plain(), now.plain()
+    last = {"summary": said.pop("summary")}, {"summary": saying.pop("summary")}  # it follows from the rest
+    return walk(said, saying, "") or walk(*last, "") or "they are equal"

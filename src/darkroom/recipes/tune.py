@@ -1,18 +1,21 @@
 """Fine-tuning: a recipe that begins with the weights of a whole model, on other pictures, at another size perhaps."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from darkroom.autoencoder.model import PixelsSpec
 from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.label import ClassSpec
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.hashes import weights_hash
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.recipes.given import on_pixels, with_first_stage
 from darkroom.recipes.schema import Recipe, StartSpec
+from darkroom.recipes.teach import PORTS, fitted, taught
 from darkroom.train.optim import TrainSpec
 
 KEPT = ("network", "conditioners", "schedule", "prediction", "objective", "scale")
@@ -20,32 +23,54 @@ LABELS = "conditioning.by_field.label.embedding.weight"
 
 
 def from_model(
-    recipe: Recipe, stored: StoredModel, *, name: str, size: int | None = None, train: TrainSpec | None = None
+    recipe: Recipe,
+    stored: StoredModel,
+    *,
+    name: str,
+    size: int | None = None,
+    train: TrainSpec | None = None,
+    teach: bool = True,
 ) -> Recipe:
     """The recipe's data and training with all else of a model, whose first stage and scale of latents stay as they are.
 
-    name: what the model is called · size: side of the pictures (None: what the model was trained on) · train: how the
-    denoiser is trained (None: as the recipe says). `SpecError` for a first stage alone, or when nothing is trained.
+    A recipe that is steered by other fields than the model teaches it those: conditioners, their ports and how it is
+    sampled are the recipe's then, the body of the network is the model's.
+    name: what the model is called · size: side of the pictures (None: what the model was trained on) · train: how a
+    denoiser that is taught nothing is trained (None: as the recipe says) · teach: without it, the model says what
+    steers it. `SpecError` for a first stage alone, or when nothing is trained.
     """
     spec = _whole(stored, name=name)
-    values = recipe.plain()
-    given = train or (None if recipe.denoiser is None else recipe.denoiser.train)
+    if recipe.denoiser is None:
+        raise SpecError(f"recipe {recipe.name!r} does not say how a denoiser is trained (denoiser.train)")
+    pictures = {"size": size or spec.image_size, "channels": spec.first_stage.image_channels}
+    teaches = teach and {each.field for each in recipe.denoiser.conditioners} != set(spec.fields)
+    if teaches:
+        sized = recipe.model_copy(update={"data": recipe.data.model_copy(update=pictures)})
+        recipe = on_pixels(sized) if isinstance(spec.first_stage, PixelsSpec) else with_first_stage(sized, stored)
+    part, values = recipe.denoiser, recipe.plain()
+    assert part is not None
+    given = part.train if teaches else train or part.train
     if given is None:
         raise SpecError(f"recipe {recipe.name!r} does not say how a denoiser is trained (denoiser.train)")
-    values["data"] |= {"size": size or spec.image_size, "channels": spec.first_stage.image_channels}
-    values["data"] |= _spoiling(stored)
+    values["data"] |= pictures
+    if not teaches:
+        values["data"] |= _spoiling(stored)
     values["first_stage"] = {"model": spec.first_stage.plain(), "train": None}
     values["denoiser"] = {
-        **{part: spec.plain()[part] for part in KEPT},
+        **{key: spec.plain()[key] for key in KEPT},
+        **(taught(part, spec) if teaches else {}),
         "train": given.plain(),
-        "sample": _sampling(stored),
+        "sample": part.sample.plain() if teaches else _sampling(stored),
     }
-    values["start"] = StartSpec(name=name, weights=weights_hash(stored.state.items())).plain()
+    values["start"] = StartSpec(name=name, weights=weights_hash(stored.state.items()), taught=teaches).plain()
     return parse(Recipe, values, where=f"recipe {recipe.name!r} from {name}")
 
 
 def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
-    """`SpecError` unless the recipe begins with just this model, unchanged but for classes and what counts how much."""
+    """`SpecError` unless the recipe begins with just this model, unchanged but for classes and what counts how much.
+
+    Where it is taught something, what steers both and all of the network but its ports are unchanged.
+    """
     start = recipe.start
     if start is None and stored is not None:
         raise SpecError(f"recipe {recipe.name!r} begins with no model, and one is given; make it with `from_model`")
@@ -58,6 +83,8 @@ def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
     assert recipe.denoiser is not None
     ours, theirs = recipe.denoiser.plain(), _whole(stored, name=start.name).plain()
     ours["first_stage"] = recipe.first_stage.model.plain()
+    if start.taught:
+        _leave_ports(ours, theirs)
     for each in (*ours["conditioners"], *theirs["conditioners"]):
         each.pop("drop")  # may change; the number of classes changes later, when the data are known
     for each in (ours["objective"], theirs["objective"]):
@@ -68,6 +95,15 @@ def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
         raise SpecError(f"{changed} differs from that of {start.name}; a model that is fine-tuned stays as it is")
 
 
+def _leave_ports(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Take out of two plain denoisers what differs when one is taught what the other was not."""
+    both = {each["kind"] for each in ours["conditioners"]} & {each["kind"] for each in theirs["conditioners"]}
+    for part in (ours, theirs):
+        part["conditioners"] = [each for kind in sorted(both) for each in part["conditioners"] if each["kind"] == kind]
+        for port in PORTS:
+            part["network"].pop(port, None)
+
+
 def class_names(stored: StoredModel, named: Sequence[str]) -> tuple[str, ...]:
     """The classes of a model, then those of a data set that it does not know; without names, numbers stand for them."""
     spec = _class_spec(cast("ModelSpec", stored.spec))
@@ -76,13 +112,17 @@ def class_names(stored: StoredModel, named: Sequence[str]) -> tuple[str, ...]:
 
 
 def begin_with(model: LatentDiffusion, stored: StoredModel) -> None:
-    """Put a model's weights and scale into one that may have more classes: new ones begin like no class at all."""
-    old, new = _class_spec(cast("ModelSpec", stored.spec)), _class_spec(model.spec)
+    """Put a model's weights and scale into one that may have more classes, or other ports (`fitted`).
+
+    New classes begin like no class at all.
+    """
+    before = cast("ModelSpec", stored.spec)
+    old, new = _class_spec(before), _class_spec(model.spec)
     state = dict(stored.state)
     if old is not None and new is not None:
         state[LABELS] = _with_rows(state[LABELS], old=old, new=new)
     model.scale = torch.empty_like(state["scale"], device=model.scale.device)
-    model.load_state_dict(state)
+    model.load_state_dict(state if model.spec.fields == before.fields else fitted(model, state, before=before))
 
 
 def _with_rows(table: Tensor, *, old: ClassSpec, new: ClassSpec) -> Tensor:

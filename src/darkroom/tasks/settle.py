@@ -15,7 +15,9 @@ from darkroom.tasks.request import GROUPED, Request
 
 STRENGTH: Final = 0.6  # of an image that is varied
 LOW_RES: Final = FIELDS["low_res"]
-LARGEST: Final = 2**21  # pixels that are drawn because a picture given has them
+LARGEST: Final = 2**21  # pixels drawn as a whole, unless training pictures were nearly as large
+OFTEN: Final = 16  # times the area of a training picture
+MOST: Final = 2**26  # pixels of any picture
 
 
 def settle(model: Model, request: Request) -> Request:
@@ -55,11 +57,14 @@ def _size(model: Model, request: Request) -> tuple[int, int]:
                 f"the {word} asks for a size of {each[0]}x{each[1]} and {size[0]}x{size[1]} is drawn; "
                 "give what is of one size"
             )
-    if given and request.size is None and request.window is None and size[0] * size[1] > LARGEST:
+    area = size[0] * size[1]
+    if request.window is None and area > max(LARGEST, OFTEN * side**2):
         raise InputError(
-            f"{size[0]}x{size[1]} would be drawn, as large as what was given; say --size for another size, or "
-            "--window to draw it in parts"
+            f"{size[0]}x{size[1]} is too large for a model of {side}x{side} to draw as a whole; say another --size, or "
+            f"--window {side} to draw it in parts"
         )
+    if area > MOST:
+        raise InputError(f"{size[0]}x{size[1]} is too large: pictures have at most {MOST // 10**6} million pixels")
     if any(length <= 0 or length % multiple for length in size):
         fits = "x".join(str(max(1, round(length / multiple)) * multiple) for length in size)
         raise InputError(

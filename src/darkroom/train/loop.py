@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, final
@@ -16,6 +17,7 @@ from darkroom.train.optim import TrainSpec, learning_rate, parameters_of, set_le
 from darkroom.train.state import Training
 
 MOST_SKIPPED = 100
+RECENT = 100
 B = TypeVar("B")
 Losses = Callable[[B], Mapping[str, Tensor]]
 After = Callable[[Training], None]
@@ -24,7 +26,10 @@ After = Callable[[Training], None]
 @final
 @dataclass(frozen=True)
 class Progress:
-    """After a step: its number (from 1), its values (`loss` among them), rate in pictures/s, seconds left."""
+    """After a step: its number (from 1), its values (`loss` among them), rate in pictures/s, seconds left.
+
+    Both as the last `RECENT` steps went: what compiling and other work cost before says nothing of what is left.
+    """
 
     step: int
     values: Mapping[str, Tensor]
@@ -49,7 +54,7 @@ def train(
     step · after: called when weights have moved.
     A step whose loss or gradient is not finite changes nothing and is counted; more than 100 stop the run.
     """
-    started, seconds, first = time.monotonic(), training.seconds, training.step
+    started, seconds, recent = time.monotonic(), training.seconds, deque([time.monotonic()], maxlen=RECENT + 1)
     while training.step < spec.steps:
         rate = learning_rate(spec, training.step)
         torch.manual_seed(stream(seed, training.step, purpose="dropout"))  # the one draw that torch makes by itself
@@ -57,9 +62,9 @@ def train(
         if moved and after is not None:
             after(training)
         training.step += 1
-        elapsed = time.monotonic() - started
-        training.seconds = seconds + elapsed
-        speed = (training.step - first) / max(elapsed, 1e-9)
+        recent.append(time.monotonic())
+        training.seconds = seconds + recent[-1] - started
+        speed = (len(recent) - 1) / max(recent[-1] - recent[0], 1e-9)
         yield Progress(
             step=training.step,
             values=values,

@@ -62,7 +62,11 @@ def _onward(folder: Path, recipe: Recipe) -> list[Command]:
         source = shlex.quote(recipe.data.source or "my_pictures")
         return [Command("Train a denoiser on it", f"darkroom train {source} --first-stage {place}")]
     written, more = shlex.quote(str(folder / "recipe.yaml")), shlex.quote(f"{folder}-more")
+    line = f"darkroom train {written} --from {place} --out {more}"
+    longer = f"Train it longer, for {recipe.denoiser.train.steps:,} steps more" if recipe.denoiser.train else ""
+    if recipe.minutes is not None:
+        longer, line = f"Train it longer, for {recipe.minutes:g} minutes more", f"{line} minutes={recipe.minutes:g}"
     return [  # the recipe knows which pictures are kept apart
-        Command("Train it longer", f"darkroom train {written} --from {place} --out {more}"),
+        Command(longer or "Train it longer", line),
         Command("Teach it other pictures, in ten minutes", f"darkroom train my_pictures --from {place} minutes=10"),
     ]

@@ -114,12 +114,14 @@ def turned(points: list[Point], watched: Watched) -> str:
     last = points[-1][1]
     if last == best[1]:
         return ""
+    share = abs(last - best[1]) / abs(best[1]) if best[1] else 0.0
+    if number(last) == number(best[1]):
+        return ""
     most, way = ("highest", "fallen") if watched.higher else ("lowest", "risen")
     said = (
         f"The {watched.words} was {most} at step {number(best[0])} ({number(best[1])}) and has {way} since, "
         f"to {number(last)}"
     )
-    share = abs(last - best[1]) / abs(best[1]) if best[1] else 0.0
     if watched.key == "validation_loss" and share >= NOTEWORTHY:
         return (
             f"{said}, by {percent(share)}: from there on the model went on to fit its training pictures and no longer "

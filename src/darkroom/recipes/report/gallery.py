@@ -63,11 +63,12 @@ def neighbours(look: LookBack, *, odd_crops: bool) -> Html:
 
 
 def warning(memory: Memorisation) -> Html:
-    """For the top of the page, when samples are copies more often than unseen pictures are; else nothing."""
-    if not memory.evident:
+    """For the top of the page, when samples are copies more often than chance and unseen pictures explain."""
+    if not memory.evident or memory.luck > SURE:
         return Html()
-    headline = "It copies." if memory.luck <= SURE else "Does it copy?"
-    return element("p", element("strong", headline), f" {verdict(memory)}", css="warning", attributes={"role": "note"})
+    return element(
+        "p", element("strong", "It copies."), f" {verdict(memory)}", css="warning", attributes={"role": "note"}
+    )
 
 
 def verdict(memory: Memorisation) -> str:

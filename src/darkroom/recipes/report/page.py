@@ -151,7 +151,8 @@ def _state(run: _Run) -> str:
     made = [f"{number(each.steps)} steps of the {each.name}" for each in run.courses]
     if run.finished:
         seconds = sum(each.seconds for each in run.courses)
-        return f"Trained for {' and '.join(made)}, in {duration(seconds)}." if made else "Finished."
+        short = f" {few(run.recipe)}." if few(run.recipe) else ""
+        return f"Trained for {' and '.join(made)}, in {duration(seconds)}.{short}" if made else "Finished."
     for each in run.courses:
         if each.steps < each.wanted:
             return f"Not finished: the {each.name} stands at step {number(each.steps)} of {number(each.wanted)}."

@@ -1,0 +1,173 @@
+"""Teaching: a run that begins with a model that something else steered."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from darkroom.checkpoint.store import StoredModel, build, load_model
+from darkroom.conditioning.spatial import MapSpec, MaskedSpec
+from darkroom.core.conditions import Conditions
+from darkroom.core.errors import InputError, SpecError
+from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.recipes.asked import Asked, recipe_asked
+from darkroom.recipes.read import recipe
+from darkroom.recipes.run import Run
+from darkroom.recipes.schema import Recipe
+from darkroom.recipes.tune import begin_with
+from darkroom.tasks.load import load
+
+FEW = (
+    "data.count=24",
+    "first_stage.train.steps=2",
+    "first_stage.train.batch=4",
+    "first_stage.train.warmup=1",
+    "denoiser.train.steps=2",
+    "denoiser.train.batch=4",
+    "denoiser.train.warmup=1",
+    "denoiser.sample.count=2",
+    "denoiser.sample.steps=2",
+)
+SHORT = (
+    "data.count=24",
+    "denoiser.train.steps=2",
+    "denoiser.train.batch=4",
+    "denoiser.train.warmup=0",
+    "denoiser.train.ema=0",
+)
+
+
+def trained(name: str, folder: Path) -> StoredModel:
+    list(Run(recipe(name, overrides=FEW), folder, device="cpu").develop())
+    return load_model(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    return trained("tiny-text", tmp_path_factory.mktemp("runs") / "text")
+
+
+@pytest.fixture(scope="module")
+def map_model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    return trained("tiny-semantic", tmp_path_factory.mktemp("runs") / "map")
+
+
+def taught(source: str, stored: StoredModel, *changes: str) -> Recipe:
+    return recipe_asked(Asked(source=source, changes=(*SHORT, *changes)), start=stored, name="before")
+
+
+def begun(made: Recipe, stored: StoredModel) -> LatentDiffusion:
+    """The model before its first step."""
+    spec = made.model_spec()
+    assert spec is not None
+    torch.manual_seed(1)
+    model = LatentDiffusion(spec)
+    begin_with(model, stored)
+    return model
+
+
+def old(stored: StoredModel) -> LatentDiffusion:
+    found = build(stored)
+    assert isinstance(found, LatentDiffusion)
+    return found
+
+
+def test_new_planes_change_nothing_at_first(text_model: StoredModel) -> None:
+    """Latents, time and tokens of the text model: with a map beside them the network still answers the same."""
+    made = taught("tiny-semantic", text_model)
+    assert made.start is not None
+    assert made.start.taught
+    both = made.model_spec()
+    assert both is not None
+    words = next(each for each in _spec(text_model).conditioners)
+    spec = both.model_copy(
+        update={
+            "conditioners": (*both.conditioners, words),
+            "network": both.network.model_copy(update={"context_width": _spec(text_model).network.context_width}),
+        }
+    )
+    model = LatentDiffusion(spec)
+    begin_with(model, text_model)
+    x, t = torch.randn(2, spec.first_stage.latent_channels, 8, 8), torch.tensor([5, 700])
+    tokens = torch.randn(2, 7, spec.network.context_width or 0)
+    planes = torch.randn(2, spec.network.in_channels - x.shape[1], 8, 8)
+    with torch.no_grad():
+        before = old(text_model).network(x, t, Conditions(tokens=tokens))
+        after = model.network(x, t, Conditions(tokens=tokens, planes=planes))
+    torch.testing.assert_close(after, before)
+
+
+def test_what_is_forgotten_says_nothing_any_more(text_model: StoredModel) -> None:
+    """Without captions the second attention is the sequence's own, and begins silent; the rest is the model's."""
+    model = begun(taught("tiny-uncond", text_model), text_model)
+    for key, value in model.state_dict().items():
+        if ".cross_attention." not in key:
+            assert torch.equal(value, text_model.state[key]), key
+        elif ".out." in key:
+            assert not value.any(), key
+
+
+def test_planes_that_stay_keep_their_place(map_model: StoredModel) -> None:
+    """A map beside a masked picture: its weights move to where its planes lie now, those of the other begin at zero."""
+    spec = _spec(map_model)
+    (map_,) = spec.conditioners
+    assert isinstance(map_, MapSpec)
+    latent = spec.first_stage.latent_channels
+    masked = MaskedSpec(channels=latent + 1)
+    network = spec.network.model_copy(update={"in_channels": 2 * latent + 1 + map_.channels})
+    model = LatentDiffusion(spec.model_copy(update={"conditioners": (masked, map_), "network": network}))
+    begin_with(model, map_model)
+    stem, before = model.state_dict()["network.stem.weight"], map_model.state["network.stem.weight"]
+    assert torch.equal(stem[:, :latent], before[:, :latent])
+    assert not stem[:, latent : 2 * latent + 1].any()
+    assert torch.equal(stem[:, 2 * latent + 1 :], before[:, latent:])
+    assert torch.equal(model.state_dict()["conditioning.by_field.map.mix.weight"], _mix(map_model))
+
+
+def _mix(stored: StoredModel) -> torch.Tensor:
+    return stored.state["conditioning.by_field.map.mix.weight"]
+
+
+def _spec(stored: StoredModel) -> ModelSpec:
+    assert isinstance(stored.spec, ModelSpec)
+    return stored.spec
+
+
+@pytest.mark.parametrize("name", ["tiny-layout", "tiny-semantic", "tiny-superres", "tiny-inpaint", "tiny-class"])
+def test_every_task_can_be_taught_to_a_text_model(text_model: StoredModel, tmp_path: Path, name: str) -> None:
+    made = taught(name, text_model)
+    run = Run(made, tmp_path / "run", device="cpu", start=text_model)
+    list(run.develop())
+    model = load(tmp_path / "run", device="cpu")
+    assert model.fields == tuple(each.field for each in recipe(name).denoiser.conditioners)  # type: ignore[union-attr]
+    assert float(model.diffusion.scale) == float(text_model.state["scale"])
+    key = next(key for key in text_model.state if key.startswith("first_stage."))
+    assert torch.equal(model.diffusion.state_dict()[key], text_model.state[key])
+
+
+def test_a_folder_is_taught_what_was_asked_for(text_model: StoredModel, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (32, 32), (40 * number, 90, 200)).save(folder / f"{number}.png")
+    made = recipe_asked(Asked(source=str(folder), changes=(*SHORT, "task=inpainting")), start=text_model, name="before")
+    assert made.denoiser is not None
+    (masked,) = made.denoiser.conditioners
+    assert isinstance(masked, MaskedSpec)
+    assert masked.channels == _spec(text_model).first_stage.latent_channels + 1
+    list(Run(made, tmp_path / "run", device="cpu", start=text_model).develop())
+    model = load(tmp_path / "run", device="cpu")
+    (drawn,) = model.sample(image=folder / "0.png", mask=Image.new("L", (32, 32), 255), size=32, steps=2)
+    assert drawn.size == (32, 32)
+
+
+def test_the_body_of_the_network_is_the_models(text_model: StoredModel, tmp_path: Path) -> None:
+    made = taught("tiny-semantic", text_model, "denoiser.network.blocks=2")
+    with pytest.raises(SpecError, match="network differs from that of before"):
+        Run(made, tmp_path / "run", device="cpu", start=text_model)
+
+
+def test_another_model_of_that_name_is_refused(text_model: StoredModel, map_model: StoredModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="begun from another 'before'"):
+        Run(taught("tiny-semantic", text_model), tmp_path / "run", device="cpu", start=map_model)
