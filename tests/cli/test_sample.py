@@ -111,7 +111,7 @@ def test_a_way_between_prompts_and_seeds(say: Say, tmp_path: Path) -> None:
     way, plain, again = (tmp_path / name for name in ("way", "plain", "again"))
     words = ("man", "--to", "woman", "--seed", 3, "--to-seed", 4, "--first", 5)
     code, told, _ = say("sample", *words, "--count", 4, *SMALL, "--grid", "--out", way)
-    assert (code, told) == (0, f"4 pictures in {way}\n")
+    assert (code, told) == (0, f"4 pictures in {way}, together on {way / 'grid.png'}\n")
     with Image.open(way / "grid.png") as sheet:
         assert sheet.size == (2 + 4 * 18, 2 + 18)  # one row
     for place, prompt, seed in ((0, "man", 3), (3, "woman", 4)):

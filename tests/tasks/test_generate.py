@@ -158,6 +158,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "guidance_interval nan to 1 does not fit",
     ),
     "no guidance": ("class", {"label": 1, "guidance": math.nan}, "'guidance': input should be a finite number"),
+    "no weight": ("plain", {"guide_weight": math.nan}, "'guide_weight': input should be"),
     "no text": ("text", {"prompt": "\udcff"}, "'prompts.0': this is no UTF-8 text"),
     "too large": (
         "plain",

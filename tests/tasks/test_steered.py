@@ -138,6 +138,10 @@ def test_a_guide_pulls(small: Small) -> None:
         return float(np.mean([np.abs(each - wanted).mean() for each in small_ones]))
 
     assert error(guide=guide) < error()
+    model = small("pixels")
+    free, half, whole = error(), error(guide=guide, guide_weight=0.3), error(guide=guide)
+    assert whole < half < free
+    assert whole < 0.5 * free
 
 
 def test_low_resolution_decides_the_size(small: Small) -> None:

@@ -158,7 +158,8 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(class_model: Path,
     with pytest.raises(SpecError, match="network differs from that of class"):
         Run(made, tmp_path / "run", device="cpu", start=stored)
     with pytest.raises(
-        DataError, match=r"class is steered by the field 'label' and this data set has .*task=unconditional"
+        DataError,
+        match=r"class is steered by the field 'label' and this data set has .*a folder with task=unconditional",
     ):
         Run(tuned("shapes", stored, "data.count=20"), tmp_path / "run", device="cpu", start=stored)
     alone = load_model(class_model.parent / "first_stage" / "model.safetensors")

@@ -1,20 +1,27 @@
 """Teaching: a run that begins with a model that something else steered."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from darkroom.checkpoint.store import StoredModel, build, load_model
+from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import MapSpec, MaskedSpec
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, SpecError
+from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.process.objective import ObjectiveSpec, ShiftedTimesSpec
 from darkroom.recipes.asked import Asked, recipe_asked
+from darkroom.recipes.given import on_pixels
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.recipes.schema import Recipe
+from darkroom.recipes.teach import taught as teach
 from darkroom.recipes.tune import begin_with
 from darkroom.tasks.load import load
 
@@ -144,6 +151,94 @@ def test_every_task_can_be_taught_to_a_text_model(text_model: StoredModel, tmp_p
     assert float(model.diffusion.scale) == float(text_model.state["scale"])
     key = next(key for key in text_model.state if key.startswith("first_stage."))
     assert torch.equal(model.diffusion.state_dict()[key], text_model.state[key])
+
+
+def changed(stored: StoredModel, **values: Any) -> StoredModel:
+    """The same weights under a spec with other values, for what is decided before a weight is looked at."""
+    return replace(stored, spec=_spec(stored).model_copy(update=values))
+
+
+def test_tokens_get_the_width_that_the_model_attends_to(text_model: StoredModel) -> None:
+    width = _spec(text_model).network.context_width
+    made = taught("tiny-class", text_model, "denoiser.conditioners.0.drop=0.3")
+    assert made.denoiser is not None
+    (label,) = made.denoiser.conditioners
+    assert isinstance(label, ClassSpec)
+    assert (label.width, label.drop, made.denoiser.network.context_width) == (width, 0.3, width)
+    plain = recipe("tiny-class").denoiser
+    assert plain is not None
+    wide = plain.model_copy(update={"conditioners": (plain.conditioners[0].model_copy(update={"width": 48}),)})
+    both = wide.model_copy(update={"conditioners": (*_spec(text_model).conditioners, *wide.conditioners)})
+    parts = teach(both, _spec(text_model), name="before", small=4)
+    assert [each.get("width", each.get("encoder", {}).get("width")) for each in parts["conditioners"]] == [width] * 2
+
+
+def test_what_counts_how_much_is_the_recipes(text_model: StoredModel) -> None:
+    noisiest = ObjectiveSpec(times=ShiftedTimesSpec(factor=3.0), loss="l1")
+    spec = _spec(text_model).model_copy(update={"objective": noisiest})
+    part = recipe("tiny-class").denoiser
+    assert part is not None
+    found = parse(ObjectiveSpec, teach(part, spec, name="before", small=4)["objective"], where="test")
+    assert (found.times, found.weighting, found.loss) == (part.objective.times, part.objective.weighting, "l1")
+
+
+def test_a_class_that_knows_no_nothing_is_not_dropped(text_model: StoredModel) -> None:
+    label = ClassSpec(classes=3, width=_spec(text_model).network.context_width or 0, drop=0.0)
+    spec = _spec(text_model).model_copy(update={"conditioners": (label,)})
+    part = recipe("tiny-class").denoiser
+    assert part is not None
+    (kept,) = teach(part, spec, name="before", small=4)["conditioners"]
+    assert kept["drop"] == 0.0
+    assert kept["null"] is None
+
+
+def test_where_nothing_is_attended_to_no_tokens_can_be_taught(text_model: StoredModel) -> None:
+    bare = _spec(text_model).network.model_copy(
+        update={"transformer_depth": 0, "context_width": None, "places": "none"}
+    )
+    with pytest.raises(
+        SpecError, match=r"before attends to nothing but itself .* maps, small pictures and holes, but no"
+    ):
+        taught("tiny-class", changed(text_model, network=bare, conditioners=()))
+
+
+def test_a_model_of_grey_pixels_is_taught_on_grey_pixels(tmp_path: Path) -> None:
+    changes = ("data.channels=1", "first_stage.model.image_channels=1", *FEW)
+    grey = on_pixels(recipe("tiny-uncond", overrides=changes))
+    list(Run(grey, tmp_path / "grey", device="cpu").develop())
+    stored = load_model(tmp_path / "grey" / "model.safetensors")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("L", (32, 32), 40 * number).save(folder / f"{number}.png")
+    made = recipe_asked(Asked(source=str(folder), changes=(*SHORT, "task=inpainting")), start=stored, name="grey")
+    list(Run(made, tmp_path / "run", device="cpu", start=stored).develop())
+    (drawn,) = load(tmp_path / "run", device="cpu").sample(
+        image=folder / "0.png", mask=Image.new("L", (32, 32), 255), steps=2
+    )
+    assert drawn.mode == "L"
+
+
+def test_pictures_of_what_stays_are_spoilt_as_before(tmp_path: Path, text_model: StoredModel) -> None:
+    masked = recipe("tiny-inpaint", overrides=(*FEW, "data.masks.kind=boxes"))
+    list(Run(masked, tmp_path / "holes", device="cpu").develop())
+    stored = load_model(tmp_path / "holes" / "model.safetensors")
+    made = recipe_asked(Asked(source="shapes", changes=(*SHORT, "task=inpainting+text")), start=stored, name="holes")
+    assert made.data.masks == masked.data.masks
+    assert recipe_asked(Asked(source="tiny-inpaint", changes=SHORT), start=text_model).data.masks != masked.data.masks
+
+
+def test_a_taught_run_that_was_stopped_ends_with_the_same_weights(text_model: StoredModel, tmp_path: Path) -> None:
+    made = taught("tiny-semantic", text_model, "denoiser.train.steps=4", "denoiser.train.save_every=1")
+    list(Run(made, tmp_path / "calm", device="cpu", start=text_model).develop())
+    events = Run(made, tmp_path / "stopped", device="cpu", start=text_model).develop()
+    for event in events:
+        if type(event).__name__ == "Advance":
+            events.close()
+            break
+    list(Run(made, tmp_path / "stopped", device="cpu", start=text_model).develop())
+    calm, stopped = (load_model(tmp_path / name / "model.safetensors").state for name in ("calm", "stopped"))
+    assert all(torch.equal(calm[key], stopped[key]) for key in calm)
 
 
 def test_a_folder_is_taught_what_was_asked_for(text_model: StoredModel, tmp_path: Path) -> None:

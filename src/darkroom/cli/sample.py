@@ -253,7 +253,8 @@ class _Work:
     def sentence(self) -> str:
         """What was made."""
         count = len(self.paths)
-        return f"{count} {'picture' if count == 1 else 'pictures'} in {_printable(self.out)}"
+        sheet = "" if self.sheet is None else f", together on {_printable(self.sheet)}"
+        return f"{count} {'picture' if count == 1 else 'pictures'} in {_printable(self.out)}{sheet}"
 
 
 def _progress(line: Any) -> Callable[[int, int], None]:

@@ -31,7 +31,9 @@ def run(
     *,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-SEED without.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn. [0]")] = None,
-    start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model on the pictures.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Begin with this model: fine-tune it, or teach it another task.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint that --from names.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     stage: Annotated[Stage, typer.Option(help="both, or first alone, for a later --first-stage.")] = "both",
@@ -112,8 +114,11 @@ def _recipe(
 
 def _said(recipe: "Recipe", *, device: str) -> "Pace":
     """The pace of a recipe here; whoever waits is told why."""
-    from darkroom.recipes.pace import pace
+    from darkroom.recipes.pace import busy, pace
 
+    crowded = busy()
+    if crowded is not None:
+        typer.echo(f"note: {crowded}", err=True)
     typer.echo("measuring how fast this machine is (a few steps of each stage) ...", err=True)
     return pace(recipe, device=device)
 

@@ -151,7 +151,8 @@ def _corners(boxes: Float[Tensor, "n 4"], *, grid: int) -> tuple[Tensor, Tensor]
 def _tell_places(tokens: nn.Embedding, *, grid: int) -> None:
     """Add waves of where each corner lies to its embedding, so that near corners begin near each other.
 
-    Thousands of corners, each learnt by itself, take far more pictures than a folder has.
+    Thousands of corners, each learnt by itself, take far more pictures than a folder has. Categories share ids with
+    the first corners and begin with their waves as well; what they are apart from that tells them apart.
     """
     with torch.no_grad():
         tokens.weight[: grid**2] += place_waves((grid, grid), tokens.embedding_dim, device=tokens.weight.device)

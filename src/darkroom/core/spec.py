@@ -63,7 +63,7 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
     for assignment in assignments:
         path, found, value = assignment.partition("=")
         if not found or not path:
-            raise SpecError(f"{assignment!r}: an override is written key=value, e.g. training.steps=2000")
+            raise SpecError(f"{assignment!r}: an override is written key=value, e.g. denoiser.train.steps=2000")
         *parents, last = path.split(".")
         place: Any = result
         for key in parents:

@@ -23,6 +23,7 @@ Score: TypeAlias = Callable[[Latent, Time], PerSample]
 Residual: TypeAlias = Callable[[Latent], Float[Tensor, "b ..."]]
 _TINY: Final = 1e-12
 _FAINT: Final = 1e-2  # of the picture: where less of it is left, the pull is held at what it is there
+_FAR: Final = 1.0  # deviation of the longest step: further away the slope says little
 _PROBE: Final = 0.05  # deviation of the small step by which a residual's slope is found, in the denoiser's units
 
 
@@ -146,12 +147,13 @@ class GuidedByScore:
 @final
 @dataclass(frozen=True)
 class GuidedByMatch:
-    """x0 moved down the gradient of |residual(x0)|^2, as far as the residual falls (exact line search), `weight` of it.
+    """x0 moved down the gradient of |residual(x0)|^2 as far as the residual falls, `weight` of the way.
 
-    The step is the residual's own, so nothing has to be tuned and it does not overshoot, which a likelihood of guessed
-    variance does. The network is not asked for a gradient: answers stay on the manifold of pictures as far as the
-    first stage keeps them there (He et al. 2024, Manifold Preserving Guided Diffusion, alg. 3; there the step is a
-    constant). residual: x0 (b, c, h, w) to what shall become zero, (b, ...), carrying gradient · weight: up to 1.
+    The step is the residual's own (exact where that is linear, and at most one deviation of latents long), so nothing
+    has to be tuned, and it does not overshoot as a likelihood of guessed variance does. The network is not asked for a
+    gradient: answers stay on the manifold of pictures as far as the first stage keeps them there (He et al. 2024,
+    Manifold Preserving Guided Diffusion, alg. 3; there the step is a constant). residual: x0 (b, c, h, w) to what shall
+    become zero, (b, ...), carrying gradient · weight: up to 1.
     """
 
     denoise: Denoise
@@ -159,7 +161,8 @@ class GuidedByMatch:
     weight: float = field(default=1.0, kw_only=True)
 
     def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
-        x0 = self.denoise(x_t, t, conditions).detach()
+        answer = self.denoise(x_t, t, conditions).detach()
+        x0 = answer.to(torch.promote_types(answer.dtype, torch.float32))
         with torch.enable_grad():
             leaf = x0.clone().requires_grad_()
             residual = self.residual(leaf)
@@ -168,7 +171,8 @@ class GuidedByMatch:
             down = -slope / slope.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=_TINY)
             change = (self.residual(x0 + _PROBE * down) - residual).flatten(1) / _PROBE
             reach = -(change * residual.flatten(1)).sum(1) / change.square().sum(1).clamp(min=_TINY)
-            return x0 + self.weight * rearrange(reach, "b -> b 1 1 1") * down
+            reach = self.weight * reach.clamp(max=_FAR)
+            return (x0 + rearrange(reach, "b -> b 1 1 1").to(x0) * down).to(answer)
 
 
 def _both(denoise: Denoise, x_t: Latent, *, t: Time, null: Conditions, conditions: Conditions) -> tuple[Latent, Latent]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from darkroom.autoencoder.bottleneck import Posterior
-from darkroom.autoencoder.model import FirstStageSpec, build_first_stage
+from darkroom.autoencoder.model import Autoencoder, FirstStageSpec, build_first_stage
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
 from darkroom.conditioning.spatial import MapSpec, MaskedSpec, one_hot, shrunk
 from darkroom.core.conditions import Conditions
@@ -146,6 +146,15 @@ class LatentDiffusion(nn.Module):
     def decode(self, latents: Latent) -> Images:
         """Pictures from latents in the denoiser's units."""
         return self.first_stage.decode(self.unscaled(latents))
+
+    def decode_smoothly(self, latents: Latent) -> Images:
+        """`decode` without quantising, which has a slope everywhere."""
+        unscaled = self.unscaled(latents)
+        match self.first_stage:
+            case Autoencoder() as first_stage:
+                return first_stage.decode_raw(unscaled)
+            case pixels:
+                return pixels.decode(unscaled)
 
     def unscaled(self, latents: Latent) -> Latent:
         """Latents in the first stage's own units, from those of the denoiser."""

@@ -67,7 +67,8 @@ def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:
 def few(recipe: Recipe) -> str:
     """A sentence when the denoiser makes too few steps to draw well; empty else."""
     part = recipe.denoiser
-    if part is None or part.train is None or part.train.steps >= SHORT or recipe.start is not None:
+    tuned = recipe.start is not None and not recipe.start.taught
+    if part is None or part.train is None or part.train.steps >= SHORT or tuned:
         return ""
     return f"{part.train.steps} steps are few for a denoiser: expect blurred pictures, and train longer for better ones"
 

@@ -56,7 +56,7 @@ def with_first_stage(
         network = values["denoiser"]["network"]
         assert recipe.denoiser is not None
         conditioners = [
-            _at_latents(each, spec, small=recipe.data.degradation.factor) for each in recipe.denoiser.conditioners
+            at_latents(each, spec, small=recipe.data.degradation.factor) for each in recipe.denoiser.conditioners
         ]
         values["denoiser"]["conditioners"] = [each.plain() for each in conditioners]
         planes = sum(each.channels for each in conditioners if each.port == "planes")
@@ -83,7 +83,7 @@ def on_pixels(recipe: Recipe) -> Recipe:
     halvings = before.factor.bit_length() - 1
     narrow = max(WIDTH, part.network.channels // 4 // WIDTH * WIDTH)
     widened = tuple(max(1, each * part.network.channels // narrow) for each in part.network.multipliers)
-    conditioners = [_at_latents(each, pixels, small=recipe.data.degradation.factor) for each in part.conditioners]
+    conditioners = [at_latents(each, pixels, small=recipe.data.degradation.factor) for each in part.conditioners]
     planes = sum(each.channels for each in conditioners if each.port == "planes")
     values = recipe.plain()
     values["name"] = f"{recipe.name}-pixels"
@@ -100,7 +100,7 @@ def on_pixels(recipe: Recipe) -> Recipe:
     return parse(Recipe, values, where=f"recipe {recipe.name!r} on pixels")
 
 
-def _at_latents(
+def at_latents(
     conditioner: ConditionerSpec, first_stage: AutoencoderSpec | PixelsSpec, *, small: int
 ) -> ConditionerSpec:
     """A condition that lies beside latents, brought to the size and channels of those of this first stage.

@@ -141,7 +141,10 @@ def _time(
 def busy() -> str | None:
     """A sentence when other work takes this machine's processors, which makes all that is measured here slower."""
     cores = os.cpu_count() or 1
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # not every system tells
+        return None
     if load < BUSY * cores:
         return None
     return (

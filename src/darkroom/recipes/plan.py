@@ -13,7 +13,7 @@ from darkroom.recipes.advice import doubts, reasons
 from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.describe import count, describe
 from darkroom.recipes.length import trained, with_steps
-from darkroom.recipes.pace import OVERHEAD, Pace, busy
+from darkroom.recipes.pace import OVERHEAD, Pace
 from darkroom.recipes.schema import Recipe
 
 LARGE: Final = 100_000_000
@@ -29,7 +29,7 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
     a network which is not here yet; its seconds are None, and `untried` says why.
     """
     facts = describe(recipe)
-    why, crowded = untried(recipe), busy()
+    why = untried(recipe)
     measured = {} if why else measure()
     stages = {
         stage: {
@@ -44,13 +44,13 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
         "recipe": recipe.name,
         "summary": recipe.summary,
         "why": reasons(recipe, found),
-        "doubts": [*doubts(recipe, found, test=len(splits.test)), *([crowded] if crowded else [])],
+        "doubts": doubts(recipe, found, test=len(splits.test)),
         "data": {
             "source": recipe.data.source,
             "train": len(splits.train),
             "test": len(splits.test),
-            "skipped": len(splits.train.skipped),
-            "left_out": [f"{name}: {reason}" for name, reason in splits.train.skipped],
+            "skipped": len(splits.skipped),
+            "left_out": [f"{name}: {reason}" for name, reason in splits.skipped],
             "size": recipe.data.size,
         },
         "parameters": facts["parameters"],

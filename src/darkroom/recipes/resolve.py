@@ -59,7 +59,7 @@ def resolve(
             if spec.field in knows and recipe.start is not None:
                 raise DataError(
                     f"{source.name}: {recipe.start.name} is steered by the field {spec.field!r} and this data set has "
-                    f"{has}; task=unconditional, or another task, teaches it to do without"
+                    f"{has}; a folder with task=unconditional, or with another task, teaches it to do without"
                 )
             raise DataError(
                 f"{source.name}: recipe {recipe.name!r} needs the field {spec.field!r}, this data set has {has}"

@@ -1,24 +1,24 @@
 """Fine-tuning: a recipe that begins with the weights of a whole model, on other pictures, at another size perhaps."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from darkroom.autoencoder.model import PixelsSpec
 from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.label import ClassSpec
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.hashes import weights_hash
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
-from darkroom.recipes.given import on_pixels, with_first_stage
-from darkroom.recipes.schema import Recipe, StartSpec
+from darkroom.recipes.schema import DataSpec, Recipe, StartSpec
 from darkroom.recipes.teach import PORTS, fitted, taught
 from darkroom.train.optim import TrainSpec
 
 KEPT = ("network", "conditioners", "schedule", "prediction", "objective", "scale")
+SPOILT = {"low_res": "degradation", "masked": "masks"}
 LABELS = "conditioning.by_field.label.embedding.weight"
 
 
@@ -42,23 +42,19 @@ def from_model(
     spec = _whole(stored, name=name)
     if recipe.denoiser is None:
         raise SpecError(f"recipe {recipe.name!r} does not say how a denoiser is trained (denoiser.train)")
-    pictures = {"size": size or spec.image_size, "channels": spec.first_stage.image_channels}
-    teaches = teach and {each.field for each in recipe.denoiser.conditioners} != set(spec.fields)
-    if teaches:
-        sized = recipe.model_copy(update={"data": recipe.data.model_copy(update=pictures)})
-        recipe = on_pixels(sized) if isinstance(spec.first_stage, PixelsSpec) else with_first_stage(sized, stored)
     part, values = recipe.denoiser, recipe.plain()
-    assert part is not None
+    teaches = teach and {each.field for each in part.conditioners} != set(spec.fields)
     given = part.train if teaches else train or part.train
     if given is None:
         raise SpecError(f"recipe {recipe.name!r} does not say how a denoiser is trained (denoiser.train)")
-    values["data"] |= pictures
-    if not teaches:
-        values["data"] |= _spoiling(stored)
+    values["data"] |= {"size": size or spec.image_size, "channels": spec.first_stage.image_channels}
+    kept = set(spec.fields) & {each.field for each in part.conditioners} if teaches else set(spec.fields)
+    values["data"] |= _spoiling(stored, kept)
     values["first_stage"] = {"model": spec.first_stage.plain(), "train": None}
+    small = parse(DataSpec, values["data"], where=f"the data of recipe {recipe.name!r}").degradation.factor
     values["denoiser"] = {
         **{key: spec.plain()[key] for key in KEPT},
-        **(taught(part, spec) if teaches else {}),
+        **(taught(part, spec, name=name, small=small) if teaches else {}),
         "train": given.plain(),
         "sample": part.sample.plain() if teaches else _sampling(stored),
     }
@@ -142,11 +138,11 @@ def _whole(stored: StoredModel, *, name: str) -> ModelSpec:
     return stored.spec
 
 
-def _spoiling(stored: StoredModel) -> dict[str, object]:
-    """How pictures were made small or given holes when the model learnt, as far as its card tells."""
+def _spoiling(stored: StoredModel, fields: AbstractSet[str]) -> dict[str, object]:
+    """How pictures for these fields were made small or given holes when the model learnt, as far as its card tells."""
     match stored.card:
         case {"data": {**known}}:
-            return {key: known[key] for key in ("degradation", "masks") if key in known}
+            return {key: known[key] for field, key in SPOILT.items() if field in fields and key in known}
         case _:
             return {}
 

@@ -45,9 +45,9 @@ def by_picture(model: Model, guide: Guide, *, weight: float = 1.0) -> Wrap:
     """
     size = [*guide.shape[-2:]]
 
-    def residual(x0: Latent) -> Guide:
+    def residual(x0: Latent) -> Images:
         with model.compute.autocast():
-            images = model.diffusion.decode(model.compute.place(x0)).float()
+            images = model.diffusion.decode_smoothly(model.compute.place(x0)).float()
         small = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
         return small - guide.to(images)
 

@@ -116,7 +116,7 @@ class Request(Spec):
     guides: tuple[InstanceOf[InputPicture], ...] = ()
     strength: float | None = Field(default=None, gt=0, le=1)
     inverted: bool = False
-    guide_weight: float = Field(default=1.0, gt=0, le=1)
+    guide_weight: FiniteFloat = Field(default=1.0, gt=0, le=1)
     count: int = Field(default=1, gt=0, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     first: int = Field(default=0, ge=0)

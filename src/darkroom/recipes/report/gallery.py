@@ -55,7 +55,7 @@ def neighbours(look: LookBack, *, odd_crops: bool) -> Html:
     ranked = sorted(look.samples, key=lambda each: each.closeness)
     return section(
         "Nearest training pictures",
-        *([] if memory.evident else [element("p", verdict(memory))]),  # the warning stands on top of the page
+        *([] if _certain(memory) else [element("p", verdict(memory))]),  # the warning stands on top of the page
         paragraphs(reservations(look, odd_crops=odd_crops)),
         element("div", *(_card(each) for each in ranked), css="cards"),
         paragraphs(_explained(memory), css="soft"),
@@ -64,11 +64,15 @@ def neighbours(look: LookBack, *, odd_crops: bool) -> Html:
 
 def warning(memory: Memorisation) -> Html:
     """For the top of the page, when samples are copies more often than chance and unseen pictures explain."""
-    if not memory.evident or memory.luck > SURE:
+    if not _certain(memory):
         return Html()
     return element(
         "p", element("strong", "It copies."), f" {verdict(memory)}", css="warning", attributes={"role": "note"}
     )
+
+
+def _certain(memory: Memorisation) -> bool:
+    return memory.evident and memory.luck <= SURE
 
 
 def verdict(memory: Memorisation) -> str:

@@ -28,6 +28,7 @@ from darkroom.pages.markup import (
     table,
 )
 from darkroom.pages.plot import number
+from darkroom.recipes.advice import few
 from darkroom.recipes.describe import count, latent_shape
 from darkroom.recipes.report import gallery
 from darkroom.recipes.report.commands import Command, Example, own_commands, python_lines
@@ -151,8 +152,9 @@ def _state(run: _Run) -> str:
     made = [f"{number(each.steps)} steps of the {each.name}" for each in run.courses]
     if run.finished:
         seconds = sum(each.seconds for each in run.courses)
-        short = f" {few(run.recipe)}." if few(run.recipe) else ""
-        return f"Trained for {' and '.join(made)}, in {duration(seconds)}.{short}" if made else "Finished."
+        short = few(run.recipe)
+        trained = f"Trained for {' and '.join(made)}, in {duration(seconds)}." if made else "Finished."
+        return f"{trained} {short}." if short else trained
     for each in run.courses:
         if each.steps < each.wanted:
             return f"Not finished: the {each.name} stands at step {number(each.steps)} of {number(each.wanted)}."
