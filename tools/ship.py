@@ -1,6 +1,6 @@
-"""Put the model of a finished run into the package, weights rounded to bfloat16, under a name of its own.
+"""Put the model of a finished run into the package, its denoiser in eight bits a weight, under a name of its own.
 
-    python tools/ship.py runs/shapes-f8-0 shapes-f8
+    python tools/ship.py runs/shapes-f8-0 shapes-f8 --dtype bfloat16
     python tools/ship.py runs/shapes-text shapes sample.steps=25 sample.guidance=2.5
 
 Measure what was written, not the run: rounding may cost something. Weights are committed once, when they are final.
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="a run folder or a model file")
     parser.add_argument("name", help="what it is called from now on")
+    parser.add_argument("--dtype", choices=["bfloat16", "int8"], default="int8", help="of the denoiser's weights")
     parser.add_argument("changes", nargs="*", help="to the card, e.g. how it is sampled by default: KEY=VALUE")
     options = parser.parse_args()
     try:
@@ -39,7 +40,7 @@ def main() -> None:
         if Path(options.name).name != options.name:
             raise InputError(f"{options.name!r} is no name: it may hold no folders")
         named = replace(stored, card=override(stored.card, options.changes) | {"name": options.name})
-        path = save_model(MODELS / f"{options.name}.safetensors", named, dtype="bfloat16")
+        path = save_model(MODELS / f"{options.name}.safetensors", named, dtype=options.dtype)
     except DarkroomError as error:
         parser.error(str(error))
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

@@ -16,6 +16,7 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.header import Header, TensorInfo
 from darkroom.checkpoint.header import read_header as read_safetensors_header
+from darkroom.checkpoint.rows import STEPS, in_rows, read, unfolded
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.hashes import weights_hash
 from darkroom.core.names import NAMELESS, Names
@@ -24,11 +25,14 @@ from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 
 FORMAT = 1
+WITH_ROWS = 2  # the same, with weights in eight bits, which earlier versions cannot read
 _LATER_NAMES: Final = ("categories", "map_classes")  # files written before there were any lack them
 PREFIX = "darkroom."
+FIRST_STAGE = "first_stage."
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Kind = Literal["model", "first-stage"]
 FloatName = Literal["float32", "bfloat16", "float16"]
+StoredName = FloatName | Literal["int8"]
 
 
 @final
@@ -74,18 +78,25 @@ def spec_hash(model: StoredModel | StoredHeader | ModelSpec | AutoencoderSpec) -
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def save_model(path: Path, stored: StoredModel, *, dtype: FloatName = "float32") -> Path:
+def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32") -> Path:
     """Write the file atomically; weights in `dtype`, buffers as they are.
 
+    int8: matrices and kernels of the denoiser and its conditioners in rows of eight bits (`checkpoint.rows`), all else,
+    the first stage too, in bfloat16.
     `ModelFileError` when the tensors are not those of the spec; `InputError` when the folder cannot be written.
     """
     skeleton = _skeleton(stored.spec)
     _check_tensors(str(path), _described(stored.state), skeleton=skeleton)
     weights = {name for name, _ in skeleton.named_parameters()}
-    tensors = {
-        name: (tensor.to(FLOATS[dtype]) if name in weights else tensor).detach().cpu().contiguous().clone()
-        for name, tensor in stored.state.items()
-    }
+    written: dict[str, Tensor] = {}
+    for name, tensor in stored.state.items():
+        if name not in weights:
+            written[name] = tensor
+        elif dtype == "int8" and tensor.ndim > 1 and not name.startswith(FIRST_STAGE):
+            written[name], written[name + STEPS] = in_rows(tensor)
+        else:
+            written[name] = tensor.to(FLOATS["bfloat16" if dtype == "int8" else dtype])
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in written.items()}
     writable_folder(path.parent)
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata=_metadata(stored, tensors))
@@ -105,7 +116,8 @@ def is_ours(path: Path) -> bool:
 def load_model(path: Path) -> StoredModel:
     """The model in a file, weights upcast to float32; `ModelFileError` as for `read_header`, or for other tensors."""
     header = read_header(path)
-    _check_tensors(str(path), header.tensors, skeleton=_skeleton(header.spec, where=path, header=header))
+    skeleton = _skeleton(header.spec, where=path, header=header)
+    _check_tensors(str(path), unfolded(header.tensors, where=str(path)), skeleton=skeleton)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in header.tensors}
@@ -113,7 +125,7 @@ def load_model(path: Path) -> StoredModel:
         raise ModelFileError(f"{path}: damaged ({error})") from None
     if header.latents is not None and header.latents_of != _encoder_hash(tensors):
         raise ModelFileError(f"{path}: the latent statistics in it belong to another encoder; measure them anew")
-    state = {name: _widened(tensor) for name, tensor in tensors.items()}
+    state = read(tensors)
     return StoredModel(header.kind, header.spec, state, header.card, header.names, header.tokenizer, header.latents)
 
 
@@ -134,14 +146,15 @@ def first_stage_of(stored: StoredModel) -> StoredModel:
     spec = stored.spec.first_stage
     if not isinstance(spec, AutoencoderSpec):
         raise ModelFileError("this model works on pixels, so there is no first stage to take from it")
-    prefix = "first_stage."
-    state = {name.removeprefix(prefix): tensor for name, tensor in stored.state.items() if name.startswith(prefix)}
+    state = {
+        name.removeprefix(FIRST_STAGE): tensor for name, tensor in stored.state.items() if name.startswith(FIRST_STAGE)
+    }
     return replace(stored, kind="first-stage", spec=spec, state=state, names=NAMELESS, tokenizer=None)
 
 
 def _metadata(stored: StoredModel, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     values = {
-        "format": str(FORMAT),
+        "format": str(WITH_ROWS if any(name.endswith(STEPS) for name in tensors) else FORMAT),
         "kind": stored.kind,
         "spec": json.dumps(stored.spec.plain()),
         "card": json.dumps(dict(stored.card), ensure_ascii=False),
@@ -163,9 +176,10 @@ def _interpret(path: Path, header: Header) -> StoredHeader:
         raise ModelFileError(
             f"{path}: a safetensors file, but not one of darkroom's; an original checkpoint needs its YAML (--config)"
         )
-    if ours["format"] != str(FORMAT):
+    if ours["format"] not in (str(FORMAT), str(WITH_ROWS)):
         raise ModelFileError(
-            f"{path}: written in format {ours['format'][:20]}, this version reads format {FORMAT}; update darkroom"
+            f"{path}: written in format {ours['format'][:20]}, this version reads formats {FORMAT} and "
+            f"{WITH_ROWS}; update darkroom"
         )
     kind = ours.get("kind")
     if kind not in ("model", "first-stage"):
@@ -209,7 +223,7 @@ def _latents(
 
 def _encoder_hash(tensors: Mapping[str, Tensor]) -> str:
     """Of the weights that latents depend on, as they lie in the file."""
-    named = ((name.removeprefix("first_stage."), tensor) for name, tensor in tensors.items())
+    named = ((name.removeprefix(FIRST_STAGE), tensor) for name, tensor in tensors.items())
     return weights_hash(pair for pair in named if pair[0].startswith(("encoder.", "to_latent.", "shortcut_in.")))
 
 
@@ -279,7 +293,3 @@ def _check_tensors(where: str, tensors: Mapping[str, TensorInfo], *, skeleton: n
             )
         if came.dtype.is_floating_point != wanted.dtype.is_floating_point:
             raise ModelFileError(f"{where}: tensor {name!r} is {came.dtype}, its spec needs {wanted.dtype}")
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
