@@ -34,6 +34,12 @@ def text(*, empty: bool = True, **options) -> TextConditioner:
     return conditioner
 
 
+def test_words_that_are_spelt(trained: Tokenizer, vocabulary: Path) -> None:
+    assert trained.spelt("a Red circle left of two green hearts") == []
+    assert trained.spelt("a red dragon, an elf and a red dragon") == ["dragon", "elf", "and"]
+    assert Tokenizer.from_vocabulary(vocabulary, length=6).spelt("a red circles dragon") == ["dragon"]
+
+
 def test_captions_are_framed_and_padded(trained: Tokenizer) -> None:
     ids = trained(["a red circle", ""])
     assert ids.shape == (2, 8)

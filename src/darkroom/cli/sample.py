@@ -317,13 +317,18 @@ def _check_ours(paths: Iterable[Path]) -> None:
 
 
 def _noted(drawing: Any, request: Any) -> list[str]:
-    """A sentence when a prompt is the name of a file, and when the model does not read prompts to their end."""
+    """A sentence when a prompt is the name of a file, has words the model never learnt, or is not read to its end."""
     files = [text for text in request.prompts if Path(text).suffix and os.path.exists(text)]
     said = [f"{text!r} is taken as words; --prompts reads a file, --model takes a model" for text in files[:1]]
     tokenizer = drawing.tokenizer
     if tokenizer is None:
         return said
-    long = [text for text in {*request.prompts, *request.to_prompts, *request.negatives} if tokenizer.cuts(text)]
+    texts = dict.fromkeys((*request.prompts, *request.to_prompts, *request.negatives))
+    strange = list(dict.fromkeys(word for text in texts for word in tokenizer.spelt(text)))
+    if strange:
+        words = ", ".join(map(repr, strange[:3])) + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
+        said.append(f"{drawing.name} hardly knows {words}: no such word, or next to none, was in its captions")
+    long = [text for text in texts if tokenizer.cuts(text)]
     if not long:
         return said
     which = "the prompt is" if len(long) == 1 else f"{len(long)} prompts are"

@@ -19,6 +19,7 @@ from darkroom.core.shapes import Choice, Ids, Tokens
 from darkroom.core.spec import Spec
 from darkroom.nn.transformer import TransformerEncoder
 
+SHORT = 2  # letters of a word that may well be spelt
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -174,6 +175,17 @@ class Tokenizer:
     def __call__(self, captions: Sequence[str]) -> Ids:
         """(b, length) ids."""
         return torch.tensor([encoding.ids for encoding in self._engine.encode_batch(list(captions))])
+
+    def spelt(self, caption: str) -> list[str]:
+        """The words it has hardly a piece of, so that they are spelt letter by letter, or not read at all."""
+        found: list[str] = []
+        for word in dict.fromkeys(_words(self._engine, caption)):
+            encoding = self._engine.encode(word, add_special_tokens=False)
+            pieces = [piece for piece, seen in zip(encoding.tokens, encoding.attention_mask, strict=True) if seen]
+            spelt = "[UNK]" in pieces or (len(word) > SHORT and len(pieces) > len(word) / 2)
+            if spelt and word.isalnum():
+                found.append(word)
+        return found
 
     def cuts(self, caption: str) -> bool:
         """Is the caption longer than fits?"""
