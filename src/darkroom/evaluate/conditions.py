@@ -78,7 +78,7 @@ def evaluate_conditions(
         if on_picture is not None:
             on_picture(len(drawn), request.total)
     ways: Ways = {}
-    if scenes:
+    if scenes and measured - {"low_res", "masked"}:
         ways["read back"] = _read_back(drawn, source, fields=measured)
     whole = torch.cat([from_bytes(part.images) for part in still_batches(source, transform, batch_size=64)])
     made = from_bytes(torch.stack([to_bytes(each, channels) for each in drawn]))
