@@ -40,12 +40,10 @@ def from_model(
     steers it. `SpecError` for a first stage alone, or when nothing is trained.
     """
     spec = _whole(stored, name=name)
-    if recipe.denoiser is None:
-        raise SpecError(f"recipe {recipe.name!r} does not say how a denoiser is trained (denoiser.train)")
     part, values = recipe.denoiser, recipe.plain()
-    teaches = teach and {each.field for each in part.conditioners} != set(spec.fields)
-    given = part.train if teaches else train or part.train
-    if given is None:
+    teaches = teach and part is not None and {each.field for each in part.conditioners} != set(spec.fields)
+    given = None if part is None else (part.train if teaches else train or part.train)
+    if part is None or given is None:
         raise SpecError(f"recipe {recipe.name!r} does not say how a denoiser is trained (denoiser.train)")
     values["data"] |= {"size": size or spec.image_size, "channels": spec.first_stage.image_channels}
     kept = set(spec.fields) & {each.field for each in part.conditioners} if teaches else set(spec.fields)
