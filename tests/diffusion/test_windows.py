@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from darkroom.autoencoder.tiles import starts
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError
-from darkroom.diffusion.windows import Windowed, starts
+from darkroom.diffusion.windows import Windowed
 
 T = torch.tensor([5, 5])
 

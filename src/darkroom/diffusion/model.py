@@ -8,8 +8,9 @@ from einops import rearrange
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from darkroom.autoencoder import tiles
 from darkroom.autoencoder.bottleneck import Posterior
-from darkroom.autoencoder.model import Autoencoder, FirstStageSpec, build_first_stage
+from darkroom.autoencoder.model import Autoencoder, FirstStageSpec, build_first_stage, check_size
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
 from darkroom.conditioning.spatial import MapSpec, MaskedSpec, one_hot, shrunk
 from darkroom.core.conditions import Conditions
@@ -137,9 +138,18 @@ class LatentDiffusion(nn.Module):
         return [*self.network.parameters(), *self.conditioning.parameters(), *extra]
 
     def encode(self, images: Images, *, noise: Latent | None = None) -> Latent:
-        """Latents in the denoiser's units; `noise` (latent shape) draws the posterior, without it its mean is used."""
+        """Latents in the denoiser's units; `noise` (latent shape) draws the posterior, without it its mean is used.
+
+        Without noise, pictures of more than a million pixels go through in tiles.
+        """
+        if noise is None:
+            factor = self.spec.first_stage.factor
+            check_size(images, factor=factor, channels=self.spec.first_stage.image_channels)
+            return (
+                tiles.encoded(lambda part: self.first_stage.moments(part)[0], images, factor=factor) * self.known_scale
+            )
         mean, log_variance = self.first_stage.moments(images)
-        if noise is not None and log_variance is not None:
+        if log_variance is not None:
             mean = Posterior(mean, log_variance).sample(noise)
         return mean * self.known_scale
 

@@ -1,6 +1,5 @@
 """Latents larger than the network knows, denoised in overlapping windows that agree at every step."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, final
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from darkroom.autoencoder.tiles import starts
 from darkroom.core.conditions import Conditions, concatenate
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Latent, Time
@@ -61,14 +61,6 @@ class Windowed:
             for length, size in zip(x_t.shape[-2:], self.size, strict=True)
         )
         return [(row, column) for row in rows for column in columns]
-
-
-def starts(length: int, size: int, *, overlap: int) -> list[int]:
-    """Where windows of this size begin, evenly spread over a length, sharing `overlap` cells or more."""
-    if length <= size:
-        return [0]
-    count = math.ceil((length - overlap) / (size - overlap))
-    return [round(place * (length - size) / (count - 1)) for place in range(count)]
 
 
 def _cut(conditions: Conditions, place: Place, *, whole: tuple[int, int]) -> Conditions:

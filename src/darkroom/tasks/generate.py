@@ -23,7 +23,6 @@ from darkroom.tasks.note import KEY, PICTURES, DecoderNote, Note, PictureField, 
 from darkroom.tasks.request import Request, Wish
 from darkroom.tasks.settle import settle
 from darkroom.tasks.steer import conditions_of, led_away_from, places, scales_of
-from darkroom.tasks.tiles import decoded
 from darkroom.tasks.vary import beginning, times_left
 
 
@@ -64,7 +63,7 @@ def _run(
                 if on_step is not None:
                     on_step(number * taken + step.index + 1, taken * len(groups))
             assert latents is not None
-            pictures = to_pictures(decoded(model, latents))
+            pictures = to_pictures(model.decode(latents))
         for wish, drawn in zip(group, pictures, strict=True):
             picture = composed(drawn, wish, channels=channels)
             recipe = _note(model, request, wish).recipe()

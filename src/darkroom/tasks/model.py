@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
+from darkroom.autoencoder import tiles
 from darkroom.autoencoder.model import Autoencoder, FirstStage, same_latents
 from darkroom.checkpoint.store import spec_hash
 from darkroom.conditioning.text import Tokenizer
@@ -117,9 +118,10 @@ class Model:
 
     @torch.no_grad()
     def decode(self, latents: Latent) -> Images:
-        """Pictures in about [-1, 1] from latents in the denoiser's units."""
+        """Pictures in about [-1, 1] from latents in the denoiser's units; large ones in tiles, and then on the CPU."""
         with self.compute.autocast():
-            return self.decoder.decode(self.diffusion.unscaled(self.compute.place(latents))).float()
+            unscaled = self.diffusion.unscaled(self.compute.place(latents))
+            return tiles.decoded(self.decoder.decode, unscaled, factor=self.spec.first_stage.factor).float()
 
     def with_decoder(self, decoder: Autoencoder | str | Path) -> "Model":
         """The same model with another decoder for its latents, a tiny one perhaps; this one stays as it is.
