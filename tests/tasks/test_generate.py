@@ -12,8 +12,10 @@ from PIL import Image
 
 from darkroom.core.errors import InputError, SpecError
 from darkroom.tasks.generate import generate
+from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request
+from darkroom.tasks.settle import settle
 
 Small = Callable[[str], Model]
 
@@ -29,6 +31,7 @@ def levels(pictures: list[Image.Image]) -> np.ndarray:
         ("plain", {"eta": 1.0, "steps": 3}),
         ("pixels", {"solver": "heun", "steps": 2}),
         ("text", {"prompt": "a red circle", "solver": "dpm++2m"}),
+        ("plain", {"solver": "dpm++2m", "eta": 1.0, "steps": 3}),
         ("class", {"label": "star", "guidance": 3.0}),
         ("both", {"prompt": "a red circle", "label": 1}),
     ],
@@ -43,6 +46,21 @@ def test_a_seed_gives_the_same_pictures_in_any_batch(small: Small, name: str, op
     assert abs(first - alone).max() <= 1
     assert abs(first - levels(model.sample(count=3, seed=4, **options))).max() > 1
     assert len({picture.tobytes() for picture in first}) == 3
+
+
+def test_a_model_may_have_an_eta_of_its_own(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small("plain")
+    monkeypatch.setitem(model.card, "sample", {"solver": "dpm++2m", "eta": 0.5, "steps": 3})
+    assert settle(model, Request()).eta == 0.5
+    assert settle(model, Request(eta=0.0)).eta == 0
+    assert settle(model, Request(solver="heun")).eta == 0
+    picture = input_picture(model.sample(seed=1, steps=2)[0])
+    assert settle(model, Request(images=(picture,))).eta == 0.5
+    assert settle(model, Request(images=(picture,), inverted=True)).eta == 0
+    drawn, plain = model.sample(seed=1)[0], model.sample(seed=1, eta=0)[0]
+    assert drawn.tobytes() != plain.tobytes()
+    assert json.loads(drawn.info["darkroom"])["eta"] == 0.5
+    assert model.sample(like=drawn)[0].tobytes() == drawn.tobytes()
 
 
 def test_first_says_where_in_the_seed_to_begin(small: Small) -> None:
@@ -169,7 +187,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "solver": ("plain", {"solver": "eular"}, r"unknown solver 'eular' \(did you mean 'euler'\?\)"),
     "steps": ("pixels", {"steps": 21}, "more steps than times: 21 steps asked for, the schedule has 20 times"),
     "times": ("plain", {"times": "orignal"}, r"unknown times 'orignal' \(did you mean 'original'\?\)"),
-    "eta": ("plain", {"solver": "heun", "eta": 0.5}, "only 'ddim' takes an eta"),
+    "eta": ("plain", {"solver": "heun", "eta": 0.5}, r"'ddim' and 'dpm\+\+2m' take an eta"),
 }
 
 

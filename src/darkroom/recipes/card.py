@@ -31,6 +31,7 @@ def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dic
         sample = recipe.denoiser.sample
         card["sample"] = {
             "solver": sample.solver,
+            "eta": sample.eta,
             "steps": sample.steps,
             "guidance": sample.guidance,
             "prompts": list(sample.prompts),

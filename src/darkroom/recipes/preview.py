@@ -34,6 +34,7 @@ def preview(
         "count": count if prompts is None and labels is None and not asked else 1,
         "seed": seed,
         "solver": sample.solver,
+        "eta": sample.eta,
         "steps": sample.steps,
         "guidance": sample.guidance if model.spec.guided else 1.0,
     }

@@ -81,6 +81,7 @@ class SampleSpec(Spec):
     """How previews are drawn, and the model's defaults for sampling."""
 
     solver: str = "dpm++2m"
+    eta: float = Field(default=0.0, ge=0)
     steps: int = Field(default=25, gt=0)
     guidance: float = 1.0
     count: int = Field(default=16, gt=0)
@@ -207,9 +208,9 @@ def _check_planes(part: DenoiserRecipe, data: DataSpec, *, factor: int) -> None:
 
 
 def _check_sampling(part: DenoiserRecipe) -> None:
-    """`ValueError` for a solver that is not known, or more steps than the schedule has times."""
+    """`ValueError` for a solver that is not known or takes no eta, or more steps than the schedule has times."""
     try:
-        build_solver(part.sample.solver)
+        build_solver(part.sample.solver, eta=part.sample.eta)
         choose_times(build_schedule(part.schedule), steps=part.sample.steps)
     except InputError as error:
         raise ValueError(f"sample: {error}") from None

@@ -75,6 +75,7 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
     assert request.size is not None
     assert request.steps is not None
     assert request.solver is not None
+    assert request.eta is not None
     noise, step_noise = _noises(request, group, model.diffusion.latent_shape(request.size))
     conditions = conditions_of(model, group, size=request.size)
     start = beginning(model, request, group=group, noise=noise, conditions=conditions)
@@ -119,6 +120,7 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
     assert request.size is not None
     assert request.steps is not None
     assert request.solver is not None
+    assert request.eta is not None
     assert request.guidance is not None
     pictures: dict[PictureField, InputPicture | None] = {name: getattr(wish, name) for name in PICTURES}
     decoder = model.card.get("decoder")

@@ -259,8 +259,8 @@ class Model:
         steer away from, one for all or one for each prompt · to, to_label, to_seed: another end, to which the `count`
         pictures lead from prompt, label and seed evenly, both ends included; with at (0 to 1) all of them stand at that
         place on the way instead, and differ by their k · size: (height, width) in pixels or one side · window: side in
-        pixels of overlapping windows for pictures larger than that · steps, solver, guidance: None for the model's own
-        defaults; guidance also one for each field, by its name · guidance_interval: guide only at noise levels sigma /
+        pixels of overlapping windows for pictures larger than that · steps, solver, eta, guidance: None for the model's
+        own defaults; guidance also one for each field, by its name · guidance_interval: guide only at noise levels sigma /
         alpha in (low, high], high None for any · like: a picture or PNG of this model to draw again, with whatever else
         is given changed · on_step: called with (steps done, steps in all). Each picture says in `info["darkroom"]` how
         it was made, and so does the PNG that its `save` writes. `InputError` for fields the model does not take and
@@ -307,6 +307,6 @@ class Model:
         return again(note, changes)
 
     def default(self, name: str, otherwise: Any) -> Any:
-        """A sampling default from the card (`solver`, `steps`, `guidance`), or `otherwise`."""
+        """A sampling default from the card (`solver`, `eta`, `steps`, `guidance`), or `otherwise`."""
         defaults = cast("dict[str, Any]", self.card.get("sample", {}))
         return defaults.get(name, otherwise)

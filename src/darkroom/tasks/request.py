@@ -95,10 +95,10 @@ class Request(Spec):
     all or one for each · strength: how much of an image is left open, up to 1 (nothing of it stays) · inverted: begin
     with the noise that leads to the image instead of a drawn one · guide_weight: share of the way that each step goes
     to where the picture, made small, is its guide, up to 1 · size: (height, width) in pixels · window: side in pixels
-    of overlapping windows that a larger picture is denoised in · steps, solver, guidance: None for the model's
-    defaults; guidance also one for each field, by name · guidance_interval: (low, high) in noise level sigma / alpha,
-    high None without an upper bound · times: None for the model's best grid, else `original`, `original-quad` or
-    `trailing`.
+    of overlapping windows that a larger picture is denoised in · steps, solver, eta, guidance: None for the
+    model's defaults; guidance also one for each field, by name · guidance_interval: (low, high) in noise level
+    sigma / alpha, high None without an upper bound · times: None for the model's best grid, else `original`,
+    `original-quad` or `trailing`.
     """
 
     prompts: tuple[Text, ...] = ()
@@ -124,7 +124,7 @@ class Request(Spec):
     window: int | None = Field(default=None, gt=0)
     solver: str | None = None
     steps: int | None = Field(default=None, gt=0)
-    eta: FiniteFloat = Field(default=0.0, ge=0)
+    eta: FiniteFloat | None = Field(default=None, ge=0)
     guidance: FiniteFloat | dict[str, FiniteFloat] | None = None
     guidance_interval: tuple[float, float | None] | None = None
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)

@@ -27,12 +27,14 @@ def settle(model: Model, request: Request) -> Request:
     _check_ends(request)
     solver = request.solver or model.default("solver", "ddim")
     steps = request.steps or model.default("steps", 50)
-    build_solver(solver, eta=request.eta)
+    eta = _eta(model, request, solver=solver)
+    build_solver(solver, eta=eta)
     choose_times(model.schedule, request.times, steps=steps)
     filled = {
         "size": _size(model, request),
         "guidance": _guidance(model, request),
         "solver": solver,
+        "eta": eta,
         "steps": steps,
         "strength": _strength(request),
     }
@@ -99,6 +101,14 @@ def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
         if found.setdefault(LOW_RES, size) != size:
             raise InputError("low-resolution pictures of different sizes came; enlarge them one after the other")
     return found
+
+
+def _eta(model: Model, request: Request, *, solver: str) -> float:
+    """The model's own for its own solver; none for another, and none where noise was found by walking back."""
+    if request.eta is not None:
+        return request.eta
+    own = solver == model.default("solver", "ddim") and not request.inverted
+    return float(model.default("eta", 0.0)) if own else 0.0
 
 
 def _guidance(model: Model, request: Request) -> float | dict[str, float]:

@@ -11,19 +11,20 @@ from darkroom.diffusion.solvers.solver import Solver
 from darkroom.diffusion.solvers.unipc import UniPc
 
 SOLVERS = ("ddim", "ddpm", "ddpm-large", "plms", "euler", "heun", "dpm++2m", "unipc")
+TAKE_ETA = ("ddim", "dpm++2m")
 
 
 def build_solver(name: str, *, eta: float = 0.0, temperature: float = 1.0) -> Solver:
     """The solver of that name ("dpmpp-2m" is "dpm++2m"; "ddpm-large" has the larger variance).
 
-    eta: share of ancestral noise, for ddim · temperature: factor of the noise, for ddim and ddpm.
+    eta: share of ancestral noise, for ddim and dpm++2m · temperature: factor of the noise, for those and ddpm.
     `InputError` for an unknown name, or an eta or temperature that the solver does not have.
     """
     if eta < 0 or temperature < 0:
         raise InputError(f"eta={eta:g}, temperature={temperature:g}: an amount of noise cannot be negative")
-    if eta != 0 and name in SOLVERS and name != "ddim":
-        raise InputError(f"eta={eta:g} was given and solver {name!r} has none; only 'ddim' takes an eta")
-    if temperature != 1 and name in SOLVERS and name not in ("ddim", "ddpm", "ddpm-large"):
+    if eta != 0 and name in SOLVERS and name not in TAKE_ETA:
+        raise InputError(f"eta={eta:g} was given and solver {name!r} has none; 'ddim' and 'dpm++2m' take an eta")
+    if temperature != 1 and name in SOLVERS and name not in (*TAKE_ETA, "ddpm", "ddpm-large"):
         raise InputError(f"temperature={temperature:g} was given and solver {name!r} adds no noise; 'ddim' does")
     match name:
         case "ddim":
@@ -39,7 +40,7 @@ def build_solver(name: str, *, eta: float = 0.0, temperature: float = 1.0) -> So
         case "heun":
             solver = Heun()
         case "dpm++2m" | "dpmpp-2m":
-            solver = DpmPlusPlus2M()
+            solver = DpmPlusPlus2M(eta=eta, temperature=temperature)
         case "unipc":
             solver = UniPc()
         case _:
