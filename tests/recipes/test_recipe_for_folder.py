@@ -6,9 +6,10 @@ import pytest
 
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
-from darkroom.conditioning.spatial import MapSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec
 from darkroom.conditioning.text import TextSpec
 from darkroom.core.errors import DataError, InputError, SpecError
+from darkroom.data.degrade import BicubicSpec
 from darkroom.recipes.describe import count
 from darkroom.recipes.folder import recipe_for_folder
 
@@ -98,6 +99,19 @@ def test_a_task_can_be_asked_for(task: str, fields: list[str]) -> None:
     made = recipe_for_folder(summary, place="pictures", task=task)
     assert made.denoiser is not None
     assert [each.field for each in made.denoiser.conditioners] == fields
+
+
+@pytest.mark.parametrize(("small", "patch", "enlarge", "planes"), [(2, 2, 1, 12), (4, 1, 1, 3), (8, 1, 2, 3)])
+def test_small_pictures_lie_beside_the_latents(small: int, patch: int, enlarge: int, planes: int) -> None:
+    degradation = BicubicSpec(factor=small)
+    made = recipe_for_folder(told(), place="pictures", task="super-resolution", degradation=degradation)
+    assert made.denoiser is not None
+    (low_res,) = made.denoiser.conditioners
+    assert isinstance(low_res, LowResSpec)
+    assert (low_res.patch, low_res.enlarge, low_res.channels) == (patch, enlarge, planes)
+    assert made.denoiser.network.in_channels == 4 + planes
+    with pytest.raises(SpecError, match="must be a multiple or a part of 4"):
+        recipe_for_folder(told(), place="pictures", task="super-resolution", degradation=BicubicSpec(factor=3))
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,14 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     found = summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train)
     place = str(Path(asked.source))
     if start is None:
-        return recipe_for_folder(found, place=place, channels=data.channels, size=asked.size, task=asked.task)
+        return recipe_for_folder(
+            found,
+            place=place,
+            channels=data.channels,
+            size=asked.size,
+            task=asked.task,
+            degradation=data.degradation,
+        )
     made = from_model(
         recipe_for_folder(found, place=place, task=asked.task),
         start,

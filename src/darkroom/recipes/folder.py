@@ -15,9 +15,11 @@ from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
 from darkroom.core.errors import DataError, SpecError, did_you_mean
+from darkroom.data.degrade import BicubicSpec, DegradationSpec
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import ObjectiveSpec, ShiftedTimesSpec
 from darkroom.process.schedule import CosineSpec
+from darkroom.recipes.given import at_latents
 from darkroom.recipes.schema import DataSpec, DenoiserRecipe, FirstStageRecipe, Recipe, SampleSpec
 from darkroom.train.optim import TrainSpec
 
@@ -33,6 +35,7 @@ GUIDANCE: Final = 2.5
 MAP_GUIDANCE: Final = 1.5
 FACTOR: Final = 4
 SLOTS: Final = 40  # objects of a layout at most: 120 tokens
+BICUBIC: Final = BicubicSpec()
 GRID: Final = 32  # corners of boxes, a side
 MAP_CHANNELS: Final = 16
 FREE: Final = "unconditional"
@@ -46,29 +49,38 @@ def recipe_for_folder(
     size: int | None = None,
     channels: Channels = 3,
     task: str | None = None,
+    degradation: DegradationSpec = BICUBIC,
 ) -> Recipe:
     """The recipe for a data set of which `darkroom.data.summary` told count, fields, classes and sizes.
 
     place: where the pictures are · size: side in pixels, a multiple of 16 (None: 64, or less when the pictures are
     smaller) · channels: 1 grey, 3 colours, 4 with alpha · task: of `TASKS`, several joined by `+` (None: what the
-    pictures ask for). Captions make a text model, unless all are the same or each class has just one; else labels make
-    a class model, maps a semantic one, boxes one steered by layouts, else it is unconditional. Pictures are mirrored
-    unless words or classes steer, for words may say left and right, and a class may be a letter. `SpecError` for a size
-    or task that does not fit, `DataError` for a data set without pictures.
+    pictures ask for) · degradation: how they are made small. Captions make a text model, unless
+    all are the same or each class has just one; else labels make a class model, maps a semantic one, boxes one steered
+    by layouts, else it is unconditional. Pictures are mirrored unless words or classes steer, for words may say left
+    and right, and a class may be a letter. `SpecError` for a size, task or factor of `degradation` that does not fit,
+    `DataError` for a data set without pictures.
     """
     count = int(summary["count"])
     if count < 1:
         raise DataError(f"{place}: there are no pictures")
     tasks = _asked_tasks(task) if task is not None else [_own_task(summary)]
-    conditioners = tuple(_conditioner(each, summary, place=place, channels=channels) for each in tasks if each != FREE)
+    first_stage = _first_stage(count, channels=channels)
+    conditioners = tuple(
+        at_latents(
+            _conditioner(each, summary, place=place, channels=channels), first_stage.model, small=degradation.factor
+        )
+        for each in tasks
+        if each != FREE
+    )
     kind = "unconditional" if not conditioners else f"steered by {' and '.join(each.field for each in conditioners)}"
     flip = not any(each.field in ("caption", "label") for each in conditioners)
     return Recipe(
         name=Path(place).name or "pictures",
         summary=f"{count} training pictures of {Path(place).name}, {kind}.",
         source="made for this folder by darkroom",
-        data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=flip),
-        first_stage=_first_stage(count, channels=channels),
+        data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=flip, degradation=degradation),
+        first_stage=first_stage,
         denoiser=_denoiser(conditioners, count=count),
     )
 

@@ -1,6 +1,6 @@
 """What a recipe says: data, first stage, denoiser, how each is trained, how samples are drawn."""
 
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, cast, final
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -46,6 +46,17 @@ class DataSpec(Spec):
     degradation: DegradationSpec = BicubicSpec()
     masks: AnyMasksSpec = MasksSpec()
     license: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_usual_kind(cls, values: Any) -> Any:
+        """Where a change names no kind, it is of the one that is used without it."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        usual = {"degradation": BicubicSpec().kind, "masks": MasksSpec().kind}
+        named = {key: {"kind": kind, **given[key]} for key, kind in usual.items() if isinstance(given.get(key), dict)}
+        return {**given, **named}
 
     @property
     def spoiling(self) -> Spoiling:

@@ -260,11 +260,11 @@ class Model:
         pictures lead from prompt, label and seed evenly, both ends included; with at (0 to 1) all of them stand at that
         place on the way instead, and differ by their k · size: (height, width) in pixels or one side · window: side in
         pixels of overlapping windows for pictures larger than that · steps, solver, eta, guidance: None for the model's
-        own defaults; guidance also one for each field, by its name · guidance_interval: guide only at noise levels sigma /
-        alpha in (low, high], high None for any · like: a picture or PNG of this model to draw again, with whatever else
-        is given changed · on_step: called with (steps done, steps in all). Each picture says in `info["darkroom"]` how
-        it was made, and so does the PNG that its `save` writes. `InputError` for fields the model does not take and
-        sizes it cannot make.
+        own defaults; guidance also one for each field, by its name · guidance_interval: guide only at noise levels
+        sigma / alpha in (low, high], high None for any · like: a picture or PNG of this model to draw again, with
+        whatever else is given changed · on_step: called with (steps done, steps in all). Each picture says in
+        `info["darkroom"]` how it was made, and so does the PNG that its `save` writes. `InputError` for fields the
+        model does not take and sizes it cannot make.
         """
         from darkroom.tasks.generate import generate  # noqa: PLC0415  (generate takes a Model)
 
