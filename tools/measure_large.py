@@ -22,7 +22,8 @@ from darkroom.autoencoder.tiles import starts
 from darkroom.core.errors import DarkroomError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.shapes import Images
-from darkroom.data.degrade import BicubicSpec, degrade
+from darkroom.core.spec import parse
+from darkroom.data.degrade import degrade
 from darkroom.data.masks import MasksSpec, draw_masks
 from darkroom.evaluate.conditions import mean_iou
 from darkroom.evaluate.obedience import SEED
@@ -31,6 +32,7 @@ from darkroom.metrics.pairs import psnr
 from darkroom.nn.features import judge
 from darkroom.scenes.draw import Scene, draw
 from darkroom.scenes.vocabulary import SHAPES
+from darkroom.tasks.held_out import Spoiling
 from darkroom.tasks.model import Model
 
 Size = tuple[int, int]
@@ -40,12 +42,17 @@ def asked(model: Model, scenes: list[Scene], *, size: Size) -> dict[str, Any]:
     """What asks the model for these scenes, as `Model.sample` takes it."""
     rows, pixels = range(len(scenes)), torch.stack([to_bytes(Image.fromarray(each.image), 3) for each in scenes])
     given: dict[str, Any] = {"size": size}
+    if not model.fields:
+        raise DarkroomError(f"{model.name} is steered by nothing, so there is nothing to obey")
     for field in model.fields:
         match field:
             case "map":
                 given["map"] = [Image.fromarray(each.map) for each in scenes]
             case "low_res":
-                small = degrade(pixels, BicubicSpec(), seed=SEED, indices=list(rows))
+                known = model.card.get("data", {})
+                spoiling = {"degradation": known["degradation"]} if "degradation" in known else {}
+                how = parse(Spoiling, spoiling, where=model.name).degradation
+                small = degrade(pixels, how, seed=SEED, indices=list(rows))
                 given["low_res"] = [Image.fromarray(each.movedim(0, -1).numpy()) for each in small]
             case "masked":
                 given["image"] = [Image.fromarray(each.image) for each in scenes]
@@ -63,20 +70,20 @@ def holes(scenes: list[Scene], size: Size) -> list[np.ndarray]:
     return [np.block([[*row] for row in scene])[: size[0], : size[1]] for scene in levels]
 
 
-def lines(length: int, *, window: int) -> list[int]:
-    """Where windows begin or end inside a side, in pixels."""
-    begun = starts(length // 8, window // 8, overlap=window // 16)
-    ends = {8 * at for at in begun} | {8 * at + window for at in begun}
+def lines(length: int, *, window: int, cell: int) -> list[int]:
+    """Where windows begin or end inside a side, in pixels; a latent cell is `cell` of them."""
+    begun = starts(length // cell, window // cell, overlap=window // cell // 2)
+    ends = {cell * at for at in begun} | {cell * at + window for at in begun}
     return sorted(ends - {0, length})
 
 
-def steepness(images: Images, *, window: int) -> float:
+def steepness(images: Images, *, window: int, cell: int) -> float:
     """Mean step between neighbours across the lines where windows end, over that across all other lines."""
     across: list[torch.Tensor] = []
     other: list[torch.Tensor] = []
     for dim in (-2, -1):
         steps = images.diff(dim=dim).abs().mean(dim=(1, 2 if dim == -1 else 3)).mean(0)  # of each line
-        at = torch.tensor([line - 1 for line in lines(images.shape[dim], window=window)], dtype=torch.long)
+        at = torch.tensor([line - 1 for line in lines(images.shape[dim], window=window, cell=cell)], dtype=torch.long)
         rest = torch.ones(len(steps), dtype=torch.bool)
         rest[at] = False
         across.append(steps[at])
@@ -84,7 +91,7 @@ def steepness(images: Images, *, window: int) -> float:
     return float(torch.cat(across).mean() / torch.cat(other).mean())
 
 
-def row(images: Images, scenes: list[Scene], given: dict[str, Any], *, window: int) -> dict[str, float]:
+def row(images: Images, scenes: list[Scene], given: dict[str, Any], *, window: int, cell: int) -> dict[str, float]:
     """The figures of pictures of these scenes."""
     whole = from_bytes(torch.stack([to_bytes(Image.fromarray(each.image), 3) for each in scenes]))
     levels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy()
@@ -94,14 +101,16 @@ def row(images: Images, scenes: list[Scene], given: dict[str, Any], *, window: i
         hole = torch.stack([to_bytes(each, 1) for each in given["mask"]]) > 127
         error = ((whole - images).square() * hole).sum() / (hole.sum() * 3)
         figures["hole PSNR"] = float(10 * torch.log10(4 / error))
-        figures["known identical"] = float(((images == whole) | hole).float().mean())
+        figures["known identical"] = float((images == whole)[~hole.expand_as(whole)].float().mean())
     elif "low_res" in given:
         figures["PSNR"] = float(psnr(whole, images).mean())
     with torch.inference_mode():
         pairs = zip(whole.split(4), images.split(4), strict=True)
         figures["judge"] = float(torch.cat([judge().distance(*pair) for pair in pairs]).mean())
-    if lines(images.shape[-1], window=window):
-        figures |= {"borders": steepness(images, window=window), "of scenes": steepness(whole, window=window)}
+    if any(lines(side, window=window, cell=cell) for side in images.shape[-2:]):
+        figures["borders"], figures["of scenes"] = (
+            steepness(each, window=window, cell=cell) for each in (images, whole)
+        )
     return figures
 
 
@@ -123,7 +132,7 @@ def measure(
                 batch=max(1, batch * 64 * 64 // (size[0] * size[1])),
             )
             images = from_bytes(torch.stack([to_bytes(each, 3) for each in drawn]))
-            figures = row(images, scenes, given, window=window)
+            figures = row(images, scenes, given, window=window, cell=model.spec.first_stage.factor)
             told[f"{size[0]}x{size[1]} {way}"] = figures
             print(
                 f"{size[0]}x{size[1]} {way:<8}", *(f"{key} {value:.4g}" for key, value in figures.items()), flush=True

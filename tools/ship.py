@@ -13,7 +13,8 @@ from pathlib import Path
 import darkroom
 from darkroom.checkpoint.store import save_model
 from darkroom.core.errors import DarkroomError, InputError
-from darkroom.core.spec import override
+from darkroom.core.spec import override, parse
+from darkroom.recipes.schema import SampleSpec
 from darkroom.tasks.load import read_whole
 
 MODELS = Path(darkroom.__file__).parent / "models"
@@ -37,9 +38,12 @@ def main() -> None:
     options = parser.parse_args()
     try:
         stored = read_whole(finished(Path(options.model)))
-        if Path(options.name).name != options.name:
+        if not options.name or Path(options.name).name != options.name:
             raise InputError(f"{options.name!r} is no name: it may hold no folders")
-        named = replace(stored, card=override(stored.card, options.changes) | {"name": options.name})
+        card = override(stored.card, options.changes) | {"name": options.name}
+        if "sample" in card:
+            parse(SampleSpec, card["sample"], where=f"how {options.name} is sampled")
+        named = replace(stored, card=card)
         path = save_model(MODELS / f"{options.name}.safetensors", named, dtype=options.dtype)
     except DarkroomError as error:
         parser.error(str(error))

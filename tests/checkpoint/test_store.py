@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from darkroom.autoencoder.bottleneck import KLSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.rows import from_rows, in_rows
@@ -103,6 +104,16 @@ def test_a_denoiser_in_eight_bits(stored: StoredModel, tmp_path: Path) -> None:
     assert all(torch.allclose(again.state[name], found.state[name], atol=1e-7) for name in found.state)
     assert spec_hash(read_header(path)) == spec_hash(SPEC)
     assert isinstance(build(found), LatentDiffusion)
+
+
+def test_a_first_stage_is_never_in_eight_bits(tmp_path: Path) -> None:
+    spec = AutoencoderSpec(
+        channels=16, multipliers=(1, 2), blocks=1, latent_channels=3, bottleneck=KLSpec(), norm_groups=8
+    )
+    state = Autoencoder(spec).state_dict()
+    found = load_model(save_model(tmp_path / "f2.safetensors", StoredModel("first-stage", spec, state), dtype="int8"))
+    for name, tensor in state.items():
+        assert torch.equal(found.state[name], tensor.bfloat16().float() if tensor.is_floating_point() else tensor), name
 
 
 def test_rows_of_nothing_are_nothing() -> None:

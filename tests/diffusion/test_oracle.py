@@ -152,7 +152,6 @@ def test_the_stochastic_dpm_solver_needs_fewer_steps_than_ancestral_ddim():
         end = torch.tensor([END], dtype=torch.float64)
         exact = (schedule.alpha(end) ** 2 * mixture.variances + schedule.sigma(end) ** 2).sqrt()
         errors[solver] = (found.std(dim=0) - exact[0]).abs().max().item()
-    print(errors)
     assert errors["dpm++2m"] < 0.4 * errors["ddim"]
 
 

@@ -94,7 +94,7 @@ def test_holes_are_compared_with_fills(models: dict[str, Model], monkeypatch: py
     assert found["model"]["hole PSNR (dB)"] == np.inf
     assert found["telea"]["PSNR (dB)"] > found["mean fill"]["PSNR (dB)"]
     wrong = measured(models["tiny-inpaint"], source, monkeypatch, perfect=False)
-    assert wrong["model"]["known pixels identical"] < 0.5
+    assert wrong["model"]["known pixels identical"] < 0.05  # what is masked does not count
 
 
 def test_a_real_model_answers(models: dict[str, Model]) -> None:

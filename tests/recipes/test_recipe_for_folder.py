@@ -133,6 +133,13 @@ def test_the_size_follows_the_pictures_up_to_64(side: int, size: int) -> None:
     assert recipe_for_folder(told(side=side), place="pictures").data.size == size
 
 
+def test_a_run_of_another_task_has_another_name() -> None:
+    names = [
+        recipe_for_folder(told("caption"), place="data/emoji", task=task).name for task in (None, "text+inpainting")
+    ]
+    assert names == ["emoji", "emoji-text-inpainting"]
+
+
 def test_a_size_can_be_asked_for() -> None:
     assert recipe_for_folder(told(), place="pictures", size=128).data.size == 128
     with pytest.raises(SpecError, match=r"multiple of 16, e\.g\. 96"):

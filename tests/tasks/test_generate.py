@@ -14,6 +14,7 @@ from darkroom.core.errors import InputError, SpecError
 from darkroom.tasks.generate import generate
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
+from darkroom.tasks.note import Note, again
 from darkroom.tasks.request import Request
 from darkroom.tasks.settle import settle
 
@@ -52,11 +53,16 @@ def test_a_model_may_have_an_eta_of_its_own(small: Small, monkeypatch: pytest.Mo
     model = small("plain")
     monkeypatch.setitem(model.card, "sample", {"solver": "dpm++2m", "eta": 0.5, "steps": 3})
     assert settle(model, Request()).eta == 0.5
+    assert settle(model, Request(solver="dpmpp-2m")) == settle(model, Request())
     assert settle(model, Request(eta=0.0)).eta == 0
     assert settle(model, Request(solver="heun")).eta == 0
-    picture = input_picture(model.sample(seed=1, steps=2)[0])
+    (made,) = generate(model, Request(seed=1, steps=2))
+    picture = input_picture(made.picture)
     assert settle(model, Request(images=(picture,))).eta == 0.5
     assert settle(model, Request(images=(picture,), inverted=True)).eta == 0
+    assert settle(model, again(Note(**made.recipe), {"images": (picture,), "inverted": True})).eta == 0
+    with pytest.raises(InputError, match="walked back to without noise, and ddpm with eta 0 adds some"):
+        settle(model, Request(images=(picture,), inverted=True, solver="ddpm"))
     drawn, plain = model.sample(seed=1)[0], model.sample(seed=1, eta=0)[0]
     assert drawn.tobytes() != plain.tobytes()
     assert json.loads(drawn.info["darkroom"])["eta"] == 0.5
@@ -187,6 +193,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "solver": ("plain", {"solver": "eular"}, r"unknown solver 'eular' \(did you mean 'euler'\?\)"),
     "steps": ("pixels", {"steps": 21}, "more steps than times: 21 steps asked for, the schedule has 20 times"),
     "times": ("plain", {"times": "orignal"}, r"unknown times 'orignal' \(did you mean 'original'\?\)"),
+    "much eta": ("plain", {"eta": 1.5}, "eta=1.5 adds more noise than time"),
+    "weight of nothing": ("plain", {"guide_weight": 0.5}, "guide_weight is about a guide"),
     "eta": ("plain", {"solver": "heun", "eta": 0.5}, r"'ddim' and 'dpm\+\+2m' take an eta"),
 }
 
@@ -200,7 +208,8 @@ def test_what_does_not_fit_is_one_sentence(small: Small, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"solver": "eular"}, {"times": "orignal"}, {"steps": 2000}, {"solver": "heun", "eta": 1.0}]
+    "options",
+    [{"solver": "eular"}, {"times": "orignal"}, {"steps": 2000}, {"solver": "heun", "eta": 1.0}, {"eta": 1.5}],
 )
 def test_it_is_refused_before_any_work(small: Small, options: dict[str, Any]) -> None:
     """Not when the first picture is asked for."""
@@ -260,7 +269,7 @@ def test_when_memory_does_not_suffice_it_is_one_sentence(small: Small, monkeypat
     def without(*_: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:128] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("darkroom.tasks.generate.decoded", without)
+    monkeypatch.setattr(Model, "decode", without)
     with pytest.raises(
         InputError, match="2 pictures of 16x16 at once need more memory than there is; ask for a smaller"
     ):

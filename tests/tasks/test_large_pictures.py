@@ -26,7 +26,9 @@ def test_a_large_picture_is_decoded_in_tiles_near_to_the_whole(small: Callable[[
     found = model.decode(latents)
     assert found.shape == whole.shape
     assert not torch.equal(found, whole)
-    assert float((found - whole).abs().mean()) < 0.2  # norms see each tile by itself
+    assert float((found - whole).abs().mean()) < 0.3 * float(
+        (whole - whole.mean()).abs().mean()
+    )  # norms see each tile by itself
 
 
 @pytest.mark.usefixtures("few")

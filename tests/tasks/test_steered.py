@@ -127,6 +127,19 @@ def test_inversion_draws_no_noise(small: Small) -> None:
     assert not np.array_equal(*numbers(noised))
 
 
+def test_inversion_in_windows_sees_windows_alone(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = small("plain"), set[tuple[int, int]]()
+    network = model.diffusion.network.forward
+
+    def watched(x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        seen.add((x.shape[-2], x.shape[-1]))
+        return network(x, *rest, **more)
+
+    monkeypatch.setattr(model.diffusion.network, "forward", watched)
+    model.sample(image=photo(2, (32, 48)), inverted=True, steps=3, solver="ddim", window=16)
+    assert seen == {(8, 8)}
+
+
 def test_a_guide_pulls(small: Small) -> None:
     """Made small, a guided picture is nearer to its guide than an unguided one, and nearer with more weight."""
     model, guide = small("plain"), photo(3, (4, 4))
@@ -240,6 +253,11 @@ def test_a_masked_picture_is_encoded_with_its_hole_black(small: Small) -> None:
         ("inpaint", {"image": photo()}, "inpaint paints where a mask says so"),
         ("inpaint", {"mask": hole()}, "give the picture as well"),
         ("inpaint", {"image": photo(), "mask": hole((8, 16))}, "the mask is 8x16 and the picture 16x16"),
+        (
+            "inpaint",
+            {"image": [photo(), photo()], "mask": [hole(), hole((8, 16))], "size": 16},
+            "the mask is 8x16 and the picture 16x16",
+        ),
         ("inpaint", {"image": photo(), "mask": hole((8, 16)), "size": 16}, "the mask is 8x16 and the picture 16x16"),
         ("plain", {"image": photo(0, (1600, 1600))}, "1600x1600 is too large for a model of 16x16 to draw as a whole"),
         ("plain", {"map": ids()}, "plain takes no semantic map; it is unconditional"),

@@ -152,6 +152,13 @@ def test_what_counts_how_much_may_change(class_model: Path, tmp_path: Path) -> N
         Run(made, tmp_path / "other", device="cpu", start=stored)
 
 
+def test_it_is_sampled_as_before(class_model: Path) -> None:
+    stored = load_model(class_model)
+    sampled = {"solver": "dpm++2m", "eta": 0.5, "steps": 7, "guidance": 1.5}
+    made = tuned("shapes:single", replace(stored, card={**stored.card, "sample": sampled}), "data.count=20")
+    assert sampled.items() <= (made.plain()["denoiser"]["sample"] | {"steps": 7}).items()
+
+
 def test_what_does_not_fit_is_refused_before_a_folder_is_made(class_model: Path, tmp_path: Path) -> None:
     stored = load_model(class_model)
     made = tuned("shapes:single", stored, "data.count=20", "denoiser.network.blocks=2")

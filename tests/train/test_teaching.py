@@ -10,7 +10,7 @@ from PIL import Image
 
 from darkroom.checkpoint.store import StoredModel, build, load_model
 from darkroom.conditioning.label import ClassSpec
-from darkroom.conditioning.spatial import MapSpec, MaskedSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.spec import parse
@@ -255,6 +255,18 @@ def test_a_folder_is_taught_what_was_asked_for(text_model: StoredModel, tmp_path
     model = load(tmp_path / "run", device="cpu")
     (drawn,) = model.sample(image=folder / "0.png", mask=Image.new("L", (32, 32), 255), size=32, steps=2)
     assert drawn.size == (32, 32)
+
+
+def test_small_pictures_may_be_of_another_factor(text_model: StoredModel, tmp_path: Path) -> None:
+    for number in range(6):
+        Image.effect_noise((64, 64), number + 1).convert("RGB").save(tmp_path / f"{number}.png")
+    changes = ("task=super-resolution", "data.degradation.factor=2", "denoiser.sample.eta=0.5")
+    made = taught(str(tmp_path), text_model, *changes)
+    assert made.denoiser is not None
+    (low_res,) = made.denoiser.conditioners
+    assert isinstance(low_res, LowResSpec)
+    assert low_res.patch * 2 == made.model_spec().first_stage.factor
+    assert made.data.degradation.factor == 2
 
 
 def test_the_body_of_the_network_is_the_models(text_model: StoredModel, tmp_path: Path) -> None:

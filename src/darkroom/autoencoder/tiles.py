@@ -12,7 +12,7 @@ from darkroom.core.shapes import Images, Latent
 
 WHOLE: Final = 1024 * 1024  # pixels that are coded at once
 TILE: Final = 512  # pixels, a side
-MARGIN: Final = 64  # pixels of a tile that are seen and thrown away, each side; as many again are blended
+MARGIN: Final = 64  # pixels of a tile that are seen and thrown away, each side; twice as many are blended
 
 
 def decoded(decode: Callable[[Latent], Images], latents: Latent, *, factor: int) -> Images:
@@ -36,8 +36,8 @@ def tiled(
     """What `code` makes of (b, c, h, w), a picture or latents, from tiles of it; on the CPU.
 
     code: gives sides `enlarge` times as long and `reduce` times shorter · tile, margin: in latent cells. Each tile sees
-    `margin` more than it keeps on each side, and neighbours are blended over as many. A network with normalisation
-    over the picture sees other statistics in each tile, so the result is near, not equal.
+    `margin` more than it keeps on each side, and neighbours are blended over twice as many. A network with
+    normalisation over the picture sees other statistics in each tile, so the result is near, not equal.
     """
     reach = tile + 4 * margin
     height, width = whole.shape[-2] // reduce, whole.shape[-1] // reduce

@@ -31,7 +31,7 @@ def from_rows(numbers: Int8[Tensor, "n ..."], step: Float[Tensor, " n"]) -> Floa
 def unfolded(tensors: Mapping[str, TensorInfo], *, where: str) -> dict[str, TensorInfo]:
     """What a file's tensors are once read: those in rows are float32, and their steps are none of the model's.
 
-    `ModelFileError` for rows without steps, and steps that do not fit.
+    `ModelFileError` for steps that do not fit their rows; rows without steps stay what they are, which no model has.
     """
     found: dict[str, TensorInfo] = {}
     for name, info in tensors.items():

@@ -82,7 +82,7 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
     """Write the file atomically; weights in `dtype`, buffers as they are.
 
     int8: matrices and kernels of the denoiser and its conditioners in rows of eight bits (`checkpoint.rows`), all else,
-    the first stage too, in bfloat16.
+    first stages too, in bfloat16.
     `ModelFileError` when the tensors are not those of the spec; `InputError` when the folder cannot be written.
     """
     skeleton = _skeleton(stored.spec)
@@ -92,7 +92,7 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
     for name, tensor in stored.state.items():
         if name not in weights:
             written[name] = tensor
-        elif dtype == "int8" and tensor.ndim > 1 and not name.startswith(FIRST_STAGE):
+        elif dtype == "int8" and stored.kind == "model" and tensor.ndim > 1 and not name.startswith(FIRST_STAGE):
             written[name], written[name + STEPS] = in_rows(tensor)
         else:
             written[name] = tensor.to(FLOATS["bfloat16" if dtype == "int8" else dtype])

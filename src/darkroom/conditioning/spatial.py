@@ -40,8 +40,8 @@ class LowResSpec(Spec):
     """A low-resolution picture at latent size, given as it is.
 
     patch: the picture has sides `patch` times those of the latent; its squares of patch x patch pixels are the channels
-    (so `channels` is a multiple of patch^2) · enlarge: the latent, of a model on pixels, has sides so many times those
-    of the picture, which is enlarged.
+    (so `channels` is a multiple of patch^2) · enlarge: the latent has sides so many times those of the picture,
+    which is enlarged.
     """
 
     written_where_used: ClassVar = frozenset({"patch", "enlarge"})

@@ -7,20 +7,29 @@ import torch
 from darkroom.core.conditions import Conditions
 from darkroom.core.shapes import Latent, Time
 from darkroom.diffusion.denoiser import AnyDiffusion, Denoiser
+from darkroom.diffusion.windows import windowed
 from darkroom.process.schedule import coefficients
 from darkroom.process.times import Times
 
 
 @torch.no_grad()
-def inverted(model: AnyDiffusion, latents: Latent, *, times: Times, conditions: Conditions | None = None) -> Latent:
+def inverted(
+    model: AnyDiffusion,
+    latents: Latent,
+    *,
+    times: Times,
+    conditions: Conditions | None = None,
+    window: tuple[int, int] | None = None,
+) -> Latent:
     """x at the first (noisiest) of the times from clean latents (b, c, h, w), in the denoiser's units.
 
     x_{t'} = alpha' x0 + sigma' eps, with x0 and eps as the network sees them before each step up. The first step leads
     from clean data (alpha = 1, sigma = 0, where x tells no eps) to the cleanest time visited, at which the network is
     asked: eps = (x - alpha x0) / sigma there. Walking back by DDIM on the same times with the same conditions and no
-    guidance comes close to the latents again, the closer the more steps. Source: Song et al. 2021 (DDIM), section 4.3.
+    guidance comes close to the latents again, the closer the more steps. window: as in `walk`. Source: Song et al. 2021
+    (DDIM), section 4.3.
     """
-    denoise = Denoiser(model.network, model.schedule, model.prediction)
+    denoise = windowed(Denoiser(model.network, model.schedule, model.prediction), window)
     given = conditions or Conditions()
     upwards = [time.expand(len(latents)) for time in times.visited.flip(0).split(1)]
 

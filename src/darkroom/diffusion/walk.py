@@ -16,8 +16,9 @@ from darkroom.core.shapes import Latent, Number, Time
 from darkroom.diffusion.denoiser import AnyDiffusion, Denoise, Denoiser
 from darkroom.diffusion.guidance import Guided, GuidedByEach, LimitedGuidance, RescaledGuidance
 from darkroom.diffusion.solvers.choose import build_solver
+from darkroom.diffusion.solvers.ddim import noise_amplitude
 from darkroom.diffusion.solvers.solver import Evaluation, Moment, Point, Solver
-from darkroom.diffusion.windows import Windowed
+from darkroom.diffusion.windows import windowed
 from darkroom.process.schedule import Schedule
 from darkroom.process.times import Times, choose_times
 
@@ -99,6 +100,15 @@ def walk(
         draw=draw,
         constraint=constraint,
     )
+
+
+def check_walk(
+    schedule: Schedule, *, solver: str, steps: int, eta: float = 0.0, times: str | Tensor | Times | None = None
+) -> None:
+    """`InputError` for what every walk with these would refuse: solver, grid, more noise than its times hold."""
+    build_solver(solver, eta=eta)
+    for now, following in itertools.pairwise(_path(schedule, choose_times(schedule, times, steps=steps))):
+        noise_amplitude(now, following, eta=eta)
 
 
 def sample_latents(
@@ -200,9 +210,7 @@ def _denoiser(
     rescale: float,
     window: tuple[int, int] | None,
 ) -> Denoise:
-    plain: Denoise = Denoiser(model.network, model.schedule, model.prediction)
-    if window is not None:
-        plain = Windowed(plain, size=window, overlap=min(window) // 2)
+    plain = windowed(Denoiser(model.network, model.schedule, model.prediction), window)
     if guidance == 1:
         return plain
     guided = _guided(plain, null=null, guidance=guidance, rescale=rescale)

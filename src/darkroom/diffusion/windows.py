@@ -63,6 +63,11 @@ class Windowed:
         return [(row, column) for row in rows for column in columns]
 
 
+def windowed(denoise: Denoise, window: tuple[int, int] | None) -> Denoise:
+    """In windows of this height and width that overlap by half, or as it is."""
+    return denoise if window is None else Windowed(denoise, size=window, overlap=min(window) // 2)
+
+
 def _cut(conditions: Conditions, place: Place, *, whole: tuple[int, int]) -> Conditions:
     """The conditions of a window; planes must lie beside the whole latent."""
     planes = conditions.planes

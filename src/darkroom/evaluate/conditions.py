@@ -79,7 +79,7 @@ def evaluate_conditions(
             on_picture(len(drawn), request.total)
     ways: Ways = {}
     if scenes and measured - {"low_res", "masked"}:
-        ways["read back"] = _read_back(drawn, source, fields=measured)
+        ways["read back"] = _read_back(drawn, source, request=request, fields=measured)
     whole = torch.cat([from_bytes(part.images) for part in still_batches(source, transform, batch_size=64)])
     made = from_bytes(torch.stack([to_bytes(each, channels) for each in drawn]))
     if "low_res" in measured:
@@ -108,7 +108,7 @@ def _request(
     return parse(Request, {**asked, **given}, where="the evaluation")
 
 
-def _read_back(drawn: Sequence[Image.Image], source: Source, *, fields: set[str]) -> dict[str, float]:
+def _read_back(drawn: Sequence[Image.Image], source: Source, *, request: Request, fields: set[str]) -> dict[str, float]:
     """Shares and overlaps, 0..1, by measure."""
     found: dict[str, float] = {}
     seen = [read_scene(picture) for picture in drawn]
@@ -125,7 +125,7 @@ def _read_back(drawn: Sequence[Image.Image], source: Source, *, fields: set[str]
         pairs = [
             _best(thing, [(source.categories.index(each.shape), each.box) for each in things])
             for row, things in enumerate(seen)
-            for thing in seen_things(source, row)
+            for thing in seen_things(source, row)[: len(request.layouts[row])]
         ]
         found["category right"] = float(np.mean([right for right, _ in pairs]))
         found["mean box IoU"] = float(np.mean([overlap for _, overlap in pairs]))
@@ -194,13 +194,13 @@ def _filled(request: Request, *, whole: Images, made: Images, mean: Images, judg
     assert request.size is not None
     size = request.size
     masks = torch.cat([each.ink(size) for each in request.masks])
-    kept = (made == whole) | (masks > 0.5)
+    known = (masks <= 0.5).expand_as(whole)
     ways = {"mean fill": mean_fill(whole, masks), "telea": telea_fill(whole, masks), "model": made}
     found = {
         name: _pairwise(whole, each, judge=judge) | {"hole PSNR (dB)": _hole_psnr(whole, each, masks)}
         for name, each in ways.items()
     }
-    found["model"]["known pixels identical"] = float(kept.float().mean())
+    found["model"]["known pixels identical"] = float((made == whole)[known].float().mean())
     found["model"][f"hole PSNR of the mean of {SAMPLES} (dB)"] = _hole_psnr(whole, mean, masks)
     return found
 

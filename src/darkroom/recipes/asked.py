@@ -93,7 +93,7 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
             degradation=data.degradation,
         )
     made = from_model(
-        recipe_for_folder(found, place=place, task=asked.task),
+        recipe_for_folder(found, place=place, task=asked.task, degradation=data.degradation),
         start,
         name=name,
         size=asked.size,

@@ -76,7 +76,7 @@ def recipe_for_folder(
     kind = "unconditional" if not conditioners else f"steered by {' and '.join(each.field for each in conditioners)}"
     flip = not any(each.field in ("caption", "label") for each in conditioners)
     return Recipe(
-        name=Path(place).name or "pictures",
+        name="-".join([Path(place).name or "pictures", *([] if task is None else task.split("+"))]),
         summary=f"{count} training pictures of {Path(place).name}, {kind}.",
         source="made for this folder by darkroom",
         data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=flip, degradation=degradation),

@@ -13,12 +13,11 @@ from darkroom.core.spec import Spec
 from darkroom.data.degrade import BicubicSpec, DegradationSpec
 from darkroom.data.masks import AnyMasksSpec, MasksSpec
 from darkroom.diffusion.model import ModelSpec
-from darkroom.diffusion.solvers.choose import build_solver
+from darkroom.diffusion.walk import check_walk
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import ObjectiveSpec
 from darkroom.process.prediction import PredictionName
 from darkroom.process.schedule import LinearSpec, ScheduleSpec, build_schedule
-from darkroom.process.times import choose_times
 from darkroom.tasks.held_out import Spoiling
 from darkroom.train.optim import TrainSpec
 
@@ -219,10 +218,10 @@ def _check_planes(part: DenoiserRecipe, data: DataSpec, *, factor: int) -> None:
 
 
 def _check_sampling(part: DenoiserRecipe) -> None:
-    """`ValueError` for a solver that is not known or takes no eta, or more steps than the schedule has times."""
+    """`ValueError` for an unknown solver, an eta that it does not take, or more steps than the schedule has times."""
     try:
-        build_solver(part.sample.solver, eta=part.sample.eta)
-        choose_times(build_schedule(part.schedule), steps=part.sample.steps)
+        sample = part.sample
+        check_walk(build_schedule(part.schedule), solver=sample.solver, steps=sample.steps, eta=sample.eta)
     except InputError as error:
         raise ValueError(f"sample: {error}") from None
 

@@ -23,7 +23,7 @@ from darkroom.tasks.note import KEY, PICTURES, DecoderNote, Note, PictureField, 
 from darkroom.tasks.request import Request, Wish
 from darkroom.tasks.settle import settle
 from darkroom.tasks.steer import conditions_of, led_away_from, places, scales_of
-from darkroom.tasks.vary import beginning, times_left
+from darkroom.tasks.vary import beginning, times_left, window_of
 
 
 @final
@@ -80,7 +80,6 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
     conditions = conditions_of(model, group, size=request.size)
     start = beginning(model, request, group=group, noise=noise, conditions=conditions)
     low, high = request.guidance_interval or (0.0, None)
-    window = None if request.window is None else model.diffusion.latent_shape((request.window, request.window))[1:]
     return walk(
         model,
         model.compute.place(start.x),
@@ -96,7 +95,7 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
         step_noise=step_noise,
         constraint=known_region(model, request, group=group, noise=noise),
         wrap=guided(model, request, group=group),
-        window=window,
+        window=window_of(model, request),
     )
 
 
@@ -141,7 +140,7 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
         pictures={name: each.hash for name, each in pictures.items() if each is not None} or None,
         strength=request.strength,
         inverted=True if request.inverted else None,
-        guide_weight=request.guide_weight if request.guides else None,
+        guide_weight=request.guide_weight,
         seed=request.seed,
         size=request.size,
         window=request.window,

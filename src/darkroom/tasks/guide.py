@@ -63,6 +63,7 @@ def guided(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | N
         return None
     size, channels = _compared(request), model.spec.first_stage.image_channels
     guides = torch.cat([wish.guide.pixels(channels, size) for wish in group if wish.guide is not None])
+    assert request.guide_weight is not None
     return by_picture(model, guides, weight=request.guide_weight)
 
 

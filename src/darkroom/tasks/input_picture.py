@@ -64,6 +64,8 @@ class InputPicture:
 
 def input_picture(source: Image.Image | str | Path) -> InputPicture:
     """From a picture or a file, turned upright as its EXIF says; `InputError` for what is no picture."""
+    if not isinstance(source, (Image.Image, str, Path)):  # from Python anything may come
+        raise InputError(f"a picture is a PIL image or the name of a file, {type(source).__name__} came")
     opened = source if isinstance(source, Image.Image) else open_picture(Path(source))
     turned = upright(opened)
     facts = f"{turned.mode}/{turned.size}/{turned.getpalette()}".encode()

@@ -142,8 +142,8 @@ def read_note(picture: Image.Image | str | Path) -> Note:
 def again(note: Note, changes: Mapping[str, Any]) -> Request:
     """The request for this picture again, some fields changed (their names are those of `Request`).
 
-    A setting that only made sense beside a changed one goes with it: eta with another solver, what works through
-    guidance when there is none, the place between two ends when an end is moved. Pictures are not in a note:
+    A setting that only made sense beside a changed one goes with it: eta with another solver or walked back, what works
+    through guidance when there is none, the place between two ends when an end is moved. Pictures are not in a note:
     `InputError` unless each that was given is given again; another one is a change like any.
     """
     for field, known in (note.pictures or {}).items():
@@ -164,6 +164,8 @@ def again(note: Note, changes: Mapping[str, Any]) -> Request:
     kept = {key: value for key, value in kept.items() if value is not None}
     if changes.get("solver", note.solver) != note.solver:
         del kept["eta"]
+    if changes.get("inverted"):
+        kept.pop("eta", None)
     if changes.get("guidance") == 1:
         for key in ("negatives", "guidance_interval", "guidance_rescale"):
             kept.pop(key, None)

@@ -116,7 +116,7 @@ class Request(Spec):
     guides: tuple[InstanceOf[InputPicture], ...] = ()
     strength: float | None = Field(default=None, gt=0, le=1)
     inverted: bool = False
-    guide_weight: FiniteFloat = Field(default=1.0, gt=0, le=1)
+    guide_weight: FiniteFloat | None = Field(default=None, gt=0, le=1)
     count: int = Field(default=1, gt=0, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     first: int = Field(default=0, ge=0)
@@ -219,19 +219,17 @@ def given(
 def _several(values: Labels | None) -> list[Label] | None:
     if values is None:
         return None
-    return [values] if isinstance(values, (str, int)) else list(values)
+    return list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
 
 
 def _layouts(layout: Layouts) -> list[Any]:
     """One layout is a list of objects, several are a list of lists."""
-    several = bool(layout) and all(isinstance(each, (list, tuple)) for each in layout)
-    return list(layout) if several else [list(layout)]
+    several = isinstance(layout, Sequence) and bool(layout) and all(isinstance(each, (list, tuple)) for each in layout)
+    return list(layout) if several else [layout]
 
 
 def _pictures(value: Pictures) -> list[InputPicture]:
-    if isinstance(value, (Image.Image, str, Path)):
-        return [input_picture(value)]
-    return [input_picture(each) for each in value]
+    return [input_picture(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
 
 
 def _of_group(values: Sequence[V], group: int) -> V | None:

@@ -7,13 +7,14 @@ from typing import Final
 
 from darkroom.conditioning.spatial import LowResSpec
 from darkroom.core.errors import InputError, did_you_mean
-from darkroom.diffusion.solvers.choose import build_solver
-from darkroom.process.times import choose_times
+from darkroom.diffusion.solvers.choose import ALIASES, build_solver
+from darkroom.diffusion.walk import check_walk
 from darkroom.tasks.fields import FIELDS
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import GROUPED, Request
 
 STRENGTH: Final = 0.6  # of an image that is varied
+GUIDE_WEIGHT: Final = 1.0  # the whole way to the guide
 LOW_RES: Final = FIELDS["low_res"]
 LARGEST: Final = 2**21  # pixels drawn as a whole, unless training pictures were nearly as large
 OFTEN: Final = 16  # times the area of a training picture
@@ -25,11 +26,15 @@ def settle(model: Model, request: Request) -> Request:
     _check_fields(model, request)
     _check_counts(request)
     _check_ends(request)
-    solver = request.solver or model.default("solver", "ddim")
+    solver = _solver(model, request.solver)
     steps = request.steps or model.default("steps", 50)
     eta = _eta(model, request, solver=solver)
-    build_solver(solver, eta=eta)
-    choose_times(model.schedule, request.times, steps=steps)
+    check_walk(model.schedule, solver=solver, steps=steps, eta=eta, times=request.times)
+    if request.inverted and build_solver(solver, eta=eta).stochastic:
+        raise InputError(
+            f"an inverted picture is walked back to without noise, and {solver} with eta {eta:g} adds some; use "
+            "another solver, or eta 0"
+        )
     filled = {
         "size": _size(model, request),
         "guidance": _guidance(model, request),
@@ -37,6 +42,7 @@ def settle(model: Model, request: Request) -> Request:
         "eta": eta,
         "steps": steps,
         "strength": _strength(request),
+        "guide_weight": request.guide_weight or GUIDE_WEIGHT if request.guides else None,
     }
     return request.model_copy(update=filled)
 
@@ -85,9 +91,12 @@ def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
         for each in pictures:
             if found.setdefault(word, each.size) != each.size and request.size is None:
                 raise InputError(f"{word}s of different sizes came; give --size, or draw them one after the other")
-    if found.get("mask", found.get("picture")) != found.get("picture"):
-        (height, width), (tall, wide) = found["mask"], found["picture"]
-        raise InputError(f"the mask is {height}x{width} and the picture {tall}x{wide}; they must be of one size")
+    for place in range(max(len(request.images), len(request.masks)) if request.masks and request.images else 0):
+        (tall, wide), (height, width) = (
+            each[min(place, len(each) - 1)].size for each in (request.images, request.masks)
+        )
+        if (height, width) != (tall, wide):
+            raise InputError(f"the mask is {height}x{width} and the picture {tall}x{wide}; they must be of one size")
     for each in request.low_res:
         spec = model.words.find(LowResSpec, word=LOW_RES)
         times = Fraction(model.spec.first_stage.factor * spec.enlarge, spec.patch)
@@ -103,11 +112,17 @@ def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _solver(model: Model, asked: str | None) -> str:
+    """By its one name."""
+    name = str(asked or model.default("solver", "ddim"))
+    return ALIASES.get(name, name)
+
+
 def _eta(model: Model, request: Request, *, solver: str) -> float:
     """The model's own for its own solver; none for another, and none where noise was found by walking back."""
     if request.eta is not None:
         return request.eta
-    own = solver == model.default("solver", "ddim") and not request.inverted
+    own = solver == _solver(model, None) and not request.inverted
     return float(model.default("eta", 0.0)) if own else 0.0
 
 
@@ -204,6 +219,8 @@ def _check_pictures(model: Model, request: Request) -> None:
             raise InputError(f"{name} is about a picture to begin with; give one (--image)")
         if wanted and request.masks:
             raise InputError(f"{name} does not go with a mask: what is painted begins with nothing")
+    if request.guide_weight is not None and not request.guides:
+        raise InputError("guide_weight is about a guide; give one (--guide)")
     if request.inverted and request.between and request.to_seed is not None:
         raise InputError("an inverted picture gives the noise itself; leave --to-seed out")
     for picture in request.maps:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import torch
 
@@ -14,6 +14,8 @@ from darkroom.process.schedule import add_noise
 from darkroom.process.times import Times, choose_times
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, Wish
+
+ROUNDING: Final = 1e-6  # of a step: 0.56 of 25 are 14
 
 
 @final
@@ -32,7 +34,7 @@ def times_left(model: Model, request: Request) -> Times:
     if not request.images or request.masks:
         return times
     assert request.strength is not None
-    kept = max(1, math.ceil(request.strength * len(times.visited)))
+    kept = max(1, math.ceil(request.strength * len(times.visited) - ROUNDING))
     return Times(times.visited[len(times.visited) - kept :], end=times.end)
 
 
@@ -45,9 +47,18 @@ def beginning(
         return Beginning(noise, times)
     latents = encoded(model, request, group=group)
     if request.inverted:
-        return Beginning(inverted(model, latents, times=times, conditions=conditions), times)
+        window = window_of(model, request)
+        return Beginning(inverted(model, latents, times=times, conditions=conditions, window=window), times)
     t = times.visited[:1].expand(len(latents))
     return Beginning(add_noise(model.schedule, latents, noise=noise.to(latents), t=t), times)
+
+
+def window_of(model: Model, request: Request) -> tuple[int, int] | None:
+    """Height and width in latent cells of the windows that are asked for."""
+    if request.window is None:
+        return None
+    _, height, width = model.diffusion.latent_shape((request.window, request.window))
+    return height, width
 
 
 def encoded(model: Model, request: Request, *, group: Sequence[Wish]) -> Latent:

@@ -11,6 +11,7 @@ from darkroom.diffusion.solvers.solver import Solver
 from darkroom.diffusion.solvers.unipc import UniPc
 
 SOLVERS = ("ddim", "ddpm", "ddpm-large", "plms", "euler", "heun", "dpm++2m", "unipc")
+ALIASES = {"dpmpp-2m": "dpm++2m"}
 TAKE_ETA = ("ddim", "dpm++2m")
 
 
@@ -22,6 +23,7 @@ def build_solver(name: str, *, eta: float = 0.0, temperature: float = 1.0) -> So
     """
     if eta < 0 or temperature < 0:
         raise InputError(f"eta={eta:g}, temperature={temperature:g}: an amount of noise cannot be negative")
+    name = ALIASES.get(name, name)
     if eta != 0 and name in SOLVERS and name not in TAKE_ETA:
         raise InputError(f"eta={eta:g} was given and solver {name!r} has none; 'ddim' and 'dpm++2m' take an eta")
     if temperature != 1 and name in SOLVERS and name not in (*TAKE_ETA, "ddpm", "ddpm-large"):
@@ -39,7 +41,7 @@ def build_solver(name: str, *, eta: float = 0.0, temperature: float = 1.0) -> So
             solver = Euler()
         case "heun":
             solver = Heun()
-        case "dpm++2m" | "dpmpp-2m":
+        case "dpm++2m":
             solver = DpmPlusPlus2M(eta=eta, temperature=temperature)
         case "unipc":
             solver = UniPc()
