@@ -2,7 +2,9 @@
 
     python tools/draw_gallery.py                       # all of them
     python tools/draw_gallery.py class inpainting      # these
-    python tools/draw_gallery.py layout --runs runs    # with runs/shapes-layout instead of the built-in model
+    python tools/draw_gallery.py layout --runs runs    # with runs/shapes-layout, if it is there, not the built-in model
+
+`super-resolution` also shows a model that is not built in: runs/shapes-regression.
 
 Nothing is picked out: the first scenes of the series that the tests of obedience use, seed 0.
 """
@@ -19,7 +21,6 @@ import darkroom
 from darkroom.core.errors import DarkroomError
 from darkroom.core.pictures import contact_sheet, from_bytes, save_png, to_bytes, to_pictures
 from darkroom.core.spec import parse
-from darkroom.data.degrade import BlindSpec
 from darkroom.data.sources import ShapesSource
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.obedience import SEED
@@ -60,8 +61,8 @@ def larger(pictures: Sequence[Image.Image], way: Image.Resampling) -> list[Image
 
 
 def unconditional(model: Open) -> Rows:
-    """Two rows of whatever it draws."""
-    drawn = model("shapes-uncond").sample(count=2 * COUNT)
+    """Two rows of what the text model draws when nothing is said."""
+    drawn = model("shapes").sample("", count=2 * COUNT)
     return [drawn[:COUNT], drawn[COUNT:]]
 
 
@@ -100,14 +101,6 @@ def enlarged(model: Open) -> Rows:
     ]
 
 
-def enlarged_blindly(model: Open) -> Rows:
-    """What is enlarged; bicubic and diffusion; the scene."""
-    sharp = model("shapes-superres-blind")
-    small = opened(asked(sharp, degradation=sharp.card["data"].get("degradation", BlindSpec()))["low_res"])
-    nearest, bicubic = (larger(small, way) for way in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC))
-    return [nearest, bicubic, sharp.sample(low_res=small), scenes()]
-
-
 def inpainted(model: Open) -> Rows:
     """Holes; mean and Telea's fill; two pictures of each; the scene."""
     painter = model("shapes-inpaint")
@@ -144,28 +137,28 @@ def both(model: Open) -> Rows:
 
 def varied(model: Open) -> Rows:
     """Scenes; more and more left open; from the inverted noise."""
-    free = model("shapes-uncond")
-    ways = [free.sample(image=scenes(), strength=strength) for strength in (0.3, 0.5, 0.7)]
-    return [scenes(), *ways, free.sample(image=scenes(), inverted=True)]
+    free = model("shapes")
+    ways = [free.sample("", image=scenes(), strength=strength) for strength in (0.3, 0.5, 0.7)]
+    return [scenes(), *ways, free.sample("", image=scenes(), inverted=True)]
 
 
 def put_back(model: Open) -> Rows:
-    """Holes, and an unconditional model's pictures into which the known region is put back before every step."""
-    free, painter = model("shapes-uncond"), model("shapes-inpaint")
+    """Holes, and pictures of a model that was never taught them: the known region is put back before every step."""
+    free, painter = model("shapes"), model("shapes-inpaint")
     wanted = asked(painter)
     images, masks = wanted["images"], wanted["masks"]
     holes = [masked_picture(*pair, size=(SIDE, SIDE)) for pair in zip(images, masks, strict=True)]
-    return [holes, *(free.sample(image=opened(images), mask=opened(masks), first=first) for first in (0, COUNT))]
+    return [holes, *(free.sample("", image=opened(images), mask=opened(masks), first=first) for first in (0, COUNT))]
 
 
 def guided(model: Open) -> Rows:
     """Small guides; unguided and guided pictures of the same noise; the scene."""
-    free = model("shapes-uncond")
+    free = model("shapes")
     small = [each.resize((SIDE // 4, SIDE // 4), Image.Resampling.BICUBIC) for each in scenes()]
     return [
         larger(small, Image.Resampling.NEAREST),
-        free.sample(count=COUNT),
-        free.sample(guide=small),
+        free.sample("", count=COUNT),
+        free.sample("", guide=small),
         scenes(),
     ]
 
@@ -176,7 +169,6 @@ PICTURES: dict[str, Callable[[Open], Rows]] = {
     "layout": layouts,
     "semantic": maps,
     "super-resolution": enlarged,
-    "super-resolution-blind": enlarged_blindly,
     "inpainting": inpainted,
     "outpainting": outpainted,
     "text-map": both,
@@ -189,13 +181,19 @@ PICTURES: dict[str, Callable[[Open], Rows]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PICTURES)}; all without")
-    parser.add_argument("--runs", type=Path, default=None, help="a folder of runs instead of the built-in models")
+    parser.add_argument("--runs", type=Path, default=None, help="a folder of runs that come before built-in models")
     options = parser.parse_args()
-    for name in options.names or PICTURES:
+    for name in options.names:
         if name not in PICTURES:
             parser.error(f"{name!r} is none of {', '.join(PICTURES)}")
+
+    def model(name: str) -> Model:
+        run = None if options.runs is None else options.runs / name
+        return darkroom.load(run if run is not None and run.exists() else name)
+
+    for name in options.names or PICTURES:
         try:
-            rows = PICTURES[name](lambda wanted: darkroom.load(options.runs / wanted if options.runs else wanted))
+            rows = PICTURES[name](model)
         except DarkroomError as error:
             parser.error(str(error))
         sheet = contact_sheet([each for row in rows for each in row], columns=COUNT)

@@ -1,6 +1,6 @@
 """How well pictures follow a small one that guides them, and what it costs them.
 
-    python tools/measure_guidance.py shapes-uncond --count 256 --weights 0.25 0.5 1
+    python tools/measure_guidance.py shapes --prompt "" --count 256 --weights 0.25 0.5 1
 
 Each test scene is made four times smaller; a model that knows nothing of it draws pictures with the same noise, free
 and guided. Printed: how well they match the small scene when made as small (PSNR), and the Fréchet distance of the
