@@ -7,9 +7,11 @@ from darkroom.autoencoder.model import Autoencoder
 from darkroom.core.compute import Compute
 from darkroom.data.sources import ShapesSource
 from darkroom.data.transforms import TransformSpec
+from darkroom.evaluate.conditions import evaluate_conditions
 from darkroom.evaluate.first_stage import evaluate_first_stage
 from darkroom.evaluate.obedience import evaluate_obedience
 from darkroom.nn.features import judge
+from darkroom.tasks.held_out import Spoiling
 from darkroom.tasks.load import DEFAULT, built_in, load, load_autoencoder
 
 UNSEEN = ShapesSource(seed=20_261_122, count=48)
@@ -37,3 +39,30 @@ def test_the_default_model_draws_what_it_is_told() -> None:
     assert one.obeyed >= 0.8
     assert two.obeyed >= 0.5
     assert all(each.shuffled is not None and each.shuffled <= 0.1 for each in report.by_things)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "bars"),
+    [
+        ("shapes-class", 24, {"read back": {"class right": 0.7}}),
+        ("shapes-layout", 16, {"read back": {"category right": 0.85, "mean box IoU": 0.7}}),
+        ("shapes-semantic", 16, {"read back": {"mean IoU of classes": 0.7}}),
+        ("shapes-superres", 16, {"model": {"PSNR (dB)": 29.5, "SSIM": 0.89, "low-res PSNR (dB)": 36.0}}),
+        ("shapes-inpaint", 4, {"model": {"known pixels identical": 1.0, "SSIM": 0.8}}),
+        ("shapes-text-map", 16, {"read back": {"caption obeyed": 0.75, "mean IoU of classes": 0.7}}),
+    ],
+)
+def test_a_model_of_each_task_does_it(name: str, count: int, bars: dict[str, dict[str, float]]) -> None:
+    """A sample of what docs/results.md measures on 512 scenes, far enough from it to be no lottery."""
+    assert built_in()[name].stat().st_size <= 12e6
+    scenes = ShapesSource(UNSEEN.seed, count=count, kind="single" if name == "shapes-class" else "captioned")
+    report = evaluate_conditions(load(name, device="cpu"), scenes, spoiling=Spoiling(), judge=judge(), sample={})
+    for way, least in bars.items():
+        for key, bar in least.items():
+            assert report.ways[way][key] >= bar, (key, report.ways[way][key])
+    for other in report.ways.keys() - {"read back", "model"}:
+        assert report.ways["model"]["judge distance"] < report.ways[other]["judge distance"]
+
+
+def test_the_package_stays_small() -> None:
+    assert sum(path.stat().st_size for path in built_in().values()) <= 80e6

@@ -12,7 +12,7 @@ from PIL import Image
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.process.schedule import add_noise
-from darkroom.tasks.inpaint import known_region
+from darkroom.tasks.inpaint import continued, known_region
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, given
@@ -99,11 +99,37 @@ def test_the_known_region_is_put_back_noised(small: Small) -> None:
     assert put_back is not None
     t = torch.tensor([500])
     found = put_back(torch.full((1, 3, 8, 8), 7.0), t, 0)
-    wanted = add_noise(model.schedule, model.encode(from_bytes(to_bytes(photo(5))[None])), noise=noise, t=t)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 3:9, 5:12] = 1
+    pixels = continued(from_bytes(to_bytes(photo(5))[None]), mask)
+    wanted = add_noise(model.schedule, model.encode(pixels), noise=noise, t=t)
     open_ = torch.zeros(8, 8, dtype=torch.bool)
     open_[1:5, 2:6] = True  # rows 3..8 and columns 5..11 of pixels
     torch.testing.assert_close(found[..., ~open_], wanted[..., ~open_])
     assert bool((found[..., open_] == 7).all())
+
+
+@pytest.mark.parametrize("name", ["inpaint", "plain"])
+def test_nothing_under_a_mask_is_seen(small: Small, name: str) -> None:
+    one, other = photo(5), photo(5)
+    other.paste((255, 0, 255), (5, 3, 12, 9))
+    drawn = [numbers(small(name).sample(image=each, mask=hole(), seed=1, count=2)) for each in (one, other)]
+    assert np.array_equal(*drawn)
+
+
+def test_holes_go_on_smoothly_from_what_is_known() -> None:
+    slope = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64).contiguous()
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 10:50, 20:44] = 1
+    found = continued(torch.where(mask > 0, 9.0, slope), mask)
+    assert torch.equal(found[mask.expand_as(found) == 0], slope[mask.expand_as(found) == 0])
+    assert float((found - slope).abs().max()) < 0.15  # grey, the mean, would be off by 0.4
+    odd = torch.zeros(2, 1, 37, 53)
+    odd[0, :, 5:30] = 1
+    odd[1] = 1
+    one, nothing = continued(torch.ones(2, 3, 37, 53), odd)
+    torch.testing.assert_close(one, torch.ones(3, 37, 53))
+    assert not nothing.any()
 
 
 def test_all_of_it_open_is_no_variation(small: Small) -> None:
