@@ -21,13 +21,14 @@ import darkroom
 from darkroom.core.errors import DarkroomError
 from darkroom.core.pictures import contact_sheet, from_bytes, save_png, to_bytes, to_pictures
 from darkroom.core.spec import parse
+from darkroom.data.masks import MasksSpec, draw_masks
 from darkroom.data.sources import ShapesSource
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.obedience import SEED
 from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.recipes.report.conditions import layout_picture, map_picture, masked_picture
 from darkroom.tasks.held_out import Spoiling, asked_of
-from darkroom.tasks.input_picture import InputPicture
+from darkroom.tasks.input_picture import InputPicture, input_picture
 from darkroom.tasks.model import Model
 
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures" / "gallery"
@@ -144,11 +145,12 @@ def varied(model: Open) -> Rows:
 
 def put_back(model: Open) -> Rows:
     """Holes, and pictures of a model that was never taught them: the known region is put back before every step."""
-    free, painter = model("shapes"), model("shapes-inpaint")
-    wanted = asked(painter)
-    images, masks = wanted["images"], wanted["masks"]
-    holes = [masked_picture(*pair, size=(SIDE, SIDE)) for pair in zip(images, masks, strict=True)]
-    return [holes, *(free.sample("", image=opened(images), mask=opened(masks), first=first) for first in (0, COUNT))]
+    free = model("shapes")
+    drawn = (draw_masks(MasksSpec(), (SIDE, SIDE), seed=SEED, indices=range(COUNT))[:, 0] * 255).byte().numpy()
+    images, masks = scenes(), [Image.fromarray(each) for each in drawn]
+    pairs = zip(map(input_picture, images), map(input_picture, masks), strict=True)
+    holes = [masked_picture(*pair, size=(SIDE, SIDE)) for pair in pairs]
+    return [holes, *(free.sample("", image=images, mask=masks, first=first) for first in (0, COUNT))]
 
 
 def guided(model: Open) -> Rows:

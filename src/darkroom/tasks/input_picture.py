@@ -62,9 +62,9 @@ class InputPicture:
         return torch.from_numpy(np.array(found).astype(np.int64))[None]
 
 
-def input_picture(source: Image.Image | str | Path) -> InputPicture:
+def input_picture(source: object) -> InputPicture:
     """From a picture or a file, turned upright as its EXIF says; `InputError` for what is no picture."""
-    if not isinstance(source, (Image.Image, str, Path)):  # from Python anything may come
+    if not isinstance(source, (Image.Image, str, Path)):
         raise InputError(f"a picture is a PIL image or the name of a file, {type(source).__name__} came")
     opened = source if isinstance(source, Image.Image) else open_picture(Path(source))
     turned = upright(opened)

@@ -222,14 +222,15 @@ def _several(values: Labels | None) -> list[Label] | None:
     return list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
 
 
-def _layouts(layout: Layouts) -> list[Any]:
+def _layouts(layout: Any) -> list[Any]:
     """One layout is a list of objects, several are a list of lists."""
     several = isinstance(layout, Sequence) and bool(layout) and all(isinstance(each, (list, tuple)) for each in layout)
     return list(layout) if several else [layout]
 
 
-def _pictures(value: Pictures) -> list[InputPicture]:
-    return [input_picture(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
+def _pictures(value: Any) -> list[InputPicture]:
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return [input_picture(each) for each in (value if several else [value])]
 
 
 def _of_group(values: Sequence[V], group: int) -> V | None:
