@@ -50,9 +50,7 @@ def run(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
     solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc.")] = None,
-    eta: Annotated[
-        float | None, typer.Option(min=0, help="Randomness of steps of ddim and dpm++2m: 0 none, 1 as DDPM.")
-    ] = None,
+    eta: Annotated[float | None, typer.Option(min=0, help="Noise of ddim, dpm++2m: 0 none, 1 as DDPM.")] = None,
     guidance: Annotated[
         str | None,
         typer.Option(help="How strongly to follow the condition, 1 is none; of several caption=3,map=1.5."),
