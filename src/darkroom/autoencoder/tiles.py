@@ -47,7 +47,7 @@ def tiled(
         for left in starts(width, reach, overlap=4 * margin):
             part = code(whole[(..., *_place(top, left, reach, cell=reduce))]).cpu()
             if made is None:
-                made = part.new_zeros(len(whole), part.shape[1], *weight.shape)
+                made = torch.zeros(len(whole), part.shape[1], *weight.shape)  # float32, whatever a tile is coded in
             rows, columns = part.shape[-2] // enlarge, part.shape[-1] // enlarge
             ramp = torch.outer(
                 _weights(top, rows, height, margin=margin, cell=enlarge),
