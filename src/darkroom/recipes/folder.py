@@ -19,7 +19,7 @@ from darkroom.data.degrade import BicubicSpec, DegradationSpec
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import ObjectiveSpec, ShiftedTimesSpec
 from darkroom.process.schedule import CosineSpec
-from darkroom.recipes.given import at_latents
+from darkroom.recipes.given import at_latents, coarse_first
 from darkroom.recipes.schema import DataSpec, DenoiserRecipe, FirstStageRecipe, Recipe, SampleSpec
 from darkroom.train.optim import TrainSpec
 
@@ -27,6 +27,8 @@ Channels = Literal[1, 3, 4]
 SIZE: Final = 64  # pixels, unless the pictures are smaller or another size is asked for
 MULTIPLE: Final = 16  # f = 4, and the U-Net halves the latent twice
 LATENT_CHANNELS: Final = 4
+FINE_CHANNELS: Final = 12  # where a picture is given and its detail shall come back: a decibel lost here stays lost
+FINE_TASKS: Final = ("super-resolution", "inpainting")
 CONTEXT: Final = 160
 VOCABULARY: Final = 4096
 TOKENS: Final = 32
@@ -65,7 +67,7 @@ def recipe_for_folder(
     if count < 1:
         raise DataError(f"{place}: there are no pictures")
     tasks = _asked_tasks(task) if task is not None else [_own_task(summary)]
-    first_stage = _first_stage(count, channels=channels)
+    first_stage = _first_stage(count, channels=channels, fine=bool({*tasks} & {*FINE_TASKS}))
     conditioners = tuple(
         at_latents(
             _conditioner(each, summary, place=place, channels=channels), first_stage.model, small=degradation.factor
@@ -81,7 +83,7 @@ def recipe_for_folder(
         source="made for this folder by darkroom",
         data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=flip, degradation=degradation),
         first_stage=first_stage,
-        denoiser=_denoiser(conditioners, count=count),
+        denoiser=_denoiser(conditioners, first_stage.model, count=count),
     )
 
 
@@ -154,7 +156,7 @@ def _conditioner(task: str, summary: Mapping[str, Any], *, place: str, channels:
         case "super-resolution":
             return LowResSpec(channels=channels)
         case _:
-            return MaskedSpec(channels=LATENT_CHANNELS + 1, shrink="any")
+            return MaskedSpec(channels=LATENT_CHANNELS + 1, shrink="any")  # `at_latents` knows how many it must be
 
 
 def _encoder(vocabulary: int, length: int) -> SequenceEncoderSpec:
@@ -186,8 +188,8 @@ def _steps(count: int, *, least: int, most: int) -> int:
     return 100 * round(min(most, max(least, most * math.sqrt(count / 10_000))) / 100)
 
 
-def _first_stage(count: int, *, channels: Channels) -> FirstStageRecipe:
-    """f = 4 with 4 channels; squares of pixels become channels first, which costs a fourth of convolving pixels.
+def _first_stage(count: int, *, channels: Channels, fine: bool) -> FirstStageRecipe:
+    """f = 4 with 4 or 12 channels; squares of pixels become channels first, a fourth of the cost of convolving pixels.
 
     It begins as resizing, for a small machine has no time to learn that first.
     """
@@ -198,7 +200,7 @@ def _first_stage(count: int, *, channels: Channels) -> FirstStageRecipe:
         blocks=1,
         stem="patch2",
         middle_attention=False,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=FINE_CHANNELS if fine else LATENT_CHANNELS,
         bottleneck=KLSpec(),
         norm_groups=16,
         shortcut="linear",
@@ -226,7 +228,9 @@ def _first_stage_loss() -> FirstStageLossSpec:
     return FirstStageLossSpec(pixel="l1", perceptual_weight=0.2, adversary=adversary)
 
 
-def _denoiser(conditioners: tuple[ConditionerSpec, ...], *, count: int) -> DenoiserRecipe:
+def _denoiser(
+    conditioners: tuple[ConditionerSpec, ...], first_stage: AutoencoderSpec, *, count: int
+) -> DenoiserRecipe:
     """A U-Net of five million parameters.
 
     The cosine schedule gives 16 x 16 latents as much time at middling noise as 64 x 64 ones have under the paper's
@@ -238,8 +242,8 @@ def _denoiser(conditioners: tuple[ConditionerSpec, ...], *, count: int) -> Denoi
     tokens = any(each.port == "tokens" for each in conditioners)
     planes = sum(each.channels for each in conditioners if each.port == "planes")
     network = UNetSpec(
-        in_channels=LATENT_CHANNELS + planes,
-        out_channels=LATENT_CHANNELS,
+        in_channels=first_stage.latent_channels + planes,
+        out_channels=first_stage.latent_channels,
         channels=64,
         multipliers=(1, 2, 2),
         blocks=1,
@@ -265,6 +269,7 @@ def _denoiser(conditioners: tuple[ConditionerSpec, ...], *, count: int) -> Denoi
         schedule=CosineSpec(),
         prediction="v",
         objective=ObjectiveSpec(times=ShiftedTimesSpec(factor=2.0)),
+        spread=coarse_first(first_stage) if first_stage.latent_channels == FINE_CHANNELS else None,
         train=train,
         sample=SampleSpec(solver="dpm++2m", steps=25, guidance=_guidance(conditioners)),
     )
