@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.autoencoder.tiles import starts
-from darkroom.core.conditions import Conditions
+from darkroom.core.conditions import Conditions, by_window
 from darkroom.core.errors import InputError
-from darkroom.diffusion.windows import Windowed
+from darkroom.diffusion.windows import Windowed, window_places, windowed
 
 T = torch.tensor([5, 5])
 
@@ -38,6 +38,23 @@ def test_what_looks_at_single_cells_is_the_same_in_windows(shape: tuple[int, int
     windowed = Windowed(denoise, size=(8, 8), overlap=3, at_once=5)
     found = windowed(x, T, Conditions(planes=planes, vector=vector))
     torch.testing.assert_close(found, x.sin() + planes * vector[..., None, None] + 5)
+
+
+def test_each_window_may_have_tokens_of_its_own() -> None:
+    """Where only one window lies its answer stands; where two overlap, something between."""
+    told = [Conditions(tokens=torch.full((1, 3, 2), float(value))) for value in (1, 2, 3)]
+    windows = window_places((8, 16), (8, 8))
+    assert [columns.start for _, columns in windows] == [0, 4, 8]
+
+    def denoise(x_t, t, conditions):
+        return conditions.tokens.mean(dim=(1, 2))[:, None, None, None].expand_as(x_t)
+
+    found = windowed(denoise, (8, 8))(torch.zeros(1, 1, 8, 16), T[:1], by_window(told))[0, 0, 0]
+    assert found[:4].tolist() == [1] * 4
+    assert found[12:].tolist() == [3] * 4
+    assert (found.diff() >= 0).all()
+    alone = windowed(denoise, (8, 8))(torch.zeros(1, 1, 8, 8), T[:1], by_window(told[1:2]))
+    assert (alone == 2).all()
 
 
 def test_the_blend_is_smooth() -> None:

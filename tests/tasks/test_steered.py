@@ -11,12 +11,14 @@ from PIL import Image
 
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
+from darkroom.core.spec import parse
 from darkroom.process.schedule import add_noise
 from darkroom.tasks.inpaint import continued, known_region
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
-from darkroom.tasks.request import Request, given
+from darkroom.tasks.request import Request, given, placed
 from darkroom.tasks.settle import settle
+from darkroom.tasks.steer import conditions_of, crops_of, seen_in
 
 Small = Callable[[str], Model]
 STAR = [{"category": "star", "box": [0.1, 0.1, 0.4, 0.5]}]
@@ -199,6 +201,7 @@ def test_a_size_that_is_asked_for_is_cut_from_the_picture(small: Small) -> None:
         ("plain", {"size": (16, 40)}),
         ("map", {"map": ids(1, (32, 24))}),
         ("low-res", {"low_res": photo(0, (16, 12))}),
+        ("layout", {"layout": [*STAR, *CIRCLE], "size": (16, 40), "guidance": 2.0}),
         ("inpaint", {"image": photo(0, (32, 24)), "mask": hole((32, 24))}),
     ],
 )
@@ -209,8 +212,47 @@ def test_larger_than_training_in_windows(small: Small, name: str, fields: Mappin
     assert drawn.size == whole.size
     assert '"window": 16' in drawn.info["darkroom"]
     assert not np.array_equal(np.asarray(drawn), np.asarray(whole))
-    (again,) = model.sample(**{key: value for key, value in fields.items() if key != "size"}, like=drawn)
+    given_again = {key: value for key, value in fields.items() if key not in ("size", "layout", "guidance")}
+    (again,) = model.sample(**given_again, like=drawn)
     assert np.array_equal(np.asarray(drawn), np.asarray(again))
+
+
+def test_each_window_is_told_of_the_objects_in_it(small: Small) -> None:
+    model = small("layout")
+    size, window = (16, 32), 16
+    assert crops_of(model, size=size, window=window) == [(0, 0, 0.5, 1), (0.25, 0, 0.5, 1), (0.5, 0, 0.5, 1)]
+    assert crops_of(model, size=size, window=None) == [(0, 0, 1, 1)]
+    left, right = ({"category": 1, "box": [x, 0.25, 0.25, 0.5]} for x in (0.0, 0.625))
+    wish = parse(Request, given(layout=[left, right], size=size, others={}), where="request").wishes()[0]
+    tokens = conditions_of(model, [wish], size=size, window=window).tokens
+    assert tokens is not None
+    for place, seen in enumerate(
+        (
+            [{"category": 1, "box": [0.0, 0.25, 0.5, 0.5]}],
+            [{"category": 1, "box": [0.75, 0.25, 0.25, 0.5]}],  # half of it, cut; of the other nothing
+            [{"category": 1, "box": [0.25, 0.25, 0.5, 0.5]}],
+        )
+    ):
+        torch.testing.assert_close(tokens[:, place], model.condition(objects=[seen]).tokens)
+
+
+def test_a_little_of_an_object_is_not_told() -> None:
+    layout = (placed({"category": 1, "box": [0.0, 0.0, 0.5, 0.5]}),)
+    assert seen_in(layout, (0.3, 0.0, 0.5, 1.0)) == ()
+    assert seen_in(layout, (0.5, 0.5, 0.5, 0.5)) == ()
+    (all_of_it,) = seen_in(layout, (0.0, 0.0, 1.0, 1.0))
+    assert all_of_it == layout[0]
+
+
+def test_more_objects_than_a_model_knows_where_a_window_has_few(small: Small) -> None:
+    model, boxes = small("layout"), [[x, 0.0, 0.125, 0.5] for x in (0.0, 0.25, 0.625, 0.875)]
+    layout = [{"category": 1, "box": box} for box in boxes]
+    with pytest.raises(InputError, match="4 objects came; layout takes at most 2"):
+        model.sample(layout=layout, size=(16, 32))
+    (drawn,) = model.sample(layout=layout, size=(16, 32), window=16)
+    assert drawn.size == (32, 16)
+    with pytest.raises(InputError, match="3 objects came; layout takes at most 2"):
+        model.sample(layout=[*layout, {"category": 1, "box": [0.125, 0.5, 0.125, 0.5]}], size=(16, 32), window=16)
 
 
 def test_a_window_that_does_not_fit(small: Small) -> None:

@@ -50,6 +50,19 @@ def test_more_minutes_are_more_steps_and_the_parts_follow(tmp_path: Path) -> Non
     assert short.model_copy(update=changed) == made
 
 
+def test_what_finding_the_pace_took_is_not_there_for_steps(tmp_path: Path) -> None:
+    made = recipe("tiny-text", overrides=SMALL)
+    found = {"first_stage": 0.01, "denoiser": 0.01}
+    whole = fit(made, minutes=2, folder=tmp_path / "new", measure=lambda: found)
+    half = fit(made, minutes=2, folder=tmp_path / "new", measure=lambda: found, spent=lambda: 60.0)
+    for stage in ("first_stage", "denoiser"):
+        steps = [getattr(each, stage).train.steps for each in (whole, half)]
+        assert steps[1] == pytest.approx(steps[0] / 2, abs=1)
+    late = fit(made, minutes=2, folder=tmp_path / "new", measure=lambda: found, spent=lambda: 600.0)
+    assert late.first_stage.train is not None
+    assert late.first_stage.train.steps == 20
+
+
 def test_a_run_keeps_the_steps_it_was_begun_with(tmp_path: Path) -> None:
     made = recipe("tiny-text", overrides=[*SMALL, "minutes=5"])
     first = fit(made, minutes=5, folder=tmp_path, measure=lambda: {"first_stage": 0.5, "denoiser": 0.5})

@@ -69,7 +69,7 @@ def run(
     measure = functools.cache(lambda: _said(resolve(recipe, splits.train, start=start).recipe, device=device))
     minutes = asked.minutes or recipe.minutes
     if minutes is not None:
-        recipe = fit(recipe, minutes=minutes, folder=folder, measure=measure)
+        recipe = fit(recipe, minutes=minutes, folder=folder, measure=measure, spent=lambda: time.monotonic() - began)
     if plan:
         found = plan_of(resolve(recipe, splits.train, start=start).recipe, splits, measure=measure)
         typer.echo(json.dumps(found, indent=2) if as_json else told(found))

@@ -18,7 +18,7 @@ from darkroom.conditioning.spatial import (
     PlanesConditioner,
 )
 from darkroom.conditioning.text import TextConditioner, TextSpec
-from darkroom.core.conditions import Conditions
+from darkroom.core.conditions import Conditions, by_window
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Choice
 
@@ -101,6 +101,9 @@ class Conditioning(nn.Module):
             raise InputError(f"this model has no field {sorted(unknown)[0]!r}; it has {', '.join(self.fields)}")
         if drop is None and not chosen:
             raise InputError("training dropped no condition of this model, so nothing tells it what null is")
+        tokens = conditions.tokens
+        if tokens is not None and tokens.ndim == 4:
+            return by_window([self.null(conditions.of_window(place), drop) for place in range(tokens.shape[1])])
         parts: list[tuple[str, Tensor]] = []
         for field, port in self._split(conditions):
             conditioner = self[field]

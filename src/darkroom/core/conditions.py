@@ -1,13 +1,13 @@
 """The only thing that crosses from conditioners to the network: three ports."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from darkroom.core.shapes import Images, Tokens, Vector
+from darkroom.core.shapes import Images, Tokens, Vector, WindowTokens
 
 
 @final
@@ -15,11 +15,12 @@ from darkroom.core.shapes import Images, Tokens, Vector
 class Conditions:
     """What steers generation. An empty port is None; all filled ports share the batch size b.
 
-    tokens: (b, l, d) for cross-attention · vector: (b, d) of time-embedding width, joins the time embedding ·
-    planes: (b, c, h, w) at latent size, concatenated to the noisy latent.
+    tokens: (b, l, d) for cross-attention, or (b, n, l, d) where each of n windows has its own · vector: (b, d) of
+    time-embedding width, joins the time embedding · planes: (b, c, h, w) at latent size, concatenated to the noisy
+    latent.
     """
 
-    tokens: Tokens | None = None
+    tokens: Tokens | WindowTokens | None = None
     vector: Vector | None = None
     planes: Images | None = None
 
@@ -32,10 +33,21 @@ class Conditions:
         """Each sample `times` times in a row."""
         return self.map(lambda port: port.repeat_interleave(times, dim=0))
 
+    def of_window(self, place: int) -> "Conditions":
+        """With the tokens of one window, where windows have their own."""
+        tokens = self.tokens
+        return self if tokens is None or tokens.ndim == 3 else replace(self, tokens=tokens[:, place])
+
     @property
     def empty(self) -> bool:
         """No port is filled."""
         return self.tokens is None and self.vector is None and self.planes is None
+
+
+def by_window(parts: Sequence[Conditions]) -> Conditions:
+    """Conditions that differ in their tokens alone, one for each window, as those of the whole."""
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    return replace(parts[0], tokens=torch.stack(tokens, dim=1))
 
 
 def concatenate(parts: Sequence[Conditions]) -> Conditions:

@@ -11,6 +11,7 @@ Bytes: TypeAlias = UInt8[Tensor, "b channels height width"]  # pixels in 0..255,
 Latent: TypeAlias = Float[Tensor, "b c h w"]  # the denoiser's units (scale applied)
 Time: TypeAlias = Float[Tensor, " b"] | Int[Tensor, " b"]  # a time per sample: integer if discrete
 Tokens: TypeAlias = Float[Tensor, "b l d"]
+WindowTokens: TypeAlias = Float[Tensor, "b n l d"]  # a set for each of n windows that a picture is drawn in
 Vector: TypeAlias = Float[Tensor, "b e"]
 Ids: TypeAlias = Int[Tensor, "b l"]
 Labels: TypeAlias = Int[Tensor, " b"]

@@ -22,9 +22,9 @@ class Windowed:
     """x0 of a whole latent from windows of it, blended where they overlap.
 
     size: height and width of a window, which is what the network was trained on · overlap: cells that neighbours share,
-    at least · at_once: windows in one batch. Planes are cut to each window, tokens and vector are the same for all. At
-    one x_t, eps and v are affine in x0, so blending x0 is blending any of them. Source: the paper's code blends eps of
-    patches so (`split_input_params`); Bar-Tal et al. 2023, eq. 5.
+    at least · at_once: windows in one batch. Planes are cut to each window, tokens are the same for all unless each
+    has its own, and the vector is the same. At one x_t, eps and v are affine in x0, so blending x0 is blending any of
+    them. Source: the paper's code blends eps of patches so (`split_input_params`); Bar-Tal et al. 2023, eq. 5.
     """
 
     denoise: Denoise
@@ -37,35 +37,46 @@ class Windowed:
             raise InputError(f"windows of {self.size[0]}x{self.size[1]} cannot overlap by {self.overlap} cells")
 
     def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
-        whole, places = x_t.shape[-2:], self._places(x_t)
+        whole = x_t.shape[-2], x_t.shape[-1]
+        places = places_of(whole, size=self.size, overlap=self.overlap)
         if len(places) == 1:
-            return self.denoise(x_t, t, conditions)
+            return self.denoise(x_t, t, conditions.of_window(0))
         total, weight = torch.zeros_like(x_t), x_t.new_zeros(whole)
         each = max(1, self.at_once // len(x_t))
         for start in range(0, len(places), each):
             part = places[start : start + each]
+            numbers = range(start, start + len(part))
             answers = self.denoise(
                 torch.cat([x_t[(..., *place)] for place in part]),
                 t.repeat(len(part)),
-                concatenate([_cut(conditions, place, whole=(whole[0], whole[1])) for place in part]),
+                concatenate(
+                    [_cut(conditions.of_window(k), place, whole=whole) for k, place in zip(numbers, part, strict=True)]
+                ),
             )
             for place, answer in zip(part, answers.chunk(len(part)), strict=True):
-                ramp = _ramp(place, whole=(whole[0], whole[1]), overlap=max(1, self.overlap)).to(x_t)
+                ramp = _ramp(place, whole=whole, overlap=max(1, self.overlap)).to(x_t)
                 total[(..., *place)] += answer * ramp
                 weight[place] += ramp
         return total / weight
-
-    def _places(self, x_t: Latent) -> list[Place]:
-        rows, columns = (
-            [slice(start, start + min(size, length)) for start in starts(length, size, overlap=self.overlap)]
-            for length, size in zip(x_t.shape[-2:], self.size, strict=True)
-        )
-        return [(row, column) for row in rows for column in columns]
 
 
 def windowed(denoise: Denoise, window: tuple[int, int] | None) -> Denoise:
     """In windows of this height and width that overlap by half, or as it is."""
     return denoise if window is None else Windowed(denoise, size=window, overlap=min(window) // 2)
+
+
+def window_places(whole: tuple[int, int], window: tuple[int, int]) -> list[Place]:
+    """Where the windows of `windowed` lie in a latent so high and wide, row by row."""
+    return places_of(whole, size=window, overlap=min(window) // 2)
+
+
+def places_of(whole: tuple[int, int], *, size: tuple[int, int], overlap: int) -> list[Place]:
+    """Rows and columns of windows of this size that cover the whole, row by row."""
+    rows, columns = (
+        [slice(start, start + min(side, length)) for start in starts(length, side, overlap=overlap)]
+        for length, side in zip(whole, size, strict=True)
+    )
+    return [(row, column) for row in rows for column in columns]
 
 
 def _cut(conditions: Conditions, place: Place, *, whole: tuple[int, int]) -> Conditions:

@@ -228,9 +228,7 @@ def _first_stage_loss() -> FirstStageLossSpec:
     return FirstStageLossSpec(pixel="l1", perceptual_weight=0.2, adversary=adversary)
 
 
-def _denoiser(
-    conditioners: tuple[ConditionerSpec, ...], first_stage: AutoencoderSpec, *, count: int
-) -> DenoiserRecipe:
+def _denoiser(conditioners: tuple[ConditionerSpec, ...], first_stage: AutoencoderSpec, *, count: int) -> DenoiserRecipe:
     """A U-Net of five million parameters.
 
     The cosine schedule gives 16 x 16 latents as much time at middling noise as 64 x 64 ones have under the paper's

@@ -96,12 +96,15 @@ def told(plan: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fit(recipe: Recipe, *, minutes: Number, folder: Path, measure: Measure) -> Recipe:
+def fit(
+    recipe: Recipe, *, minutes: Number, folder: Path, measure: Measure, spent: Callable[[], float] = lambda: 0.0
+) -> Recipe:
     """The recipe with steps that take about `minutes` here: 30 % for the first stage, 8 % kept for looking and saving.
 
-    measure: finds the pace of the recipe fitted to its data. The run itself settles the steps of the denoiser when it
-    knows what time is left for it, and keeps what was begun in `folder` as it is written there. `SpecError` for what
-    cannot be tried here.
+    measure: finds the pace of the recipe fitted to its data · spent: seconds of the time that are gone, asked when the
+    pace is known, for finding it takes a while where steps are compiled. The run itself settles the steps of the
+    denoiser when it knows what time is left for it, and keeps what was begun in `folder` as it is written there.
+    `SpecError` for what cannot be tried here.
     """
     recipe = recipe.model_copy(update={"minutes": float(minutes)})
     if (folder / RECIPE).exists():
@@ -110,7 +113,7 @@ def fit(recipe: Recipe, *, minutes: Number, folder: Path, measure: Measure) -> R
     if why is not None:
         raise SpecError(f"minutes={minutes:g} cannot be fitted: {why}; say how many steps each stage makes instead")
     measured = measure()
-    budget = minutes * 60 * (1 - OVERHEAD)
+    budget = max(0.0, minutes * 60 - spent()) * (1 - OVERHEAD)
     shares = _shares(list(measured))
     counts = {stage: max(20, int(budget * shares[stage] / seconds)) for stage, seconds in measured.items()}
     if "first_stage" in counts:

@@ -77,7 +77,7 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
     assert request.solver is not None
     assert request.eta is not None
     noise, step_noise = _noises(request, group, model.diffusion.latent_shape(request.size))
-    conditions = conditions_of(model, group, size=request.size)
+    conditions = conditions_of(model, group, size=request.size, window=request.window)
     start = beginning(model, request, group=group, noise=noise, conditions=conditions)
     low, high = request.guidance_interval or (0.0, None)
     return walk(

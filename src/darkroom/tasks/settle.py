@@ -12,6 +12,7 @@ from darkroom.diffusion.walk import check_walk
 from darkroom.tasks.fields import FIELDS
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import GROUPED, Request
+from darkroom.tasks.steer import crops_of, seen_in
 
 STRENGTH: Final = 0.6  # of an image that is varied
 GUIDE_WEIGHT: Final = 1.0  # the whole way to the guide
@@ -35,8 +36,10 @@ def settle(model: Model, request: Request) -> Request:
             f"an inverted picture is walked back to without noise, and {solver} with eta {eta:g} adds some; use "
             "another solver, or eta 0"
         )
+    size = _size(model, request)
+    _check_layouts(model, request, size=size)
     filled = {
-        "size": _size(model, request),
+        "size": size,
         "guidance": _guidance(model, request),
         "solver": solver,
         "eta": eta,
@@ -193,8 +196,12 @@ def _check_fields(model: Model, request: Request) -> None:
         raise InputError("a negative prompt works for models steered by a prompt alone")
     if request.labels:
         model.words.label_ids([*request.labels, *request.to_labels])
-    if request.layouts:
-        model.words.layout_ids(request.layouts)
+
+
+def _check_layouts(model: Model, request: Request, *, size: tuple[int, int]) -> None:
+    """Names and numbers of objects, of those in a window where each is told of its own."""
+    for crop in crops_of(model, size=size, window=request.window) if request.layouts else ():
+        model.words.layout_ids([seen_in(layout, crop) for layout in request.layouts])
 
 
 def _check_needed(model: Model, given: AbstractSet[str]) -> None:

@@ -1,34 +1,90 @@
 """What steers the pictures of a batch: the conditions of a group of wishes, and what guidance leads away from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
 
-from darkroom.core.conditions import Conditions
+from darkroom.core.conditions import Conditions, by_window
+from darkroom.diffusion.windows import Place, window_places
 from darkroom.tasks.between import mix
 from darkroom.tasks.model import Model
-from darkroom.tasks.request import Request, Wish
+from darkroom.tasks.request import Layout, Placed, Request, Wish
 
 T = TypeVar("T")
 Size = tuple[int, int]
+Crop = tuple[float, float, float, float]
+SEEN: Final = 0.5  # of an object, at least, for a window to be told of it
 
 
-def conditions_of(model: Model, group: Sequence[Wish], *, size: Size) -> Conditions:
-    """The three ports of these wishes; between two ends they are mixed. size: height and width of the pictures."""
+def conditions_of(model: Model, group: Sequence[Wish], *, size: Size, window: int | None = None) -> Conditions:
+    """The three ports of these wishes; between two ends they are mixed.
+
+    size: height and width of the pictures · window: side of the windows they are drawn in, each of which is then told
+    of the objects that lie in it.
+    """
     if not model.fields:
         return Conditions()
     given = _given(model, group, size=size)
-    first = model.condition(**given, size=size)
+
+    crops = crops_of(model, size=size, window=window)
+
+    def told(fields: dict[str, Any]) -> Conditions:
+        layouts = fields["objects"]
+        if not layouts or len(crops) == 1:
+            return model.condition(**fields, size=size)
+        each: list[dict[str, Any]] = [
+            fields | {"objects": [seen_in(layout, crop) for layout in layouts]} for crop in crops
+        ]
+        return by_window([model.condition(**seen, size=size) for seen in each])
+
+    first = told(given)
     ends: dict[str, Any] = {
         "caption": _all([wish.to_prompt for wish in group]),
         "label": _all([wish.to_label for wish in group]),
     }
     if not any(ends.values()):
         return first
-    last = model.condition(**given | {field: values for field, values in ends.items() if values}, size=size)
+    last = told(given | {field: values for field, values in ends.items() if values})
     return mix(first, last, at=places(group))
+
+
+def crops_of(model: Model, *, size: Size, window: int | None) -> list[Crop]:
+    """The windows that pictures of this size are drawn in, as x, y, width and height in 0..1; one without windows."""
+    if window is None:
+        return [(0.0, 0.0, 1.0, 1.0)]
+    _, height, width = model.diffusion.latent_shape(size)
+    _, tall, wide = model.diffusion.latent_shape((window, window))
+
+    def crop(place: Place) -> Crop:
+        rows, columns = place
+        return (
+            columns.start / width,
+            rows.start / height,
+            (columns.stop - columns.start) / width,
+            (rows.stop - rows.start) / height,
+        )
+
+    return [crop(place) for place in window_places((height, width), (tall, wide))]
+
+
+def seen_in(layout: Layout, crop: Crop) -> Layout:
+    """The objects that lie in a crop by half or more, cut at its edges, their boxes in 0..1 of it."""
+
+    def inside(each: Placed) -> Placed | None:
+        sides: list[tuple[float, float]] = []
+        for at in (0, 1):
+            start, length = (each.box[at] - crop[at]) / crop[at + 2], each.box[at + 2] / crop[at + 2]
+            low, high = max(0.0, start), min(1.0, start + length)
+            if high - low <= 0:
+                return None
+            sides.append((low, high - low))
+        (x, width), (y, height) = sides
+        share = width * height * crop[2] * crop[3] / (each.box[2] * each.box[3])
+        return None if share < SEEN else Placed(category=each.category, box=(x, y, width, height))
+
+    return tuple(found for found in map(inside, layout) if found is not None)
 
 
 def places(group: Sequence[Wish]) -> Tensor:
