@@ -2,10 +2,12 @@
 
     python tools/measure_large.py shapes-semantic --sizes 64x64 128x128 192x320 --count 64 --window 64
 
-Larger scenes have more objects of the same size. Each is asked for by its map, itself made small, or itself with a
-hole, as a whole and in overlapping windows. Printed: how much of the map is read back (mean IoU over classes), how near
-the picture is to the scene (PSNR, in the hole where there is one; judge distance), and how steep pictures are across
-the lines where windows end, over how steep they are across all others; the scenes' own ratio stands beside it.
+Larger scenes have more objects of the same size. Each is asked for by its boxes, its map, itself made small, or itself
+with a hole, as a whole (but for boxes, of which a model knows only so many) and in overlapping windows. Printed: how
+much of the map is read back (mean IoU over classes); for boxes how many of the categories are right and how much the
+boxes overlap; how near the picture is to the scene (PSNR, in the hole where there is one; judge distance); and how
+steep pictures are across the lines where windows end, over how steep they are across all others, beside the ratio of
+the scenes themselves.
 """
 
 import argparse
@@ -27,11 +29,12 @@ from darkroom.data.degrade import degrade
 from darkroom.data.masks import MasksSpec, draw_masks
 from darkroom.evaluate.conditions import mean_iou
 from darkroom.evaluate.obedience import SEED
-from darkroom.metrics.agreement import read_map
+from darkroom.metrics.agreement import read_map, read_scene
 from darkroom.metrics.pairs import psnr
 from darkroom.nn.features import judge
+from darkroom.scenes.agree import intersection_over_union
 from darkroom.scenes.draw import Scene, draw
-from darkroom.scenes.vocabulary import SHAPES
+from darkroom.scenes.vocabulary import SHAPES, SceneObject
 from darkroom.tasks.held_out import Spoiling
 from darkroom.tasks.model import Model
 
@@ -46,6 +49,10 @@ def asked(model: Model, scenes: list[Scene], *, size: Size) -> dict[str, Any]:
         raise DarkroomError(f"{model.name} is steered by nothing, so there is nothing to obey")
     for field in model.fields:
         match field:
+            case "objects":
+                given["layout"] = [
+                    [{"category": each.category, "box": each.box} for each in scene.objects] for scene in scenes
+                ]
             case "map":
                 given["map"] = [Image.fromarray(each.map) for each in scenes]
             case "low_res":
@@ -68,6 +75,13 @@ def holes(scenes: list[Scene], size: Size) -> list[np.ndarray]:
     each = draw_masks(MasksSpec(most=0.4), (64, 64), seed=SEED, indices=range(len(scenes) * tiles[0] * tiles[1]))
     levels = (each[:, 0] * 255).byte().numpy().reshape(len(scenes), *tiles, 64, 64)
     return [np.block([[*row] for row in scene])[: size[0], : size[1]] for scene in levels]
+
+
+def best(asked: SceneObject, found: list[SceneObject]) -> tuple[bool, float]:
+    """Is what overlaps this object's box most of its category, and by how much does it overlap?"""
+    overlaps = [(intersection_over_union(asked.box, each.box), each.category == asked.category) for each in found]
+    overlap, right = max(overlaps, default=(0.0, False))
+    return right and overlap > 0, overlap
 
 
 def lines(length: int, *, window: int, cell: int) -> list[int]:
@@ -97,7 +111,12 @@ def row(images: Images, scenes: list[Scene], given: dict[str, Any], *, window: i
     levels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy()
     found = np.stack([read_map(each) for each in levels])
     figures = {"mean IoU": mean_iou(found, np.stack([each.map for each in scenes]), classes=1 + len(SHAPES))}
-    if "mask" in given:
+    if "layout" in given:
+        seen = [read_scene(each) for each in levels]
+        pairs = [best(thing, things) for scene, things in zip(scenes, seen, strict=True) for thing in scene.objects]
+        figures["category right"] = float(np.mean([right for right, _ in pairs]))
+        figures["box IoU"] = float(np.mean([overlap for _, overlap in pairs]))
+    elif "mask" in given:
         hole = torch.stack([to_bytes(each, 1) for each in given["mask"]]) > 127
         error = ((whole - images).square() * hole).sum() / (hole.sum() * 3)
         figures["hole PSNR"] = float(10 * torch.log10(4 / error))
@@ -123,7 +142,8 @@ def measure(
     for size in sizes:
         scenes = [draw(SEED, index, size=size) for index in range(max(4, count * 64 * 64 // (size[0] * size[1])))]
         given = asked(model, scenes, size=size)
-        for way in ("whole",) if max(size) <= window else ("whole", "windows"):
+        ways = ("whole",) if max(size) <= window else ("windows",) if "layout" in given else ("whole", "windows")
+        for way in ways:
             drawn = model.sample(
                 **given,
                 seed=0,
@@ -150,7 +170,7 @@ def size_of(text: str) -> Size:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", help="steered by maps, small pictures or holes")
+    parser.add_argument("model", help="steered by boxes, maps, small pictures or holes")
     sizes = [(64, 64), (128, 128), (192, 320), (256, 256)]
     parser.add_argument("--sizes", type=size_of, nargs="+", default=sizes, help="height x width, multiples of 64")
     parser.add_argument("--count", type=int, default=128, help="of 64-px scenes; larger ones fewer, of as many pixels")
