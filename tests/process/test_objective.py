@@ -5,6 +5,7 @@ import torch
 
 from darkroom.core.errors import SpecError
 from darkroom.process.objective import (
+    LogitNormalTimesSpec,
     MinSnrSpec,
     ObjectiveSpec,
     ShiftedTimesSpec,
@@ -103,6 +104,18 @@ def test_shifted_times_have_their_median_where_the_formula_says(factor):
     assert bool((way.diff() > 0).all())
     snr = ((1 - way) / way) / ((1 - share) / share)  # on the straight path noise grows by the factor (eq. 23)
     torch.testing.assert_close(snr, torch.full_like(share, 1 / factor))
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (-0.5, 0.6), (1.0, 2.0)])
+def test_logits_of_logit_normal_times_are_normal(mean, deviation):
+    share = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    logits = torch.logit(way_to_noise(LogitNormalTimesSpec(mean=mean, deviation=deviation), share))
+    assert float(logits.mean()) == pytest.approx(mean, abs=1e-6)
+    assert float(logits.std()) == pytest.approx(deviation, rel=1e-4)
+    within = (logits - mean).abs() < deviation
+    assert float(within.double().mean()) == pytest.approx(0.6827, abs=1e-4)
+    ends = way_to_noise(LogitNormalTimesSpec(), torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert ends.tolist() == [0, 1]
 
 
 def test_uniform_times_are_the_draws():

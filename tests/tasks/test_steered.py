@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.spec import parse
 from darkroom.process.schedule import add_noise
-from darkroom.tasks.inpaint import continued, known_region
+from darkroom.tasks.inpaint import continued, known_region, matched
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, given, placed
@@ -132,6 +133,43 @@ def test_holes_go_on_smoothly_from_what_is_known() -> None:
     one, nothing = continued(torch.ones(2, 3, 37, 53), odd)
     torch.testing.assert_close(one, torch.ones(3, 37, 53))
     assert not nothing.any()
+
+
+def test_moves_meet_the_known_pixels_at_the_edge_of_a_hole(small: Small) -> None:
+    """Before known pixels are pasted over it, the drawn picture agrees with those that share cells with the hole."""
+    model = small("inpaint")
+    fields = given(pictures={"images": photo(5), "masks": hole()}, others={})
+    free, near = (settle(model, Request(**fields, match=moves)) for moves in (0, 4))
+    assert matched(model, free, group=free.wishes()) is None
+    wrap = matched(model, near, group=near.wishes())
+    assert wrap is not None
+    pixels, edge = from_bytes(to_bytes(photo(5))[None]), torch.zeros(16, 16, dtype=torch.bool)
+    edge[2:10, 4:12] = True  # cells of 2 x 2 that rows 3..8 and columns 5..11 touch
+    edge[3:9, 5:12] = False
+
+    def error(x0: torch.Tensor) -> float:
+        return float((model.decode(x0) - pixels)[..., edge].square().mean())
+
+    start = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    denoise = wrap(lambda x_t, t, conditions: start)
+    late, early = (denoise(start, torch.tensor([t]), Conditions()) for t in (10, 990))
+    assert torch.equal(early, start)
+    assert error(late) < 0.7 * error(start)
+
+
+def test_moves_are_a_models_own_or_asked_for_and_are_noted(small: Small) -> None:
+    model = small("inpaint")
+    fields = {"image": photo(5), "mask": hole(), "seed": 1, "steps": 10}
+    (free,), (moved,) = model.sample(**fields), model.sample(**fields, match=2)
+    assert not np.array_equal(np.asarray(free), np.asarray(moved))
+    assert '"match": 2' in moved.info["darkroom"]
+    (again,) = model.sample(image=photo(5), mask=hole(), like=moved)
+    assert np.array_equal(np.asarray(again), np.asarray(moved))
+    kept = np.asarray(hole()) == 0
+    assert np.array_equal(np.asarray(moved)[kept], np.asarray(photo(5))[kept])
+    own = Model(model.diffusion, compute=model.compute, name="own", card={"sample": {"match": 2}})
+    (default,) = own.sample(**fields)
+    assert np.array_equal(np.asarray(default), np.asarray(moved))
 
 
 def test_all_of_it_open_is_no_variation(small: Small) -> None:

@@ -88,12 +88,13 @@ class FirstStageRecipe(Spec):
 
 @final
 class SampleSpec(Spec):
-    """How previews are drawn, and the model's defaults for sampling."""
+    """How previews are drawn, and the model's defaults for sampling. match: of models that paint holes."""
 
     solver: str = "dpm++2m"
     eta: float = Field(default=0.0, ge=0)
     steps: int = Field(default=25, gt=0)
     guidance: float = 1.0
+    match: int = Field(default=0, ge=0)
     count: int = Field(default=16, gt=0)
     prompts: tuple[str, ...] = ()
 

@@ -1,6 +1,7 @@
 """A settled request becomes pictures: noise, conditions, the walk, decoding, a note in each."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from darkroom.core import seeds
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import to_pictures
 from darkroom.core.shapes import Latent
-from darkroom.diffusion.walk import Step, StepNoise, seeded_noise, walk
+from darkroom.diffusion.walk import Step, StepNoise, Wrap, seeded_noise, walk
 from darkroom.tasks.between import noise_between, slerp
 from darkroom.tasks.guide import guided
-from darkroom.tasks.inpaint import composed, known_region
+from darkroom.tasks.inpaint import composed, known_region, matched
 from darkroom.tasks.input_picture import InputPicture
 from darkroom.tasks.model import Model, Steps
 from darkroom.tasks.note import KEY, PICTURES, DecoderNote, Note, PictureField, sign
@@ -94,9 +95,15 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
         times=start.times,
         step_noise=step_noise,
         constraint=known_region(model, request, group=group, noise=noise),
-        wrap=guided(model, request, group=group),
+        wrap=one_wrap([matched(model, request, group=group), guided(model, request, group=group)]),
         window=window_of(model, request),
     )
+
+
+def one_wrap(wraps: Sequence[Wrap | None]) -> Wrap | None:
+    """All of them, the first innermost; None where there is none."""
+    found = [each for each in wraps if each is not None]
+    return functools.reduce(lambda first, then: lambda denoise: then(first(denoise)), found) if found else None
 
 
 def _noises(request: Request, group: Sequence[Wish], shape: tuple[int, int, int]) -> tuple[Latent, StepNoise]:
@@ -141,6 +148,7 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
         strength=request.strength,
         inverted=True if request.inverted else None,
         guide_weight=request.guide_weight,
+        match=request.match,
         seed=request.seed,
         size=request.size,
         window=request.window,

@@ -11,7 +11,9 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from darkroom.conditioning.spatial import shrunk
 from darkroom.core.shapes import Images, Latent, Mask, Time
-from darkroom.diffusion.walk import Constraint
+from darkroom.diffusion.denoiser import Denoise
+from darkroom.diffusion.guidance import GuidedByMatch, LimitedGuidance
+from darkroom.diffusion.walk import Constraint, Wrap
 from darkroom.process.schedule import add_noise
 from darkroom.tasks.input_picture import InputPicture
 from darkroom.tasks.model import Model
@@ -43,6 +45,36 @@ def known_region(model: Model, request: Request, *, group: Sequence[Wish], noise
         return torch.where(open_.to(x) > 0.5, x, known)
 
     return put_back
+
+
+def matched(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | None:
+    """Moves x0 to where its picture agrees with the known pixels that share latent cells with the hole.
+
+    Such cells are drawn anew as wholes, and what is known of them would be lost. `request.match` moves
+    (`GuidedByMatch`) in each step whose noise level is at most 1; before that x0 is too blurred to be compared. The
+    first stage decodes with a gradient for it: with a small model a move costs more than the step itself.
+    """
+    if not request.match:
+        return None
+    assert request.size is not None
+    size, channels, factor = request.size, model.spec.first_stage.image_channels, model.spec.first_stage.factor
+    masks = torch.cat([wish.mask.ink(size) for wish in group if wish.mask is not None])
+    pixels = torch.cat([wish.image.pixels(channels, size) for wish in group if wish.image is not None])
+    cells = shrunk(masks, (size[0] // factor, size[1] // factor), how="any")
+    edge = interpolate(cells, scale_factor=factor, mode="nearest") * (1 - masks)
+
+    def residual(x0: Latent) -> Images:
+        with model.compute.autocast():
+            images = model.diffusion.decode_smoothly(model.compute.place(x0)).float()
+        return (images - pixels.to(images)) * edge.to(images)
+
+    def wrap(denoise: Denoise) -> Denoise:
+        moved = denoise
+        for _ in range(request.match or 0):
+            moved = GuidedByMatch(moved, residual=residual)
+        return LimitedGuidance(denoise, guided=moved, schedule=model.schedule, high=1.0)
+
+    return wrap
 
 
 def continued(images: Images, mask: Mask) -> Images:

@@ -230,6 +230,7 @@ class Model:
         inverted: bool | None = None,
         guide: Pictures | None = None,
         guide_weight: Number | None = None,
+        match: int | None = None,
         negative: Texts | None = None,
         to: Texts | None = None,
         to_label: Labels | None = None,
@@ -254,16 +255,17 @@ class Model:
         picture, a file, or several. map: levels are class ids · low_res: what is to be enlarged · image with mask
         (white: paint here): the hole is painted, all else stays as it is · image alone: variations of it; strength, up
         to 1: how much of it is left open (0.6) · inverted: begin with the noise that leads to the image · guide: what
-        the drawn picture shall be when made small; guide_weight (1): share of the way that each step goes there · seed
-        (0 without): picture k of a seed is the same in any batch · first: the k to begin with (0) · negative: what to
-        steer away from, one for all or one for each prompt · to, to_label, to_seed: another end, to which the `count`
-        pictures lead from prompt, label and seed evenly, both ends included; with at (0 to 1) all of them stand at that
-        place on the way instead, and differ by their k · size: (height, width) in pixels or one side · window: side in
-        pixels of overlapping windows for pictures larger than that · steps, solver, eta, guidance: None for the model's
-        own defaults; guidance also one for each field, by its name · guidance_interval: guide only at noise levels
-        sigma / alpha in (low, high], high None for any · like: a picture or PNG of this model to draw again, with
-        whatever else is given changed · on_step: called with (steps done, steps in all). Each picture says in
-        `info["darkroom"]` how it was made, and so does the PNG that its `save` writes. `InputError` for fields the
+        the drawn picture shall be when made small; guide_weight (1): share of the way that each step goes there ·
+        match: with a mask, how many times a later step is moved to where its picture meets the known pixels at the edge
+        of the hole · seed (0 without): picture k of a seed is the same in any batch · first: the k to begin with (0) ·
+        negative: what to steer away from, one for all or one for each prompt · to, to_label, to_seed: another end, to
+        which the `count` pictures lead from prompt, label and seed evenly, both ends included; with at (0 to 1) all of
+        them stand at that place on the way instead, and differ by their k · size: (height, width) in pixels or one side
+        · window: side in pixels of overlapping windows for pictures larger than that · steps, solver, eta, guidance:
+        None for the model's own defaults; guidance also one for each field, by its name · guidance_interval: guide only
+        at noise levels sigma / alpha in (low, high], high None for any · like: a picture or PNG of this model to draw
+        again, with whatever else is given changed · on_step: called with (steps done, steps in all). Each picture says
+        in `info["darkroom"]` how it was made, and so does the PNG that its `save` writes. `InputError` for fields the
         model does not take and sizes it cannot make.
         """
         from darkroom.tasks.generate import generate  # noqa: PLC0415  (generate takes a Model)
@@ -285,6 +287,7 @@ class Model:
             "strength": strength,
             "inverted": inverted,
             "guide_weight": guide_weight,
+            "match": match,
         }
         fields = given(
             prompt=prompt,

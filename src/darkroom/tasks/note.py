@@ -34,6 +34,7 @@ _WHERE_IT_APPLIES: Final = (
     "strength",
     "inverted",
     "guide_weight",
+    "match",
     "window",
 )
 
@@ -71,6 +72,7 @@ class Note(Spec):
     strength: float | None = None
     inverted: bool | None = None
     guide_weight: float | None = None
+    match: int | None = None
     seed: int
     size: tuple[int, int]
     window: int | None = None

@@ -94,11 +94,12 @@ class Request(Spec):
     between the ends and differ by their index · layouts, maps, low_res, images, masks (1: paint here), guides: one for
     all or one for each · strength: how much of an image is left open, up to 1 (nothing of it stays) · inverted: begin
     with the noise that leads to the image instead of a drawn one · guide_weight: share of the way that each step goes
-    to where the picture, made small, is its guide, up to 1 · size: (height, width) in pixels · window: side in pixels
-    of overlapping windows that a larger picture is denoised in · steps, solver, eta, guidance: None for the
-    model's defaults; guidance also one for each field, by name · guidance_interval: (low, high) in noise level
-    sigma / alpha, high None without an upper bound · times: None for the model's best grid, else `original`,
-    `original-quad` or `trailing`.
+    to where the picture, made small, is its guide, up to 1 · match: with masks, how many times a later step is moved to
+    where its picture meets the known pixels at the edge of the hole (None: the model's own) · size: (height, width) in
+    pixels · window: side in pixels of overlapping windows that a larger picture is denoised in · steps, solver, eta,
+    guidance: None for the model's defaults; guidance also one for each field, by name · guidance_interval: (low, high)
+    in noise level sigma / alpha, high None without an upper bound · times: None for the model's best grid, else
+    `original`, `original-quad` or `trailing`.
     """
 
     prompts: tuple[Text, ...] = ()
@@ -117,6 +118,7 @@ class Request(Spec):
     strength: float | None = Field(default=None, gt=0, le=1)
     inverted: bool = False
     guide_weight: FiniteFloat | None = Field(default=None, gt=0, le=1)
+    match: int | None = Field(default=None, ge=0)
     count: int = Field(default=1, gt=0, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     first: int = Field(default=0, ge=0)

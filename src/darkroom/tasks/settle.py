@@ -46,8 +46,17 @@ def settle(model: Model, request: Request) -> Request:
         "steps": steps,
         "strength": _strength(request),
         "guide_weight": request.guide_weight or GUIDE_WEIGHT if request.guides else None,
+        "match": _match(model, request),
     }
     return request.model_copy(update=filled)
+
+
+def _match(model: Model, request: Request) -> int | None:
+    """Pixels are put back as they are, so only latents have something to match; None where nothing is masked."""
+    if not request.masks:
+        return None
+    asked = int(model.default("match", 0)) if request.match is None else request.match
+    return 0 if model.spec.first_stage.factor == 1 else asked
 
 
 def _strength(request: Request) -> float | None:
@@ -228,6 +237,8 @@ def _check_pictures(model: Model, request: Request) -> None:
             raise InputError(f"{name} does not go with a mask: what is painted begins with nothing")
     if request.guide_weight is not None and not request.guides:
         raise InputError("guide_weight is about a guide; give one (--guide)")
+    if request.match is not None and not request.masks:
+        raise InputError("match is about the edge of what is painted; give a mask (--mask)")
     if request.inverted and request.between and request.to_seed is not None:
         raise InputError("an inverted picture gives the noise itself; leave --to-seed out")
     for picture in request.maps:
