@@ -1,4 +1,4 @@
-"""Pictures of more pixels than are coded at once: a model takes them in tiles, near to the whole."""
+"""Pictures too large for one piece: tiles come near to the whole, windows are told of what lies in them."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,12 @@ import torch
 
 from darkroom.autoencoder import tiles
 from darkroom.core.errors import InputError
+from darkroom.core.spec import parse
 from darkroom.tasks.model import Model
+from darkroom.tasks.request import Request, given, placed
+from darkroom.tasks.steer import conditions_of, crops_of, seen_in
+
+Small = Callable[[str], Model]
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_large_picture_is_decoded_in_tiles_near_to_the_whole(small: Callable[[str], Model]) -> None:
+def test_a_large_picture_is_decoded_in_tiles_near_to_the_whole(small: Small) -> None:
     model = small("plain")
     latents = torch.randn(1, model.spec.first_stage.latent_channels, 24, 24)
     whole = model.diffusion.decode(latents).detach()
@@ -32,7 +37,7 @@ def test_a_large_picture_is_decoded_in_tiles_near_to_the_whole(small: Callable[[
 
 
 @pytest.mark.usefixtures("few")
-def test_a_large_picture_is_encoded_in_tiles_near_to_the_whole(small: Callable[[str], Model]) -> None:
+def test_a_large_picture_is_encoded_in_tiles_near_to_the_whole(small: Small) -> None:
     model = small("plain")
     images = torch.randn(1, 3, 48, 64).clamp(-1, 1)
     whole = model.diffusion.first_stage.moments(images)[0].detach() * model.diffusion.known_scale
@@ -42,3 +47,41 @@ def test_a_large_picture_is_encoded_in_tiles_near_to_the_whole(small: Callable[[
     assert float((found - whole).abs().mean()) < 0.2 * float(whole.abs().mean())
     with pytest.raises(InputError, match="sides must be multiples of 2"):
         model.encode(torch.zeros(1, 3, 48, 63))
+
+
+def test_each_window_is_told_of_the_objects_in_it(small: Small) -> None:
+    model = small("layout")
+    size, window = (16, 32), 16
+    assert crops_of(model, size=size, window=window) == [(0, 0, 0.5, 1), (0.25, 0, 0.5, 1), (0.5, 0, 0.5, 1)]
+    assert crops_of(model, size=size, window=None) == [(0, 0, 1, 1)]
+    left, right = ({"category": 1, "box": [x, 0.25, 0.25, 0.5]} for x in (0.0, 0.625))
+    wish = parse(Request, given(layout=[left, right], size=size, others={}), where="request").wishes()[0]
+    tokens = conditions_of(model, [wish], size=size, window=window).tokens
+    assert tokens is not None
+    for place, seen in enumerate(
+        (
+            [{"category": 1, "box": [0.0, 0.25, 0.5, 0.5]}],
+            [{"category": 1, "box": [0.75, 0.25, 0.25, 0.5]}],  # half of it, cut; of the other nothing
+            [{"category": 1, "box": [0.25, 0.25, 0.5, 0.5]}],
+        )
+    ):
+        torch.testing.assert_close(tokens[:, place], model.condition(objects=[seen]).tokens)
+
+
+def test_a_little_of_an_object_is_not_told() -> None:
+    layout = (placed({"category": 1, "box": [0.0, 0.0, 0.5, 0.5]}),)
+    assert seen_in(layout, (0.3, 0.0, 0.5, 1.0)) == ()
+    assert seen_in(layout, (0.5, 0.5, 0.5, 0.5)) == ()
+    (all_of_it,) = seen_in(layout, (0.0, 0.0, 1.0, 1.0))
+    assert all_of_it == layout[0]
+
+
+def test_more_objects_than_a_model_knows_where_a_window_has_few(small: Small) -> None:
+    model, boxes = small("layout"), [[x, 0.0, 0.125, 0.5] for x in (0.0, 0.25, 0.625, 0.875)]
+    layout = [{"category": 1, "box": box} for box in boxes]
+    with pytest.raises(InputError, match="4 objects came; layout takes at most 2"):
+        model.sample(layout=layout, size=(16, 32))
+    (drawn,) = model.sample(layout=layout, size=(16, 32), window=16)
+    assert drawn.size == (32, 16)
+    with pytest.raises(InputError, match="3 objects came; layout takes at most 2"):
+        model.sample(layout=[*layout, {"category": 1, "box": [0.125, 0.5, 0.125, 0.5]}], size=(16, 32), window=16)
