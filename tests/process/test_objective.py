@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from darkroom.core.errors import SpecError
 from darkroom.process.objective import (
@@ -116,6 +117,12 @@ def test_logits_of_logit_normal_times_are_normal(mean, deviation):
     assert float(within.double().mean()) == pytest.approx(0.6827, abs=1e-4)
     ends = way_to_noise(LogitNormalTimesSpec(), torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert ends.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("field", [{"mean": float("nan")}, {"mean": 1e300}, {"deviation": float("inf")}])
+def test_times_without_a_middle_are_refused(field):
+    with pytest.raises(ValidationError):
+        LogitNormalTimesSpec(**field)
 
 
 def test_uniform_times_are_the_draws():

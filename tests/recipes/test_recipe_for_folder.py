@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec
@@ -109,7 +110,10 @@ def test_small_pictures_lie_beside_the_latents(small: int, patch: int, enlarge: 
     (low_res,) = made.denoiser.conditioners
     assert isinstance(low_res, LowResSpec)
     assert (low_res.patch, low_res.enlarge, low_res.channels) == (patch, enlarge, planes)
-    assert made.denoiser.network.in_channels == 4 + planes
+    assert isinstance(made.first_stage.model, AutoencoderSpec)
+    assert made.first_stage.model.latent_channels == made.denoiser.network.out_channels == 12
+    assert made.denoiser.network.in_channels == 12 + planes
+    assert made.denoiser.spread is not None
     with pytest.raises(SpecError, match="must be a multiple or a part of 4"):
         recipe_for_folder(told(), place="pictures", task="super-resolution", degradation=BicubicSpec(factor=3))
 

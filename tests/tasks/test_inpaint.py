@@ -8,8 +8,12 @@ import torch
 from PIL import Image
 
 from darkroom.core.conditions import Conditions
+from darkroom.core.errors import InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
+from darkroom.core.spec import parse
 from darkroom.process.schedule import add_noise
+from darkroom.recipes.card import card_of
+from darkroom.recipes.read import recipe
 from darkroom.tasks.inpaint import continued, known_region, matched
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, given
@@ -113,6 +117,19 @@ def test_moves_are_a_models_own_or_asked_for_and_are_noted(small: Small) -> None
     assert np.array_equal(np.asarray(again), np.asarray(moved))
     kept = np.asarray(hole()) == 0
     assert np.array_equal(np.asarray(moved)[kept], np.asarray(photo(5))[kept])
-    own = Model(model.diffusion, compute=model.compute, name="own", card={"sample": {"match": 2}})
-    (default,) = own.sample(**fields)
-    assert np.array_equal(np.asarray(default), np.asarray(moved))
+    made = recipe("tiny-inpaint", overrides=["denoiser.sample.match=2"])
+    own = Model(model.diffusion, compute=model.compute, name="own", card=card_of(made, pictures=1, quality={}))
+    asked = parse(Request, given(pictures={"images": photo(5), "masks": hole()}, others={}), where="request")
+    assert settle(own, asked).match == 2
+    assert settle(own, asked.model_copy(update={"match": 0})).match == 0
+    assert settle(model, asked).match == 0
+
+
+def test_moves_that_do_not_fit(small: Small) -> None:
+    fields = {"image": photo(5), "mask": hole()}
+    with pytest.raises(InputError, match="match 1 does not fit: pixels works on pixels"):
+        small("pixels").sample(**fields, match=1)
+    with pytest.raises(SpecError, match="match"):
+        small("inpaint").sample(**fields, match=17)
+    with pytest.raises(InputError, match="match 1 does not fit: 1028x1024 is too large to be decoded as a whole"):
+        small("plain").sample(**fields, match=1, size=(1028, 1024), window=16)

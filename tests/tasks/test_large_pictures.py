@@ -72,8 +72,19 @@ def test_a_little_of_an_object_is_not_told() -> None:
     layout = (placed({"category": 1, "box": [0.0, 0.0, 0.5, 0.5]}),)
     assert seen_in(layout, (0.3, 0.0, 0.5, 1.0)) == ()
     assert seen_in(layout, (0.5, 0.5, 0.5, 0.5)) == ()
+    (filled,) = seen_in(layout, (0.0, 0.0, 0.1, 0.1))  # little of it, which fills the window
+    assert filled.box == (0, 0, 1, 1)
     (all_of_it,) = seen_in(layout, (0.0, 0.0, 1.0, 1.0))
     assert all_of_it == layout[0]
+
+
+def test_hostile_boxes_and_names_are_refused_or_drawn_in_windows_too(small: Small) -> None:
+    model = small("layout")
+    for window in (None, 16):
+        with pytest.raises(InputError, match="unknown category 'sun'"):
+            model.sample(layout=[{"category": "sun", "box": [0, 0, 1, 1]}], size=(16, 64), window=window)
+        tiny = [{"category": 1, "box": [0.5, 0.5, 1e-170, 1e-170]}]
+        assert len(model.sample(layout=tiny, size=(16, 64), window=window, steps=1)) == 1
 
 
 def test_more_objects_than_a_model_knows_where_a_window_has_few(small: Small) -> None:

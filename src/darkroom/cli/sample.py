@@ -74,15 +74,17 @@ def run(
         list[Path] | None, typer.Option(help="A picture to vary, or with --mask to paint into; may be repeated.")
     ] = None,
     mask: Annotated[list[Path] | None, typer.Option(help="With --image: white where to paint.")] = None,
-    match: Annotated[int | None, typer.Option(min=0, help="Moves of a step to what is known at a hole's edge.")] = None,
-    strength: Annotated[float | None, typer.Option(help="How much of --image is left open, up to 1; 0.6.")] = None,
+    match: Annotated[
+        int | None, typer.Option(min=0, max=16, help="With --mask: moves to what is known at its edge.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="How much of --image is left open, up to 1; else 0.6.")] = None,
     inverted: Annotated[
         bool, typer.Option("--inverted", help="Begin with the noise that leads to --image instead of a drawn one.")
     ] = False,
     guide: Annotated[
         list[Path] | None, typer.Option(help="A small picture that the drawn one shall match when made small.")
     ] = None,
-    guide_weight: Annotated[float | None, typer.Option(help="How strongly --guide pulls, up to 1 (as now).")] = None,
+    guide_weight: Annotated[float | None, typer.Option(help="How strongly --guide pulls, up to 1, as without.")] = None,
     like: Annotated[Path | None, typer.Option(help="Repeat the picture in this PNG; options given change it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",

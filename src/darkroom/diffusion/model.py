@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from darkroom.autoencoder import tiles
 from darkroom.autoencoder.bottleneck import Posterior
-from darkroom.autoencoder.model import Autoencoder, FirstStageSpec, build_first_stage, check_size
+from darkroom.autoencoder.model import FirstStageSpec, build_first_stage, check_size
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
 from darkroom.conditioning.spatial import MapSpec, MaskedSpec, one_hot, shrunk
 from darkroom.core.conditions import Conditions
@@ -156,15 +156,6 @@ class LatentDiffusion(nn.Module):
     def decode(self, latents: Latent) -> Images:
         """Pictures from latents in the denoiser's units."""
         return self.first_stage.decode(self.unscaled(latents))
-
-    def decode_smoothly(self, latents: Latent) -> Images:
-        """`decode` without quantising, which has a slope everywhere."""
-        unscaled = self.unscaled(latents)
-        match self.first_stage:
-            case Autoencoder() as first_stage:
-                return first_stage.decode_raw(unscaled)
-            case pixels:
-                return pixels.decode(unscaled)
 
     def unscaled(self, latents: Latent) -> Latent:
         """Latents in the first stage's own units, from those of the denoiser."""

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, final
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 from torch import Tensor
 
 from darkroom.core.errors import SpecError
@@ -45,7 +45,7 @@ class ShiftedTimesSpec(Spec):
     """
 
     kind: Literal["shifted"] = "shifted"
-    factor: float = Field(default=3.0, gt=0)
+    factor: FiniteFloat = Field(default=3.0, gt=0)
 
 
 @final
@@ -57,8 +57,8 @@ class LogitNormalTimesSpec(Spec):
     """
 
     kind: Literal["logit-normal"] = "logit-normal"
-    mean: float = 0.0
-    deviation: float = Field(default=1.0, gt=0)
+    mean: float = Field(default=0.0, ge=-10, le=10)
+    deviation: float = Field(default=1.0, gt=0, le=10)
 
 
 @final

@@ -34,6 +34,7 @@ def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dic
             "eta": sample.eta,
             "steps": sample.steps,
             "guidance": sample.guidance,
+            **({"match": sample.match} if sample.match else {}),
             "prompts": list(sample.prompts),
         }
     return card

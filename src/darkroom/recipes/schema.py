@@ -19,6 +19,7 @@ from darkroom.process.objective import ObjectiveSpec
 from darkroom.process.prediction import PredictionName
 from darkroom.process.schedule import LinearSpec, ScheduleSpec, build_schedule
 from darkroom.tasks.held_out import Spoiling
+from darkroom.tasks.request import MOST_MOVES
 from darkroom.train.optim import TrainSpec
 
 
@@ -94,7 +95,7 @@ class SampleSpec(Spec):
     eta: float = Field(default=0.0, ge=0)
     steps: int = Field(default=25, gt=0)
     guidance: float = 1.0
-    match: int = Field(default=0, ge=0)
+    match: int = Field(default=0, ge=0, le=MOST_MOVES)
     count: int = Field(default=16, gt=0)
     prompts: tuple[str, ...] = ()
 

@@ -149,6 +149,6 @@ def _sampling(stored: StoredModel) -> dict[str, object]:
     """How the model is sampled, as far as its card tells."""
     match stored.card:
         case {"sample": {**known}}:
-            return {key: known[key] for key in ("solver", "eta", "steps", "guidance") if key in known}
+            return {key: known[key] for key in ("solver", "eta", "steps", "guidance", "match") if key in known}
         case _:
             return {}

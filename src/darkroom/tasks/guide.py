@@ -46,10 +46,8 @@ def by_picture(model: Model, guide: Guide, *, weight: float = 1.0) -> Wrap:
     size = [*guide.shape[-2:]]
 
     def residual(x0: Latent) -> Images:
-        with model.compute.autocast():
-            images = model.diffusion.decode_smoothly(model.compute.place(x0)).float()
-        small = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
-        return small - guide.to(images)
+        small = F.interpolate(model.decode_smoothly(x0), size=size, mode="bicubic", antialias=True, align_corners=False)
+        return small - guide.to(small)
 
     def wrap(denoise: Denoise) -> Denoise:
         return GuidedByMatch(denoise, residual=residual, weight=weight)

@@ -33,9 +33,7 @@ def known_region(model: Model, request: Request, *, group: Sequence[Wish], noise
     if not request.masks:
         return None
     assert request.size is not None
-    size, channels = request.size, model.spec.first_stage.image_channels
-    masks = torch.cat([wish.mask.ink(size) for wish in group if wish.mask is not None])
-    pixels = torch.cat([wish.image.pixels(channels, size) for wish in group if wish.image is not None])
+    masks, pixels = _given(model, group, size=request.size)
     latents = model.encode(continued(pixels, masks))
     height, width = latents.shape[-2:]
     open_ = shrunk(masks, (height, width), how="any").to(latents)
@@ -57,15 +55,13 @@ def matched(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | 
     if not request.match:
         return None
     assert request.size is not None
-    size, channels, factor = request.size, model.spec.first_stage.image_channels, model.spec.first_stage.factor
-    masks = torch.cat([wish.mask.ink(size) for wish in group if wish.mask is not None])
-    pixels = torch.cat([wish.image.pixels(channels, size) for wish in group if wish.image is not None])
+    size, factor = request.size, model.spec.first_stage.factor
+    masks, pixels = _given(model, group, size=size)
     cells = shrunk(masks, (size[0] // factor, size[1] // factor), how="any")
     edge = interpolate(cells, scale_factor=factor, mode="nearest") * (1 - masks)
 
     def residual(x0: Latent) -> Images:
-        with model.compute.autocast():
-            images = model.diffusion.decode_smoothly(model.compute.place(x0)).float()
+        images = model.decode_smoothly(x0)
         return (images - pixels.to(images)) * edge.to(images)
 
     def wrap(denoise: Denoise) -> Denoise:
@@ -102,6 +98,14 @@ def composed(drawn: Image.Image, wish: Wish, *, channels: int) -> Image.Image:
     size = drawn.height, drawn.width
     mask = Image.fromarray(_levels(wish.mask, size))
     return Image.composite(drawn, wish.image.coloured(channels, size), mask)
+
+
+def _given(model: Model, group: Sequence[Wish], *, size: tuple[int, int]) -> tuple[Mask, Images]:
+    """The masks and pictures of these wishes, at this height and width."""
+    channels = model.spec.first_stage.image_channels
+    masks = [wish.mask.ink(size) for wish in group if wish.mask is not None]
+    pixels = [wish.image.pixels(channels, size) for wish in group if wish.image is not None]
+    return torch.cat(masks), torch.cat(pixels)
 
 
 def _levels(mask: InputPicture, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:

@@ -123,6 +123,13 @@ class Model:
             unscaled = self.diffusion.unscaled(self.compute.place(latents))
             return tiles.decoded(self.decoder.decode, unscaled, factor=self.spec.first_stage.factor).float()
 
+    def decode_smoothly(self, latents: Latent) -> Images:
+        """`decode` with a slope everywhere: nothing is quantised, the picture is whole, and gradient is carried."""
+        with self.compute.autocast():
+            unscaled = self.diffusion.unscaled(self.compute.place(latents))
+            raw = self.decoder.decode_raw if isinstance(self.decoder, Autoencoder) else self.decoder.decode
+            return raw(unscaled).float()
+
     def with_decoder(self, decoder: Autoencoder | str | Path) -> "Model":
         """The same model with another decoder for its latents, a tiny one perhaps; this one stays as it is.
 
@@ -310,6 +317,6 @@ class Model:
         return again(note, changes)
 
     def default(self, name: str, otherwise: Any) -> Any:
-        """A sampling default from the card (`solver`, `eta`, `steps`, `guidance`), or `otherwise`."""
+        """A sampling default from the card (`solver`, `eta`, `steps`, `guidance`, `match`), or `otherwise`."""
         defaults = cast("dict[str, Any]", self.card.get("sample", {}))
         return defaults.get(name, otherwise)

@@ -21,6 +21,7 @@ Picture = Image.Image | str | Path
 Pictures = Picture | Sequence[Picture]
 V = TypeVar("V")
 GROUPED: Final = ("prompts", "labels", "layouts", "maps", "low_res", "images", "masks", "guides")
+MOST_MOVES: Final = 16  # of a step, to what is known at the edge of a hole
 _ROUNDING: Final = 1e-6
 
 
@@ -118,7 +119,7 @@ class Request(Spec):
     strength: float | None = Field(default=None, gt=0, le=1)
     inverted: bool = False
     guide_weight: FiniteFloat | None = Field(default=None, gt=0, le=1)
-    match: int | None = Field(default=None, ge=0)
+    match: int | None = Field(default=None, ge=0, le=MOST_MOVES)
     count: int = Field(default=1, gt=0, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     first: int = Field(default=0, ge=0)

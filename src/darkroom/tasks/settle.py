@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from fractions import Fraction
 from typing import Final
 
+from darkroom.autoencoder.tiles import WHOLE
 from darkroom.conditioning.spatial import LowResSpec
 from darkroom.core.errors import InputError, did_you_mean
 from darkroom.diffusion.solvers.choose import ALIASES, build_solver
@@ -46,17 +47,24 @@ def settle(model: Model, request: Request) -> Request:
         "steps": steps,
         "strength": _strength(request),
         "guide_weight": request.guide_weight or GUIDE_WEIGHT if request.guides else None,
-        "match": _match(model, request),
+        "match": _match(model, request, size=size),
     }
     return request.model_copy(update=filled)
 
 
-def _match(model: Model, request: Request) -> int | None:
-    """Pixels are put back as they are, so only latents have something to match; None where nothing is masked."""
+def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | None:
+    """The model's own where nothing stands against it; None where nothing is masked."""
     if not request.masks:
         return None
-    asked = int(model.default("match", 0)) if request.match is None else request.match
-    return 0 if model.spec.first_stage.factor == 1 else asked
+    against = None
+    if model.spec.first_stage.factor == 1:
+        against = f"{model.name} works on pixels, and known ones are put back as they are"
+    elif size[0] * size[1] > WHOLE:
+        against = f"{size[0]}x{size[1]} is too large to be decoded as a whole at every step"
+    if request.match and against is not None:
+        raise InputError(f"match {request.match} does not fit: {against}; leave it out")
+    own = model.default("match", 0) if against is None else 0
+    return request.match if request.match is not None else own
 
 
 def _strength(request: Request) -> float | None:
@@ -208,9 +216,15 @@ def _check_fields(model: Model, request: Request) -> None:
 
 
 def _check_layouts(model: Model, request: Request, *, size: tuple[int, int]) -> None:
-    """Names and numbers of objects, of those in a window where each is told of its own."""
-    for crop in crops_of(model, size=size, window=request.window) if request.layouts else ():
+    """Names of objects, and how many there are: in a window, where each is told of its own."""
+    crops = crops_of(model, size=size, window=request.window) if request.layouts else []
+    if len(crops) == 1:
+        model.words.layout_ids(request.layouts)
+        return
+    for crop in crops:
         model.words.layout_ids([seen_in(layout, crop) for layout in request.layouts])
+    if crops:
+        model.words.layout_ids([(each,) for layout in request.layouts for each in layout])
 
 
 def _check_needed(model: Model, given: AbstractSet[str]) -> None:

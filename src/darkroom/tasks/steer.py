@@ -15,7 +15,7 @@ from darkroom.tasks.request import Layout, Placed, Request, Wish
 T = TypeVar("T")
 Size = tuple[int, int]
 Crop = tuple[float, float, float, float]
-SEEN: Final = 0.5  # of an object, at least, for a window to be told of it
+SEEN: Final = 0.5  # of an object or of the window, at least, for a window to be told of it
 
 
 def conditions_of(model: Model, group: Sequence[Wish], *, size: Size, window: int | None = None) -> Conditions:
@@ -70,18 +70,19 @@ def crops_of(model: Model, *, size: Size, window: int | None) -> list[Crop]:
 
 
 def seen_in(layout: Layout, crop: Crop) -> Layout:
-    """The objects that lie in a crop by half or more, cut at its edges, their boxes in 0..1 of it."""
+    """The objects that lie in a crop by half, or fill half of it, cut at its edges, their boxes in 0..1 of it."""
 
     def inside(each: Placed) -> Placed | None:
         sides: list[tuple[float, float]] = []
+        share = 1.0
         for at in (0, 1):
             start, length = (each.box[at] - crop[at]) / crop[at + 2], each.box[at + 2] / crop[at + 2]
             low, high = max(0.0, start), min(1.0, start + length)
             if high - low <= 0:
                 return None
             sides.append((low, high - low))
+            share *= (high - low) / min(1.0, length)
         (x, width), (y, height) = sides
-        share = width * height * crop[2] * crop[3] / (each.box[2] * each.box[3])
         return None if share < SEEN else Placed(category=each.category, box=(x, y, width, height))
 
     return tuple(found for found in map(inside, layout) if found is not None)
