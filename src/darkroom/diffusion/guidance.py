@@ -149,7 +149,7 @@ class GuidedByScore:
 class GuidedByMatch:
     """x0 moved down the gradient of |residual(x0)|^2 as far as the residual falls, `weight` of the way.
 
-    The step is the residual's own (exact where that is linear; its root mean square is at most one deviation), so nothing
+    The step is the residual's own (exact where that is linear; at most one deviation, root mean square), so nothing
     has to be tuned, and it does not overshoot as a likelihood of guessed variance does. The network is not asked for a
     gradient: answers stay on the manifold of pictures as far as the first stage keeps them there (He et al. 2024,
     Manifold Preserving Guided Diffusion, alg. 3; there the step is a constant). residual: x0 (b, c, h, w) to what shall
