@@ -32,9 +32,9 @@ from darkroom.evaluate.obedience import SEED
 from darkroom.metrics.agreement import read_map, read_scene
 from darkroom.metrics.pairs import psnr
 from darkroom.nn.features import judge
-from darkroom.scenes.agree import intersection_over_union
+from darkroom.scenes.agree import best_overlap
 from darkroom.scenes.draw import Scene, draw
-from darkroom.scenes.vocabulary import SHAPES, SceneObject
+from darkroom.scenes.vocabulary import SHAPES
 from darkroom.tasks.held_out import Spoiling
 from darkroom.tasks.model import Model
 
@@ -77,13 +77,6 @@ def holes(scenes: list[Scene], size: Size) -> list[np.ndarray]:
     return [np.block([[*row] for row in scene])[: size[0], : size[1]] for scene in levels]
 
 
-def best(asked: SceneObject, found: list[SceneObject]) -> tuple[bool, float]:
-    """Is what overlaps this object's box most of its category, and by how much does it overlap?"""
-    overlaps = [(intersection_over_union(asked.box, each.box), each.category == asked.category) for each in found]
-    overlap, right = max(overlaps, default=(0.0, False))
-    return right and overlap > 0, overlap
-
-
 def lines(length: int, *, window: int, cell: int) -> list[int]:
     """Where windows begin or end inside a side, in pixels; a latent cell is `cell` of them."""
     begun = starts(length // cell, window // cell, overlap=window // cell // 2)
@@ -113,7 +106,11 @@ def row(images: Images, scenes: list[Scene], given: dict[str, Any], *, window: i
     figures = {"mean IoU": mean_iou(found, np.stack([each.map for each in scenes]), classes=1 + len(SHAPES))}
     if "layout" in given:
         seen = [read_scene(each) for each in levels]
-        pairs = [best(thing, things) for scene, things in zip(scenes, seen, strict=True) for thing in scene.objects]
+        pairs = [
+            best_overlap([(each.category, each.box) for each in things], kind=thing.category, box=thing.box)
+            for scene, things in zip(scenes, seen, strict=True)
+            for thing in scene.objects
+        ]
         figures["category right"] = float(np.mean([right for right, _ in pairs]))
         figures["box IoU"] = float(np.mean([overlap for _, overlap in pairs]))
     elif "mask" in given:

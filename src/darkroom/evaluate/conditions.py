@@ -14,7 +14,7 @@ from darkroom.core.errors import InputError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.shapes import Images
 from darkroom.core.spec import parse
-from darkroom.data.examples import Source, Thing
+from darkroom.data.examples import Source
 from darkroom.data.inputs import seen_things
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import ShapesSource, Subset
@@ -26,7 +26,7 @@ from darkroom.metrics.extractors import Extractor
 from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.metrics.pairs import psnr, ssim
 from darkroom.metrics.sets import frechet_distance
-from darkroom.scenes.agree import intersection_over_union
+from darkroom.scenes.agree import best_overlap
 from darkroom.scenes.vocabulary import NAMED
 from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import Spoiling, asked_of
@@ -123,7 +123,11 @@ def _read_back(drawn: Sequence[Image.Image], source: Source, *, request: Request
         found["caption obeyed"] = float(np.mean(right))
     if "objects" in fields:
         pairs = [
-            _best(thing, [(source.categories.index(each.shape), each.box) for each in things])
+            best_overlap(
+                [(source.categories.index(each.shape), each.box) for each in things],
+                kind=thing.category,
+                box=thing.box,
+            )
             for row, things in enumerate(seen)
             for thing in seen_things(source, row)[: len(request.layouts[row])]
         ]
@@ -134,13 +138,6 @@ def _read_back(drawn: Sequence[Image.Image], source: Source, *, request: Request
         wanted_maps = [_map_of(source, row, size=drawn[row].size[0]) for row in range(len(source))]
         found["mean IoU of classes"] = mean_iou(np.stack(maps), np.stack(wanted_maps), classes=len(source.map_classes))
     return found
-
-
-def _best(thing: Thing, found: Sequence[tuple[int, tuple[float, float, float, float]]]) -> tuple[bool, float]:
-    """Is the object that overlaps this box most of its category, and by how much does it overlap (0 for none)?"""
-    overlaps = [(intersection_over_union(thing.box, box), category == thing.category) for category, box in found]
-    overlap, right = max(overlaps, default=(0.0, False))
-    return (right, overlap) if overlap > 0 else (False, 0.0)
 
 
 def _map_of(source: Source, row: int, *, size: int) -> Int[np.ndarray, "h w"]:

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import permutations
+from typing import TypeVar
 
 from darkroom.scenes.vocabulary import Box, Claim, SceneObject, parse_caption, relation
+
+K = TypeVar("K")
 
 
 def agrees(found: Sequence[SceneObject], wanted: Sequence[SceneObject], *, overlap: float = 0.8) -> bool:
@@ -46,6 +49,13 @@ def intersection_over_union(first: Box, second: Box) -> float:
     shared = max(across, 0.0) * max(down, 0.0)
     both = first[2] * first[3] + second[2] * second[3] - shared
     return shared / both if both > 0 else 0.0
+
+
+def best_overlap(found: Sequence[tuple[K, Box]], *, kind: K, box: Box) -> tuple[bool, float]:
+    """Is what overlaps this box most of its kind, and by how much does it overlap (False and 0 for none)?"""
+    overlaps = [(intersection_over_union(box, other), kind == what) for what, other in found]
+    overlap, right = max(overlaps, default=(0.0, False))
+    return (right, overlap) if overlap > 0 else (False, 0.0)
 
 
 def _same(one: SceneObject, other: SceneObject, *, overlap: float) -> bool:

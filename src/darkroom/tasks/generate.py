@@ -95,12 +95,12 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
         times=start.times,
         step_noise=step_noise,
         constraint=known_region(model, request, group=group, noise=noise),
-        wrap=one_wrap([matched(model, request, group=group), guided(model, request, group=group)]),
+        wrap=_one_wrap([matched(model, request, group=group), guided(model, request, group=group)]),
         window=window_of(model, request),
     )
 
 
-def one_wrap(wraps: Sequence[Wrap | None]) -> Wrap | None:
+def _one_wrap(wraps: Sequence[Wrap | None]) -> Wrap | None:
     """All of them, the first innermost; None where there is none."""
     found = [each for each in wraps if each is not None]
     return functools.reduce(lambda first, then: lambda denoise: then(first(denoise)), found) if found else None
