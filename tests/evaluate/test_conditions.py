@@ -107,15 +107,21 @@ def test_a_real_model_answers(models: dict[str, Model]) -> None:
     assert report.ways["model"]["known pixels identical"] == 1.0
 
 
-def test_a_model_that_only_scenes_can_judge(models: dict[str, Model], tmp_path: Path) -> None:
+def test_pictures_that_nobody_drew_are_compared_as_sets(models: dict[str, Model], tmp_path: Path) -> None:
     from darkroom.data.sources import open_data
 
-    for number in range(3):
-        Image.new("RGB", (64, 64), (80 * number, 90, 90)).save(tmp_path / f"{number}.png")
-    with pytest.raises(InputError, match="measured on shapes"):
-        evaluate_conditions(
-            models["tiny-class"], open_data(tmp_path).train, spoiling=Spoiling(), judge=CornerJudge(), sample={}
-        )
+    for label, number in [(label, number) for label in ("circle", "square") for number in range(8)]:
+        (tmp_path / label).mkdir(exist_ok=True)
+        colour = (16 * number, 90, 200 if label == "circle" else 20)
+        Image.new("RGB", (64, 64), colour).save(tmp_path / label / f"{number}.png")
+    source = open_data(tmp_path).train
+    report = evaluate_conditions(
+        models["tiny-class"], source, spoiling=Spoiling(), judge=CornerJudge(), sample={"steps": 1}
+    )
+    figures = report.ways["model"]
+    assert {*figures} == {"judge distance", "Fréchet distance", "kernel distance", "precision", "recall"}
+    assert figures["Fréchet distance"] > 0
+    assert figures["judge distance"] > 0
 
 
 def test_what_scenes_do_not_say_is_named(models: dict[str, Model]) -> None:

@@ -160,7 +160,7 @@ def test_the_command_answers_table_and_file(path: Path, tmp_path: Path, capsys: 
     [
         (["shapes", "--split", "all"], "--split does not fit"),
         (["shapes", "--first-stage", "--steps", "3"], "--steps does not fit"),
-        (["shapes:single"], "`shapes` only"),
+        (["shapes", "--masks", "holes"], "--masks does not fit"),
     ],
 )
 def test_what_does_not_fit_is_refused(path: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]):

@@ -42,6 +42,7 @@ def run(
     solver: Annotated[str | None, typer.Option(help="Of a whole model; its own without.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of a whole model; its own without.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Of a whole model; its own without.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of holes to paint, instead of the model's own.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures taken together.")] = 16,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
@@ -52,13 +53,13 @@ def run(
     """Measure a first stage on pictures it was not trained on, or whether a text model draws what it is told.
 
     With --first-stage: how much of pictures is kept, beside bicubic resizing. Without, for a text model and `shapes`:
-    512 captions of one, two and three things each, drawn and read back without any model. For any other model: 512
-    test pictures asked for by their own classes, boxes, maps, or themselves made small or given holes.
+    512 captions of one, two and three things each, drawn and read back without any model. For any other model or
+    data: 512 test pictures asked for by their own words, classes, boxes, maps, or themselves made small or given holes.
     """
     from darkroom.core.errors import InputError
 
     whole = {"--solver": solver, "--steps": steps, "--guidance": guidance}
-    unfit = whole if first_stage else {"--split": split, "--size": size}
+    unfit = {**whole, "--masks": masks} if first_stage else {"--split": split, "--size": size}
     for option, value in unfit.items():
         if value is not None:
             raise InputError(f"{option} does not fit: it is {'not ' if first_stage else ''}for --first-stage")
@@ -83,6 +84,7 @@ def run(
             data,
             count=count,
             batch=batch,
+            masks=masks,
             sample={"seed": seed or 0, "solver": solver, "steps": steps, "guidance": guidance},
             opened={"config": config, "device": device, "dtype": "float32" if precision == "auto" else precision},
         )
@@ -142,24 +144,31 @@ def _reconstructions(
 
 
 def _obedience(
-    model: str, data: str, *, count: int | None, batch: int, sample: dict[str, Any], opened: dict[str, Any]
+    model: str,
+    data: str,
+    *,
+    count: int | None,
+    batch: int,
+    masks: Path | None,
+    sample: dict[str, Any],
+    opened: dict[str, Any],
 ) -> tuple[str, dict[str, Any]]:
-    """Whether a text model obeys captions of `shapes`, as a table and as JSON values."""
+    """Whether a text model obeys captions of `shapes`, as a table and as JSON values; others: `_conditions`."""
     from darkroom.cli.watch import Counter
-    from darkroom.core.errors import NotYetError
+    from darkroom.core.errors import InputError, NotYetError
     from darkroom.evaluate.obedience import captions_trained_on, evaluate_obedience
     from darkroom.tasks.load import load
 
     loaded = load(model, **opened)
-    if set(loaded.fields) != {"caption"} and loaded.fields:
-        return _conditions(loaded, data, count=count, batch=batch, sample=sample)
-    if data != "shapes" and not loaded.fields:
+    if masks is not None and "masked" not in loaded.fields:
+        raise InputError(f"--masks does not fit: {loaded.name} does not inpaint")
+    if loaded.fields and (data != "shapes" or set(loaded.fields) != {"caption"}):
+        return _conditions(loaded, data, count=count, batch=batch, masks=masks, sample=sample)
+    if not loaded.fields:
         raise NotYetError(
             f"{loaded.name} is steered by nothing, so it cannot disobey, and how near its pictures come to "
             "others is not measured yet; its first stage is: give --first-stage"
         )
-    if data != "shapes":
-        raise NotYetError("text models can be evaluated on `shapes` only yet, first stages on any: give --first-stage")
     known = captions_trained_on(loaded.card, on_scene=Counter("scenes").show)
     if known is None:
         typer.echo(f"note: {_unknown(loaded.card)}", err=True)
@@ -183,22 +192,25 @@ def _obedience(
 
 
 def _conditions(
-    model: Any, data: str, *, count: int | None, batch: int, sample: dict[str, Any]
+    model: Any, data: str, *, count: int | None, batch: int, masks: Path | None, sample: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     """Whether a model does what it is steered to, as a table and as JSON values."""
     from darkroom.cli.watch import Counter
     from darkroom.core.spec import parse
+    from darkroom.data.masks import MaskFilesSpec, found
     from darkroom.evaluate.conditions import evaluate_conditions
     from darkroom.evaluate.judges import present_judge
     from darkroom.tasks.held_out import Spoiling
 
-    found = model.card.get("data")
-    known = found if isinstance(found, dict) else {}
+    card = model.card.get("data")
+    known = card if isinstance(card, dict) else {}
     seed = known.get("seed") if isinstance(known.get("seed"), int) else 0
     side = model.spec.image_size
     alpha = model.spec.first_stage.image_channels == 4
     source = _pictures(data, "test", seed=seed, size=side, count=count or PROMPTS, alpha=alpha)
     spoilt = {key: known[key] for key in ("degradation", "masks") if key in known}
+    if masks is not None:
+        spoilt["masks"] = found(MaskFilesSpec(source=str(masks))).plain()
     report = evaluate_conditions(
         model,
         source,

@@ -25,7 +25,7 @@ from darkroom.metrics.agreement import obeys, read_map, read_scene
 from darkroom.metrics.extractors import Extractor
 from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.metrics.pairs import psnr, ssim
-from darkroom.metrics.sets import frechet_distance
+from darkroom.metrics.sets import frechet_distance, kernel_distance, precision_recall
 from darkroom.scenes.agree import best_overlap
 from darkroom.scenes.vocabulary import NAMED
 from darkroom.tasks.generate import generate
@@ -34,6 +34,7 @@ from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request
 from darkroom.tasks.settle import settle
 
+NEIGHBOURS: Final = 3
 SAMPLES: Final = 8  # of each hole, whose mean is compared with the mean fill
 Progress = Callable[[int, int], None]
 Ways = dict[str, dict[str, float]]
@@ -52,18 +53,15 @@ def evaluate_conditions(
     """A picture for each row of a source, asked for by what that row shows; measured beside what takes no model.
 
     Scenes of the built-in world are read back: the shape of a class, boxes and categories of a layout, the map, the
-    caption. Pictures made small or given holes are compared with the whole ones, of any source. sample: seed, solver,
-    steps, guidance · judge: for distances · on_picture: called with (pictures done, of). `InputError` for a model that
-    nothing steers, and for one that only scenes can judge on another source.
+    caption. Pictures made small or given holes are compared with the whole ones. For any other task and source the set
+    of what was drawn is compared with the set of what it was asked by. sample: seed, solver, steps, guidance ·
+    judge: for distances · on_picture: called with (pictures done, of). `InputError` for a model that nothing steers.
     """
     scenes = _is_scenes(source)
-    measured = set(model.fields) & (
-        {"label", "objects", "map", "caption", "low_res", "masked"} if scenes else {"low_res", "masked"}
-    )
+    measured = set(model.fields)
     if not measured:
         raise InputError(
-            f"{model.name}: {model.words.takes()}; whether it does what it is told is measured on shapes"
-            + ("" if scenes else ", or on any pictures for models that enlarge or inpaint")
+            f"{model.name}: {model.words.takes()}; so it cannot be measured whether it does what it is told"
         )
     lacking = set(model.fields) - {"low_res", "masked"} - source.fields
     if lacking:
@@ -87,6 +85,8 @@ def evaluate_conditions(
     if "masked" in measured:
         again = _mean_of_more(model, request, made=made, batch=batch, on_picture=on_picture)
         ways |= _filled(request, whole=whole, made=made, mean=again, judge=judge)
+    if not ways:
+        ways["model"] = _alike(whole, made, judge=judge)
     return ConditionsReport(ways, _protocol(model, source, request, spoiling=spoiling, judge=judge))
 
 
@@ -219,6 +219,21 @@ def _pairwise(whole: Images, made: Images, *, judge: Extractor) -> dict[str, flo
         "judge distance": float(torch.cat([judge.distance(*pair) for pair in parts]).mean()),
         "Fréchet distance": float(frechet_distance(seen, drawn)),
     }
+
+
+@torch.no_grad()
+def _alike(asked_by: Images, made: Images, *, judge: Extractor) -> dict[str, float]:
+    """Of both sets, seen by the judge, and of each picture with the one whose class, boxes, map or words it was."""
+    parts = list(zip(asked_by.split(64), made.split(64), strict=True))
+    seen, drawn = (torch.cat([judge.features(pair[side]) for pair in parts]) for side in (0, 1))
+    found = {"judge distance": float(torch.cat([judge.distance(*pair) for pair in parts]).mean())}
+    if len(asked_by) > 1:
+        found["Fréchet distance"] = frechet_distance(seen, drawn)
+        found["kernel distance"] = kernel_distance(seen, drawn)
+    if len(asked_by) > NEIGHBOURS:
+        reach = precision_recall(seen, drawn, k=NEIGHBOURS)
+        found |= {"precision": reach.precision, "recall": reach.recall}
+    return found
 
 
 def _protocol(

@@ -1,5 +1,6 @@
 """How long a step of each stage takes on this machine: a few are made, none is kept."""
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -46,7 +47,7 @@ def pace(recipe: Recipe, *, device: str) -> Pace:
 
 
 def denoiser_pace(recipe: Recipe, *, device: str) -> float:
-    """Seconds of a step of the denoiser alone."""
+    """Seconds of a step of the denoiser alone; found once in a process, for compiling may take a minute."""
     model, part = recipe.model_spec(), recipe.denoiser
     assert model is not None
     assert part is not None
@@ -86,6 +87,7 @@ def _time_first_stage_with(
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device, opponent=opponent)
 
 
+@functools.lru_cache(maxsize=4)
 def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> float:
     compute = training_compute(device, spec.precision)
     model = compute.host(LatentDiffusion(model_spec))
