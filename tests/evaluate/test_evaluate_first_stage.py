@@ -21,7 +21,7 @@ from darkroom.data.loader import still_batches
 from darkroom.data.sources import Source, Subset, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.first_stage import evaluate_first_stage
-from darkroom.evaluate.judges import present_judge, present_lpips
+from darkroom.evaluate.judges import Seated, present_judge, present_lpips
 from darkroom.evaluate.report import FirstStageReport
 from darkroom.metrics.pairs import bicubic_round_trip, psnr, ssim
 
@@ -216,6 +216,26 @@ def test_the_judge_of_the_package_is_the_default(
     assert report.figures.feature_distance > 0
     assert present_lpips(CPU) is None
     assert any("LPIPS is not measured" in note for note in report.notes)
+
+
+def test_a_seated_judge_is_shown_pictures_from_anywhere() -> None:
+    class Placed:
+        """Sees only pictures that lie as `Compute.place` lays them, and answers on a device of its own."""
+
+        name, hash = "placed", "0"
+
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            return images.mean(dim=(2, 3))
+
+        def distance(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+            return (self.features(images) - self.features(others)).square().sum(1)
+
+    pictures = torch.rand(2, 3, 4, 5)
+    seated = Seated(Placed(), CPU)
+    assert (seated.name, seated.hash) == ("placed", "0")
+    torch.testing.assert_close(seated.features(pictures), pictures.mean(dim=(2, 3)))
+    assert torch.equal(seated.distance(pictures, pictures), torch.zeros(2))
 
 
 def test_another_distance_joins_where_it_is_given(scenes: Source) -> None:

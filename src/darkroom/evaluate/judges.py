@@ -1,13 +1,37 @@
 """The networks that judge, if they are here: nothing is downloaded to evaluate."""
 
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
 from darkroom.core.compute import Compute
-from darkroom.nn.features import Judge, PerceptualDistance, judge, perceptual
+from darkroom.core.shapes import Images, PerSample
+from darkroom.metrics.extractors import Extractor
+from darkroom.nn.features import PerceptualDistance, judge, perceptual
 from darkroom.nn.vgg import present
 
 
-def present_judge(compute: Compute) -> Judge:
+@final
+class Seated:
+    """A judge on a device, shown pictures from any other; it answers on the CPU, where figures are put together."""
+
+    def __init__(self, judge: Extractor, compute: Compute) -> None:
+        self._judge, self._compute = judge, compute
+        self.name, self.hash = judge.name, judge.hash
+
+    def features(self, images: Images) -> Float[Tensor, "b d"]:
+        """What the judge sees in each picture."""
+        return self._judge.features(self._compute.place(images)).cpu()
+
+    def distance(self, images: Images, others: Images) -> PerSample:
+        """The judge's distances."""
+        return self._judge.distance(self._compute.place(images), self._compute.place(others)).cpu()
+
+
+def present_judge(compute: Compute) -> Extractor:
     """The judge that comes with the package, on the device."""
-    return compute.host(judge())
+    return Seated(compute.host(judge()), compute)
 
 
 def present_lpips(compute: Compute) -> PerceptualDistance | None:
