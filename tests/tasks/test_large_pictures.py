@@ -9,8 +9,8 @@ from darkroom.autoencoder import tiles
 from darkroom.core.errors import InputError
 from darkroom.core.spec import parse
 from darkroom.tasks.model import Model
-from darkroom.tasks.request import Request, given, placed
-from darkroom.tasks.steer import conditions_of, crops_of, seen_in
+from darkroom.tasks.request import Layout, Request, given, placed
+from darkroom.tasks.steer import Crop, conditions_of, crops_of, seen_by
 
 Small = Callable[[str], Model]
 
@@ -68,6 +68,27 @@ def test_each_window_is_told_of_the_objects_in_it(small: Small) -> None:
         torch.testing.assert_close(tokens[:, place], model.condition(objects=[seen]).tokens)
 
 
+def seen_in(layout: Layout, crop: Crop) -> Layout:
+    (found,) = seen_by(layout, [crop], most=9)
+    return found
+
+
+def test_a_window_is_told_of_what_fills_most_of_it() -> None:
+    small, large, other = (
+        placed({"category": 1, "box": box})
+        for box in ([0.3, 0.0, 0.1, 0.1], [0.2, 0.2, 0.25, 0.5], [0.6, 0.0, 0.3, 0.5])
+    )
+    left, right = (0.0, 0.0, 0.5, 1.0), (0.25, 0.0, 0.5, 1.0)
+    of_left, of_right = seen_by((small, large, other), [left, right], most=2)
+    assert len(of_left) == 2  # both that lie there, in the layout's order
+    assert of_left[0].box[2] == pytest.approx(0.2)
+    assert [each.box[2] for each in of_right] == pytest.approx([0.4, 0.3])  # the small one is told to the left alone
+    each_its_own = seen_by((small, large, other), [left, right, (0.5, 0.0, 0.5, 1.0)], most=1)
+    assert [of_one.box[2] for (of_one,) in each_its_own] == pytest.approx([0.2, 0.4, 0.6])
+    with pytest.raises(InputError, match=r"at most 1 objects, and too many lie where the 1 at"):
+        seen_by((small, large, other), [left, right], most=1)
+
+
 def test_a_little_of_an_object_is_not_told() -> None:
     layout = (placed({"category": 1, "box": [0.0, 0.0, 0.5, 0.5]}),)
     assert seen_in(layout, (0.3, 0.0, 0.5, 1.0)) == ()
@@ -94,5 +115,7 @@ def test_more_objects_than_a_model_knows_where_a_window_has_few(small: Small) ->
         model.sample(layout=layout, size=(16, 32))
     (drawn,) = model.sample(layout=layout, size=(16, 32), window=16)
     assert drawn.size == (32, 16)
-    with pytest.raises(InputError, match="3 objects came; layout takes at most 2"):
-        model.sample(layout=[*layout, {"category": 1, "box": [0.125, 0.5, 0.125, 0.5]}], size=(16, 32), window=16)
+    crowded = [{"category": 1, "box": [0.125, 0.5, 0.125, 0.5]}, {"category": 1, "box": [0.0, 0.5, 0.1, 0.4]}]
+    assert len(model.sample(layout=[*layout, crowded[0]], size=(16, 32), window=16, steps=1)) == 1
+    with pytest.raises(InputError, match="a window takes at most 2 objects, and too many lie where the 1 at"):
+        model.sample(layout=[*layout, *crowded], size=(16, 32), window=16)

@@ -57,6 +57,12 @@ class Fields:
             return label
         return torch.tensor([self._label(each, spec) for each in ([label] if isinstance(label, (int, str)) else label)])
 
+    @property
+    def slots(self) -> int:
+        """Objects of a layout at most; 0 where ids alone are taken."""
+        scheme = self.find(LayoutSpec, word="layout").scheme
+        return 0 if scheme is None else scheme.slots
+
     def layout_ids(self, layouts: Sequence[Sequence[Placed | Mapping[str, Any]]]) -> Tensor:
         """(b, l) ids of layouts, each a list of {category, box}; `InputError` for unknown categories and too many."""
         spec = self.find(LayoutSpec, word="layout")

@@ -13,7 +13,7 @@ from darkroom.diffusion.walk import check_walk
 from darkroom.tasks.fields import FIELDS
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import GROUPED, Request
-from darkroom.tasks.steer import crops_of, seen_in
+from darkroom.tasks.steer import crops_of, seen_by
 
 STRENGTH: Final = 0.6  # of an image that is varied
 GUIDE_WEIGHT: Final = 1.0  # the whole way to the guide
@@ -221,10 +221,10 @@ def _check_layouts(model: Model, request: Request, *, size: tuple[int, int]) -> 
     if len(crops) == 1:
         model.words.layout_ids(request.layouts)
         return
-    for crop in crops:
-        model.words.layout_ids([seen_in(layout, crop) for layout in request.layouts])
     if crops:
         model.words.layout_ids([(each,) for layout in request.layouts for each in layout])
+    for layout in request.layouts:
+        seen_by(layout, crops, most=model.words.slots)
 
 
 def _check_needed(model: Model, given: AbstractSet[str]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from darkroom.core.conditions import Conditions, by_window
+from darkroom.core.errors import InputError
 from darkroom.diffusion.windows import Place, window_places
 from darkroom.tasks.between import mix
 from darkroom.tasks.model import Model
@@ -27,17 +28,15 @@ def conditions_of(model: Model, group: Sequence[Wish], *, size: Size, window: in
     if not model.fields:
         return Conditions()
     given = _given(model, group, size=size)
-
     crops = crops_of(model, size=size, window=window)
 
     def told(fields: dict[str, Any]) -> Conditions:
         layouts = fields["objects"]
         if not layouts or len(crops) == 1:
             return model.condition(**fields, size=size)
-        each: list[dict[str, Any]] = [
-            fields | {"objects": [seen_in(layout, crop) for layout in layouts]} for crop in crops
-        ]
-        return by_window([model.condition(**seen, size=size) for seen in each])
+        seen = [seen_by(layout, crops, most=model.words.slots) for layout in layouts]
+        each: list[dict[str, Any]] = [fields | {"objects": list(of_window)} for of_window in zip(*seen, strict=True)]
+        return by_window([model.condition(**fields_of_window, size=size) for fields_of_window in each])
 
     first = told(given)
     ends: dict[str, Any] = {
@@ -69,8 +68,48 @@ def crops_of(model: Model, *, size: Size, window: int | None) -> list[Crop]:
     return [crop(place) for place in window_places((height, width), (tall, wide))]
 
 
-def seen_in(layout: Layout, crop: Crop) -> Layout:
-    """The objects that lie in a crop by half, or fill half of it, cut at its edges, their boxes in 0..1 of it."""
+def seen_by(layout: Layout, crops: Sequence[Crop], *, most: int) -> list[Layout]:
+    """What the window of each crop is told: the objects seen in it, of more than `most` those that fill most of it.
+
+    But each object is told to one window at least that sees it; `InputError` where these are full.
+    """
+    seen = [_seen_in(layout, crop) for crop in crops]
+    own = _own(layout, seen, most=most)
+
+    def told(place: int) -> Layout:
+        order = sorted(seen[place], key=lambda each: (each in own[place], _area(seen[place][each])), reverse=True)
+        return tuple(seen[place][each] for each in sorted(order[:most]))
+
+    return [told(place) for place in range(len(crops))]
+
+
+def _own(layout: Layout, seen: Sequence[Mapping[int, Placed]], *, most: int) -> list[set[int]]:
+    """For each window the objects that it is told in any case: a window for every one that is seen."""
+    own: list[set[int]] = [set() for _ in seen]
+    where = {number: [place for place, each in enumerate(seen) if number in each] for number in range(len(layout))}
+    for number in sorted(where, key=lambda each: len(where[each])):
+        if not where[number]:
+            continue
+        place = min(where[number], key=lambda at: (len(own[at]), -_area(seen[at][number])))
+        if len(own[place]) == most:
+            box = ", ".join(f"{side:g}" for side in layout[number].box)
+            raise InputError(
+                f"a window takes at most {most} objects, and too many lie where the {layout[number].category} at {box} "
+                "does; leave some out"
+            )
+        own[place].add(number)
+    return own
+
+
+def _area(each: Placed) -> float:
+    return each.box[2] * each.box[3]
+
+
+def _seen_in(layout: Layout, crop: Crop) -> dict[int, Placed]:
+    """The objects that lie in a crop by half, or fill half of it, cut at its edges, their boxes in 0..1 of it.
+
+    By their number in the layout.
+    """
 
     def inside(each: Placed) -> Placed | None:
         sides: list[tuple[float, float]] = []
@@ -85,7 +124,7 @@ def seen_in(layout: Layout, crop: Crop) -> Layout:
         (x, width), (y, height) = sides
         return None if share < SEEN else Placed(category=each.category, box=(x, y, width, height))
 
-    return tuple(found for found in map(inside, layout) if found is not None)
+    return {number: found for number, each in enumerate(layout) if (found := inside(each)) is not None}
 
 
 def places(group: Sequence[Wish]) -> Tensor:
