@@ -10,7 +10,8 @@ from measured import CornerJudge
 from PIL import Image
 
 from darkroom.core.errors import InputError
-from darkroom.data.sources import ShapesSource
+from darkroom.data.examples import Source
+from darkroom.data.sources import ShapesSource, open_data
 from darkroom.evaluate import conditions as room
 from darkroom.evaluate.conditions import evaluate_conditions, mean_iou
 from darkroom.metrics.agreement import read_map
@@ -39,7 +40,7 @@ SMALL = (
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     folder = tmp_path_factory.mktemp("conditions")
     found: dict[str, Model] = {}
-    for name in ("tiny-class", "tiny-layout", "tiny-semantic", "tiny-superres", "tiny-inpaint"):
+    for name in ("tiny-text", "tiny-class", "tiny-layout", "tiny-semantic", "tiny-superres", "tiny-inpaint"):
         list(Run(recipe(name, overrides=SMALL), folder / name, device="cpu").develop())
         found[name] = load(folder / name, device="cpu")
     return found
@@ -107,14 +108,33 @@ def test_a_real_model_answers(models: dict[str, Model]) -> None:
     assert report.ways["model"]["known pixels identical"] == 1.0
 
 
-def test_pictures_that_nobody_drew_are_compared_as_sets(models: dict[str, Model], tmp_path: Path) -> None:
-    from darkroom.data.sources import open_data
-
+def of_two_classes(folder: Path) -> Source:
     for label, number in [(label, number) for label in ("circle", "square") for number in range(8)]:
-        (tmp_path / label).mkdir(exist_ok=True)
+        (folder / label).mkdir(exist_ok=True)
         colour = (16 * number, 90, 200 if label == "circle" else 20)
-        Image.new("RGB", (64, 64), colour).save(tmp_path / label / f"{number}.png")
-    source = open_data(tmp_path).train
+        Image.new("RGB", (64, 64), colour).save(folder / label / f"{number}.png")
+    return open_data(folder).train
+
+
+def test_names_of_classes_are_captions_where_there_are_no_others(
+    models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+
+    def drawn(_model: Model, request: Any, **options: Any) -> Any:
+        prompts.extend(request.prompts)
+        yield from (Sampled(Image.new("RGB", (64, 64)), row, {}) for row in range(request.total))
+
+    monkeypatch.setattr(room, "generate", drawn)
+    source, model = of_two_classes(tmp_path), models["tiny-text"]
+    evaluate_conditions(model, source, spoiling=Spoiling(), judge=CornerJudge(), sample={})
+    assert prompts == [source.classes[source.label(row) or 0] for row in range(len(source))]
+    assert model.card["data"]["caption_field"] == "caption"
+    assert "caption_field" not in models["tiny-class"].card["data"]
+
+
+def test_pictures_that_nobody_drew_are_compared_as_sets(models: dict[str, Model], tmp_path: Path) -> None:
+    source = of_two_classes(tmp_path)
     report = evaluate_conditions(
         models["tiny-class"], source, spoiling=Spoiling(), judge=CornerJudge(), sample={"steps": 1}
     )

@@ -207,7 +207,8 @@ def _conditions(
     seed = known.get("seed") if isinstance(known.get("seed"), int) else 0
     side = model.spec.image_size
     alpha = model.spec.first_stage.image_channels == 4
-    source = _pictures(data, "test", seed=seed, size=side, count=count or PROMPTS, alpha=alpha)
+    words = str(known.get("caption_field", "caption"))
+    source = _pictures(data, "test", seed=seed, size=side, count=count or PROMPTS, alpha=alpha, caption_field=words)
     spoilt = {key: known[key] for key in ("degradation", "masks") if key in known}
     if masks is not None:
         spoilt["masks"] = found(MaskFilesSpec(source=str(masks))).plain()
@@ -255,14 +256,23 @@ def _check_writable(out: Path) -> None:
         raise InputError(f"{out}: --out names the file of the report, and this is a folder")
 
 
-def _pictures(data: str, split: str, *, seed: int, size: int | None, count: int | None, alpha: bool) -> Any:
+def _pictures(
+    data: str,
+    split: str,
+    *,
+    seed: int,
+    size: int | None,
+    count: int | None,
+    alpha: bool,
+    caption_field: str = "caption",
+) -> Any:
     """The pictures asked for; `count` of them are drawn from the whole split by the seed."""
     import torch
 
     from darkroom.core.seeds import generator
     from darkroom.data.sources import CANVAS, Joined, Subset, open_data
 
-    train, test = open_data(data, seed=seed, size=size or CANVAS, alpha=alpha)
+    train, test = open_data(data, seed=seed, size=size or CANVAS, alpha=alpha, caption_field=caption_field)
     source = {"test": test, "train": train, "all": Joined(train, test)}[split]
     if count is None or count >= len(source):
         return source

@@ -25,7 +25,7 @@ from darkroom.core.memory import keep_freed_memory
 VERBS = {
     "sample": "Make pictures with a model.",
     "train": "Train a model from a folder or a recipe; run again to go on.",
-    "evaluate": "Measure a first stage on pictures, with its protocol.",
+    "evaluate": "Measure a first stage, or whether a model does what it is told.",
     "reconstruct": "Send pictures through a first stage and back.",
     "inspect": "Say what a model, data set, run or picture is.",
     "recipes": "List the built-in recipes, or show one.",
@@ -107,7 +107,7 @@ Version = Annotated[
 
 
 def _root(*, version: Version = False) -> None:
-    """Train, sample, evaluate and serve latent diffusion models."""
+    """Train, sample and evaluate latent diffusion models."""
 
 
 def _example(text: str) -> str:

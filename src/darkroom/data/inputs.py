@@ -102,6 +102,22 @@ def layouts(
     return Layouts(things, crops, scheme, flip=spec.flip)
 
 
+def captions(source: Source, *, most: int | None = None) -> Sequence[str]:
+    """The captions of the first rows (None: of all); where there are only labels, the classes' names; else empty."""
+    rows = range(len(source) if most is None else min(most, len(source)))
+    if "caption" not in source.fields and "label" in source.fields:
+        return [source.classes[label_of(source, row)] for row in rows]
+    return [source.caption(row) or "" for row in rows]
+
+
+def label_of(source: Source, row: int) -> int:
+    """The label of a row; `DataError` where it has none."""
+    label = source.label(row)
+    if label is None:
+        raise DataError(f"{source.name}: picture {row} has no label")
+    return label
+
+
 def seen_things(source: Source, row: int) -> tuple[Thing, ...]:
     """The objects that the centre square of a row's picture shows, the largest first, boxes in 0..1 of that square."""
     return tuple(Thing(thing.category, box) for thing, box in _shown(source, row))

@@ -15,7 +15,7 @@ from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.shapes import Images
 from darkroom.core.spec import parse
 from darkroom.data.examples import Source
-from darkroom.data.inputs import seen_things
+from darkroom.data.inputs import captions, seen_things
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec, still_map
@@ -64,6 +64,8 @@ def evaluate_conditions(
             f"{model.name}: {model.words.takes()}; so it cannot be measured whether it does what it is told"
         )
     lacking = set(model.fields) - {"low_res", "masked"} - source.fields
+    if "label" in source.fields:  # the classes' names are captions
+        lacking -= {"caption"}
     if lacking:
         hint = "; shapes:single has labels" if scenes and "label" in lacking else ""
         raise InputError(f"{source.name} does not say the {min(lacking)} that {model.name} is steered by{hint}")
@@ -101,7 +103,7 @@ def _request(
     rows = range(len(source))
     asked = asked_of(model, source, rows=list(rows), transform=transform, spoiling=spoiling)
     if "caption" in model.fields:
-        asked["prompts"] = [source.caption(row) or "" for row in rows]
+        asked["prompts"] = captions(source)
     if "label" in model.fields:
         asked["labels"] = [source.classes[source.label(row) or 0] for row in rows]
     given = {name: value for name, value in sample.items() if value is not None}
@@ -117,9 +119,8 @@ def _read_back(drawn: Sequence[Image.Image], source: Source, *, request: Request
         right = [len(each) == 1 and each[0].shape == name for each, name in zip(seen, wanted, strict=True)]
         found["class right"] = float(np.mean(right))
     if "caption" in fields:
-        captions = [source.caption(row) or "" for row in range(len(source))]
         unnamed = [max(0, len(source.objects(row) or ()) - NAMED) for row in range(len(source))]
-        right = [obeys(*pair, unnamed=more) for *pair, more in zip(seen, captions, unnamed, strict=True)]
+        right = [obeys(*pair, unnamed=more) for *pair, more in zip(seen, captions(source), unnamed, strict=True)]
         found["caption obeyed"] = float(np.mean(right))
     if "objects" in fields:
         pairs = [

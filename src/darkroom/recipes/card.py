@@ -20,6 +20,7 @@ def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dic
             "size": recipe.data.size,
             "seed": recipe.seed,
             "license": recipe.data.license,
+            **_words(recipe),
             **_spoiling(recipe),
         },
         "trained": {stage: {"steps": spec.steps, "batch": spec.batch} for stage, spec in trained(recipe).items()},
@@ -38,6 +39,12 @@ def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dic
             "prompts": list(sample.prompts),
         }
     return card
+
+
+def _words(recipe: Recipe) -> dict[str, Any]:
+    """The field that captions were read from, for a model that they steer."""
+    steered = recipe.denoiser is not None and any(each.field == "caption" for each in recipe.denoiser.conditioners)
+    return {"caption_field": recipe.data.caption_field} if steered else {}
 
 
 def _spoiling(recipe: Recipe) -> dict[str, Any]:

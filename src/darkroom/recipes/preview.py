@@ -3,8 +3,8 @@
 from PIL import Image
 
 from darkroom.data.examples import Source
+from darkroom.data.inputs import captions
 from darkroom.data.transforms import TransformSpec
-from darkroom.recipes.resolve import captions
 from darkroom.recipes.schema import SampleSpec
 from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import Spoiling, asked_of

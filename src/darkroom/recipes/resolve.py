@@ -1,6 +1,5 @@
 """A recipe meets its data: the tokenizer is trained, classes are counted, and the spec says what was found."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -16,7 +15,7 @@ from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.errors import DataError, NotYetError, SpecError
 from darkroom.core.names import Names, numbers_of
 from darkroom.data.examples import Source
-from darkroom.data.inputs import Fixed, Inputs, LowRes, Masked, highest_id, layouts, maps, pictures
+from darkroom.data.inputs import Fixed, Inputs, LowRes, Masked, captions, highest_id, label_of, layouts, maps, pictures
 from darkroom.data.masks import MaskFilesSpec
 from darkroom.data.masks import found as masks_found
 from darkroom.data.transforms import TransformSpec
@@ -158,7 +157,7 @@ def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> d
                 found[spec.field] = Fixed(resolved.tokenizer(captions(source)))
             case ClassSpec():
                 places = {name: place for place, name in enumerate(resolved.names.classes)}
-                named = [source.classes[_label(source, row)] for row in range(len(source))]
+                named = [source.classes[label_of(source, row)] for row in range(len(source))]
                 found[spec.field] = Fixed(torch.tensor([places[name] for name in named]))
             case LayoutSpec() if spec.scheme is not None:
                 numbers = numbers_of(source.categories, resolved.names.categories, what="category")
@@ -175,25 +174,10 @@ def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> d
     return found
 
 
-def captions(source: Source, *, most: int | None = None) -> Sequence[str]:
-    """The captions of the first rows (None: of all); where there are only labels, the classes' names; else empty."""
-    rows = range(len(source) if most is None else min(most, len(source)))
-    if "caption" not in source.fields and "label" in source.fields:
-        return [source.classes[_label(source, row)] for row in rows]
-    return [source.caption(row) or "" for row in rows]
-
-
 def classes_of(source: Source) -> list[str]:
     """Names of the classes that have a picture, in their order."""
     found = {source.label(row) for row in range(len(source))} if "label" in source.fields else set[int]()
     return [name for place, name in enumerate(source.classes) if place in found]
-
-
-def _label(source: Source, row: int) -> int:
-    label = source.label(row)
-    if label is None:
-        raise DataError(f"{source.name}: picture {row} has no label")
-    return label
 
 
 def _given_tokenizer(spec: TextSpec, start: StoredModel | None) -> Tokenizer | None:

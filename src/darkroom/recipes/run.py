@@ -21,7 +21,7 @@ from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examine import examine
 from darkroom.data.examples import Source
-from darkroom.data.inputs import check_maps
+from darkroom.data.inputs import captions, check_maps
 from darkroom.data.latents import LatentTable, cache_key, cache_latents
 from darkroom.data.sources import Splits, open_data
 from darkroom.data.transforms import TransformSpec
@@ -34,7 +34,7 @@ from darkroom.recipes.length import trained, written
 from darkroom.recipes.preview import preview
 from darkroom.recipes.report.afterwards import report_on
 from darkroom.recipes.report.page import PAGE
-from darkroom.recipes.resolve import captions, inputs, resolve
+from darkroom.recipes.resolve import inputs, resolve
 from darkroom.recipes.schema import DataSpec, Recipe, difference
 from darkroom.recipes.tune import begin_with, check_start
 from darkroom.tasks.load import load

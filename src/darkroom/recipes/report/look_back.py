@@ -12,12 +12,13 @@ from darkroom.core.pictures import as_saved, from_bytes, to_bytes, to_pictures
 from darkroom.core.shapes import Images
 from darkroom.core.spec import parse
 from darkroom.data.examples import Source
+from darkroom.data.inputs import captions
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import Splits
 from darkroom.data.transforms import TransformSpec, still
 from darkroom.metrics.neighbours import NEAR, Memorisation, Neighbours, memorisation, nearest, thumbprints
 from darkroom.recipes.report.conditions import layout_picture, map_picture, masked_picture
-from darkroom.recipes.resolve import captions, classes_of
+from darkroom.recipes.resolve import classes_of
 from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import Spoiling, asked_of
 from darkroom.tasks.model import Model
