@@ -154,7 +154,7 @@ def test_exactly_the_fields_of_the_model_are_taken(names: tuple[str, ...], messa
 
 
 def test_an_unconditional_model_takes_nothing() -> None:
-    assert made()({}).empty
+    assert made()({}) == Conditions()
     with pytest.raises(InputError, match="steered by nothing; label came"):
         made()(given("label"))
 

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec, layout_boxes, layout_ids
+from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec, layout_ids
 from darkroom.conditioning.text import SequenceEncoderSpec
 from darkroom.core.errors import InputError
+from read_layout import layout_boxes
 
 ORIGINAL = LayoutTokensSpec(categories=350, empty=8191)
 SMALL = LayoutTokensSpec(categories=8, slots=3, grid=16, crop=False)

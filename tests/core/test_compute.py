@@ -44,11 +44,7 @@ def test_conditions_join_port_by_port() -> None:
     assert both.tokens is not None
     assert both.tokens[:, 0, 0].tolist() == [0, 1, 1]
     assert both.planes is None
-    assert Conditions().empty
-    assert not both.empty
-    repeated = two.repeat(2)
-    assert repeated.vector is not None
-    assert len(repeated.vector) == 4
+    assert concatenate([Conditions(), Conditions()]) == Conditions()
     with pytest.raises(ValueError, match="'tokens'"):
         concatenate([one, Conditions(vector=torch.zeros(1, 4))])
 

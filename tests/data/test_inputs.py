@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.conditioning.layout import LayoutTokensSpec, layout_boxes
+from darkroom.conditioning.layout import LayoutTokensSpec
 from darkroom.core.errors import DataError, InputError
 from darkroom.core.names import numbers_of
 from darkroom.core.pictures import from_bytes
@@ -28,6 +28,7 @@ from darkroom.data.loader import still_batches
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import ShapesSource, open_data
 from darkroom.data.transforms import TransformSpec, mirrored
+from read_layout import layout_boxes
 
 SOURCE = ShapesSource(count=6)
 SPEC = TransformSpec(size=64, flip=True)

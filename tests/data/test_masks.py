@@ -56,6 +56,13 @@ def test_masks_from_files(tmp_path: Path) -> None:
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     assert {round(4 * float(share)) for share in masks.mean(dim=(1, 2, 3))} == {1, 2, 3}
     assert torch.equal(masks[3:4], draw_masks(spec, (16, 16), seed=0, indices=[3]))
+    clear = Image.new("RGBA", (40, 40), (0, 0, 0, 255))
+    clear.paste((0, 0, 0, 0), (0, 0, 20, 40))
+    only = tmp_path / "clear"
+    only.mkdir()
+    clear.save(only / "erased.png")  # what an editor erases is a hole, as `sample --mask` takes it
+    erased = draw_masks(MaskFilesSpec(source=str(only)), (16, 16), seed=0, indices=range(4))
+    assert {float(share) for share in erased.mean(dim=(1, 2, 3))} == {0.5}
     known = masks_found(spec)
     assert known.hash == masks_found(spec).hash
     empty = tmp_path / "none"

@@ -9,9 +9,9 @@ import torch
 from measured import CornerJudge
 from PIL import Image
 
-from darkroom.core.errors import InputError
+from darkroom.core.errors import DataError, InputError
 from darkroom.data.examples import Source
-from darkroom.data.sources import ShapesSource, open_data
+from darkroom.data.sources import Joined, ShapesSource, open_data
 from darkroom.evaluate import conditions as room
 from darkroom.evaluate.conditions import evaluate_conditions, mean_iou
 from darkroom.metrics.agreement import read_map
@@ -151,6 +151,25 @@ def test_what_scenes_do_not_say_is_named(models: dict[str, Model]) -> None:
         )
 
 
+def test_one_picture_is_measured_by_itself(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = measured(models["tiny-superres"], ShapesSource(seed=5, count=1), monkeypatch, perfect=True)["model"]
+    assert "judge distance" in figures
+    assert "Fréchet distance" not in figures
+
+
+def test_a_map_beyond_the_classes_is_named_before_anything_is_drawn(models: dict[str, Model], tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGB", (64, 64), (80 * number, 90, 90)).save(tmp_path / f"{number}.png")
+        Image.new("L", (64, 64), 255 * number).save(tmp_path / f"map-{number}.png")
+    lines = [f'{{"file_name": "{number}.png", "map_file_name": "map-{number}.png"}}\n' for number in range(2)]
+    (tmp_path / "metadata.jsonl").write_text("".join(lines))
+    source = Joined(*open_data(tmp_path))
+    with pytest.raises(DataError, match=r"the map of 1\.png has the id 255; there are 9 classes"):
+        evaluate_conditions(
+            models["tiny-semantic"], source, spoiling=Spoiling(), judge=CornerJudge(), sample={"steps": 1}
+        )
+
+
 def test_maps_are_read_as_they_were_drawn() -> None:
     source = ShapesSource(seed=5, count=12)
     maps = np.stack([read_map(source.example(row).picture) for row in range(12)])
@@ -173,3 +192,4 @@ def test_fills_keep_what_is_known_and_continue_slopes() -> None:
         filled = fill(image, mask)
         assert torch.equal(filled[:, :, mask[0, 0] == 0], image[:, :, mask[0, 0] == 0])
         assert float((filled - image).abs().max()) < most
+        assert not fill(image, torch.ones_like(mask)).any()  # where nothing is known nothing is seen

@@ -87,7 +87,7 @@ def test_conditions_are_mixed_port_by_port() -> None:
         assert (port[0] == torch.tensor(0.1)).all()
         torch.testing.assert_close(port[1], torch.full_like(port[1], 0.4))
         assert (port[2] == torch.tensor(0.7)).all()
-    assert mix(Conditions(), Conditions(), at=places(0.5)).empty
+    assert mix(Conditions(), Conditions(), at=places(0.5)) == Conditions()
 
 
 @pytest.mark.parametrize(

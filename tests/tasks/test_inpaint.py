@@ -80,6 +80,9 @@ def test_holes_go_on_smoothly_from_what_is_known() -> None:
     odd = torch.zeros(2, 1, 37, 53)
     odd[0, :, 5:30] = 1
     odd[1] = 1
+    half = torch.zeros(1, 1, 16, 64)
+    half[..., 32:] = 1
+    torch.testing.assert_close(continued(torch.ones(1, 3, 16, 64), half), torch.ones(1, 3, 16, 64))
     one, nothing = continued(torch.ones(2, 3, 37, 53), odd)
     torch.testing.assert_close(one, torch.ones(3, 37, 53))
     assert not nothing.any()

@@ -108,6 +108,11 @@ def test_hostile_boxes_and_names_are_refused_or_drawn_in_windows_too(small: Smal
         assert len(model.sample(layout=tiny, size=(16, 64), window=window, steps=1)) == 1
 
 
+def test_nothing_at_all_in_windows(small: Small) -> None:
+    (drawn,) = small("layout").sample(layout=[], size=(16, 32), window=16, steps=1)
+    assert drawn.size == (32, 16)
+
+
 def test_more_objects_than_a_model_knows_where_a_window_has_few(small: Small) -> None:
     model, boxes = small("layout"), [[x, 0.0, 0.125, 0.5] for x in (0.0, 0.25, 0.625, 0.875)]
     layout = [{"category": 1, "box": box} for box in boxes]

@@ -11,8 +11,12 @@ from PIL import Image
 
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
+from darkroom.diffusion.walk import walk
+from darkroom.tasks.guide import by_score
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
+from darkroom.tasks.request import Request
+from darkroom.tasks.settle import offered, settle
 
 Small = Callable[[str], Model]
 STAR = [{"category": "star", "box": [0.1, 0.1, 0.4, 0.5]}]
@@ -125,6 +129,50 @@ def test_a_guide_pulls(small: Small) -> None:
     free, half, whole = error(), error(guide=guide, guide_weight=0.3), error(guide=guide)
     assert whole < half < free
     assert whole < 0.5 * free
+
+
+def test_a_score_of_the_drawn_picture_pulls(small: Small) -> None:
+    """Any score works, and it looks at what is drawn: by the decoder that the model draws with."""
+    model = small("plain")
+    looks: list[torch.Tensor] = []
+
+    def brightness(images: torch.Tensor, _t: torch.Tensor) -> torch.Tensor:
+        looks.append(images.detach())
+        return images.mean(dim=(1, 2, 3))
+
+    noise = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def drawn(weight: float) -> float:
+        *_, last = walk(model, noise, solver="ddim", steps=8, wrap=by_score(model, brightness, weight=weight))
+        return float(model.decode(last.x).mean())
+
+    assert drawn(3000.0) > drawn(0.0) + 0.02
+    drawn(0.0)
+    torch.testing.assert_close(looks[-1], model.decode(last_x0(model, noise)), atol=1e-4, rtol=1e-4)
+
+
+def last_x0(model: Model, noise: torch.Tensor) -> torch.Tensor:
+    *_, last = walk(model, noise, solver="ddim", steps=8)
+    return last.x0
+
+
+def test_what_a_card_offers_does_not_speak_of_given_pictures(small: Small) -> None:
+    model = small("text")
+    card = {**model.card, "sample": {**model.card["sample"], "prompts": ["a red circle", "a blue square"]}}
+    model = Model(
+        model.diffusion, compute=model.compute, name="text", card=card, names=model.names, tokenizer=model.tokenizer
+    )
+    three = offered(model, Request(count=3))
+    assert (three.prompts, three.count) == (("a red circle", "a blue square", "a red circle"), 1)
+    for field in ("images", "guides"):
+        request = offered(model, Request(count=3, **{field: (input_picture(photo(0)), input_picture(photo(1)))}))
+        assert (request.prompts, request.count, settle(model, request).total) == (("",), 3, 6)
+    assert offered(model, Request(prompts=("a star",))).prompts == ("a star",)
+
+
+def test_a_guide_is_not_followed_in_what_is_too_large_to_be_decoded_whole(small: Small) -> None:
+    with pytest.raises(InputError, match="a guide does not fit: 1024x2048 is too large"):
+        small("plain").sample(guide=photo(3, (4, 4)), size=(1024, 2048), window=16)
 
 
 def test_low_resolution_decides_the_size(small: Small) -> None:

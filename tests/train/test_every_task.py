@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from darkroom.checkpoint.store import load_model
+from darkroom.conditioning.spatial import MapSpec
 from darkroom.core.errors import DataError, InputError, SpecError
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import ShapesSource
@@ -100,6 +101,24 @@ def test_a_folder_by_task(task: str, tmp_path: Path) -> None:
     resolved = resolve(made, splits.train).recipe
     assert denoiser_pace(resolved, device="cpu") > 0
     assert made.data.flip == ("text" not in task)
+
+
+def test_ids_that_only_held_out_maps_have_are_classes_too(tmp_path: Path) -> None:
+    for part, highest in (("train", 2), ("test", 11)):
+        (tmp_path / part).mkdir()
+        lines = ""
+        for number in range(3):
+            Image.new("RGB", (32, 32), (80 * number, highest, 90)).save(tmp_path / part / f"{number}.png")
+            Image.new("L", (32, 32), highest).save(tmp_path / part / f"map-{number}.png")
+            lines += f'{{"file_name": "{number}.png", "map_file_name": "map-{number}.png"}}\n'
+        (tmp_path / part / "metadata.jsonl").write_text(lines)
+    made = recipe_asked(Asked(source=str(tmp_path), changes=("task=semantic",)))
+    train, test = open_recipe_data(made.data, seed=0)
+    found = resolve(made, train, held_out=test).recipe.denoiser
+    assert found is not None
+    (spec,) = found.conditioners
+    assert isinstance(spec, MapSpec)
+    assert spec.classes == 12
 
 
 @pytest.mark.parametrize("name", ["tiny-uncond", "tiny-class", *GIVEN])

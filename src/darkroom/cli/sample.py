@@ -157,13 +157,13 @@ def _asked(
     from darkroom.tasks.load import DEFAULT, built_in, load
     from darkroom.tasks.note import again, check_maker, read_note
     from darkroom.tasks.request import Request
-    from darkroom.tasks.settle import settle
+    from darkroom.tasks.settle import offered, settle
 
     if like is None:
         request = parse(Request, fields, where="request")
         drawing = load(source or DEFAULT, **options)
         drawing = drawing if decoder is None else drawing.with_decoder(decoder)
-        return drawing, settle(drawing, _offered(drawing, request))
+        return drawing, settle(drawing, offered(drawing, request))
     note = read_note(like)
     request = again(note, fields)
     name = source or note.model
@@ -176,17 +176,6 @@ def _asked(
     drawing = drawing if decoder is None else drawing.with_decoder(decoder)
     check_maker(note, name=name, card=drawing.card, where=str(like))
     return drawing, settle(drawing, request)
-
-
-def _offered(drawing: Any, request: Any) -> Any:
-    """The request with prompts that the model's card offers, in turn, when none was given."""
-    known = drawing.default("prompts", [])
-    if not known or request.prompts or request.labels or request.to_prompts or "caption" not in drawing.fields:
-        return request
-    if request.between:
-        return request.model_copy(update={"prompts": (known[0],)})
-    chosen = tuple(known[place % len(known)] for place in range(request.count))
-    return request.model_copy(update={"prompts": chosen, "count": 1})
 
 
 @final

@@ -66,12 +66,16 @@ def run(
         recipe = on_pixels(recipe)
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
-    measure = functools.cache(lambda: _said(resolve(recipe, splits.train, start=start).recipe, device=device))
+
+    def fitted() -> "Recipe":
+        return resolve(recipe, splits.train, start=start, held_out=splits.test).recipe
+
+    measure = functools.cache(lambda: _said(fitted(), device=device))
     minutes = asked.minutes or recipe.minutes
     if minutes is not None:
         recipe = fit(recipe, minutes=minutes, folder=folder, measure=measure, spent=lambda: time.monotonic() - began)
     if plan:
-        found = plan_of(resolve(recipe, splits.train, start=start).recipe, splits, measure=measure)
+        found = plan_of(fitted(), splits, measure=measure)
         typer.echo(json.dumps(found, indent=2) if as_json else told(found))
         return
     _announce_download(recipe)

@@ -127,18 +127,6 @@ def layout_ids(
     return ids
 
 
-def layout_boxes(ids: Int[Tensor, " l"], *, scheme: LayoutTokensSpec) -> list[tuple[int, tuple[float, ...]]]:
-    """(category, box) of each object that the ids (l,) name: boxes as exact as the grid is fine."""
-    found: list[tuple[int, tuple[float, ...]]] = []
-    for category, first, last in ids[: 3 * scheme.slots].unflatten(0, (-1, 3)).tolist():
-        if category == scheme.filler:
-            continue
-        (top, left), (bottom, right) = divmod(first, scheme.grid), divmod(last, scheme.grid)
-        steps = scheme.grid - 1
-        found.append((category, (left / steps, top / steps, (right - left) / steps, (bottom - top) / steps)))
-    return found
-
-
 def _corners(boxes: Float[Tensor, "n 4"], *, grid: int) -> tuple[Tensor, Tensor]:
     """Numbers (n,) of the top left and the bottom right corners: y grid + x, each round((grid - 1) times 0..1)."""
     x, y, width, height = boxes.double().clamp(0, 1).unbind(1)

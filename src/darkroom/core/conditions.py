@@ -29,19 +29,10 @@ class Conditions:
         ports = (self.tokens, self.vector, self.planes)
         return Conditions(*(None if port is None else change(port) for port in ports))
 
-    def repeat(self, times: int) -> "Conditions":
-        """Each sample `times` times in a row."""
-        return self.map(lambda port: port.repeat_interleave(times, dim=0))
-
     def of_window(self, place: int) -> "Conditions":
         """With the tokens of one window, where windows have their own."""
         tokens = self.tokens
         return self if tokens is None or tokens.ndim == 3 else replace(self, tokens=tokens[:, place])
-
-    @property
-    def empty(self) -> bool:
-        """No port is filled."""
-        return self.tokens is None and self.vector is None and self.planes is None
 
 
 def by_window(parts: Sequence[Conditions]) -> Conditions:

@@ -158,11 +158,11 @@ def maps(source: Source, spec: TransformSpec, *, numbers: Sequence[int] | None =
 def check_maps(source: Source, *, classes: int, progress: Callable[[int, int], None] | None = None) -> None:
     """`DataError` naming the first map of a source that has an id beyond the classes."""
     for row in range(len(source)):
-        low, high = _range(_map(source, row))
+        low, high = _range(source, row)
         if low < 0 or high >= classes:
             raise DataError(
-                f"{source.name}: a map (row {row}) has the id {low if low < 0 else high}; there are {classes} classes, "
-                f"0..{classes - 1}"
+                f"{source.name}: the map of {source.example(row).name} has the id {low if low < 0 else high}; "
+                f"there are {classes} classes, 0..{classes - 1}"
             )
         if progress is not None:
             progress(row + 1, len(source))
@@ -174,7 +174,7 @@ def highest_id(source: Source) -> int:
     highest = 0
     for row in range(len(source)):
         try:
-            highest = max(highest, _range(_map(source, row))[1])
+            highest = max(highest, _range(source, row)[1])
         except DataError:
             continue
     return highest
@@ -183,15 +183,18 @@ def highest_id(source: Source) -> int:
 def _map(source: Source, row: int) -> Integer[np.ndarray, "h w"]:
     found = source.map(row)
     if found is None:
-        raise DataError(f"{source.name}: row {row} has no map")
+        raise DataError(f"{source.name}: {source.example(row).name} has no map")
     return found
 
 
-def _range(ids: Integer[np.ndarray, "h w"]) -> tuple[int, int]:
-    """The lowest and the highest id; `DataError` for one that no map can mean."""
+def _range(source: Source, row: int) -> tuple[int, int]:
+    """The lowest and the highest id of a row's map; `DataError` for one that no map can mean."""
+    ids = _map(source, row)
     low, high = int(ids.min()), int(ids.max())
     if high >= MOST_IDS:
-        raise DataError(f"a map has the id {high}; at most {MOST_IDS - 1} fits")
+        raise DataError(
+            f"{source.name}: the map of {source.example(row).name} has the id {high}; at most {MOST_IDS - 1} fits"
+        )
     return low, high
 
 

@@ -23,6 +23,7 @@ from darkroom.core.pictures import open_picture, to_bytes
 from darkroom.core.seeds import generator
 from darkroom.core.shapes import Number
 from darkroom.core.spec import Spec
+from darkroom.data.decode import colours, upright
 from darkroom.data.metadata import pictures_in
 
 ATTEMPTS: Final = 8
@@ -94,7 +95,9 @@ def draw_masks(
 def _from_file(spec: MaskFilesSpec, size: tuple[int, int], *, seed: int, index: int) -> Float[Tensor, "1 _h _w"]:
     draws, files = _Draws(seed, index), _files(spec.source)
     path = files[draws.whole(0, len(files) - 1)]
-    picture = ImageOps.fit(open_picture(path).convert("L"), (size[1], size[0]), method=Image.Resampling.NEAREST)
+    picture = ImageOps.fit(
+        colours(upright(open_picture(path))).convert("L"), (size[1], size[0]), method=Image.Resampling.NEAREST
+    )
     mask = (to_bytes(picture, 1) >= _INK).float()
     return mask.flip(-1) if draws.between(0, 1) < 0.5 else mask
 

@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom import __version__
+from darkroom.conditioning.spatial import MapSpec
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.shapes import Images
 from darkroom.core.spec import parse
 from darkroom.data.examples import Source
-from darkroom.data.inputs import captions, seen_things
+from darkroom.data.inputs import captions, check_maps, label_of, seen_things
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec, still_map
@@ -69,6 +70,7 @@ def evaluate_conditions(
     if lacking:
         hint = "; shapes:single has labels" if scenes and "label" in lacking else ""
         raise InputError(f"{source.name} does not say the {min(lacking)} that {model.name} is steered by{hint}")
+    _check_maps(model, source)
     channels = model.spec.first_stage.image_channels
     transform = parse(TransformSpec, {"size": model.spec.image_size, "channels": channels}, where="evaluation")
     request = settle(model, _request(model, source, transform=transform, spoiling=spoiling, sample=sample))
@@ -92,6 +94,13 @@ def evaluate_conditions(
     return ConditionsReport(ways, _protocol(model, source, request, spoiling=spoiling, judge=judge))
 
 
+def _check_maps(model: Model, source: Source) -> None:
+    """Before anything is drawn: maps of these classes alone."""
+    for spec in model.spec.conditioners:
+        if isinstance(spec, MapSpec):
+            check_maps(source, classes=len(source.map_classes) or spec.classes)
+
+
 def _is_scenes(source: Source) -> bool:
     inner = source.source if isinstance(source, Subset) else source
     return isinstance(inner, ShapesSource)
@@ -105,7 +114,7 @@ def _request(
     if "caption" in model.fields:
         asked["prompts"] = captions(source)
     if "label" in model.fields:
-        asked["labels"] = [source.classes[source.label(row) or 0] for row in rows]
+        asked["labels"] = [source.classes[label_of(source, row)] for row in rows]
     given = {name: value for name, value in sample.items() if value is not None}
     return parse(Request, {**asked, **given}, where="the evaluation")
 
@@ -115,7 +124,7 @@ def _read_back(drawn: Sequence[Image.Image], source: Source, *, request: Request
     found: dict[str, float] = {}
     seen = [read_scene(picture) for picture in drawn]
     if "label" in fields:
-        wanted = [source.classes[source.label(row) or 0] for row in range(len(source))]
+        wanted = [source.classes[label_of(source, row)] for row in range(len(source))]
         right = [len(each) == 1 and each[0].shape == name for each, name in zip(seen, wanted, strict=True)]
         found["class right"] = float(np.mean(right))
     if "caption" in fields:
@@ -214,12 +223,12 @@ def _pairwise(whole: Images, made: Images, *, judge: Extractor) -> dict[str, flo
     """Of each picture with its original, and of both sets."""
     parts = list(zip(whole.split(64), made.clamp(-1, 1).split(64), strict=True))
     seen, drawn = (torch.cat([judge.features(pair[side]) for pair in parts]) for side in (0, 1))
-    return {
+    found = {
         "PSNR (dB)": float(torch.cat([psnr(*pair) for pair in parts]).mean()),
         "SSIM": float(torch.cat([ssim(*pair) for pair in parts]).mean()),
         "judge distance": float(torch.cat([judge.distance(*pair) for pair in parts]).mean()),
-        "Fréchet distance": float(frechet_distance(seen, drawn)),
     }
+    return found | ({"Fréchet distance": frechet_distance(seen, drawn)} if len(whole) > 1 else {})
 
 
 @torch.no_grad()
@@ -245,6 +254,6 @@ def _protocol(
         "data": {"name": source.name, "pictures": len(source), "fingerprint": source.fingerprint()},
         "spoiling": spoiling.plain(),
         "judge": {"name": judge.name, "hash": judge.hash},
-        "sample": request.model_dump(include={"seed", "solver", "steps", "eta", "guidance"}),
+        "sample": request.model_dump(include={"seed", "size", "solver", "steps", "eta", "guidance", "match"}),
         "darkroom": __version__,
     }

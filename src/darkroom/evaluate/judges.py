@@ -1,7 +1,9 @@
 """The networks that judge, if they are here: nothing is downloaded to evaluate."""
 
+from dataclasses import replace
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,16 +19,18 @@ class Seated:
     """A judge on a device, shown pictures from any other; it answers on the CPU, where figures are put together."""
 
     def __init__(self, judge: Extractor, compute: Compute) -> None:
-        self._judge, self._compute = judge, compute
+        self._judge, self._compute = judge, replace(compute, dtype=torch.float32)
         self.name, self.hash = judge.name, judge.hash
 
     def features(self, images: Images) -> Float[Tensor, "b d"]:
         """What the judge sees in each picture."""
-        return self._judge.features(self._compute.place(images)).cpu()
+        with self._compute.autocast():
+            return self._judge.features(self._compute.place(images)).cpu()
 
     def distance(self, images: Images, others: Images) -> PerSample:
         """The judge's distances."""
-        return self._judge.distance(self._compute.place(images), self._compute.place(others)).cpu()
+        with self._compute.autocast():
+            return self._judge.distance(self._compute.place(images), self._compute.place(others)).cpu()
 
 
 def present_judge(compute: Compute) -> Extractor:

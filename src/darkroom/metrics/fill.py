@@ -36,8 +36,8 @@ def telea_fill(images: Images, masks: Mask) -> Images:
 
 
 def _telea(image: Float[np.ndarray, "c h w"], hole: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "c h w"]:
-    if hole.all() or not hole.any():
-        return image
+    if not hole.any() or hole.all():  # nothing to fill; nothing to fill it from: mid grey
+        return image * ~hole
     depth = _depth(hole)
     down, right = np.gradient(depth)
     padded = np.pad(image, ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS)))

@@ -3,7 +3,7 @@
 from PIL import Image
 
 from darkroom.data.examples import Source
-from darkroom.data.inputs import captions
+from darkroom.data.inputs import captions, label_of
 from darkroom.data.transforms import TransformSpec
 from darkroom.recipes.schema import SampleSpec
 from darkroom.tasks.generate import generate
@@ -26,7 +26,7 @@ def preview(
     rows = [place % len(source) for place in range(count)]
     asked = asked_of(model, source, rows=rows, transform=transform, spoiling=spoiling)
     if labels is not None and asked:  # the label of the very picture whose map or boxes are asked for
-        labels = [source.classes[source.label(row) or 0] for row in rows]
+        labels = [source.classes[label_of(source, row)] for row in rows]
     if "caption" in model.fields and asked:
         prompts = [captions(source)[row] for row in rows]
     others = {

@@ -40,12 +40,13 @@ def resolve(
     *,
     tokenizer: Tokenizer | None = None,
     start: StoredModel | None = None,
+    held_out: Source | None = None,
 ) -> Resolved:
     """Fit vocabulary and classes to a training set; `DataError` when it lacks a field the recipe needs.
 
     Where captions are needed and only labels are there, the class names are the captions.
     tokenizer: one made before (a run that resumes), instead of training one · start: the model that the run begins
-    with; its classes come first.
+    with; its classes come first · held_out: pictures that are measured on, whose maps may have ids of their own.
     """
     part = recipe.denoiser
     if part is None:
@@ -77,7 +78,7 @@ def resolve(
             case LayoutSpec():
                 fitted.append(_with_categories(spec, source, keep=spec.field in knows))
             case MapSpec():
-                fitted.append(_with_map_classes(spec, source, keep=spec.field in knows))
+                fitted.append(spec if spec.field in knows else _with_map_classes(spec, source, held_out or source))
             case LowResSpec() | MaskedSpec():
                 fitted.append(spec)
             case EmbeddingSpec():
@@ -140,11 +141,10 @@ def _with_categories(spec: LayoutSpec, source: Source, *, keep: bool) -> LayoutS
     return spec.model_copy(update={"scheme": scheme, "encoder": spec.encoder.model_copy(update=size)})
 
 
-def _with_map_classes(spec: MapSpec, source: Source, *, keep: bool) -> MapSpec:
+def _with_map_classes(spec: MapSpec, *sources: Source) -> MapSpec:
     """As many classes as are named; where none are, as many as maps have ids, and not fewer than the recipe says."""
-    if keep:
-        return spec
-    return spec.model_copy(update={"classes": len(source.map_classes) or max(spec.classes, highest_id(source) + 1)})
+    named = max(len(each.map_classes) for each in sources)
+    return spec.model_copy(update={"classes": named or max(spec.classes, *(highest_id(each) + 1 for each in sources))})
 
 
 def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> dict[str, Inputs]:

@@ -96,7 +96,8 @@ class Run:
             self.given = first_stage_of(start)
         check_trainable(recipe, given=self.given is not None or start is not None)
         self.splits = splits or open_recipe_data(recipe.data, seed=recipe.seed)
-        self.resolved = resolve(recipe, self.splits.train, tokenizer=self._tokenizer(recipe), start=start)
+        train, test = self.splits
+        self.resolved = resolve(recipe, train, tokenizer=self._tokenizer(recipe), start=start, held_out=test)
         self._clock = Clock(folder, spent=spent)
         self._claim()
 

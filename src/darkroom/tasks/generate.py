@@ -57,7 +57,7 @@ def _run(
     taken = len(times_left(model, request).visited)
     channels = model.spec.first_stage.image_channels
     for number, group in enumerate(groups):
-        with _memory_permitting(request, group):
+        with _memory_permitting(request, group), model.compute.gradients():  # guides and holes ask for some
             latents = None
             for step in _steps(model, request, group):
                 latents = step.x

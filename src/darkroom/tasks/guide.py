@@ -28,9 +28,7 @@ def by_score(model: Model, score: PictureScore, *, weight: float = 1.0) -> Wrap:
     """
 
     def of_latents(x0: Latent, t: Time) -> PerSample:
-        with model.compute.autocast():
-            images = model.diffusion.decode(model.compute.place(x0)).float()
-        return score(images, t)
+        return score(model.decode_smoothly(x0), t)
 
     def wrap(denoise: Denoise) -> Denoise:
         return GuidedByScore(denoise, score=of_latents, schedule=model.schedule, scale=weight)

@@ -81,7 +81,7 @@ def continued(images: Images, mask: Mask) -> Images:
     (pull-push).
     """
     known = 1 - mask
-    if min(images.shape[-2:]) == 1 or bool((known > 0).all()):
+    if max(images.shape[-2:]) == 1 or bool((known > 0).all()):
         return images
     share = avg_pool2d(known, 2, ceil_mode=True)
     means = avg_pool2d(images * known, 2, ceil_mode=True) / share.clamp(min=_LEAST)

@@ -39,6 +39,7 @@ def settle(model: Model, request: Request) -> Request:
         )
     size = _size(model, request)
     _check_layouts(model, request, size=size)
+    _check_guides(model, request, size=size)
     filled = {
         "size": size,
         "guidance": _guidance(model, request),
@@ -50,6 +51,25 @@ def settle(model: Model, request: Request) -> Request:
         "match": _match(model, request, size=size),
     }
     return request.model_copy(update=filled)
+
+
+def offered(model: Model, request: Request) -> Request:
+    """The request with the prompts that the model's card offers, in turn, when none was given and nothing else steers.
+
+    A picture to vary, to paint into or to follow has nothing said about it.
+    """
+    others = (request.labels, request.layouts, request.maps, request.low_res)
+    if request.prompts or request.to_prompts or any(others) or "caption" not in model.fields:
+        return request
+    if request.images or request.guides:
+        return request.model_copy(update={"prompts": ("",)})
+    known: list[str] = model.default("prompts", [])
+    if not known:
+        return request
+    if request.between:
+        return request.model_copy(update={"prompts": (known[0],)})
+    chosen = tuple(known[place % len(known)] for place in range(request.count))
+    return request.model_copy(update={"prompts": chosen, "count": 1})
 
 
 def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | None:
@@ -65,6 +85,15 @@ def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | No
         raise InputError(f"match {request.match} does not fit: {against}; leave it out")
     own = model.default("match", 0) if against is None else 0
     return request.match if request.match is not None else own
+
+
+def _check_guides(model: Model, request: Request, *, size: tuple[int, int]) -> None:
+    """What is drawn is decoded as a whole at every step, to be compared with its guide."""
+    if request.guides and model.spec.first_stage.factor > 1 and size[0] * size[1] > WHOLE:
+        raise InputError(
+            f"a guide does not fit: {size[0]}x{size[1]} is too large to be decoded as a whole at every step; at most "
+            f"{WHOLE} pixels are"
+        )
 
 
 def _strength(request: Request) -> float | None:
@@ -221,8 +250,9 @@ def _check_layouts(model: Model, request: Request, *, size: tuple[int, int]) -> 
     if len(crops) == 1:
         model.words.layout_ids(request.layouts)
         return
-    if crops:
-        model.words.layout_ids([(each,) for layout in request.layouts for each in layout])
+    alone = [(each,) for layout in request.layouts for each in layout]
+    if crops and alone:
+        model.words.layout_ids(alone)
     for layout in request.layouts:
         seen_by(layout, crops, most=model.words.slots)
 

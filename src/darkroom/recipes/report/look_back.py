@@ -12,7 +12,7 @@ from darkroom.core.pictures import as_saved, from_bytes, to_bytes, to_pictures
 from darkroom.core.shapes import Images
 from darkroom.core.spec import parse
 from darkroom.data.examples import Source
-from darkroom.data.inputs import captions
+from darkroom.data.inputs import captions, label_of
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import Splits
 from darkroom.data.transforms import TransformSpec, still
@@ -212,7 +212,7 @@ def _asked(
         texts = captions(test) if of_rows else []
         asked["prompts"] = [texts[row] for row in rows] if of_rows else _dealt(offered, count=count)
     if "label" in model.fields:
-        named = [test.classes[test.label(row) or 0] for row in rows] if of_rows else []
+        named = [test.classes[label_of(test, row)] for row in rows] if of_rows else []
         asked["labels"] = named or _dealt(classes_of(splits.train), count=count)
     return asked | of_rows
 
