@@ -27,6 +27,7 @@ from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.obedience import SEED
 from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.recipes.report.conditions import layout_picture, map_picture, masked_picture
+from darkroom.scenes.draw import draw
 from darkroom.tasks.held_out import Spoiling, asked_of
 from darkroom.tasks.input_picture import InputPicture, input_picture
 from darkroom.tasks.model import Model
@@ -165,6 +166,14 @@ def guided(model: Open) -> Rows:
     ]
 
 
+def large(model: Open) -> Rows:
+    """Maps of three by five training pictures, and what is drawn in windows of one."""
+    steered, size = model("shapes-semantic"), (3 * SIDE, 5 * SIDE)
+    wanted = [Image.fromarray(draw(SEED, index, size=size).map) for index in range(COUNT // 4)]
+    coloured = [map_picture(input_picture(each), size=size) for each in wanted]
+    return [coloured, steered.sample(map=wanted, size=size, window=SIDE)]
+
+
 PICTURES: dict[str, Callable[[Open], Rows]] = {
     "unconditional": unconditional,
     "class": classes,
@@ -177,6 +186,7 @@ PICTURES: dict[str, Callable[[Open], Rows]] = {
     "variations": varied,
     "put-back": put_back,
     "guided": guided,
+    "large": large,
 }
 
 
@@ -198,7 +208,7 @@ def main() -> None:
             rows = PICTURES[name](model)
         except DarkroomError as error:
             parser.error(str(error))
-        sheet = contact_sheet([each for row in rows for each in row], columns=COUNT)
+        sheet = contact_sheet([each for row in rows for each in row], columns=len(rows[0]))
         print(save_png(sheet, FOLDER / f"{name}.png"))
 
 

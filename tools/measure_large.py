@@ -1,6 +1,7 @@
 """How a model that learnt 64-px scenes draws larger ones: is it obeyed as well, and are there seams?
 
     python tools/measure_large.py shapes-semantic --sizes 64x64 128x128 192x320 --count 64 --window 64
+    python tools/measure_large.py shapes-superres --sizes 2048x2048 --ways windows --keep large.png
 
 Larger scenes have more objects of the same size. Each is asked for by its boxes, its map, itself made small, or itself
 with a hole, as a whole (but for boxes, of which a model knows only so many) and in overlapping windows. Printed: how
@@ -13,6 +14,8 @@ the scenes themselves.
 import argparse
 import json
 import re
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +42,7 @@ from darkroom.tasks.held_out import Spoiling
 from darkroom.tasks.model import Model
 
 Size = tuple[int, int]
+WAYS = ["whole", "windows"]
 
 
 def asked(model: Model, scenes: list[Scene], *, size: Size) -> dict[str, Any]:
@@ -131,16 +135,26 @@ def row(images: Images, scenes: list[Scene], given: dict[str, Any], *, window: i
 
 
 def measure(
-    name: str, *, sizes: list[Size], count: int, window: int, guidance: float | None, batch: int, dtype: str
+    name: str,
+    *,
+    sizes: list[Size],
+    wanted: list[str],
+    count: int,
+    window: int,
+    guidance: float | None,
+    batch: int,
+    dtype: str,
+    keep: Path | None,
 ) -> None:
-    """Print a row for each size and way."""
+    """Print a row for each size and way; the last picture is kept if that is wished."""
     model = darkroom.load(name, device="cpu", dtype=dtype)
     told: dict[str, dict[str, float]] = {}
     for size in sizes:
-        scenes = [draw(SEED, index, size=size) for index in range(max(4, count * 64 * 64 // (size[0] * size[1])))]
+        scenes = [draw(SEED, index, size=size) for index in range(max(1, count * 64 * 64 // (size[0] * size[1])))]
         given = asked(model, scenes, size=size)
         ways = ("whole",) if max(size) <= window else ("windows",) if "layout" in given else ("whole", "windows")
-        for way in ways:
+        for way in ways if len(ways) == 1 else wanted:
+            began = time.monotonic()
             drawn = model.sample(
                 **given,
                 seed=0,
@@ -148,8 +162,12 @@ def measure(
                 window=window if way == "windows" else None,
                 batch=max(1, batch * 64 * 64 // (size[0] * size[1])),
             )
+            seconds = round((time.monotonic() - began) / len(drawn), 2)
+            if keep is not None:
+                drawn[-1].save(keep)
             images = from_bytes(torch.stack([to_bytes(each, 3) for each in drawn]))
             figures = row(images, scenes, given, window=window, cell=model.spec.first_stage.factor)
+            figures["s a picture"] = seconds
             told[f"{size[0]}x{size[1]} {way}"] = figures
             print(
                 f"{size[0]}x{size[1]} {way:<8}", *(f"{key} {value:.4g}" for key, value in figures.items()), flush=True
@@ -170,6 +188,8 @@ def main() -> None:
     parser.add_argument("model", help="steered by boxes, maps, small pictures or holes")
     sizes = [(64, 64), (128, 128), (192, 320), (256, 256)]
     parser.add_argument("--sizes", type=size_of, nargs="+", default=sizes, help="height x width, multiples of 64")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="as a whole and in windows without")
+    parser.add_argument("--keep", type=Path, default=None, help="a file for the last picture that is drawn")
     parser.add_argument("--count", type=int, default=128, help="of 64-px scenes; larger ones fewer, of as many pixels")
     parser.add_argument("--window", type=int, default=64, help="side of the windows, in pixels")
     parser.add_argument("--guidance", type=float, default=None, help="the model's own without")
@@ -180,6 +200,8 @@ def main() -> None:
         measure(
             options.model,
             sizes=options.sizes,
+            wanted=options.ways,
+            keep=options.keep,
             count=options.count,
             window=options.window,
             guidance=options.guidance,
