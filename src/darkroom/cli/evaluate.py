@@ -50,7 +50,7 @@ def run(
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Measure a first stage on pictures it was not trained on, or whether a text model draws what it is told.
+    """Measure a first stage on pictures it was not trained on, or whether a model does what it is told.
 
     With --first-stage: how much of pictures is kept, beside bicubic resizing. Without, for a text model and `shapes`:
     512 captions of one, two and three things each, drawn and read back without any model. For any other model or
