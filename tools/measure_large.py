@@ -7,8 +7,8 @@ Larger scenes have more objects of the same size. Each is asked for by its boxes
 with a hole, as a whole (but for boxes, of which a model knows only so many) and in overlapping windows. Printed: how
 much of the map is read back (mean IoU over classes); for boxes how many of the categories are right and how much the
 boxes overlap; how near the picture is to the scene (PSNR, in the hole where there is one; judge distance); and how
-steep pictures are across the lines where windows end, over how steep they are across all others, beside the ratio of
-the scenes themselves.
+steep pictures are across the lines where windows end, over how steep they are across all others, and across all
+others where latent cells end too, beside the ratios of the scenes themselves.
 """
 
 import argparse
@@ -88,14 +88,18 @@ def lines(length: int, *, window: int, cell: int) -> list[int]:
     return sorted(ends - {0, length})
 
 
-def steepness(images: Images, *, window: int, cell: int) -> float:
-    """Mean step between neighbours across the lines where windows end, over that across all other lines."""
+def steepness(images: Images, *, window: int, cell: int, step: int = 1) -> float:
+    """Mean step between neighbours across the lines where windows end, over that across all other lines.
+
+    step: compare only with every `step`-th line, so with those where latent cells end, as windows do.
+    """
     across: list[torch.Tensor] = []
     other: list[torch.Tensor] = []
     for dim in (-2, -1):
         steps = images.diff(dim=dim).abs().mean(dim=(1, 2 if dim == -1 else 3)).mean(0)  # of each line
         at = torch.tensor([line - 1 for line in lines(images.shape[dim], window=window, cell=cell)], dtype=torch.long)
-        rest = torch.ones(len(steps), dtype=torch.bool)
+        rest = torch.zeros(len(steps), dtype=torch.bool)
+        rest[step - 1 :: step] = True
         rest[at] = False
         across.append(steps[at])
         other.append(steps[rest])
@@ -106,8 +110,11 @@ def row(images: Images, scenes: list[Scene], given: dict[str, Any], *, window: i
     """The figures of pictures of these scenes."""
     whole = from_bytes(torch.stack([to_bytes(Image.fromarray(each.image), 3) for each in scenes]))
     levels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy()
-    found = np.stack([read_map(each) for each in levels])
-    figures = {"mean IoU": mean_iou(found, np.stack([each.map for each in scenes]), classes=1 + len(SHAPES))}
+    maps, classes = np.stack([each.map for each in scenes]), 1 + len(SHAPES)
+    figures = {
+        "mean IoU": mean_iou(np.stack([read_map(each) for each in levels]), maps, classes=classes),
+        "scenes' own": mean_iou(np.stack([read_map(each.image) for each in scenes]), maps, classes=classes),
+    }
     if "layout" in given:
         seen = [read_scene(each) for each in levels]
         pairs = [
@@ -130,6 +137,9 @@ def row(images: Images, scenes: list[Scene], given: dict[str, Any], *, window: i
     if any(lines(side, window=window, cell=cell) for side in images.shape[-2:]):
         figures["borders"], figures["of scenes"] = (
             steepness(each, window=window, cell=cell) for each in (images, whole)
+        )
+        figures["among cells"], figures["cells of scenes"] = (
+            steepness(each, window=window, cell=cell, step=cell) for each in (images, whole)
         )
     return figures
 

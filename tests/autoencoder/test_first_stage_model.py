@@ -166,10 +166,24 @@ def test_pixels_are_their_own_latents(channels: int) -> None:
     model = build_first_stage(PixelsSpec(image_channels=channels))
     images = pictures(2, channels, 5, 7)
     assert isinstance(model, Pixels)
-    assert model.moments(images) == (images, None)
-    assert model.decode(images) is images
+    assert torch.equal(model.moments(images)[0], images)
+    assert model.moments(images)[1] is None
+    assert torch.equal(model.decode(images), images)
     assert model.latent_shape((5, 7)) == (channels, 5, 7)
     assert (model.spec.factor, model.spec.latent_channels) == (1, channels)
     assert not list(model.parameters())
     with pytest.raises(InputError, match="2 channels came"):
         model.moments(pictures(1, 2, 4, 4))
+
+
+def test_squares_of_pixels_are_channels() -> None:
+    model = build_first_stage(PixelsSpec(patch=4))
+    images = pictures(2, 3, 8, 12)
+    latents, spread = model.moments(images)
+    assert spread is None
+    assert latents.shape == (2, *model.latent_shape((8, 12))) == (2, 48, 2, 3)
+    assert (model.spec.factor, model.spec.latent_channels) == (4, 48)
+    assert torch.equal(latents[0, :, 0, 0].reshape(3, 4, 4), images[0, :, :4, :4])
+    assert torch.equal(model.decode(latents), images)
+    with pytest.raises(InputError, match="sides must be multiples of 4, the nearest that fits is 8 x 12"):
+        model.moments(pictures(1, 3, 9, 12))

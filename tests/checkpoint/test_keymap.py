@@ -8,6 +8,7 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec
 from darkroom.checkpoint.keymap import (
     Table,
     averaged_names,
+    conditioner_table,
     first_stage_table,
     model_table,
     to_original,
@@ -180,3 +181,10 @@ def test_missing_and_wrong_tensors_are_named() -> None:
         to_original(table, ours)
     with pytest.raises(ModelFileError, match="patch2"):
         first_stage_table(AutoencoderSpec(stem="patch2"))
+
+
+def test_what_the_original_does_not_know_is_refused() -> None:
+    with pytest.raises(ModelFileError, match="squares of pixels as channels"):
+        first_stage_table(PixelsSpec(patch=2))
+    with pytest.raises(ModelFileError, match="beyond a guess"):
+        conditioner_table([LowResSpec(guesses=4)])

@@ -15,7 +15,8 @@ from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec, count_parameters
 from darkroom.network.unet import UNetSpec
-from darkroom.process.objective import ObjectiveSpec
+from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec
+from darkroom.process.prediction import PredictionName
 from darkroom.process.schedule import CosineSpec, FlowSpec, LinearSpec, coefficients
 
 FIRST = AutoencoderSpec(
@@ -215,3 +216,26 @@ def test_null_says_nothing_about_what_training_dropped() -> None:
     assert torch.equal(null.planes, conditions.planes)
     assert not torch.equal(null.tokens, conditions.tokens)
     assert torch.equal(model.null(conditions, drop=["label"]).tokens, conditions.tokens)
+
+
+@pytest.mark.parametrize("name", ["v", "x0", "eps"])
+def test_a_regression_is_shown_no_noise(name: PredictionName) -> None:
+    """x_t is zero whatever the noise, and the error is that of x0 (times what the prediction makes of it)."""
+    given = spec(prediction=name, objective=ObjectiveSpec(times=NoisiestTimeSpec()))
+    model, seen = LatentDiffusion(given), list[torch.Tensor]()
+
+    def network(x: torch.Tensor, t: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    torch.manual_seed(0)
+    latents, t = torch.randn(2, *model.latent_shape((16, 16))), torch.tensor([999, 999])
+    losses = [
+        model.loss(latents, t=t, noise=torch.randn_like(latents), conditions=Conditions(), network=network)
+        for _ in range(2)
+    ]
+    assert max(float(each.abs().max()) for each in seen) < 1e-6
+    assert torch.equal(*losses)
+    alpha, sigma = (float(each(t)[0]) for each in (model.schedule.alpha, model.schedule.sigma))
+    by = {"v": 1 / sigma, "x0": 1.0, "eps": alpha / sigma}[name]
+    torch.testing.assert_close(losses[0], (by * latents).square().mean(dim=(1, 2, 3)), rtol=1e-4, atol=1e-6)

@@ -111,7 +111,7 @@ def test_small_pictures_lie_beside_the_latents(small: int, patch: int, enlarge: 
     assert isinstance(low_res, LowResSpec)
     assert (low_res.patch, low_res.enlarge, low_res.channels) == (patch, enlarge, planes)
     assert isinstance(made.first_stage.model, AutoencoderSpec)
-    assert made.first_stage.model.latent_channels == made.denoiser.network.out_channels == 12
+    assert made.first_stage.model.latent_channels == made.denoiser.network.out_channels == low_res.guesses == 12
     assert made.denoiser.network.in_channels == 12 + planes
     assert made.denoiser.spread is not None
     with pytest.raises(SpecError, match="must be a multiple or a part of 4"):

@@ -194,7 +194,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "steps": ("pixels", {"steps": 21}, "more steps than times: 21 steps asked for, the schedule has 20 times"),
     "times": ("plain", {"times": "orignal"}, r"unknown times 'orignal' \(did you mean 'original'\?\)"),
     "much eta": ("plain", {"eta": 1.5}, "eta=1.5 adds more noise than time"),
-    "edge of nothing": ("plain", {"match": 2}, "match is about the edge of what is painted; give a mask"),
+    "edge of nothing": (
+        "plain",
+        {"match": 2},
+        "match is about the edge of what is painted, and about",
+    ),
     "weight of nothing": ("plain", {"guide_weight": 0.5}, "guide_weight is about a guide"),
     "eta": ("plain", {"solver": "heun", "eta": 0.5}, r"'ddim' and 'dpm\+\+2m' take an eta"),
 }

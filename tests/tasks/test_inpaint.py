@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from darkroom.conditioning.spatial import continued
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
@@ -14,7 +15,7 @@ from darkroom.core.spec import parse
 from darkroom.process.schedule import add_noise
 from darkroom.recipes.card import card_of
 from darkroom.recipes.read import recipe
-from darkroom.tasks.inpaint import continued, known_region, matched
+from darkroom.tasks.inpaint import known_region, matched
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, given
 from darkroom.tasks.settle import settle

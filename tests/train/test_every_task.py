@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from darkroom.checkpoint.store import load_model
-from darkroom.conditioning.spatial import MapSpec
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, continued
 from darkroom.core.errors import DataError, InputError, SpecError
+from darkroom.core.pictures import from_bytes, to_bytes
+from darkroom.data.degrade import BicubicSpec, degrade
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import ShapesSource
 from darkroom.data.transforms import TransformSpec
@@ -132,6 +134,61 @@ def test_every_task_on_pixels(name: str, tmp_path: Path) -> None:
     model = load(tmp_path, device="cpu")
     assert model.spec.first_stage.factor == 1
     assert not (tmp_path / "first_stage" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["tiny-uncond", *GIVEN])
+def test_every_task_on_squares_of_pixels(name: str, tmp_path: Path) -> None:
+    """The levels that it had, on the squares that became one place of the first stage."""
+    made, before = on_pixels(small(name), patches=True), recipe(name)
+    assert made.denoiser is not None
+    assert made.name.endswith("-patches")
+    assert made.denoiser.network.multipliers == before.denoiser.network.multipliers
+    assert made.denoiser.network.out_channels == 3 * before.first_stage.model.factor**2
+    list(Run(made, tmp_path, device="cpu").develop())
+    model = load(tmp_path, device="cpu")
+    assert model.spec.first_stage == made.first_stage.model
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(model.decode(model.encode(images)), images)
+
+
+def test_small_pictures_let_latents_be_guessed(tmp_path: Path) -> None:
+    """A folder's model learns what is beyond the guess; a run that stopped ends with the same bits, guess and all."""
+    changes = ("task=super-resolution", *SMALL, "data.size=32", "first_stage.loss.adversary=null")
+    made = recipe_asked(Asked(source="shapes", changes=(*changes, "first_stage.loss.perceptual_weight=0")))
+    assert made.denoiser is not None
+    (spec,) = made.denoiser.conditioners
+    assert isinstance(spec, LowResSpec)
+    assert spec.guesses == made.first_stage.model.latent_channels
+    list(Run(made, tmp_path / "whole", device="cpu").develop())
+    for _event in Run(made, tmp_path / "parts", device="cpu").develop():
+        if (tmp_path / "parts" / "denoiser" / "state.pt").exists():
+            break
+    list(Run(made, tmp_path / "parts", device="cpu").develop())
+    one, other = (load_model(tmp_path / part / "model.safetensors").state for part in ("whole", "parts"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    model, scenes = load(tmp_path / "whole", device="cpu"), ShapesSource(count=8, seed=5, side=32)
+    whole = torch.stack([to_bytes(scenes.example(row).picture) for row in range(8)])
+    small = degrade(whole, BicubicSpec(), seed=0, indices=range(8))
+    latents, conditions = model.encode(from_bytes(whole)), model.condition(low_res=from_bytes(small))
+    assert conditions.guess is not None
+    assert (conditions.guess - latents).square().mean() < 0.5 * latents.square().mean()
+
+
+def test_what_is_beyond_a_hole_s_edge_is_a_guess(tmp_path: Path) -> None:
+    """A folder's model for holes learns what is beyond a smooth filling; what lies under a mask is never seen."""
+    changes = ("task=inpainting", *SMALL, "data.size=32", "first_stage.loss.adversary=null")
+    made = recipe_asked(Asked(source="shapes", changes=(*changes, "first_stage.loss.perceptual_weight=0")))
+    list(Run(made, tmp_path, device="cpu").develop())
+    model = load(tmp_path, device="cpu")
+    images, mask = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
+    mask[:, :, 8:20, 10:22] = 1
+    seen = model.condition(image=images, mask=mask)
+    assert seen.planes is not None
+    assert seen.guess is not None
+    torch.testing.assert_close(seen.guess, model.encode(continued(images, mask)))
+    assert torch.equal(seen.guess, seen.planes[:, :-1])
+    other = model.condition(image=torch.where(mask > 0, -images, images), mask=mask)
+    assert torch.equal(other.planes, seen.planes)
 
 
 def test_all_of_it_in_a_run_of_two_conditions(tmp_path: Path) -> None:

@@ -251,6 +251,7 @@ def test_a_folder_is_taught_what_was_asked_for(text_model: StoredModel, tmp_path
     (masked,) = made.denoiser.conditioners
     assert isinstance(masked, MaskedSpec)
     assert masked.channels == _spec(text_model).first_stage.latent_channels + 1
+    assert not masked.guesses  # its network knows whole latents
     list(Run(made, tmp_path / "run", device="cpu", start=text_model).develop())
     model = load(tmp_path / "run", device="cpu")
     (drawn,) = model.sample(image=folder / "0.png", mask=Image.new("L", (32, 32), 255), size=32, steps=2)
@@ -266,6 +267,7 @@ def test_small_pictures_may_be_of_another_factor(text_model: StoredModel, tmp_pa
     (low_res,) = made.denoiser.conditioners
     assert isinstance(low_res, LowResSpec)
     assert low_res.patch * 2 == made.model_spec().first_stage.factor
+    assert low_res.guesses == 0  # its network knows whole latents
     assert made.data.degradation.factor == 2
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -22,20 +23,26 @@ DECODING = ("decoder.", "from_latent.", "shortcut_out.")  # names of the weights
 
 
 class PixelsSpec(Spec):
-    """No compression (f = 1): the denoiser works on pixels, the paper's LDM-1."""
+    """No compression: the denoiser works on pixels, the paper's LDM-1.
+
+    patch: squares of patch x patch pixels become channels, so that it works on fewer places and sees every pixel still.
+    """
+
+    written_where_used: ClassVar = frozenset({"patch"})
 
     kind: Literal["pixels"] = "pixels"
     image_channels: int = Field(default=3, gt=0)
+    patch: int = Field(default=1, gt=0)
 
     @property
     def factor(self) -> int:
-        """Downsampling factor f."""
-        return 1
+        """How many times fewer places than pixels a side has, as f of other first stages."""
+        return self.patch
 
     @property
     def latent_channels(self) -> int:
         """Channels of the latent."""
-        return self.image_channels
+        return self.image_channels * self.patch**2
 
 
 class AutoencoderSpec(Spec):
@@ -229,7 +236,7 @@ def without_decoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @final
 class Pixels(nn.Module):
-    """The identity first stage (f = 1): latents are pictures."""
+    """A first stage that learns and loses nothing: latents are pictures, or squares of their pixels as channels."""
 
     def __init__(self, spec: PixelsSpec) -> None:
         super().__init__()
@@ -237,16 +244,16 @@ class Pixels(nn.Module):
 
     def moments(self, images: Images) -> tuple[Latent, Latent | None]:
         """The pictures themselves and None."""
-        check_size(images, factor=1, channels=self.spec.image_channels)
-        return images, None
+        check_size(images, factor=self.spec.patch, channels=self.spec.image_channels)
+        return F.pixel_unshuffle(images, self.spec.patch), None
 
     def decode(self, latents: Latent) -> Images:
-        """The latents themselves."""
-        return latents
+        """The pictures again."""
+        return F.pixel_shuffle(latents, self.spec.patch)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape (k, h, w) of the latent of pictures of this height and width."""
-        return self.spec.image_channels, *size
+        return self.spec.latent_channels, size[0] // self.spec.patch, size[1] // self.spec.patch
 
 
 FirstStage = Autoencoder | Pixels

@@ -19,7 +19,7 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec
 from darkroom.conditioning.conditioner import ConditionerSpec, build_conditioner
 from darkroom.conditioning.label import ClassConditioner
 from darkroom.conditioning.layout import LayoutConditioner
-from darkroom.conditioning.spatial import MapConditioner
+from darkroom.conditioning.spatial import LowResSpec, MapConditioner, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoder, TextConditioner
 from darkroom.core.errors import ModelFileError
 from darkroom.diffusion.model import ModelSpec
@@ -157,8 +157,10 @@ def unet_table(spec: UNetSpec, *, fused_by_head: bool = True) -> Table:
 
 
 def first_stage_table(spec: AutoencoderSpec | PixelsSpec) -> Table:
-    """A first stage, as in a checkpoint of its own; `ModelFileError` for stems that the original does not have."""
+    """A first stage, as in a checkpoint of its own; `ModelFileError` for what the original does not have."""
     if isinstance(spec, PixelsSpec):
+        if spec.patch > 1:
+            raise ModelFileError("squares of pixels as channels have no counterpart in original checkpoints")
         return Table(())
     if spec.stem != "conv":
         raise ModelFileError(f"a first stage with stem {spec.stem!r} has no counterpart in original checkpoints")
@@ -168,7 +170,9 @@ def first_stage_table(spec: AutoencoderSpec | PixelsSpec) -> Table:
 
 
 def conditioner_table(specs: Sequence[ConditionerSpec]) -> Table:
-    """Conditioners, with full original names; ours begin with the field."""
+    """Conditioners, with full original names; ours begin with the field. `ModelFileError` for guesses at latents."""
+    if any(isinstance(spec, LowResSpec | MaskedSpec) and spec.guesses for spec in specs):
+        raise ModelFileError("a model that learns what is beyond a guess has no counterpart in original checkpoints")
     return joined([_conditioner(spec).under(ours=f"{spec.field}.") for spec in specs])
 
 

@@ -42,6 +42,7 @@ def run(
     solver: Annotated[str | None, typer.Option(help="Of a whole model; its own without.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of a whole model; its own without.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Of a whole model; its own without.")] = None,
+    match: Annotated[int | None, typer.Option(min=0, max=16, help="As of sample; its own without.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of holes to paint, instead of the model's own.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures taken together.")] = 16,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
@@ -58,7 +59,7 @@ def run(
     """
     from darkroom.core.errors import InputError
 
-    whole = {"--solver": solver, "--steps": steps, "--guidance": guidance}
+    whole = {"--solver": solver, "--steps": steps, "--guidance": guidance, "--match": match}
     unfit = {**whole, "--masks": masks} if first_stage else {"--split": split, "--size": size}
     for option, value in unfit.items():
         if value is not None:
@@ -85,7 +86,7 @@ def run(
             count=count,
             batch=batch,
             masks=masks,
-            sample={"seed": seed or 0, "solver": solver, "steps": steps, "guidance": guidance},
+            sample={"seed": seed or 0, "solver": solver, "steps": steps, "guidance": guidance, "match": match},
             opened={"config": config, "device": device, "dtype": "float32" if precision == "auto" else precision},
         )
     )
@@ -162,6 +163,8 @@ def _obedience(
     loaded = load(model, **opened)
     if masks is not None and "masked" not in loaded.fields:
         raise InputError(f"--masks does not fit: {loaded.name} does not inpaint")
+    if sample["match"] is not None and not {"masked", "low_res"} & set(loaded.fields):
+        raise InputError(f"--match does not fit: {loaded.name} neither inpaints nor enlarges")
     if loaded.fields and (data != "shapes" or set(loaded.fields) != {"caption"}):
         return _conditions(loaded, data, count=count, batch=batch, masks=masks, sample=sample)
     if not loaded.fields:
@@ -175,7 +178,7 @@ def _obedience(
     report = evaluate_obedience(
         loaded,
         count=count or PROMPTS,
-        **sample,
+        **{name: value for name, value in sample.items() if name != "match"},
         trained_on=known or frozenset(),
         batch=batch,
         on_picture=Counter("pictures").show,

@@ -75,7 +75,10 @@ def run(
     ] = None,
     mask: Annotated[list[Path] | None, typer.Option(help="With --image: white where to paint.")] = None,
     match: Annotated[
-        int | None, typer.Option(min=0, max=16, help="With --mask: moves to what is known at its edge.")
+        int | None,
+        typer.Option(
+            min=0, max=16, help="With --mask: moves to what is known at its edge. With --low-res: 0 lets go of it."
+        ),
     ] = None,
     strength: Annotated[float | None, typer.Option(help="How much of --image is left open, up to 1; else 0.6.")] = None,
     inverted: Annotated[

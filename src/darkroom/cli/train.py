@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from darkroom.recipes.schema import Recipe
 
 Stage = Literal["both", "first"]
-PIXELS = "pixels"  # no first stage
+NO_STAGE = ("pixels", "patches")  # of no first stage: what a denoiser works on instead
 EXAMPLE = """
 darkroom train my_pictures minutes=60
 darkroom train tiny-text --out runs/first
@@ -38,7 +38,7 @@ def run(
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     stage: Annotated[Stage, typer.Option(help="both, or first alone, for a later --first-stage.")] = "both",
     first_stage: Annotated[
-        str | None, typer.Option(help="A model whose first stage is used as it is, or pixels for none.")
+        str | None, typer.Option(help="A model whose first stage is used as it is; for none: pixels, patches.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
@@ -58,12 +58,12 @@ def run(
         raise InputError("--from begins with a whole model, its first stage too; leave --first-stage and --stage away")
     asked = Asked(source=source, changes=(*(changes or []), *([] if seed is None else [f"seed={seed}"])))
     start = None if start_from is None else read_whole(start_from, config=config)
-    named = None if first_stage == PIXELS else first_stage
+    named = None if first_stage in NO_STAGE else first_stage
     given = None if named is None else read_whole(named)
     pictures = None if named is None or asked.names_pictures else pictures_of(named)
     recipe = _recipe(asked, start, name=start_from or "", given=given, alone=stage == "first", pictures=pictures)
-    if first_stage == PIXELS:
-        recipe = on_pixels(recipe)
+    if first_stage in NO_STAGE:
+        recipe = on_pixels(recipe, patches=first_stage == "patches")
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
 

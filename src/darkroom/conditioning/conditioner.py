@@ -1,6 +1,7 @@
 """The conditioners of one model: fields in, three ports out; each field dropped on its own before fusing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, final
 
 import torch
@@ -91,7 +92,7 @@ class Conditioning(nn.Module):
             like = next(iter(inputs.values()))
             return conditioner.null(torch.zeros(count, *_shape(conditioner.spec, size), device=like.device))
 
-        return _fuse([(self[field].spec.port, port(field)) for field in self.fields])
+        return self._fused([(field, port(field)) for field in self.fields])
 
     def null(self, conditions: Conditions, drop: Sequence[str] | None = None) -> Conditions:
         """Conditions of the same shapes with null fields `drop` (None: those that training dropped)."""
@@ -104,11 +105,16 @@ class Conditioning(nn.Module):
         tokens = conditions.tokens
         if tokens is not None and tokens.ndim == 4:
             return by_window([self.null(conditions.of_window(place), drop) for place in range(tokens.shape[1])])
-        parts: list[tuple[str, Tensor]] = []
-        for field, port in self._split(conditions):
-            conditioner = self[field]
-            parts.append((conditioner.spec.port, conditioner.null(port) if field in chosen else port))
-        return _fuse(parts)
+        ports = self._split(conditions)
+        return self._fused([(field, self[field].null(port) if field in chosen else port) for field, port in ports])
+
+    def _fused(self, parts: Sequence[tuple[str, Tensor]]) -> Conditions:
+        """What the fields give, by port, and what one of them guesses."""
+        fused, guess = _fuse([(self[field].spec.port, port) for field, port in parts]), None
+        for field, port in parts:
+            maker = self[field]
+            guess = maker.guessed(port) if isinstance(maker, PlanesConditioner) and guess is None else guess
+        return replace(fused, guess=guess)
 
     def _split(self, conditions: Conditions) -> list[tuple[str, Tensor]]:
         """Undo the fusing: what each field gave to its port."""

@@ -1,6 +1,6 @@
 """Pictures as conditions: semantic maps and low-resolution pictures become planes beside the noisy latent."""
 
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Final, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,12 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from darkroom.conditioning.guess import Guess
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Choice, Images, Latent, Mask
 from darkroom.core.spec import Spec
+
+LEAST: Final = 1e-6  # of a square: fewer pixels are none
 
 
 class MapSpec(Spec):
@@ -41,16 +44,18 @@ class LowResSpec(Spec):
 
     patch: the picture has sides `patch` times those of the latent; its squares of patch x patch pixels are the channels
     (so `channels` is a multiple of patch^2) · enlarge: the latent has sides so many times those of the picture,
-    which is enlarged.
+    which is enlarged · guesses: channels of the latents, if these are guessed from it first (`Guess`) and the denoiser
+    learns what is beyond the guess; 0: they are not.
     """
 
-    written_where_used: ClassVar = frozenset({"patch", "enlarge"})
+    written_where_used: ClassVar = frozenset({"patch", "enlarge", "guesses"})
 
     kind: Literal["low-res"] = "low-res"
     port: Literal["planes"] = "planes"
     channels: int = Field(default=3, gt=0)
     patch: int = Field(default=1, gt=0)
     enlarge: int = Field(default=1, gt=0)
+    guesses: int = Field(default=0, ge=0)
     drop: float = Field(default=0.0, ge=0, lt=1)
 
     @property
@@ -70,15 +75,20 @@ class LowResSpec(Spec):
 class MaskedSpec(Spec):
     """First-stage latents of the masked picture, and the mask at latent size (1: paint here).
 
-    shrink: the mask's cells take the nearest pixel, as the original's do, or are to be painted when any pixel is.
+    shrink: the mask's cells take the nearest pixel, as the original's do, or are to be painted when any pixel is ·
+    fill: what stands in the hole, black as in the original, or what goes on smoothly from around it (`continued`) ·
+    guesses: the latents that it gives are taken for a guess at those of the whole, and the denoiser learns what is
+    beyond it: nothing where all is known.
     """
 
-    written_where_used: ClassVar = frozenset({"shrink"})
+    written_where_used: ClassVar = frozenset({"shrink", "fill", "guesses"})
 
     kind: Literal["masked"] = "masked"
     port: Literal["planes"] = "planes"
     channels: int = Field(gt=0)
     shrink: Literal["nearest", "any"] = "nearest"
+    fill: Literal["black", "smooth"] = "black"
+    guesses: bool = False
     drop: float = Field(default=0.0, ge=0, lt=1)
 
     @property
@@ -94,6 +104,24 @@ def shrunk(mask: Mask, size: tuple[int, int], *, how: Literal["nearest", "any"])
             return F.interpolate(mask, size=size, mode="nearest")
         case "any":
             return F.adaptive_max_pool2d(mask, size)
+
+
+def continued(images: Images, mask: Mask) -> Images:
+    """Pictures (b, c, h, w) whose holes (mask 1) go on smoothly from what is known: nothing under a mask is seen.
+
+    A first stage looks beyond a latent's own pixels, so what lies in a hole would show around it. Halved again and
+    again by means of what is known, until something is; then enlarged where nothing was. Source: Gortler et al. 1996
+    (pull-push).
+    """
+    known = 1 - mask
+    if max(images.shape[-2:]) == 1 or bool((known > 0).all()):
+        return images
+    share = F.avg_pool2d(known, 2, ceil_mode=True)
+    means = F.avg_pool2d(images * known, 2, ceil_mode=True) / share.clamp(min=LEAST)
+    coarse = continued(means, (share <= 0).to(mask))
+    size = images.shape[-2:]
+    smooth = F.interpolate(coarse, size=[size[0], size[1]], mode="bilinear", align_corners=False)
+    return torch.where(known > 0, images, smooth)
 
 
 def _zero_where(planes: Images, choice: Choice) -> Images:
@@ -148,6 +176,16 @@ class PlanesConditioner(nn.Module):
     def __init__(self, spec: LowResSpec | MaskedSpec) -> None:
         super().__init__()
         self.spec = spec
+        guesses = spec.guesses if isinstance(spec, LowResSpec) else 0
+        self.guess = Guess(spec.channels, guesses) if guesses else None
+
+    def guessed(self, port: Images) -> Latent | None:
+        """What is thought of the latents, of what `forward` gives; None where nothing is."""
+        match self.spec:
+            case MaskedSpec(guesses=True):
+                return port[:, :-1]
+            case _:
+                return None if self.guess is None else self.guess(port)
 
     def forward(self, planes: Images) -> Latent:
         """(b, channels, h, w) as they are; a low-resolution picture is brought to that as its spec says."""

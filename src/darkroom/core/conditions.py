@@ -1,4 +1,4 @@
-"""The only thing that crosses from conditioners to the network: three ports."""
+"""The only thing that crosses from conditioners to the network: three ports, and a guess beside them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from darkroom.core.shapes import Images, Tokens, Vector, WindowTokens
+from darkroom.core.shapes import Images, Latent, Tokens, Vector, WindowTokens
 
 
 @final
@@ -17,16 +17,17 @@ class Conditions:
 
     tokens: (b, l, d) for cross-attention, or (b, n, l, d) where each of n windows has its own · vector: (b, d) of
     time-embedding width, joins the time embedding · planes: (b, c, h, w) at latent size, concatenated to the noisy
-    latent.
+    latent · guess: (b, c, h, w), what is thought of the latents already; the network then answers for the rest.
     """
 
     tokens: Tokens | WindowTokens | None = None
     vector: Vector | None = None
     planes: Images | None = None
+    guess: Latent | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
         """The same conditions with `change` applied to every filled port."""
-        ports = (self.tokens, self.vector, self.planes)
+        ports = (self.tokens, self.vector, self.planes, self.guess)
         return Conditions(*(None if port is None else change(port) for port in ports))
 
     def of_window(self, place: int) -> "Conditions":
@@ -56,4 +57,5 @@ def concatenate(parts: Sequence[Conditions]) -> Conditions:
         tokens=join([part.tokens for part in parts], "tokens"),
         vector=join([part.vector for part in parts], "vector"),
         planes=join([part.planes for part in parts], "planes"),
+        guess=join([part.guess for part in parts], "guess"),
     )

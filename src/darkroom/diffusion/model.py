@@ -12,17 +12,18 @@ from darkroom.autoencoder import tiles
 from darkroom.autoencoder.bottleneck import Posterior
 from darkroom.autoencoder.model import FirstStageSpec, build_first_stage, check_size
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
-from darkroom.conditioning.spatial import MapSpec, MaskedSpec, one_hot, shrunk
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, continued, one_hot, shrunk
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.shapes import Choice, Images, Latent, Mask, PerSample, Time
 from darkroom.core.spec import Spec
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.loss import diffusion_loss
+from darkroom.diffusion.residual import beyond_guess
 from darkroom.network.unet import UNet, UNetSpec
-from darkroom.process.objective import ObjectiveSpec, check_objective
+from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec, check_objective
 from darkroom.process.prediction import PredictionName, build_prediction, check_prediction
-from darkroom.process.schedule import LinearSpec, ScheduleSpec, build_schedule
+from darkroom.process.schedule import LinearSpec, ScheduleSpec, build_schedule, coefficients
 
 
 class ModelSpec(Spec):
@@ -73,6 +74,11 @@ class ModelSpec(Spec):
         if len(set(fields)) != len(fields):
             raise ValueError("two conditioners read the same field")
         for spec in self.conditioners:
+            if isinstance(spec, LowResSpec) and spec.guesses not in {0, self.first_stage.latent_channels}:
+                raise ValueError(
+                    f"the {spec.field} conditioner guesses {spec.guesses} channels, "
+                    f"latents have {self.first_stage.latent_channels}"
+                )
             match spec.port:
                 case "tokens" if spec.width != self.network.context_width:
                     raise ValueError(
@@ -98,6 +104,11 @@ class ModelSpec(Spec):
     def fields(self) -> tuple[str, ...]:
         """The fields that steer it."""
         return tuple(spec.field for spec in self.conditioners)
+
+    @property
+    def regresses(self) -> bool:
+        """Was it trained at pure noise alone? There x_t says nothing, and such a model is given zero for it."""
+        return isinstance(self.objective.times, NoisiestTimeSpec)
 
     @property
     def guided(self) -> bool:
@@ -190,8 +201,9 @@ class LatentDiffusion(nn.Module):
 
     @torch.no_grad()
     def _masked(self, images: Images, mask: Mask, *, spec: MaskedSpec) -> Latent:
-        """Latents of the picture with its hole black, in the denoiser's units, then the shrunk mask in -1 and 1."""
-        latents = self.encode(torch.where(mask > 0.5, -1.0, images))
+        """Latents of the picture with its hole filled, in the denoiser's units, then the shrunk mask in -1 and 1."""
+        known = continued(images, mask) if spec.fill == "smooth" else torch.where(mask > 0.5, -1.0, images)
+        latents = self.encode(known)
         height, width = latents.shape[-2:]
         return torch.cat([latents, 2 * shrunk(mask, (height, width), how=spec.shrink).to(latents) - 1], dim=1)
 
@@ -202,6 +214,10 @@ class LatentDiffusion(nn.Module):
         """
         return self.conditioning(inputs, size=size)
 
+    def whole(self, network: Network) -> Network:
+        """A network of this model's, or a faster form of it, as one that answers for whole latents (`beyond_guess`)."""
+        return beyond_guess(network, schedule=self.schedule, prediction=self.prediction)
+
     def null(self, conditions: Conditions, *, drop: Sequence[str] | None = None) -> Conditions:
         """Conditions of the same shapes that say nothing (`drop` None: about what training dropped)."""
         return self.conditioning.null(conditions, drop)
@@ -209,9 +225,15 @@ class LatentDiffusion(nn.Module):
     def loss(
         self, latents: Latent, *, t: Time, noise: Latent, conditions: Conditions, network: Network | None = None
     ) -> PerSample:
-        """The training loss of each sample; by a faster form of the network, if one is given."""
+        """The training loss of each sample; by a faster form of the network, if one is given.
+
+        A model that regresses takes the noise that leaves nothing of the latents.
+        """
+        if self.spec.regresses:
+            alpha, sigma = coefficients(self.schedule, t, like=latents)
+            noise = -alpha / sigma * latents
         return diffusion_loss(
-            self.network if network is None else network,
+            self.whole(self.network if network is None else network),
             latents,
             t=t,
             noise=noise,

@@ -88,7 +88,8 @@ def _cut(conditions: Conditions, place: Place, *, whole: tuple[int, int]) -> Con
         raise InputError(
             f"planes of {planes.shape[-2]}x{planes.shape[-1]} came beside latents of {whole[0]}x{whole[1]}"
         )
-    return replace(conditions, planes=planes[(..., *place)])
+    guess = conditions.guess
+    return replace(conditions, planes=planes[(..., *place)], guess=None if guess is None else guess[(..., *place)])
 
 
 def _ramp(place: Place, *, whole: tuple[int, int], overlap: int) -> Float[Tensor, "h w"]:

@@ -65,8 +65,9 @@ class LogitNormalTimesSpec(Spec):
 class NoisiestTimeSpec(Spec):
     """Always the time of pure noise, where x_t says nothing of x0: what is learnt is the mean picture of a condition.
 
-    So a model that is a regression, the baseline that the paper compares super-resolution with (section 4.4, Tab. 5),
-    differs from a diffusion model in this line alone; one step draws it.
+    Noise would only be in the way, so x_t is zero there, and any seed draws the same picture. So a model that is a
+    regression, the baseline that the paper compares super-resolution with (section 4.4, Tab. 5), differs from a
+    diffusion model in this line alone; one step draws it.
     """
 
     kind: Literal["noisiest"] = "noisiest"

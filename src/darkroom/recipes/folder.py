@@ -154,9 +154,10 @@ def _conditioner(task: str, summary: Mapping[str, Any], *, place: str, channels:
             known = max(2, len(summary.get("map_classes") or ()))
             return MapSpec(classes=known, channels=MAP_CHANNELS, halvings=0, patch=FACTOR, drop=DROP)
         case "super-resolution":
-            return LowResSpec(channels=channels)
+            return LowResSpec(channels=channels, guesses=LATENT_CHANNELS)  # as many as `at_latents` finds
         case _:
-            return MaskedSpec(channels=LATENT_CHANNELS + 1, shrink="any")  # `at_latents` knows how many it must be
+            # of as many channels as `at_latents` finds
+            return MaskedSpec(channels=LATENT_CHANNELS + 1, shrink="any", fill="smooth", guesses=True)
 
 
 def _encoder(vocabulary: int, length: int) -> SequenceEncoderSpec:

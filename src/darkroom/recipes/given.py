@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec, without_decoder
 from darkroom.autoencoder.statistics import LatentStatistics
@@ -12,6 +12,7 @@ from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.core.errors import SpecError
 from darkroom.core.spec import parse, parse_yaml
+from darkroom.network.unet import UNetSpec
 from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.schema import Recipe
 
@@ -68,36 +69,43 @@ def with_first_stage(
     return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
 
 
-def on_pixels(recipe: Recipe) -> Recipe:
-    """The recipe without a first stage (f = 1), the paper's baseline.
+def on_pixels(recipe: Recipe, *, patches: bool = False) -> Recipe:
+    """The recipe without a learnt first stage, the paper's baseline.
 
     Its network gets a narrow level for each halving that the first stage made, and attends where it attended before.
-    `SpecError` for a first stage alone.
+    patches: instead, the squares of pixels that became one place of the first stage become channels, and the network
+    has the levels that it had. `SpecError` for a first stage alone.
     """
     if recipe.denoiser is None:
         raise SpecError(f"recipe {recipe.name!r} is a first stage alone, and pixels need none")
     before, part = recipe.first_stage.model, recipe.denoiser
     if isinstance(before, PixelsSpec):
         return recipe
-    pixels = PixelsSpec(image_channels=before.image_channels)
-    halvings = before.factor.bit_length() - 1
-    narrow = max(WIDTH, part.network.channels // 4 // WIDTH * WIDTH)
-    widened = tuple(max(1, each * part.network.channels // narrow) for each in part.network.multipliers)
+    pixels = PixelsSpec(image_channels=before.image_channels, patch=before.factor if patches else 1)
     conditioners = [at_latents(each, pixels, small=recipe.data.degradation.factor) for each in part.conditioners]
     planes = sum(each.channels for each in conditioners if each.port == "planes")
     values = recipe.plain()
-    values["name"] = f"{recipe.name}-pixels"
+    values["name"] = f"{recipe.name}-{'patches' if patches else 'pixels'}"
     values["first_stage"] = {"model": pixels.plain(), "train": None}
     values["denoiser"] |= {"scale": None, "spread": None, "conditioners": [each.plain() for each in conditioners]}
     values["denoiser"]["network"] |= {
+        **({} if patches else _deeper(part.network, factor=before.factor)),
         "in_channels": pixels.latent_channels + planes,
         "out_channels": pixels.latent_channels,
-        "channels": narrow,
-        "multipliers": (*(min(1 + level, widened[0]) for level in range(halvings)), *widened),
-        "attention": [factor * before.factor for factor in part.network.attention],
-        "norm_groups": min(part.network.norm_groups, 16),
     }
     return parse(Recipe, values, where=f"recipe {recipe.name!r} on pixels")
+
+
+def _deeper(network: UNetSpec, *, factor: int) -> dict[str, Any]:
+    """What changes (plain) in a network that makes the halvings itself that a first stage of this factor made."""
+    narrow = max(WIDTH, network.channels // 4 // WIDTH * WIDTH)
+    widened = tuple(max(1, each * network.channels // narrow) for each in network.multipliers)
+    return {
+        "channels": narrow,
+        "multipliers": (*(min(1 + level, widened[0]) for level in range(factor.bit_length() - 1)), *widened),
+        "attention": [each * factor for each in network.attention],
+        "norm_groups": min(network.norm_groups, 16),
+    }
 
 
 def at_latents(
@@ -114,15 +122,18 @@ def at_latents(
             return conditioner.model_copy(update={"halvings": halvings, "patch": first_stage.factor // 2**halvings})
         case LowResSpec():
             channels, times = first_stage.image_channels, max(1, small // first_stage.factor)
+            guesses = first_stage.latent_channels if conditioner.guesses else 0
             if small % first_stage.factor == 0:
-                return conditioner.model_copy(update={"patch": 1, "enlarge": times, "channels": channels})
+                lie = {"patch": 1, "enlarge": times, "channels": channels, "guesses": guesses}
+                return conditioner.model_copy(update=lie)
             if first_stage.factor % small:
                 raise SpecError(
                     f"pictures {small} times smaller do not lie beside latents of f = {first_stage.factor}; "
                     f"data.degradation.factor must be a multiple or a part of {first_stage.factor}"
                 )
             patch = first_stage.factor // small
-            return conditioner.model_copy(update={"patch": patch, "enlarge": 1, "channels": channels * patch**2})
+            lie = {"patch": patch, "enlarge": 1, "channels": channels * patch**2, "guesses": guesses}
+            return conditioner.model_copy(update=lie)
         case MaskedSpec():
             return conditioner.model_copy(update={"channels": first_stage.latent_channels + 1})
         case _:

@@ -39,7 +39,7 @@ from darkroom.recipes.schema import DataSpec, Recipe, difference
 from darkroom.recipes.tune import begin_with, check_start
 from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
-from darkroom.train.denoiser import Latents, train_denoiser
+from darkroom.train.denoiser import Latents, fit_guesses, train_denoiser
 from darkroom.train.events import Event, Note, Wrote
 from darkroom.train.first_stage import measure_latents, train_decoder, train_first_stage
 from darkroom.train.optim import TrainSpec
@@ -237,6 +237,8 @@ class Run:
         statistics = latents.train.statistics()
         if spec.scale is None and self.start is None:
             model.scale = statistics.scale(part.spread)
+        if self.start is None:
+            fit_guesses(model, latents)
         self._tell_empty(model)
         whole = self._model(model, compute=compute)
         yield from train_denoiser(

@@ -9,6 +9,7 @@ from torch import Tensor
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
+from darkroom.conditioning.spatial import LowResSpec, MaskedSpec
 from darkroom.conditioning.text import TextSpec
 from darkroom.core.errors import SpecError
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
@@ -63,6 +64,10 @@ def _new(asked: ConditionerSpec, spec: ModelSpec, *, small: int) -> ConditionerS
             return asked.model_copy(update={"width": width})
         case ClassSpec(port="vector"):
             return asked.model_copy(update={"width": spec.network.embedding_width})
+        case LowResSpec():  # without a guess, for the network knows whole latents
+            return at_latents(asked.model_copy(update={"guesses": 0}), spec.first_stage, small=small)
+        case MaskedSpec():
+            return at_latents(asked.model_copy(update={"guesses": False}), spec.first_stage, small=small)
         case _:
             return at_latents(asked, spec.first_stage, small=small)
 

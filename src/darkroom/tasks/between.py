@@ -55,4 +55,4 @@ def mix(first: Conditions, last: Conditions, *, at: PerSample) -> Conditions:
         s = rearrange(at.to(one), f"b -> b{' 1' * (one.ndim - 1)}")
         return (1 - s) * one + s * other
 
-    return Conditions(tokens=port("tokens"), vector=port("vector"), planes=port("planes"))
+    return Conditions(tokens=port("tokens"), vector=port("vector"), planes=port("planes"), guess=port("guess"))

@@ -16,6 +16,7 @@ from darkroom.core.pictures import to_pictures
 from darkroom.core.shapes import Latent
 from darkroom.diffusion.walk import Step, StepNoise, Wrap, seeded_noise, walk
 from darkroom.tasks.between import noise_between, slerp
+from darkroom.tasks.enlarge import enlarged
 from darkroom.tasks.guide import guided
 from darkroom.tasks.inpaint import composed, known_region, matched
 from darkroom.tasks.input_picture import InputPicture
@@ -64,7 +65,7 @@ def _run(
                 if on_step is not None:
                     on_step(number * taken + step.index + 1, taken * len(groups))
             assert latents is not None
-            pictures = to_pictures(model.decode(latents))
+            pictures = to_pictures(enlarged(model, model.decode(latents), request=request, group=group))
         for wish, drawn in zip(group, pictures, strict=True):
             picture = composed(drawn, wish, channels=channels)
             recipe = _note(model, request, wish).recipe()
@@ -78,6 +79,7 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
     assert request.solver is not None
     assert request.eta is not None
     noise, step_noise = _noises(request, group, model.diffusion.latent_shape(request.size))
+    noise = torch.zeros_like(noise) if model.spec.regresses else noise
     conditions = conditions_of(model, group, size=request.size, window=request.window)
     start = beginning(model, request, group=group, noise=noise, conditions=conditions)
     low, high = request.guidance_interval or (0.0, None)

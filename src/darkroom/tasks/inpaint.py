@@ -1,15 +1,14 @@
 """Painting into a picture: what is known stays as it is."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate
 
-from darkroom.conditioning.spatial import shrunk
+from darkroom.conditioning.spatial import continued, shrunk
 from darkroom.core.shapes import Images, Latent, Mask, Time
 from darkroom.diffusion.denoiser import Denoise
 from darkroom.diffusion.guidance import GuidedByMatch, LimitedGuidance
@@ -18,8 +17,6 @@ from darkroom.process.schedule import add_noise
 from darkroom.tasks.input_picture import InputPicture
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, Wish
-
-_LEAST: Final = 1e-6  # of a square: fewer pixels are none
 
 
 def known_region(model: Model, request: Request, *, group: Sequence[Wish], noise: Latent) -> Constraint | None:
@@ -52,7 +49,7 @@ def matched(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | 
     (`GuidedByMatch`) in each step whose noise level is at most 1; before that x0 is too blurred to be compared. The
     first stage decodes with a gradient for it: with a small model a move costs more than the step itself.
     """
-    if not request.match:
+    if not request.masks or not request.match:
         return None
     assert request.size is not None
     size, factor = request.size, model.spec.first_stage.factor
@@ -71,24 +68,6 @@ def matched(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | 
         return LimitedGuidance(denoise, guided=moved, schedule=model.schedule, high=1.0)
 
     return wrap
-
-
-def continued(images: Images, mask: Mask) -> Images:
-    """Pictures (b, c, h, w) whose holes (mask 1) go on smoothly from what is known: nothing under a mask is seen.
-
-    A first stage looks beyond a latent's own pixels, so what lies in a hole would show around it. Halved again and
-    again by means of what is known, until something is; then enlarged where nothing was. Source: Gortler et al. 1996
-    (pull-push).
-    """
-    known = 1 - mask
-    if max(images.shape[-2:]) == 1 or bool((known > 0).all()):
-        return images
-    share = avg_pool2d(known, 2, ceil_mode=True)
-    means = avg_pool2d(images * known, 2, ceil_mode=True) / share.clamp(min=_LEAST)
-    coarse = continued(means, (share <= 0).to(mask))
-    size = images.shape[-2:]
-    smooth = interpolate(coarse, size=[size[0], size[1]], mode="bilinear", align_corners=False)
-    return torch.where(known > 0, images, smooth)
 
 
 def composed(drawn: Image.Image, wish: Wish, *, channels: int) -> Image.Image:

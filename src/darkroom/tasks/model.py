@@ -96,7 +96,7 @@ class Model:
         It carries gradient to an x_t that asks for one, and to nothing else.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad), self.compute.autocast():
-            output = self.diffusion.network(
+            output = self.diffusion.whole(self.diffusion.network)(
                 self.compute.place(x_t), t.to(self.compute.device), conditions.map(self.compute.place)
             )
         return output.to(x_t)
@@ -264,16 +264,17 @@ class Model:
         to 1: how much of it is left open (0.6) · inverted: begin with the noise that leads to the image · guide: what
         the drawn picture shall be when made small; guide_weight (1): share of the way that each step goes there ·
         match: with a mask, how many times a later step is moved to where its picture meets the known pixels at the edge
-        of the hole · seed (0 without): picture k of a seed is the same in any batch · first: the k to begin with (0) ·
-        negative: what to steer away from, one for all or one for each prompt · to, to_label, to_seed: another end, to
-        which the `count` pictures lead from prompt, label and seed evenly, both ends included; with at (0 to 1) all of
-        them stand at that place on the way instead, and differ by their k · size: (height, width) in pixels or one side
-        · window: side in pixels of overlapping windows for pictures larger than that · steps, solver, eta, guidance:
-        None for the model's own defaults; guidance also one for each field, by its name · guidance_interval: guide only
-        at noise levels sigma / alpha in (low, high], high None for any · like: a picture or PNG of this model to draw
-        again, with whatever else is given changed · on_step: called with (steps done, steps in all). Each picture says
-        in `info["darkroom"]` how it was made, and so does the PNG that its `save` writes. `InputError` for fields the
-        model does not take and sizes it cannot make.
+        of the hole; with low_res 1 or 0, whether the drawn picture made small is exactly the given one (1 for models of
+        plain bicubic reduction) · seed (0 without): picture k of a seed is the same in any batch · first: the k to
+        begin with (0) · negative: what to steer away from, one for all or one for each prompt · to, to_label, to_seed:
+        another end, to which the `count` pictures lead from prompt, label and seed evenly, both ends included; with at
+        (0 to 1) all of them stand at that place on the way instead, and differ by their k · size: (height, width) in
+        pixels or one side · window: side in pixels of overlapping windows for pictures larger than that · steps,
+        solver, eta, guidance: None for the model's own defaults; guidance also one for each field, by its name ·
+        guidance_interval: guide only at noise levels sigma / alpha in (low, high], high None for any · like: a picture
+        or PNG of this model to draw again, with whatever else is given changed · on_step: called with (steps done,
+        steps in all). Each picture says in `info["darkroom"]` how it was made, and so does the PNG that its `save`
+        writes. `InputError` for fields the model does not take and sizes it cannot make.
         """
         from darkroom.tasks.generate import generate  # noqa: PLC0415  (generate takes a Model)
 

@@ -96,11 +96,12 @@ class Request(Spec):
     all or one for each · strength: how much of an image is left open, up to 1 (nothing of it stays) · inverted: begin
     with the noise that leads to the image instead of a drawn one · guide_weight: share of the way that each step goes
     to where the picture, made small, is its guide, up to 1 · match: with masks, how many times a later step is moved to
-    where its picture meets the known pixels at the edge of the hole (None: the model's own) · size: (height, width) in
-    pixels · window: side in pixels of overlapping windows that a larger picture is denoised in · steps, solver, eta,
-    guidance: None for the model's defaults; guidance also one for each field, by name · guidance_interval: (low, high)
-    in noise level sigma / alpha, high None without an upper bound · times: None for the model's best grid, else
-    `original`, `original-quad` or `trailing`.
+    where its picture meets the known pixels at the edge of the hole (None: the model's own); with low_res, whether the
+    drawn picture is held to the small one at the end, 1 or 0 (None: 1 for models of plain bicubic reduction) · size:
+    (height, width) in pixels · window: side in pixels of overlapping windows that a larger picture is denoised in ·
+    steps, solver, eta, guidance: None for the model's defaults; guidance also one for each field, by name ·
+    guidance_interval: (low, high) in noise level sigma / alpha, high None without an upper bound · times: None for the
+    model's best grid, else `original`, `original-quad` or `trailing`.
     """
 
     prompts: tuple[Text, ...] = ()

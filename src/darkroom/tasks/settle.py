@@ -10,6 +10,7 @@ from darkroom.conditioning.spatial import LowResSpec
 from darkroom.core.errors import InputError, did_you_mean
 from darkroom.diffusion.solvers.choose import ALIASES, build_solver
 from darkroom.diffusion.walk import check_walk
+from darkroom.tasks.enlarge import own_match
 from darkroom.tasks.fields import FIELDS
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import GROUPED, Request
@@ -73,7 +74,13 @@ def offered(model: Model, request: Request) -> Request:
 
 
 def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | None:
-    """The model's own where nothing stands against it; None where nothing is masked."""
+    """The model's own where nothing stands against it; None where nothing is masked or enlarged."""
+    if request.low_res and not request.masks:
+        if request.match not in {None, 0, 1}:
+            raise InputError(
+                f"match {request.match} does not fit: an enlarged picture is held to the small one once (1), or not (0)"
+            )
+        return own_match(model) if request.match is None else request.match
     if not request.masks:
         return None
     against = None
@@ -281,8 +288,11 @@ def _check_pictures(model: Model, request: Request) -> None:
             raise InputError(f"{name} does not go with a mask: what is painted begins with nothing")
     if request.guide_weight is not None and not request.guides:
         raise InputError("guide_weight is about a guide; give one (--guide)")
-    if request.match is not None and not request.masks:
-        raise InputError("match is about the edge of what is painted; give a mask (--mask)")
+    if request.match is not None and not request.masks and not request.low_res:
+        raise InputError(
+            "match is about the edge of what is painted, and about enlarged pictures; give a mask (--mask) or a small "
+            "picture (--low-res)"
+        )
     if request.inverted and request.between and request.to_seed is not None:
         raise InputError("an inverted picture gives the noise itself; leave --to-seed out")
     for picture in request.maps:

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from PIL import Image
 
+from darkroom.conditioning.spatial import PlanesConditioner
 from darkroom.core.compute import Compute
 from darkroom.core.pictures import contact_sheet, save_png
 from darkroom.core.record import write_json
@@ -16,10 +17,11 @@ from darkroom.diffusion.model import LatentDiffusion
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import Session, Settle
-from darkroom.train.stages import denoiser_objective, latent_batches, still_batch, validation_loss
+from darkroom.train.stages import denoiser_objective, latent_batches, still_batch, still_batches, validation_loss
 
 STAGE = "denoiser"
 VALIDATED = 256
+GUESSED_FROM = 512
 Preview = Callable[[], list[Image.Image]]
 
 
@@ -37,6 +39,16 @@ class Latents:
     ) -> None:
         self.train, self.train_inputs = train, dict(train_inputs)
         self.test, self.test_inputs = test, dict(test_inputs)
+
+
+def fit_guesses(model: LatentDiffusion, latents: Latents) -> None:
+    """Measure what the model's conditioners guess of latents, over the first `GUESSED_FROM` training pictures."""
+    scale = model.known_scale.cpu()
+    for field, conditioner in model.conditioning.by_field.items():
+        if isinstance(conditioner, PlanesConditioner) and conditioner.guess is not None:
+            given = {field: latents.train_inputs[field]}
+            batches = still_batches(latents.train, given, scale=scale, count=GUESSED_FROM, batch_size=16)
+            conditioner.guess.fit((conditioner(batch.inputs[field]), batch.latents) for batch in batches)
 
 
 def train_denoiser(

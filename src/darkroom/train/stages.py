@@ -21,7 +21,7 @@ from darkroom.data.loader import Batch, Order
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.nn.features import PerceptualDistance, perceptual
-from darkroom.process.objective import NoisiestTimeSpec, TimesSpec, way_to_noise
+from darkroom.process.objective import TimesSpec, way_to_noise
 from darkroom.process.schedule import Schedule
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.state import Training
@@ -177,9 +177,17 @@ def latent_batches(
 
 def still_batch(table: LatentTable, inputs: Mapping[str, Inputs], *, scale: Tensor, count: int) -> LatentBatch:
     """The first `count` rows, with draws that never change."""
-    rows = list(range(min(len(table), count)))
-    latents = table.sample(rows, rows, seed=0, scale=scale)
-    return LatentBatch(latents, _taken(inputs, rows, rows, seed=0), rows)
+    (batch,) = still_batches(table, inputs, scale=scale, count=count, batch_size=count)
+    return batch
+
+
+def still_batches(
+    table: LatentTable, inputs: Mapping[str, Inputs], *, scale: Tensor, count: int, batch_size: int
+) -> Iterator[LatentBatch]:
+    """The same rows in batches."""
+    for start in range(0, min(len(table), count), batch_size):
+        rows = list(range(start, min(len(table), count, start + batch_size)))
+        yield LatentBatch(table.sample(rows, rows, seed=0, scale=scale), _taken(inputs, rows, rows, seed=0), rows)
 
 
 def _taken(
@@ -242,7 +250,7 @@ def validation_loss(objective: DenoiserObjective, batch: LatentBatch) -> float:
     model, place = objective.model, objective.compute.place
     schedule, count = model.schedule, len(batch.indices)
     share = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    if isinstance(model.spec.objective.times, NoisiestTimeSpec):  # other times are never trained
+    if model.spec.regresses:  # other times are never trained
         share = torch.ones_like(share)
     if schedule.steps is None:
         t = (share * schedule.noisiest).float()
