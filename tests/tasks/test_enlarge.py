@@ -11,11 +11,14 @@ from torch import Tensor
 
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import from_bytes, to_bytes, to_pictures
+from darkroom.core.spec import parse
 from darkroom.data.degrade import BicubicSpec, degrade
 from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec
 from darkroom.tasks.enlarge import held_to
 from darkroom.tasks.model import Model
 from darkroom.tasks.note import read_note
+from darkroom.tasks.request import Request, given
+from darkroom.tasks.settle import settle
 
 Small = Callable[[str], Model]
 GIVEN = Image.fromarray(np.full((8, 8, 3), (110, 128, 140), np.uint8))
@@ -76,6 +79,21 @@ def test_other_models_do_not_unless_told(small: Small, kind: str | None) -> None
     assert np.array_equal(np.asarray(left), np.asarray(model.sample(low_res=GIVEN, match=0)[0]))
     assert not np.array_equal(np.asarray(left), np.asarray(asked))
     assert read_note(left).match == 0
+
+
+@pytest.mark.parametrize("large", [513, 1030])
+def test_long_sides_are_worked_out_piece_by_piece(large: int) -> None:
+    torch.manual_seed(0)
+    drawn, wanted = torch.rand(1, 1, large, 8), torch.rand(1, 1, large // 4, 4)
+    assert (reduced(held_to(drawn, wanted), [large // 4, 4]) - wanted).abs().max() < 1e-4
+
+
+def test_sides_that_are_too_long(small: Small) -> None:
+    model = knows(small("low-res"), "bicubic")
+    request = given(pictures={"low_res": Image.new("RGB", (4104, 4))}, others={"window": 16})
+    assert settle(model, parse(Request, request, where="request")).match == 0
+    with pytest.raises(InputError, match="has a side above 8192 pixels"):
+        settle(model, parse(Request, {**request, "match": 1}, where="request"))
 
 
 def test_once_or_not(small: Small) -> None:

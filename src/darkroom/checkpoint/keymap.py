@@ -149,6 +149,14 @@ def model_table(spec: ModelSpec, *, fused_by_head: bool = True) -> Table:
     return joined(tables)
 
 
+def leaf(module: nn.Module, original: str, *, ours: str, ones: int = 0) -> Iterator[Entry]:
+    """Weight and bias of a layer; its original weight has `ones` more axes of length 1."""
+    for name, parameter in module.named_parameters(recurse=False):
+        shape = tuple(parameter.shape)
+        wide = (*shape, *(1,) * ones) if name == "weight" else shape
+        yield Entry(f"{original}.{name}", (f"{ours}.{name}",), wide, shape)
+
+
 def unet_table(spec: UNetSpec, *, fused_by_head: bool = True) -> Table:
     """A U-Net; `fused_by_head` False is the original's `use_new_attention_order`."""
     with torch.device("meta"):
@@ -176,14 +184,6 @@ def conditioner_table(specs: Sequence[ConditionerSpec]) -> Table:
     return joined([_conditioner(spec).under(ours=f"{spec.field}.") for spec in specs])
 
 
-def _leaf(module: nn.Module, original: str, *, ours: str, ones: int = 0) -> Iterator[Entry]:
-    """Weight and bias of a layer; its original weight has `ones` more axes of length 1."""
-    for name, parameter in module.named_parameters(recurse=False):
-        shape = tuple(parameter.shape)
-        wide = (*shape, *(1,) * ones) if name == "weight" else shape
-        yield Entry(f"{original}.{name}", (f"{ours}.{name}",), wide, shape)
-
-
 _UNET_RESIDUAL = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -197,21 +197,21 @@ _CODER_RESIDUAL = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} 
 
 def _residual(block: ResidualBlock, original: str, *, ours: str, names: Mapping[str, str]) -> Iterator[Entry]:
     for name, theirs in names.items():
-        yield from _leaf(getattr(block, name), f"{original}.{theirs}", ours=f"{ours}.{name}")
+        yield from leaf(getattr(block, name), f"{original}.{theirs}", ours=f"{ours}.{name}")
 
 
 def _unet(network: UNet, *, fused_by_head: bool) -> Iterator[Entry]:
-    yield from _leaf(network.time.first, "time_embed.0", ours="time.first")
-    yield from _leaf(network.time.second, "time_embed.2", ours="time.second")
-    yield from _leaf(network.stem, "input_blocks.0.0", ours="stem")
+    yield from leaf(network.time.first, "time_embed.0", ours="time.first")
+    yield from leaf(network.time.second, "time_embed.2", ours="time.second")
+    yield from leaf(network.stem, "input_blocks.0.0", ours="stem")
     yield from _unet_down(network, fused_by_head=fused_by_head)
     first = network.middle.first
     yield from _residual(first.residual, "middle_block.0", ours="middle.first.residual", names=_UNET_RESIDUAL)
     yield from _unet_attention(first.attention, "middle_block.1", ours="middle.first.attention", by_head=fused_by_head)
     yield from _residual(network.middle.last, "middle_block.2", ours="middle.last", names=_UNET_RESIDUAL)
     yield from _unet_up(network, fused_by_head=fused_by_head)
-    yield from _leaf(network.norm, "out.0", ours="norm")
-    yield from _leaf(network.head, "out.2", ours="head")
+    yield from leaf(network.norm, "out.0", ours="norm")
+    yield from leaf(network.head, "out.2", ours="head")
 
 
 def _unet_down(network: UNet, *, fused_by_head: bool) -> Iterator[Entry]:
@@ -250,9 +250,9 @@ def _unet_resample(resample: nn.Module, original: str, *, ours: str) -> Iterator
         case ResidualBlock():
             yield from _residual(resample, original, ours=ours, names=_UNET_RESIDUAL)
         case Downsample():
-            yield from _leaf(resample.conv, f"{original}.op", ours=f"{ours}.conv")
+            yield from leaf(resample.conv, f"{original}.op", ours=f"{ours}.conv")
         case Upsample():
-            yield from _leaf(resample.conv, f"{original}.conv", ours=f"{ours}.conv")
+            yield from leaf(resample.conv, f"{original}.conv", ours=f"{ours}.conv")
         case _:  # pooling has no weights
             return
 
@@ -260,16 +260,16 @@ def _unet_resample(resample: nn.Module, original: str, *, ours: str) -> Iterator
 def _unet_attention(
     module: SelfAttention2d | SpatialTransformer, original: str, *, ours: str, by_head: bool
 ) -> Iterator[Entry]:
-    yield from _leaf(module.norm, f"{original}.norm", ours=f"{ours}.norm")
+    yield from leaf(module.norm, f"{original}.norm", ours=f"{ours}.norm")
     if isinstance(module, SelfAttention2d):
         heads = module.attention.heads if by_head else 1
         yield from _fused(module.attention, f"{original}.qkv", ours=f"{ours}.attention", heads=heads)
-        yield from _leaf(module.attention.out, f"{original}.proj_out", ours=f"{ours}.attention.out", ones=1)
+        yield from leaf(module.attention.out, f"{original}.proj_out", ours=f"{ours}.attention.out", ones=1)
         return
-    yield from _leaf(module.project_in, f"{original}.proj_in", ours=f"{ours}.project_in", ones=2)
+    yield from leaf(module.project_in, f"{original}.proj_in", ours=f"{ours}.project_in", ones=2)
     for index, block in enumerate(module.blocks):
         yield from _transformer_block(block, f"{original}.transformer_blocks.{index}", ours=f"{ours}.blocks.{index}")
-    yield from _leaf(module.project_out, f"{original}.proj_out", ours=f"{ours}.project_out", ones=2)
+    yield from leaf(module.project_out, f"{original}.proj_out", ours=f"{ours}.project_out", ones=2)
 
 
 def _fused(attention: Attention, original: str, *, ours: str, heads: int) -> Iterator[Entry]:
@@ -282,29 +282,29 @@ def _fused(attention: Attention, original: str, *, ours: str, heads: int) -> Ite
 
 def _transformer_block(block: TransformerBlock, original: str, *, ours: str) -> Iterator[Entry]:
     for name in ("norm1", "norm2", "norm3"):
-        yield from _leaf(getattr(block, name), f"{original}.{name}", ours=f"{ours}.{name}")
+        yield from leaf(getattr(block, name), f"{original}.{name}", ours=f"{ours}.{name}")
     for name, theirs in (("self_attention", "attn1"), ("cross_attention", "attn2")):
         yield from _attention(getattr(block, name), f"{original}.{theirs}", ours=f"{ours}.{name}", out="to_out.0")
-    yield from _leaf(block.feed_forward.expand, f"{original}.ff.net.0.proj", ours=f"{ours}.feed_forward.expand")
-    yield from _leaf(block.feed_forward.out, f"{original}.ff.net.2", ours=f"{ours}.feed_forward.out")
+    yield from leaf(block.feed_forward.expand, f"{original}.ff.net.0.proj", ours=f"{ours}.feed_forward.expand")
+    yield from leaf(block.feed_forward.out, f"{original}.ff.net.2", ours=f"{ours}.feed_forward.out")
 
 
 def _attention(attention: Attention, original: str, *, ours: str, out: str) -> Iterator[Entry]:
     for name, theirs in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("out", out)):
-        yield from _leaf(getattr(attention, name), f"{original}.{theirs}", ours=f"{ours}.{name}")
+        yield from leaf(getattr(attention, name), f"{original}.{theirs}", ours=f"{ours}.{name}")
 
 
 def _first_stage(model: Autoencoder) -> Iterator[Entry]:
     yield from _coder(model.encoder, "encoder", levels="down", resample="downsample")
     yield from _coder(model.decoder, "decoder", levels="up", resample="upsample")
-    yield from _leaf(model.to_latent, "quant_conv", ours="to_latent")
-    yield from _leaf(model.from_latent, "post_quant_conv", ours="from_latent")
+    yield from leaf(model.to_latent, "quant_conv", ours="to_latent")
+    yield from leaf(model.from_latent, "post_quant_conv", ours="from_latent")
     if model.codebook is not None:
-        yield from _leaf(model.codebook.codes, "quantize.embedding", ours="codebook.codes")
+        yield from leaf(model.codebook.codes, "quantize.embedding", ours="codebook.codes")
 
 
 def _coder(coder: Encoder | Decoder, side: str, *, levels: str, resample: str) -> Iterator[Entry]:
-    yield from _leaf(coder.stem, f"{side}.conv_in", ours=f"{side}.stem")
+    yield from leaf(coder.stem, f"{side}.conv_in", ours=f"{side}.stem")
     yield from _coder_middle(coder.middle, side)
     count = len(coder.levels)
     for place, level in enumerate(coder.levels):
@@ -316,9 +316,9 @@ def _coder(coder: Encoder | Decoder, side: str, *, levels: str, resample: str) -
         for index, attention in enumerate(level.attentions):
             yield from _coder_attention(attention, f"{theirs}.attn.{index}", ours=f"{ours}.attentions.{index}")
         if level.resample is not None:
-            yield from _leaf(level.resample.conv, f"{theirs}.{resample}.conv", ours=f"{ours}.resample.conv")
-    yield from _leaf(coder.norm, f"{side}.norm_out", ours=f"{side}.norm")
-    yield from _leaf(coder.head, f"{side}.conv_out", ours=f"{side}.head")
+            yield from leaf(level.resample.conv, f"{theirs}.{resample}.conv", ours=f"{ours}.resample.conv")
+    yield from leaf(coder.norm, f"{side}.norm_out", ours=f"{side}.norm")
+    yield from leaf(coder.head, f"{side}.conv_out", ours=f"{side}.head")
 
 
 def _coder_middle(middle: CoderMiddle, side: str) -> Iterator[Entry]:
@@ -334,10 +334,10 @@ def _coder_middle(middle: CoderMiddle, side: str) -> Iterator[Entry]:
 
 
 def _coder_attention(module: SelfAttention2d, original: str, *, ours: str) -> Iterator[Entry]:
-    yield from _leaf(module.norm, f"{original}.norm", ours=f"{ours}.norm")
+    yield from leaf(module.norm, f"{original}.norm", ours=f"{ours}.norm")
     for name, theirs in (("query", "q"), ("key", "k"), ("value", "v"), ("out", "proj_out")):
         layer = getattr(module.attention, name)
-        yield from _leaf(layer, f"{original}.{theirs}", ours=f"{ours}.attention.{name}", ones=2)
+        yield from leaf(layer, f"{original}.{theirs}", ours=f"{ours}.attention.{name}", ones=2)
 
 
 def _conditioner(spec: ConditionerSpec) -> Table:
@@ -347,29 +347,29 @@ def _conditioner(spec: ConditionerSpec) -> Table:
         case ClassConditioner():
             vector = spec.port == "vector"  # the original keeps that one in the U-Net
             original = f"{UNET}label_emb" if vector else f"{CONDITIONER}embedding"
-            return Table(tuple(_leaf(module.embedding, original, ours="embedding")))
+            return Table(tuple(leaf(module.embedding, original, ours="embedding")))
         case TextConditioner():
             return Table(tuple(_sequence(module.encoder)), ("empty_ids",))
         case LayoutConditioner():
             return Table(tuple(_sequence(module.encoder)))
         case MapConditioner():
-            return Table(tuple(_leaf(module.mix, f"{CONDITIONER}channel_mapper", ours="mix")))
+            return Table(tuple(leaf(module.mix, f"{CONDITIONER}channel_mapper", ours="mix")))
         case _:  # planes given as they are
             return Table(())
 
 
 def _sequence(encoder: SequenceEncoder) -> Iterator[Entry]:
     base = f"{CONDITIONER}transformer"
-    yield from _leaf(encoder.tokens, f"{base}.token_emb", ours="encoder.tokens")
-    yield from _leaf(encoder.positions, f"{base}.pos_emb.emb", ours="encoder.positions")
+    yield from leaf(encoder.tokens, f"{base}.token_emb", ours="encoder.tokens")
+    yield from leaf(encoder.positions, f"{base}.pos_emb.emb", ours="encoder.positions")
     for index, layer in enumerate(encoder.transformer.layers):
         ours = f"encoder.transformer.layers.{index}"
         attend, feed = (f"{base}.attn_layers.layers.{2 * index + half}" for half in (0, 1))
-        yield from _leaf(layer.norm1, f"{attend}.0", ours=f"{ours}.norm1")
+        yield from leaf(layer.norm1, f"{attend}.0", ours=f"{ours}.norm1")
         yield from _attention(layer.attention, f"{attend}.1", ours=f"{ours}.attention", out="to_out")
-        yield from _leaf(layer.norm2, f"{feed}.0", ours=f"{ours}.norm2")
-        yield from _leaf(layer.expand, f"{feed}.1.net.0.0", ours=f"{ours}.expand")
-        yield from _leaf(layer.out, f"{feed}.1.net.2", ours=f"{ours}.out")
-    yield from _leaf(encoder.transformer.norm, f"{base}.norm", ours="encoder.transformer.norm")
+        yield from leaf(layer.norm2, f"{feed}.0", ours=f"{ours}.norm2")
+        yield from leaf(layer.expand, f"{feed}.1.net.0.0", ours=f"{ours}.expand")
+        yield from leaf(layer.out, f"{feed}.1.net.2", ours=f"{ours}.out")
+    yield from leaf(encoder.transformer.norm, f"{base}.norm", ours="encoder.transformer.norm")
     if encoder.logits is not None:
-        yield from _leaf(encoder.logits, f"{base}.to_logits", ours="encoder.logits")
+        yield from leaf(encoder.logits, f"{base}.to_logits", ours="encoder.logits")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from torch import Tensor
 from darkroom.core.shapes import Images
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request, Wish
+
+LARGEST: Final = 8192  # pixels of a side, for its reduction is a whole matrix
+_AT_ONCE: Final = 512  # columns of it
 
 
 def own_match(model: Model) -> int:
@@ -45,6 +48,10 @@ def held_to(images: Images, small: Float[Tensor, "b c _h _w"]) -> Images:
 @lru_cache(maxsize=8)
 def _reduction(large: int, small: int) -> tuple[Float[Tensor, "s l"], Float[Tensor, "l s"]]:
     """Bicubic reduction of one side with antialiasing, as `darkroom.data.degrade` does it, and its pseudo-inverse."""
-    each = torch.eye(large, dtype=torch.float64)[None, None]
-    matrix = F.interpolate(each, size=[large, small], mode="bicubic", antialias=True)[0, 0].T
+    columns: list[Tensor] = []
+    for start in range(0, large, _AT_ONCE):
+        each = torch.zeros(1, 1, min(_AT_ONCE, large - start), large, dtype=torch.float64)
+        each.diagonal(start, dim1=-2, dim2=-1).fill_(1)
+        columns.append(F.interpolate(each, size=[each.shape[-2], small], mode="bicubic", antialias=True)[0, 0])
+    matrix = torch.cat(columns).T
     return matrix.float(), torch.linalg.solve(matrix @ matrix.T, matrix).T.float()

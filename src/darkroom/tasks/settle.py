@@ -10,6 +10,7 @@ from darkroom.conditioning.spatial import LowResSpec
 from darkroom.core.errors import InputError, did_you_mean
 from darkroom.diffusion.solvers.choose import ALIASES, build_solver
 from darkroom.diffusion.walk import check_walk
+from darkroom.tasks.enlarge import LARGEST as HELD
 from darkroom.tasks.enlarge import own_match
 from darkroom.tasks.fields import FIELDS
 from darkroom.tasks.model import Model
@@ -80,7 +81,10 @@ def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | No
             raise InputError(
                 f"match {request.match} does not fit: an enlarged picture is held to the small one once (1), or not (0)"
             )
-        return own_match(model) if request.match is None else request.match
+        large = max(size) > HELD
+        if large and request.match:
+            raise InputError(f"match 1 does not fit: {size[0]}x{size[1]} has a side above {HELD} pixels; leave it out")
+        return (0 if large else own_match(model)) if request.match is None else request.match
     if not request.masks:
         return None
     against = None
