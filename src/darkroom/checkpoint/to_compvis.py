@@ -198,16 +198,17 @@ def _conditioner(spec: ConditionerSpec, *, bert: bool) -> Plain:
             found = "class_label", identity
         case ClassSpec(port="tokens"):
             rows = max(spec.classes, 0 if spec.null is None else spec.null + 1)
-            found = "class_label", _made("ClassEmbedder", n_classes=rows, embed_dim=spec.width, key="class_label")
+            params = {"n_classes": rows, "embed_dim": spec.width, "key": "class_label"}
+            found = "class_label", _made("ClassEmbedder", params)
         case TextSpec():
-            found = "caption", _made("BERTEmbedder", **_sequence(spec.encoder), use_tokenizer=bert)
+            found = "caption", _made("BERTEmbedder", _sequence(spec.encoder) | {"use_tokenizer": bert})
         case LayoutSpec():
-            found = LAYOUT_KEYS[0], _made("BERTEmbedder", **_sequence(spec.encoder), use_tokenizer=False)
+            found = LAYOUT_KEYS[0], _made("BERTEmbedder", _sequence(spec.encoder) | {"use_tokenizer": False})
         case EmbeddingSpec():
             found = "embedding", identity
         case MapSpec(patch=1):
             sizes = {"n_stages": spec.halvings, "in_channels": spec.classes, "out_channels": spec.channels}
-            found = "segmentation", _made("SpatialRescaler", **sizes)
+            found = "segmentation", _made("SpatialRescaler", sizes)
         case LowResSpec(patch=1, enlarge=1, guesses=0):
             found = "LR_image", identity
         case MaskedSpec(shrink="nearest", fill="black", guesses=False):
@@ -217,7 +218,7 @@ def _conditioner(spec: ConditionerSpec, *, bert: bool) -> Plain:
     return dict(zip(("cond_stage_key", "cond_stage_config"), found, strict=True))
 
 
-def _made(name: str, **params: object) -> Plain:
+def _made(name: str, params: Plain) -> Plain:
     return {"target": f"{_ENCODER}{name}", "params": params}
 
 
