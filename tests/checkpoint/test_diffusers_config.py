@@ -117,6 +117,9 @@ REFUSED = {
     "depths": ({**CROSS, "transformer_layers_per_block": [1, 2]}, "differs between levels"),
     "heads": ({**CROSS, "attention_head_dim": [3, 4]}, "neither as many nor as wide"),
     "pooling": ({**UNET, "downsample_type": "resnet", "upsample_type": "conv"}, "in different ways"),
+    "way": ({**UNET, "downsample_type": "k", "upsample_type": "k"}, "downsample_type 'k' is not supported"),
+    "shift": ({**UNET, "resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift 'spatial' is not supported"),
+    "classes": ({**UNET, "num_class_embeds": 5}, "num_class_embeds '5' is not supported"),
     "added": ({**CROSS, "addition_embed_type": "text_time"}, "addition_embed_type 'text_time'"),
 }
 

@@ -41,7 +41,6 @@ _UNET_READ: Final = (
     "downsample_type",
     "upsample_type",
     "norm_num_groups",
-    "num_class_embeds",
     "dropout",
 )
 _UNET_USUAL: Final[dict[str, tuple[object, ...]]] = {
@@ -96,6 +95,14 @@ def unet_spec(config: Mapping[str, Any], *, where: str) -> UNetSpec:
     resampled = {config.get(name) or "conv" for name in ("downsample_type", "upsample_type")}
     if len(resampled) > 1:
         raise ModelFileError(f"{where}: halving and doubling in different ways is not supported")
+    shifts = config.get("resnet_time_scale_shift", "default")
+    known = {
+        "downsample_type": ({"conv", "resnet"}, *resampled),
+        "resnet_time_scale_shift": ({"default", "scale_shift"}, shifts),
+    }
+    for name, (fits, value) in known.items():
+        if value not in fits:
+            raise ModelFileError(f"{where}: {name} {str(value)[:60]!r} is not supported")
     values: Plain = {
         "in_channels": config.get("in_channels", 4 if crossed else 3),
         "out_channels": config.get("out_channels", 4 if crossed else 3),
@@ -103,8 +110,8 @@ def unet_spec(config: Mapping[str, Any], *, where: str) -> UNetSpec:
         "multipliers": _multipliers(widths, where=where),
         "blocks": config.get("layers_per_block", 2),
         "attention": [2**level for level, attends in enumerate(levels) if attends],
-        "resample": {"conv": "conv", "resnet": "residual"}.get(resampled.pop(), "pool"),
-        "scale_shift": config.get("resnet_time_scale_shift", "default") == "scale_shift",
+        "resample": "residual" if "resnet" in resampled else "conv",
+        "scale_shift": shifts == "scale_shift",
         "norm_groups": config.get("norm_num_groups", 32),
         "dropout": config.get("dropout", 0.0),
     }
@@ -118,8 +125,8 @@ def unet_spec(config: Mapping[str, Any], *, where: str) -> UNetSpec:
     return _parsed(UNetSpec, values, where=where)
 
 
-def unet_config(spec: UNetSpec, *, size: int, classes: int | None = None) -> Plain:
-    """config.json of a U-Net of this spec; size: side of the latents · classes: that enter as a vector."""
+def unet_config(spec: UNetSpec, *, size: int) -> Plain:
+    """config.json of a U-Net of this spec; size: side of the latents."""
     odd = {
         "waves that tell attention where it is": spec.places != "none",
         "a factor on times": spec.time_scale != 1.0,
@@ -150,7 +157,6 @@ def unet_config(spec: UNetSpec, *, size: int, classes: int | None = None) -> Pla
         "freq_shift": 0,
         "downsample_padding": 1,
         "resnet_time_scale_shift": "scale_shift" if spec.scale_shift else "default",
-        **({} if classes is None else {"num_class_embeds": classes}),
     }
     if spec.transformer_depth:
         heads = [spec.heads_at(width) for width in widths]
