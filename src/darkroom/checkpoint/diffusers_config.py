@@ -25,13 +25,17 @@ PREDICTIONS: Final[dict[str, PredictionName]] = {"epsilon": "eps", "sample": "x0
 SCALE: Final = 0.18215  # what diffusers takes for the factor on latents where a file does not say it
 _ATTENDING: Final = ("AttnDownBlock2D", "CrossAttnDownBlock2D", "AttnDownEncoderBlock2D")
 _SETTINGS: Final = ("_class_name", "_diffusers_version", "_name_or_path", "sample_size")
-_UNET_READ: Final = (
+_LEVELS: Final = (
     "in_channels",
     "out_channels",
     "block_out_channels",
     "layers_per_block",
     "down_block_types",
     "up_block_types",
+    "norm_num_groups",
+)
+_UNET_READ: Final = (
+    *_LEVELS,
     "attention_head_dim",
     "num_attention_heads",
     "cross_attention_dim",
@@ -40,7 +44,6 @@ _UNET_READ: Final = (
     "resnet_time_scale_shift",
     "downsample_type",
     "upsample_type",
-    "norm_num_groups",
     "dropout",
 )
 _UNET_USUAL: Final[dict[str, tuple[object, ...]]] = {
@@ -64,16 +67,10 @@ _UNET_USUAL: Final[dict[str, tuple[object, ...]]] = {
     "attn_norm_num_groups": (None, 32),
 }
 _STAGE_READ: Final = (
-    "in_channels",
-    "out_channels",
-    "block_out_channels",
-    "layers_per_block",
-    "down_block_types",
-    "up_block_types",
+    *_LEVELS,
     "latent_channels",
     "vq_embed_dim",
     "num_vq_embeddings",
-    "norm_num_groups",
     "mid_block_add_attention",
     "scaling_factor",
 )

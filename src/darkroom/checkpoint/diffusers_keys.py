@@ -11,7 +11,7 @@ from torch import nn
 
 from darkroom.autoencoder.coder import Decoder, Encoder
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
-from darkroom.checkpoint.keymap import Entry, Table, leaf
+from darkroom.checkpoint.keymap import Entry, Table, leaf, transformer_block
 from darkroom.conditioning.text import SequenceEncoder, SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError
 from darkroom.network.blocks import Block
@@ -19,7 +19,7 @@ from darkroom.network.unet import UNet, UNetSpec
 from darkroom.nn.attention import Attention, SelfAttention2d
 from darkroom.nn.resample import Downsample, Upsample
 from darkroom.nn.residual import ResidualBlock
-from darkroom.nn.transformer import SpatialTransformer, TransformerBlock
+from darkroom.nn.transformer import SpatialTransformer
 
 RESIDUAL = {
     "norm1": "norm1",
@@ -95,19 +95,12 @@ def _block(block: Block, theirs: str, *, index: int, ours: str, ones: int) -> It
             yield from leaf(block.attention.norm, f"{name}.norm", ours=f"{inside}.norm")
             yield from leaf(block.attention.project_in, f"{name}.proj_in", ours=f"{inside}.project_in", ones=ones)
             for place, each in enumerate(block.attention.blocks):
-                yield from _transformer(each, f"{name}.transformer_blocks.{place}", ours=f"{inside}.blocks.{place}")
+                yield from transformer_block(
+                    each, f"{name}.transformer_blocks.{place}", ours=f"{inside}.blocks.{place}"
+                )
             yield from leaf(block.attention.project_out, f"{name}.proj_out", ours=f"{inside}.project_out", ones=ones)
         case None:
             return
-
-
-def _transformer(block: TransformerBlock, theirs: str, *, ours: str) -> Iterator[Entry]:
-    for name in ("norm1", "norm2", "norm3"):
-        yield from leaf(getattr(block, name), f"{theirs}.{name}", ours=f"{ours}.{name}")
-    yield from _attention(block.self_attention, f"{theirs}.attn1", ours=f"{ours}.self_attention")
-    yield from _attention(block.cross_attention, f"{theirs}.attn2", ours=f"{ours}.cross_attention")
-    yield from leaf(block.feed_forward.expand, f"{theirs}.ff.net.0.proj", ours=f"{ours}.feed_forward.expand")
-    yield from leaf(block.feed_forward.out, f"{theirs}.ff.net.2", ours=f"{ours}.feed_forward.out")
 
 
 def _resample(resample: nn.Module, theirs: str, *, ours: str) -> Iterator[Entry]:

@@ -268,7 +268,7 @@ def _unet_attention(
         return
     yield from leaf(module.project_in, f"{original}.proj_in", ours=f"{ours}.project_in", ones=2)
     for index, block in enumerate(module.blocks):
-        yield from _transformer_block(block, f"{original}.transformer_blocks.{index}", ours=f"{ours}.blocks.{index}")
+        yield from transformer_block(block, f"{original}.transformer_blocks.{index}", ours=f"{ours}.blocks.{index}")
     yield from leaf(module.project_out, f"{original}.proj_out", ours=f"{ours}.project_out", ones=2)
 
 
@@ -280,7 +280,7 @@ def _fused(attention: Attention, original: str, *, ours: str, heads: int) -> Ite
         yield Entry(f"{original}.{name}", parts, wide, shape, heads)
 
 
-def _transformer_block(block: TransformerBlock, original: str, *, ours: str) -> Iterator[Entry]:
+def transformer_block(block: TransformerBlock, original: str, *, ours: str) -> Iterator[Entry]:
     for name in ("norm1", "norm2", "norm3"):
         yield from leaf(getattr(block, name), f"{original}.{name}", ours=f"{ours}.{name}")
     for name, theirs in (("self_attention", "attn1"), ("cross_attention", "attn2")):
