@@ -10,7 +10,6 @@ models are steered by the same; small pictures also show bicubic, holes the mean
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -18,37 +17,17 @@ from PIL import Image
 import darkroom
 from darkroom.core.errors import DarkroomError, InputError
 from darkroom.core.pictures import contact_sheet, from_bytes, save_png, to_bytes, to_pictures
-from darkroom.core.spec import parse
-from darkroom.data.examples import Source
-from darkroom.data.inputs import captions, pictures
-from darkroom.data.masks import MaskFilesSpec, found
+from darkroom.data.inputs import pictures
 from darkroom.data.sources import open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.recipes.report.conditions import layout_picture, map_picture, masked_picture
 from darkroom.tasks.generate import generate
-from darkroom.tasks.held_out import Spoiling, asked_of
-from darkroom.tasks.model import Model
+from darkroom.tasks.held_out import request_for, spoiling_of
 from darkroom.tasks.request import Request
 from darkroom.tasks.settle import settle
 
 Row = list[Image.Image]
-
-
-def request_of(model: Model, source: Source, rows: Sequence[int], *, masks: Path | None) -> Request:
-    """What asks for these rows."""
-    known: dict[str, Any] = model.card.get("data", {})
-    spoiling = {key: known[key] for key in ("degradation", "masks") if key in known}
-    if masks is not None:
-        spoiling["masks"] = found(MaskFilesSpec(source=str(masks))).plain()
-    transform = TransformSpec(size=model.spec.image_size)
-    how = parse(Spoiling, spoiling, where=model.name)
-    asked: dict[str, Any] = asked_of(model, source, rows=rows, transform=transform, spoiling=how)
-    if "caption" in model.fields:
-        asked["prompts"] = [captions(source)[row] for row in rows]
-    if "label" in model.fields:
-        asked["labels"] = [source.classes[source.label(row) or 0] for row in rows]
-    return settle(model, parse(Request, {**asked, "seed": 0}, where="the sheet"))
 
 
 def told(request: Request) -> list[Row]:
@@ -77,11 +56,25 @@ def sheet(
         raise InputError("all models of a sheet are steered by the same")
     _, test = open_data(data, size=models[0].spec.image_size)
     rows = list(chosen) or [place * len(test) // count for place in range(count)]
-    requests = [request_of(model, test, rows, masks=masks) for model in models]
+    transform = TransformSpec(size=models[0].spec.image_size)
+    requests = [
+        settle(
+            model,
+            request_for(
+                model,
+                test,
+                rows=rows,
+                transform=transform,
+                spoiling=spoiling_of(model, masks=masks),
+                sample={"seed": 0},
+            ),
+        )
+        for model in models
+    ]
     lines = told(requests[0])
     for model, request in zip(models, requests, strict=True):
         lines.append([each.picture for each in generate(model, request)])
-    kept = pictures(test, TransformSpec(size=models[0].spec.image_size))
+    kept = pictures(test, transform)
     truth = [to_pictures(from_bytes(kept(row)[None]))[0] for row in rows]
     save_png(contact_sheet([each for line in [*lines, truth] for each in line], columns=len(rows)), keep)
     print(

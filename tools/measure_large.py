@@ -27,7 +27,6 @@ from darkroom.autoencoder.tiles import starts
 from darkroom.core.errors import DarkroomError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.shapes import Images
-from darkroom.core.spec import parse
 from darkroom.data.degrade import degrade
 from darkroom.data.masks import MasksSpec, draw_masks
 from darkroom.evaluate.conditions import mean_iou
@@ -38,7 +37,7 @@ from darkroom.nn.features import judge
 from darkroom.scenes.agree import best_overlap
 from darkroom.scenes.draw import Scene, draw
 from darkroom.scenes.vocabulary import SHAPES
-from darkroom.tasks.held_out import Spoiling
+from darkroom.tasks.held_out import spoiling_of
 from darkroom.tasks.model import Model
 
 Size = tuple[int, int]
@@ -60,9 +59,7 @@ def asked(model: Model, scenes: list[Scene], *, size: Size) -> dict[str, Any]:
             case "map":
                 given["map"] = [Image.fromarray(each.map) for each in scenes]
             case "low_res":
-                known = model.card.get("data", {})
-                spoiling = {"degradation": known["degradation"]} if "degradation" in known else {}
-                how = parse(Spoiling, spoiling, where=model.name).degradation
+                how = spoiling_of(model).degradation
                 small = degrade(pixels, how, seed=SEED, indices=list(rows))
                 given["low_res"] = [Image.fromarray(each.movedim(0, -1).numpy()) for each in small]
             case "masked":

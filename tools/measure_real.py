@@ -24,7 +24,6 @@ from darkroom.core.errors import DarkroomError, InputError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.core.seeds import generator
 from darkroom.core.shapes import Images
-from darkroom.core.spec import parse
 from darkroom.data.examples import Source
 from darkroom.data.inputs import maps, seen_things
 from darkroom.data.loader import still_batches
@@ -32,9 +31,8 @@ from darkroom.data.sources import Subset, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.conditions import mean_iou
 from darkroom.tasks.generate import generate
-from darkroom.tasks.held_out import Spoiling, asked_of
+from darkroom.tasks.held_out import Spoiling, request_for
 from darkroom.tasks.model import Model
-from darkroom.tasks.request import Request
 from darkroom.tasks.settle import settle
 
 Task = Literal["map", "objects", "label"]
@@ -159,10 +157,8 @@ def agreement(task: Task, told: Tensor, wanted: Tensor) -> float:
 def drawn(model: Model, source: Source, *, spec: TransformSpec, sample: dict[str, Any], batch: int) -> Images:
     """What the model draws when it is asked for the rows of the source."""
     rows = list(range(len(source)))
-    asked = asked_of(model, source, rows=rows, transform=spec, spoiling=Spoiling())
-    if "label" in model.fields:
-        asked["labels"] = [source.classes[source.label(row) or 0] for row in rows]
-    request = settle(model, parse(Request, {**asked, **sample}, where="what is measured"))
+    asked = request_for(model, source, rows=rows, transform=spec, spoiling=Spoiling(), sample=sample)
+    request = settle(model, asked)
     made = [to_bytes(each.picture, 3) for each in generate(model, request, batch=batch)]
     return from_bytes(torch.stack(made))
 

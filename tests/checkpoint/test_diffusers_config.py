@@ -117,11 +117,27 @@ REFUSED = {
     "depths": ({**CROSS, "transformer_layers_per_block": [1, 2]}, "differs between levels"),
     "heads": ({**CROSS, "attention_head_dim": [3, 4]}, "neither as many nor as wide"),
     "pooling": ({**UNET, "downsample_type": "resnet", "upsample_type": "conv"}, "in different ways"),
+    "middle": ({**CROSS, "mid_block_type": "UNetMidBlock2D"}, "mid_block_type 'UNetMidBlock2D' is not supported"),
+    "plain middle": ({**UNET, "resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups 'None'"),
+    "plain in cross": (
+        {
+            **CROSS,
+            "down_block_types": ["AttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "AttnUpBlock2D"],
+        },
+        "type 'AttnDownBlock2D' is not supported",
+    ),
     "way": ({**UNET, "downsample_type": "k", "upsample_type": "k"}, "downsample_type 'k' is not supported"),
     "shift": ({**UNET, "resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift 'spatial' is not supported"),
     "classes": ({**UNET, "num_class_embeds": 5}, "num_class_embeds '5' is not supported"),
     "added": ({**CROSS, "addition_embed_type": "text_time"}, "addition_embed_type 'text_time'"),
 }
+
+
+def test_other_groups_of_norms_come_back() -> None:
+    sizes = {"in_channels": 3, "out_channels": 3, "channels": 32, "multipliers": (1, 2), "heads": 1}
+    spec = UNetSpec(**sizes, norm_groups=8, scale_shift=True)
+    assert unet_spec(unet_config(spec, size=8), where="config.json") == spec
 
 
 @pytest.mark.parametrize("name", REFUSED)

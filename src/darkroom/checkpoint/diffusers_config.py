@@ -23,7 +23,6 @@ from darkroom.process.schedule import (
 Plain = dict[str, Any]
 PREDICTIONS: Final[dict[str, PredictionName]] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 SCALE: Final = 0.18215  # what diffusers takes for the factor on latents where a file does not say it
-_ATTENDING: Final = ("AttnDownBlock2D", "CrossAttnDownBlock2D", "AttnDownEncoderBlock2D")
 _SETTINGS: Final = ("_class_name", "_diffusers_version", "_name_or_path", "sample_size")
 _LEVELS: Final = (
     "in_channels",
@@ -44,6 +43,8 @@ _UNET_READ: Final = (
     "resnet_time_scale_shift",
     "downsample_type",
     "upsample_type",
+    "mid_block_type",
+    "attn_norm_num_groups",
     "dropout",
 )
 _UNET_USUAL: Final[dict[str, tuple[object, ...]]] = {
@@ -51,7 +52,6 @@ _UNET_USUAL: Final[dict[str, tuple[object, ...]]] = {
     "time_embedding_type": ("positional",),
     "freq_shift": (0,),
     "flip_sin_to_cos": (True,),
-    "mid_block_type": ("UNetMidBlock2D", "UNetMidBlock2DCrossAttn"),
     "mid_block_scale_factor": (1,),
     "downsample_padding": (1,),
     "act_fn": ("silu", "swish"),
@@ -64,7 +64,6 @@ _UNET_USUAL: Final[dict[str, tuple[object, ...]]] = {
     "conv_out_kernel": (3,),
     "upcast_attention": (True, False, None),
     "num_train_timesteps": (None, 1000),
-    "attn_norm_num_groups": (None, 32),
 }
 _STAGE_READ: Final = (
     *_LEVELS,
@@ -88,15 +87,20 @@ def unet_spec(config: Mapping[str, Any], *, where: str) -> UNetSpec:
     crossed = config.get("_class_name") == "UNet2DConditionModel"
     _check(config, read=_UNET_READ, usual=_UNET_USUAL, where=where)
     widths = _numbers(config, "block_out_channels", otherwise=(320, 640, 1280, 1280) if crossed else ())
-    levels = _levels(config, "down_block_types", up="up_block_types", count=len(widths), where=where)
+    levels = _levels(config, count=len(widths), attending="CrossAttn" if crossed else "Attn", where=where)
     resampled = {config.get(name) or "conv" for name in ("downsample_type", "upsample_type")}
     if len(resampled) > 1:
         raise ModelFileError(f"{where}: halving and doubling in different ways is not supported")
-    shifts = config.get("resnet_time_scale_shift", "default")
-    known = {
-        "downsample_type": ({"conv", "resnet"}, *resampled),
+    shifts, groups = config.get("resnet_time_scale_shift", "default"), config.get("norm_num_groups", 32)
+    middle = "UNetMidBlock2DCrossAttn" if crossed else "UNetMidBlock2D"
+    of_middle = {groups} if shifts == "scale_shift" else {None, groups}  # none: there its attention has no norm
+    known: dict[str, tuple[set[Any], Any]] = {
+        "downsample_type": ({"conv", "resnet"}, next(iter(resampled))),
         "resnet_time_scale_shift": ({"default", "scale_shift"}, shifts),
+        "mid_block_type": ({middle}, config.get("mid_block_type", middle)),
     }
+    if not crossed:
+        known["attn_norm_num_groups"] = of_middle, config.get("attn_norm_num_groups")
     for name, (fits, value) in known.items():
         if value not in fits:
             raise ModelFileError(f"{where}: {name} {str(value)[:60]!r} is not supported")
@@ -109,7 +113,7 @@ def unet_spec(config: Mapping[str, Any], *, where: str) -> UNetSpec:
         "attention": [2**level for level, attends in enumerate(levels) if attends],
         "resample": "residual" if "resnet" in resampled else "conv",
         "scale_shift": shifts == "scale_shift",
-        "norm_groups": config.get("norm_num_groups", 32),
+        "norm_groups": groups,
         "dropout": config.get("dropout", 0.0),
     }
     if crossed:
@@ -192,7 +196,7 @@ def first_stage_spec(config: Mapping[str, Any], *, where: str) -> tuple[Autoenco
     quantised = config.get("_class_name") == "VQModel"
     _check(config, read=_STAGE_READ, usual=_STAGE_USUAL, where=where)
     widths = _numbers(config, "block_out_channels", otherwise=(64,))
-    levels = _levels(config, "down_block_types", up="up_block_types", count=len(widths), where=where)
+    levels = _levels(config, count=len(widths), attending="Attn", where=where)
     code = config.get("latent_channels", 3 if quantised else 4)
     latent = (config.get("vq_embed_dim") or code) if quantised else code
     if config.get("in_channels", 3) != config.get("out_channels", 3):
@@ -310,18 +314,19 @@ def _check(
             raise ModelFileError(f"{where}: {name} {str(value)[:60]!r} is not supported")
 
 
-def _levels(config: Mapping[str, Any], name: str, *, up: str, count: int, where: str) -> list[bool]:
-    """Which levels attend; the way up must be the mirror of the way down."""
-    down, mirrored = list(config.get(name, ())), list(reversed(config.get(up, ())))
+def _levels(config: Mapping[str, Any], *, count: int, attending: str, where: str) -> list[bool]:
+    """Which levels attend; the way up must be the mirror of the way down. attending: how such types begin."""
+    down, mirrored = list(config.get("down_block_types", ())), list(reversed(config.get("up_block_types", ())))
     if len(down) != count or len(mirrored) != count:
-        raise ModelFileError(f"{where}: {name} and {up} must name {count} levels, as block_out_channels does")
+        raise ModelFileError(
+            f"{where}: down_block_types and up_block_types must name {count} levels, as block_out_channels does"
+        )
     for each, other in zip(down, mirrored, strict=True):
-        known = str(each).removeprefix("CrossAttn").removeprefix("Attn")
-        if known not in {"DownBlock2D", "DownEncoderBlock2D"}:
+        if str(each).removeprefix(attending) not in {"DownBlock2D", "DownEncoderBlock2D"}:
             raise ModelFileError(f"{where}: a level of type {str(each)[:60]!r} is not supported")
         if str(other).replace("Decoder", "Encoder").replace("Up", "Down") != each:
             raise ModelFileError(f"{where}: levels {each!r} down and {str(other)[:60]!r} up do not mirror each other")
-    return [each in _ATTENDING for each in down]
+    return [str(each).startswith(attending) for each in down]
 
 
 def _multipliers(widths: Sequence[int], *, where: str) -> list[int]:

@@ -199,11 +199,9 @@ def _conditions(
 ) -> tuple[str, dict[str, Any]]:
     """Whether a model does what it is steered to, as a table and as JSON values."""
     from darkroom.cli.watch import Counter
-    from darkroom.core.spec import parse
-    from darkroom.data.masks import MaskFilesSpec, found
     from darkroom.evaluate.conditions import evaluate_conditions
     from darkroom.evaluate.judges import present_judge
-    from darkroom.tasks.held_out import Spoiling
+    from darkroom.tasks.held_out import spoiling_of
 
     card = model.card.get("data")
     known = card if isinstance(card, dict) else {}
@@ -212,13 +210,10 @@ def _conditions(
     alpha = model.spec.first_stage.image_channels == 4
     words = str(known.get("caption_field", "caption"))
     source = _pictures(data, "test", seed=seed, size=side, count=count or PROMPTS, alpha=alpha, caption_field=words)
-    spoilt = {key: known[key] for key in ("degradation", "masks") if key in known}
-    if masks is not None:
-        spoilt["masks"] = found(MaskFilesSpec(source=str(masks))).plain()
     report = evaluate_conditions(
         model,
         source,
-        spoiling=parse(Spoiling, spoilt, where=f"the card of {model.name}"),
+        spoiling=spoiling_of(model, masks=masks),
         judge=present_judge(model.compute),
         sample=sample,
         batch=batch,

@@ -30,7 +30,7 @@ from darkroom.metrics.sets import frechet_distance, kernel_distance, precision_r
 from darkroom.scenes.agree import best_overlap
 from darkroom.scenes.vocabulary import NAMED
 from darkroom.tasks.generate import generate
-from darkroom.tasks.held_out import Spoiling, asked_of
+from darkroom.tasks.held_out import Spoiling, request_for
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request
 from darkroom.tasks.settle import settle
@@ -73,7 +73,10 @@ def evaluate_conditions(
     _check_maps(model, source)
     channels = model.spec.first_stage.image_channels
     transform = parse(TransformSpec, {"size": model.spec.image_size, "channels": channels}, where="evaluation")
-    request = settle(model, _request(model, source, transform=transform, spoiling=spoiling, sample=sample))
+    request = settle(
+        model,
+        request_for(model, source, rows=range(len(source)), transform=transform, spoiling=spoiling, sample=sample),
+    )
     drawn: list[Image.Image] = []
     for each in generate(model, request, batch=batch):
         drawn.append(each.picture)
@@ -104,19 +107,6 @@ def _check_maps(model: Model, source: Source) -> None:
 def _is_scenes(source: Source) -> bool:
     inner = source.source if isinstance(source, Subset) else source
     return isinstance(inner, ShapesSource)
-
-
-def _request(
-    model: Model, source: Source, *, transform: TransformSpec, spoiling: Spoiling, sample: Mapping[str, Any]
-) -> Request:
-    rows = range(len(source))
-    asked = asked_of(model, source, rows=list(rows), transform=transform, spoiling=spoiling)
-    if "caption" in model.fields:
-        asked["prompts"] = captions(source)
-    if "label" in model.fields:
-        asked["labels"] = [source.classes[label_of(source, row)] for row in rows]
-    given = {name: value for name, value in sample.items() if value is not None}
-    return parse(Request, {**asked, **given}, where="the evaluation")
 
 
 def _read_back(drawn: Sequence[Image.Image], source: Source, *, request: Request, fields: set[str]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """What held-out pictures would be asked for: their own layouts, maps, low-resolution and masked pictures."""
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, final
 
 import numpy as np
 from jaxtyping import Int
@@ -12,15 +13,15 @@ from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.core.names import numbers_of
 from darkroom.core.pictures import from_bytes, to_pictures
-from darkroom.core.spec import Spec
+from darkroom.core.spec import Spec, parse
 from darkroom.data.degrade import BicubicSpec, DegradationSpec, degrade
 from darkroom.data.examples import Source
-from darkroom.data.inputs import maps, pictures, seen_things
-from darkroom.data.masks import AnyMasksSpec, MasksSpec, draw_masks
+from darkroom.data.inputs import captions, label_of, maps, pictures, seen_things
+from darkroom.data.masks import AnyMasksSpec, MaskFilesSpec, MasksSpec, draw_masks, found
 from darkroom.data.transforms import TransformSpec
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
-from darkroom.tasks.request import Placed
+from darkroom.tasks.request import Placed, Request
 
 SEED = 0  # of degradations and masks
 LEVELS = 255  # of grey in eight bits
@@ -32,6 +33,39 @@ class Spoiling(Spec):
 
     degradation: DegradationSpec = BicubicSpec()
     masks: AnyMasksSpec = MasksSpec()
+
+
+def spoiling_of(model: Model, *, masks: Path | None = None) -> Spoiling:
+    """How pictures were spoilt when the model learnt, as far as its card tells; masks: a folder of other holes."""
+    card = cast("object", model.card.get("data"))
+    known = cast("dict[str, Any]", card) if isinstance(card, dict) else {}
+    values = {key: known[key] for key in ("degradation", "masks") if key in known}
+    if masks is not None:
+        values["masks"] = MaskFilesSpec(source=str(masks)).plain()
+    spoiling = parse(Spoiling, values, where=f"the card of {model.name}")
+    if masks is None or not isinstance(spoiling.masks, MaskFilesSpec):
+        return spoiling
+    return spoiling.model_copy(update={"masks": found(spoiling.masks)})
+
+
+def request_for(
+    model: Model,
+    source: Source,
+    *,
+    rows: Sequence[int],
+    transform: TransformSpec,
+    spoiling: Spoiling,
+    sample: Mapping[str, Any],
+) -> Request:
+    """A request for these rows, captions and labels among them. sample: how, without what is None."""
+    asked = asked_of(model, source, rows=rows, transform=transform, spoiling=spoiling)
+    if "caption" in model.fields:
+        said = captions(source)
+        asked["prompts"] = [said[row] for row in rows]
+    if "label" in model.fields:
+        asked["labels"] = [source.classes[label_of(source, row)] for row in rows]
+    how = {name: value for name, value in sample.items() if value is not None}
+    return parse(Request, {**asked, **how}, where="what is asked for")
 
 
 def _picture_of(ids: Int[Tensor, "h w"]) -> Image.Image:
