@@ -24,6 +24,7 @@ from darkroom.data.inputs import (
     pictures,
     seen_things,
 )
+from darkroom.data.latents import LatentTable
 from darkroom.data.loader import still_batches
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import ShapesSource, open_data
@@ -100,16 +101,43 @@ def test_categories_take_the_numbers_of_a_model() -> None:
         numbers_of(SOURCE.categories, ["star"], what="category")
 
 
+def test_every_view_shows_the_same_of_picture_map_and_boxes() -> None:
+    """Boxes land where what they hold lands, and what steers is drawn in the view of the latent."""
+    spec = SPEC.model_copy(update={"turn": True})
+    assert len(set(spec.views.drawn(range(64), seed=7))) == len(spec.views.all) == 8
+    image = torch.zeros(1, 16, 16)
+    image[0, 2:5, 8:14] = 1
+    for view in spec.views.all:
+        left, top, width, height = (round(16 * side) for side in view.of_box((8 / 16, 2 / 16, 6 / 16, 3 / 16)))
+        ink = torch.zeros(1, 16, 16)
+        ink[0, top : top + height, left : left + width] = 1
+        assert torch.equal(view.of(image), ink)
+    kept = pictures(SOURCE, spec)
+    masked = Masked(kept, MasksSpec(), views=spec.views).take(ROWS, INDICES, seed=7)[:, :3]
+    table = LatentTable(
+        torch.stack([from_bytes(torch.stack([view.of(kept(row)) for row in range(6)])) for view in spec.views.all]),
+        None,
+        "key",
+        spec.views,
+    )
+    assert torch.equal(table.sample(ROWS, INDICES, seed=7), masked)
+    ids = layouts(SOURCE, spec, scheme=SCHEME).take(ROWS, INDICES, seed=7)
+    for row, number, each in zip(ROWS, spec.views.drawn(INDICES, seed=7), ids, strict=True):
+        turned = [spec.views.all[number].of_box(thing.box) for thing in SOURCE.objects(row) or ()]
+        found = sorted(box for _, box in layout_boxes(each, scheme=SCHEME))
+        np.testing.assert_allclose(found, sorted(turned), atol=1.01 / 63)
+
+
 def test_low_resolution_and_masked_pictures_show_the_picture() -> None:
     plain = next(still_batches(SOURCE, SPEC, batch_size=6)).images
     wanted = torch.stack(
         [plain[row].flip(-1) if turned else plain[row] for row, turned in zip(ROWS, TURNED, strict=True)]
     )
-    small = LowRes(pictures(SOURCE, SPEC), BicubicSpec(factor=4), flip=True).take(ROWS, INDICES, seed=7)
+    small = LowRes(pictures(SOURCE, SPEC), BicubicSpec(factor=4), views=SPEC.views).take(ROWS, INDICES, seed=7)
     assert small.shape == (4, 3, 16, 16)
     means = torch.nn.functional.avg_pool2d(from_bytes(wanted), 4)
     assert float((small - means).abs().mean()) < 0.05
-    masked = Masked(pictures(SOURCE, SPEC), MasksSpec(), flip=True).take(ROWS, INDICES, seed=7)
+    masked = Masked(pictures(SOURCE, SPEC), MasksSpec(), views=SPEC.views).take(ROWS, INDICES, seed=7)
     assert torch.equal(masked[:, :3], from_bytes(wanted))
     assert set(masked[:, 3].unique().tolist()) == {0.0, 1.0}
 

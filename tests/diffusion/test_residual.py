@@ -1,5 +1,6 @@
 """Beyond a guess: the algebra for every prediction, and that nothing around the network notices."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from darkroom.core.conditions import Conditions
 from darkroom.core.shapes import Latent, Time
 from darkroom.diffusion.denoiser import Denoiser
 from darkroom.diffusion.loss import diffusion_loss
-from darkroom.diffusion.residual import beyond_guess
+from darkroom.diffusion.residual import beyond_guess, with_known
 from darkroom.diffusion.walk import walk
 from darkroom.diffusion.windows import windowed
 from darkroom.process.objective import ObjectiveSpec
@@ -73,6 +74,38 @@ def test_the_loss_is_that_of_the_rest(name: str, spec: Any) -> None:
 
     whole = loss(beyond_guess(network, schedule=schedule, prediction=prediction), latents)
     torch.testing.assert_close(whole, loss(network, latents - conditions.guess), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "spec"), CASES)
+def test_what_is_known_is_the_guess_whatever_the_network_says(name: str, spec: Any) -> None:
+    schedule, prediction = build_schedule(spec), build_prediction(name)
+    known = (torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5).double()
+    conditions = replace(given(), known=known)
+    assert conditions.guess is not None
+    x = torch.randn(SHAPE, dtype=torch.float64)
+    t = torch.tensor([3, 40]) if schedule.steps is not None else torch.tensor([0.1, 0.8], dtype=torch.float64)
+    beyond = beyond_guess(network, schedule=schedule, prediction=prediction)
+    x0 = Denoiser(beyond, schedule, prediction)(x, t, conditions)
+    open_x0 = Denoiser(beyond, schedule, prediction)(x, t, given())
+    torch.testing.assert_close(x0, torch.where(known > 0, conditions.guess, open_x0), rtol=1e-9, atol=1e-9)
+    loss, noise = torch.zeros(2, dtype=torch.float64), torch.randn(SHAPE, dtype=torch.float64)
+    for shift in (0.0, 1.0):  # a network that is wrong where all is known is not told so
+
+        def shifted(x: Latent, t: Time, conditions: Conditions, shift: float = shift) -> Latent:
+            return network(x, t, conditions) + shift * known
+
+        before = loss
+        loss = diffusion_loss(
+            beyond_guess(shifted, schedule=schedule, prediction=prediction),
+            with_known(x, conditions),
+            t=t,
+            noise=noise,
+            conditions=conditions,
+            schedule=schedule,
+            prediction=prediction,
+            objective=ObjectiveSpec(),
+        )
+    torch.testing.assert_close(loss, before, rtol=1e-9, atol=0)
 
 
 def test_without_a_guess_nothing_changes() -> None:

@@ -109,12 +109,13 @@ class Conditioning(nn.Module):
         return self._fused([(field, self[field].null(port) if field in chosen else port) for field, port in ports])
 
     def _fused(self, parts: Sequence[tuple[str, Tensor]]) -> Conditions:
-        """What the fields give, by port, and what one of them guesses."""
-        fused, guess = _fuse([(self[field].spec.port, port) for field, port in parts]), None
+        """What the fields give, by port, and what the first of them that guesses does guess."""
+        fused = _fuse([(self[field].spec.port, port) for field, port in parts])
         for field, port in parts:
             maker = self[field]
-            guess = maker.guessed(port) if isinstance(maker, PlanesConditioner) and guess is None else guess
-        return replace(fused, guess=guess)
+            if isinstance(maker, PlanesConditioner) and (guess := maker.guessed(port)) is not None:
+                return replace(fused, guess=guess, known=maker.known(port))
+        return fused
 
     def _split(self, conditions: Conditions) -> list[tuple[str, Tensor]]:
         """Undo the fusing: what each field gave to its port."""

@@ -78,7 +78,7 @@ class MaskedSpec(Spec):
     shrink: the mask's cells take the nearest pixel, as the original's do, or are to be painted when any pixel is ·
     fill: what stands in the hole, black as in the original, or what goes on smoothly from around it (`continued`) ·
     guesses: the latents that it gives are taken for a guess at those of the whole, and the denoiser learns what is
-    beyond it: nothing where all is known.
+    beyond it in the hole, and nothing elsewhere.
     """
 
     written_where_used: ClassVar = frozenset({"shrink", "fill", "guesses"})
@@ -186,6 +186,10 @@ class PlanesConditioner(nn.Module):
                 return port[:, :-1]
             case _:
                 return None if self.guess is None else self.guess(port)
+
+    def known(self, port: Images) -> Mask | None:
+        """Where nothing is to be painted, of what `forward` gives; None where nothing is said of that."""
+        return (port[:, -1:] < 0).to(port) if isinstance(self.spec, MaskedSpec) else None
 
     def forward(self, planes: Images) -> Latent:
         """(b, channels, h, w) as they are; a low-resolution picture is brought to that as its spec says."""

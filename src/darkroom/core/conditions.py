@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from darkroom.core.shapes import Images, Latent, Tokens, Vector, WindowTokens
+from darkroom.core.shapes import Images, Latent, Mask, Tokens, Vector, WindowTokens
 
 
 @final
@@ -17,17 +17,19 @@ class Conditions:
 
     tokens: (b, l, d) for cross-attention, or (b, n, l, d) where each of n windows has its own · vector: (b, d) of
     time-embedding width, joins the time embedding · planes: (b, c, h, w) at latent size, concatenated to the noisy
-    latent · guess: (b, c, h, w), what is thought of the latents already; the network then answers for the rest.
+    latent · guess: (b, c, h, w), what is thought of the latents already; the network then answers for the rest ·
+    known: (b, 1, h, w), 1 where the guess is all there is to say.
     """
 
     tokens: Tokens | WindowTokens | None = None
     vector: Vector | None = None
     planes: Images | None = None
     guess: Latent | None = None
+    known: Mask | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
         """The same conditions with `change` applied to every filled port."""
-        ports = (self.tokens, self.vector, self.planes, self.guess)
+        ports = (self.tokens, self.vector, self.planes, self.guess, self.known)
         return Conditions(*(None if port is None else change(port) for port in ports))
 
     def of_window(self, place: int) -> "Conditions":
@@ -58,4 +60,5 @@ def concatenate(parts: Sequence[Conditions]) -> Conditions:
         vector=join([part.vector for part in parts], "vector"),
         planes=join([part.planes for part in parts], "planes"),
         guess=join([part.guess for part in parts], "guess"),
+        known=join([part.known for part in parts], "known"),
     )

@@ -1,33 +1,30 @@
 """What steers each sample of the second stage, by its row in the source and its running number in the run.
 
-Whatever a sample is steered by must show what its latent shows: the same centre square, mirrored when that is.
+Whatever a sample is steered by must show what its latent shows: the same centre square, seen in the same view.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, TypeVar, final, runtime_checkable
+from typing import Final, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 
-from darkroom.conditioning.layout import WHOLE, Box, LayoutTokensSpec, layout_ids
+from darkroom.conditioning.layout import WHOLE, LayoutTokensSpec, layout_ids
 from darkroom.core.errors import DataError
 from darkroom.core.pictures import from_bytes
 from darkroom.core.seeds import generator
-from darkroom.core.shapes import Choice
 from darkroom.data.degrade import BicubicSpec, BlindSpec, degrade
 from darkroom.data.examples import Source, Thing
 from darkroom.data.loader import MEMORY, estimated_bytes
 from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
-from darkroom.data.transforms import TransformSpec, mirrored, seen_of, still, still_map
+from darkroom.data.transforms import PLAIN, Box4, TransformSpec, View, Views, seen_of, still, still_map
 
 T = TypeVar("T")
 MOST_IDS: Final = 2**15
-Box4: TypeAlias = tuple[float, float, float, float]
 
 
 @runtime_checkable
@@ -61,24 +58,23 @@ class Layouts:
     """
 
     things: Sequence[tuple[Thing, ...]]
-    crops: Sequence[Box]
+    crops: Sequence[Box4]
     scheme: LayoutTokensSpec
-    flip: bool = False
+    views: Views = PLAIN
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Int[Tensor, "b l"]:
         """The ids of these rows."""
-        turned = _turned(self.flip, indices, seed=seed).tolist()
+        drawn = self.views.drawn(indices, seed=seed)
         return torch.stack(
             [
-                self._ids(row, turned=flag, draws=generator(seed, index, purpose="layout"))
-                for row, index, flag in zip(rows, indices, turned, strict=True)
+                self._ids(row, view=self.views.all[number], draws=generator(seed, index, purpose="layout"))
+                for row, index, number in zip(rows, indices, drawn, strict=True)
             ]
         )
 
-    def _ids(self, row: int, *, turned: bool, draws: torch.Generator) -> Int[Tensor, " l"]:
-        things, crop = self.things[row], self.crops[row]
-        if turned:
-            things, crop = tuple(Thing(each.category, _mirrored(each.box)) for each in things), _mirrored(crop)
+    def _ids(self, row: int, *, view: View, draws: torch.Generator) -> Int[Tensor, " l"]:
+        things = tuple(Thing(each.category, view.of_box(each.box)) for each in self.things[row])
+        crop = view.of_box(self.crops[row])
         order = torch.randperm(len(things), generator=draws).tolist()
         categories = torch.tensor([things[place].category for place in order], dtype=torch.long)
         boxes = torch.tensor([things[place].box for place in order], dtype=torch.float64).reshape(-1, 4)
@@ -94,12 +90,12 @@ def layouts(
     """
     known = list(range(len(source.categories))) if numbers is None else list(numbers)
     things: list[tuple[Thing, ...]] = []
-    crops: list[Box] = []
+    crops: list[Box4] = []
     for row in range(len(source)):
         shown = _shown(source, row)[: scheme.slots]
         things.append(tuple(Thing(known[thing.category], thing.box if scheme.crop else box) for thing, box in shown))
         crops.append(seen_of(source.size(row)) if scheme.crop else WHOLE)
-    return Layouts(things, crops, scheme, flip=spec.flip)
+    return Layouts(things, crops, scheme, views=spec.views)
 
 
 def captions(source: Source, *, most: int | None = None) -> Sequence[str]:
@@ -136,12 +132,12 @@ class Maps:
     """Class ids of each pixel, (b, size, size) int64."""
 
     kept: Callable[[int], Int[Tensor, "h w"]]
-    flip: bool = False
+    views: Views = PLAIN
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Int[Tensor, "b h w"]:
         """The maps of these rows."""
         ids = torch.stack([self.kept(row) for row in rows])
-        return _turn(ids, _turned(self.flip, indices, seed=seed)).long()
+        return self.views.taken(ids, indices, seed=seed).long()
 
 
 def maps(source: Source, spec: TransformSpec, *, numbers: Sequence[int] | None = None) -> Maps:
@@ -152,7 +148,7 @@ def maps(source: Source, spec: TransformSpec, *, numbers: Sequence[int] | None =
         ids = still_map(torch.from_numpy(_map(source, row)), spec)
         return ids if table is None else table[ids.long()]
 
-    return Maps(_shelf(make, bytes_of_all=2 * len(source) * spec.size**2), flip=spec.flip)
+    return Maps(_shelf(make, bytes_of_all=2 * len(source) * spec.size**2), views=spec.views)
 
 
 def check_maps(source: Source, *, classes: int, progress: Callable[[int, int], None] | None = None) -> None:
@@ -205,11 +201,11 @@ class LowRes:
 
     kept: Callable[[int], UInt8[Tensor, "c h w"]]
     degradation: BicubicSpec | BlindSpec
-    flip: bool = False
+    views: Views = PLAIN
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Float[Tensor, "b c h w"]:
         """The small pictures of these rows."""
-        pictures = _turn(torch.stack([self.kept(row) for row in rows]), _turned(self.flip, indices, seed=seed))
+        pictures = self.views.taken(torch.stack([self.kept(row) for row in rows]), indices, seed=seed)
         return from_bytes(degrade(pictures, self.degradation, seed=seed, indices=indices))
 
 
@@ -220,11 +216,11 @@ class Masked:
 
     kept: Callable[[int], UInt8[Tensor, "c h w"]]
     masks: MasksSpec | MaskFilesSpec
-    flip: bool = False
+    views: Views = PLAIN
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Float[Tensor, "b c h w"]:
         """The pictures of these rows, each with a mask of its own sample."""
-        pictures = _turn(torch.stack([self.kept(row) for row in rows]), _turned(self.flip, indices, seed=seed))
+        pictures = self.views.taken(torch.stack([self.kept(row) for row in rows]), indices, seed=seed)
         height, width = pictures.shape[-2:]
         masks = draw_masks(self.masks, (height, width), seed=seed, indices=indices)
         return torch.cat([from_bytes(pictures), masks], dim=1)
@@ -248,21 +244,7 @@ def _shelf(make: Callable[[int], T], *, bytes_of_all: int) -> Callable[[int], T]
     return take
 
 
-def _turned(flip: bool, indices: Sequence[int], *, seed: int) -> Choice:
-    return mirrored(seed=seed, indices=indices) if flip else torch.zeros(len(indices), dtype=torch.bool)
-
-
-def _turn(values: Tensor, choice: Choice) -> Tensor:
-    """Mirror the samples that `choice` names."""
-    shaped = rearrange(choice, f"b -> b {' '.join('1' * (values.ndim - 1))}")
-    return torch.where(shaped, values.flip(-1), values)
-
-
-def _mirrored(box: Box) -> Box4:
-    return 1 - box[0] - box[2], box[1], box[2], box[3]
-
-
-def _within(box: Box, crop: Box) -> Box4:
+def _within(box: Box4, crop: Box4) -> Box4:
     """A box of the whole in 0..1 of the crop, cut at its edges."""
     left, top = ((box[at] - crop[at]) / crop[at + 2] for at in (0, 1))
     right, bottom = ((box[at] + box[at + 2] - crop[at]) / crop[at + 2] for at in (0, 1))

@@ -21,7 +21,7 @@ from darkroom.core.seeds import normal
 from darkroom.core.shapes import Images, Latent
 from darkroom.data.examples import Source
 from darkroom.data.loader import still_batches
-from darkroom.data.transforms import TransformSpec, mirrored
+from darkroom.data.transforms import PLAIN, TransformSpec, Views
 
 Encode = Callable[[Images], tuple[Latent, Latent | None]]
 Stored = Float[Tensor, "v n c h w"]
@@ -35,24 +35,25 @@ _PART: Final = 1024  # pictures small enough to hold in float64
 class LatentTable:
     """Posterior moments of n pictures in the first stage's own units.
 
-    mean, logvar: (v, n, c, h, w) with v = 1, or 2 where mirror images are stored too; without logvar the
-    first stage is deterministic.
+    mean, logvar: (v, n, c, h, w), of each view in the order of `views`; without logvar the first stage is
+    deterministic.
     """
 
     mean: Stored
     logvar: Stored | None
     key: str
+    views: Views = PLAIN
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.views.all):
+            raise DataError(f"latents of {len(self.mean)} views came where {len(self.views.all)} were asked for")
 
     def __len__(self) -> int:
         return self.mean.shape[1]
 
     def sample(self, rows: Sequence[int], indices: Sequence[int], *, seed: int, scale: Tensor | float = 1.0) -> Latent:
-        """Latents (b, c, h, w) float32 times `scale`, one posterior draw and flip per sample index."""
-        if self.mean.shape[0] == 2:
-            variant = mirrored(seed=seed, indices=indices).long()
-        else:
-            variant = torch.zeros(len(rows), dtype=torch.long)
-        at = variant, torch.tensor(rows, dtype=torch.long)
+        """Latents (b, c, h, w) float32 times `scale`, one posterior draw and view per sample index."""
+        at = torch.tensor(self.views.drawn(indices, seed=seed)), torch.tensor(rows, dtype=torch.long)
         latents = self.mean[at].float()
         if self.logvar is not None:
             noise = normal(latents.shape[1:], seed=seed, indices=indices, purpose="posterior")
@@ -60,7 +61,7 @@ class LatentTable:
         return latents * scale
 
     def statistics(self) -> LatentStatistics:
-        """Of posterior draws, over all pictures (and their mirror images where these are stored)."""
+        """Of posterior draws, over all views of all pictures."""
         sums = LatentSums()
         for view in range(self.mean.shape[0]):
             for start in range(0, len(self), _PART):
@@ -92,13 +93,13 @@ def cache_latents(
     encode: images (b, c, h, w) in [-1, 1] to (mean, logvar or None) · stale: what to do with a file of
     another key (a damaged one is computed anew) · dtype: float16 or float32 on disk · progress: called with (pictures
     done, pictures).
-    `SpecError` for a transform that differs from sample to sample by more than the mirror image.
+    `SpecError` for a transform that differs from sample to sample by more than the view.
     """
     if spec.random:
         raise SpecError("latents of random crops or scales cannot be cached; use crop: centre without scale")
     path = writable_folder(folder) / FILE
     if path.exists():
-        found = _read(path)
+        found = _read(path, views=spec.views)
         if found is not None and found.key == key and len(found) == len(source):
             return found
         if found is not None and found.key != key and stale == "refuse":
@@ -107,11 +108,11 @@ def cache_latents(
     tensors = {"mean": mean} | ({} if logvar is None else {"logvar": logvar})
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"format": _VERSION, "key": key})
-    return LatentTable(mean, logvar, key)
+    return LatentTable(mean, logvar, key, spec.views)
 
 
-def _read(path: Path) -> LatentTable | None:
-    """The table in a file, or None when it is damaged."""
+def _read(path: Path, *, views: Views) -> LatentTable | None:
+    """The table in a file, or None when it is damaged or its views are others."""
     try:
         with cast("Any", safe_open)(path, "pt") as file:
             key = (file.metadata() or {}).get("key", "")
@@ -120,9 +121,9 @@ def _read(path: Path) -> LatentTable | None:
     except (SafetensorError, OSError):
         return None
     mean = tensors.get("mean")
-    if mean is None or mean.ndim != 5:
+    if mean is None or mean.ndim != 5 or len(mean) != len(views.all):
         return None
-    return LatentTable(mean, tensors.get("logvar"), key)
+    return LatentTable(mean, tensors.get("logvar"), key, views)
 
 
 def _compute(
@@ -139,7 +140,7 @@ def _compute(
     done = 0
     for batch in still_batches(source, spec, batch_size=batch_size):
         images = from_bytes(batch.images)
-        variants = [images, images.flip(-1)] if spec.flip else [images]
+        variants = [view.of(images) for view in spec.views.all]
         with torch.no_grad():
             answers = [encode(variant) for variant in variants]
         means.append(_stored([mean for mean, _ in answers], dtype))

@@ -3,8 +3,9 @@
 `transform` = `prepare` (decoded picture to the pixels worth keeping in memory) then `finish` (the draws).
 """
 
-from collections.abc import Iterable
-from typing import Annotated, Literal, final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,60 @@ from darkroom.core.shapes import Choice
 from darkroom.core.spec import Spec
 
 Pixels = UInt8[Tensor, "c _h _w"]  # heights and widths change from argument to answer
+Box4: TypeAlias = tuple[float, float, float, float]  # left, top, width, height in 0..1
+
+
+@final
+@dataclass(frozen=True)
+class View:
+    """One of the ways to look at a square: mirrored left to right or not, then turned by quarters against the clock."""
+
+    mirrored: bool = False
+    quarters: int = 0
+
+    def of(self, values: Tensor) -> Tensor:
+        """Of squares (..., s, s)."""
+        return (values.flip(-1) if self.mirrored else values).rot90(self.quarters, (-2, -1))
+
+    def of_box(self, box: Box4) -> Box4:
+        """Where a box lies then."""
+        left, top, width, height = box
+        if self.mirrored:
+            left = 1 - left - width
+        for _ in range(self.quarters):
+            left, top, width, height = top, 1 - left - width, height, width
+        return left, top, width, height
+
+
+@final
+@dataclass(frozen=True)
+class Views:
+    """The ways in which samples are looked at. flip: mirrored or not · turn: turned by quarters."""
+
+    flip: bool = False
+    turn: bool = False
+
+    @property
+    def all(self) -> tuple[View, ...]:
+        """In a fixed order, the picture as it is first."""
+        mirrored, quarters = (False, True) if self.flip else (False,), range(4 if self.turn else 1)
+        return tuple(View(mirror, quarter) for quarter in quarters for mirror in mirrored)
+
+    def drawn(self, indices: Sequence[int], *, seed: int) -> list[int]:
+        """For each sample, the number of its view in `all`."""
+        numbers = mirrored(seed=seed, indices=indices).long() if self.flip else torch.zeros(len(indices)).long()
+        if self.turn:
+            quarters = (4 * uniform(seed=seed, indices=indices, purpose="turn")).long()
+            numbers = numbers + quarters * (2 if self.flip else 1)
+        return numbers.tolist()
+
+    def taken(self, values: Tensor, indices: Sequence[int], *, seed: int) -> Tensor:
+        """Each sample of (b, ..., s, s) as its view shows it."""
+        drawn = self.drawn(indices, seed=seed)
+        return torch.stack([self.all[number].of(each) for each, number in zip(values, drawn, strict=True)])
+
+
+PLAIN: Final = Views()  # pictures as they are
 
 
 @final
@@ -27,13 +82,17 @@ class TransformSpec(Spec):
     """How a picture becomes a square sample of `size` pixels.
 
     channels: 1 grey, 3 RGB, 4 RGBA · crop: where the square is cut · flip: mirror every other sample ·
-    scale: the shorter side is first resized to `size` times a factor drawn from this range (at least 1).
+    turn: turn it by quarters · scale: the shorter side is first resized to `size` times a factor drawn from this range
+    (at least 1).
     """
+
+    written_where_used: ClassVar = frozenset({"turn"})
 
     size: Annotated[int, Field(ge=1)]
     channels: Literal[1, 3, 4] = 3
     crop: Literal["centre", "random"] = "centre"
     flip: bool = False
+    turn: bool = False
     scale: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1, le=8)]] | None = None
 
     @model_validator(mode="after")
@@ -43,8 +102,13 @@ class TransformSpec(Spec):
         return self
 
     @property
+    def views(self) -> Views:
+        """How samples are looked at."""
+        return Views(flip=self.flip, turn=self.turn)
+
+    @property
     def random(self) -> bool:
-        """Does more than the mirror image depend on the sample?"""
+        """Does more than the view depend on the sample?"""
         return self.crop == "random" or self.scale is not None
 
     @property
@@ -59,7 +123,7 @@ def transform(picture: Image.Image, spec: TransformSpec, *, seed: int, index: in
 
 
 def still(picture: Image.Image, spec: TransformSpec) -> Pixels:
-    """The picture without any chance: shorter side to `size`, centre square, not mirrored."""
+    """The picture without any chance: shorter side to `size`, centre square, as it is."""
     return _cut(resize(to_bytes(picture, spec.channels), spec.size), spec.size)
 
 
@@ -89,7 +153,7 @@ def prepare(picture: Image.Image, spec: TransformSpec) -> Pixels:
 
 
 def finish(prepared: Pixels, spec: TransformSpec, *, seed: int, index: int) -> Pixels:
-    """The draws of sample `index`: scale, crop and flip."""
+    """The draws of sample `index`: scale, crop and view."""
     if spec.scale is not None:
         low, high = spec.scale
         factor = low + (high - low) * float(uniform(seed=seed, indices=[index], purpose="scale"))
@@ -99,7 +163,8 @@ def finish(prepared: Pixels, spec: TransformSpec, *, seed: int, index: int) -> P
         square = _cut(prepared, spec.size, across=float(draw[0]), down=float(draw[1]))
     else:
         square = _cut(prepared, spec.size)
-    return square.flip(-1) if spec.flip and bool(mirrored(seed=seed, indices=[index])) else square
+    (number,) = spec.views.drawn([index], seed=seed)
+    return spec.views.all[number].of(square).contiguous()
 
 
 def mirrored(*, seed: int, indices: Iterable[int]) -> Choice:

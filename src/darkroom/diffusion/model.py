@@ -19,7 +19,7 @@ from darkroom.core.shapes import Choice, Images, Latent, Mask, PerSample, Time
 from darkroom.core.spec import Spec
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.loss import diffusion_loss
-from darkroom.diffusion.residual import beyond_guess
+from darkroom.diffusion.residual import beyond_guess, with_known
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec, check_objective
 from darkroom.process.prediction import PredictionName, build_prediction, check_prediction
@@ -229,6 +229,7 @@ class LatentDiffusion(nn.Module):
 
         A model that regresses takes the noise that leaves nothing of the latents.
         """
+        latents = with_known(latents, conditions)
         if self.spec.regresses:
             alpha, sigma = coefficients(self.schedule, t, like=latents)
             noise = -alpha / sigma * latents

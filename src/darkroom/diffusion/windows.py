@@ -88,8 +88,11 @@ def _cut(conditions: Conditions, place: Place, *, whole: tuple[int, int]) -> Con
         raise InputError(
             f"planes of {planes.shape[-2]}x{planes.shape[-1]} came beside latents of {whole[0]}x{whole[1]}"
         )
-    guess = conditions.guess
-    return replace(conditions, planes=planes[(..., *place)], guess=None if guess is None else guess[(..., *place)])
+
+    def part(of: Tensor | None) -> Tensor | None:
+        return None if of is None else of[(..., *place)]
+
+    return replace(conditions, planes=part(planes), guess=part(conditions.guess), known=part(conditions.known))
 
 
 def _ramp(place: Place, *, whole: tuple[int, int], overlap: int) -> Float[Tensor, "h w"]:

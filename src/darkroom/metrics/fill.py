@@ -26,7 +26,8 @@ def telea_fill(images: Images, masks: Mask) -> Images:
     """Holes (mask 1) filled from their edge inwards, each pixel by what lies known around it: Telea 2004.
 
     A pixel p takes the weighted mean over known q of I(q) + grad I(q) (p - q); weights favour q along the direction in
-    which the hole grows (eq. 2: direction), near ones (distance) and those as deep as p (level).
+    which the hole grows (eq. 2: direction), near ones (distance) and those as deep as p (level). Slopes are those of
+    pixels that were given: slopes of what is itself a continuation grow without bound in large holes.
     """
     filled = [
         _telea(image.double().cpu().numpy(), mask[0].cpu().numpy() > 0.5)
@@ -42,6 +43,7 @@ def _telea(image: Float[np.ndarray, "c h w"], hole: Bool[np.ndarray, "h w"]) -> 
     down, right = np.gradient(depth)
     padded = np.pad(image, ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS)))
     known = np.pad(~hole, RADIUS)
+    slopes = _slopes(padded, known)
     level = np.pad(depth, RADIUS)
     y, x = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1].astype(float)
     away = np.hypot(y, x)
@@ -54,21 +56,20 @@ def _telea(image: Float[np.ndarray, "c h w"], hole: Bool[np.ndarray, "h w"]) -> 
         if seen.any():
             along = np.abs(y * down[row, column] + x * right[row, column]) / np.maximum(away, 1) + 1e-3
             weight = seen * along / np.maximum(away, 1) ** 2 / (1 + np.abs(level[window] - depth[row, column]))
-            part = padded[(slice(None), *window)]
-            slopes = _slopes(part, known[window])
-            guess = part - slopes[0] * y - slopes[1] * x
+            around = slice(None), *window
+            guess = padded[around] - slopes[0][around] * y - slopes[1][around] * x
             padded[:, row + RADIUS, column + RADIUS] = (weight * guess).sum(axis=(1, 2)) / weight.sum()
         known[row + RADIUS, column + RADIUS] = True
     return padded[:, RADIUS:-RADIUS, RADIUS:-RADIUS].clip(image[:, ~hole].min(), image[:, ~hole].max())
 
 
 def _slopes(
-    part: Float[np.ndarray, "c h w"], known: Bool[np.ndarray, "h w"]
+    image: Float[np.ndarray, "c h w"], known: Bool[np.ndarray, "h w"]
 ) -> tuple[Float[np.ndarray, "c h w"], Float[np.ndarray, "c h w"]]:
-    """Central differences where both neighbours are known, else 0."""
-    down, right = np.zeros_like(part), np.zeros_like(part)
-    down[:, 1:-1] = (part[:, 2:] - part[:, :-2]) / 2 * (known[2:] & known[:-2])
-    right[:, :, 1:-1] = (part[:, :, 2:] - part[:, :, :-2]) / 2 * (known[:, 2:] & known[:, :-2])
+    """Down and to the right: central differences where both neighbours are known, else 0."""
+    down, right = np.zeros_like(image), np.zeros_like(image)
+    down[:, 1:-1] = (image[:, 2:] - image[:, :-2]) / 2 * (known[2:] & known[:-2])
+    right[:, :, 1:-1] = (image[:, :, 2:] - image[:, :, :-2]) / 2 * (known[:, 2:] & known[:, :-2])
     return down, right
 
 

@@ -60,7 +60,8 @@ def recipe_for_folder(
     pictures ask for) · degradation: how they are made small. Captions make a text model, unless
     all are the same or each class has just one; else labels make a class model, maps a semantic one, boxes one steered
     by layouts, else it is unconditional. Pictures are mirrored unless words or classes steer, for words may say left
-    and right, and a class may be a letter. `SpecError` for a size, task or factor of `degradation` that does not fit,
+    and right, and a class may be a letter; where only a picture steers they are turned by quarters too, for a small
+    folder is soon known by heart. `SpecError` for a size, task or factor of `degradation` that does not fit,
     `DataError` for a data set without pictures.
     """
     count = int(summary["count"])
@@ -77,11 +78,19 @@ def recipe_for_folder(
     )
     kind = "unconditional" if not conditioners else f"steered by {' and '.join(each.field for each in conditioners)}"
     flip = not any(each.field in ("caption", "label") for each in conditioners)
+    fine = {*tasks} <= {*FINE_TASKS}
     return Recipe(
         name="-".join([Path(place).name or "pictures", *([] if task is None else task.split("+"))]),
         summary=f"{count} training pictures of {Path(place).name}, {kind}.",
         source="made for this folder by darkroom",
-        data=DataSpec(source=place, size=_size(summary, size), channels=channels, flip=flip, degradation=degradation),
+        data=DataSpec(
+            source=place,
+            size=_size(summary, size),
+            channels=channels,
+            flip=flip,
+            turn=fine,
+            degradation=degradation,
+        ),
         first_stage=first_stage,
         denoiser=_denoiser(conditioners, first_stage.model, count=count),
     )
@@ -237,7 +246,12 @@ def _denoiser(conditioners: tuple[ConditionerSpec, ...], first_stage: Autoencode
     pure noise, so nothing is gained by a zero terminal SNR. v keeps the error of all times in one unit. Noisy times,
     where it is decided what is where, are drawn more often, and attention knows the places; with this the hands of
     sign_digits_64 came nearer to the real ones in as many steps than with min-SNR weights (docs/results.md).
+
+    Where latents are guessed from a picture, all times are drawn alike, for where things are is known; batches are half
+    as large, so that there are twice as many steps; and a picture that is only made larger is looked at nearby.
     """
+    guessed = any(isinstance(each, LowResSpec | MaskedSpec) for each in conditioners)
+    nearby = bool(conditioners) and all(isinstance(each, LowResSpec) for each in conditioners)
     tokens = any(each.port == "tokens" for each in conditioners)
     planes = sum(each.channels for each in conditioners if each.port == "planes")
     network = UNetSpec(
@@ -246,7 +260,7 @@ def _denoiser(conditioners: tuple[ConditionerSpec, ...], first_stage: Autoencode
         channels=64,
         multipliers=(1, 2, 2),
         blocks=1,
-        attention=(2,),
+        attention=() if nearby else (2,),
         head_channels=32,
         transformer_depth=1,
         context_width=CONTEXT if tokens else None,
@@ -255,8 +269,8 @@ def _denoiser(conditioners: tuple[ConditionerSpec, ...], first_stage: Autoencode
     )
     train = TrainSpec(
         steps=_steps(count, least=3000, most=12_000),
-        batch=32,
-        learning_rate=5e-4,
+        batch=16 if guessed else 32,
+        learning_rate=7e-4 if guessed else 5e-4,
         warmup=300,
         decay="cosine",
         betas=(0.9, 0.99),
@@ -267,7 +281,7 @@ def _denoiser(conditioners: tuple[ConditionerSpec, ...], first_stage: Autoencode
         conditioners=conditioners,
         schedule=CosineSpec(),
         prediction="v",
-        objective=ObjectiveSpec(times=ShiftedTimesSpec(factor=2.0)),
+        objective=ObjectiveSpec() if guessed else ObjectiveSpec(times=ShiftedTimesSpec(factor=2.0)),
         spread=coarse_first(first_stage) if first_stage.latent_channels == FINE_CHANNELS else None,
         train=train,
         sample=SampleSpec(solver="dpm++2m", steps=25, guidance=_guidance(conditioners)),

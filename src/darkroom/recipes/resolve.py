@@ -166,9 +166,9 @@ def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> d
                 numbers = numbers_of(source.map_classes, resolved.names.map_classes, what="map class")
                 found[spec.field] = maps(source, transform, numbers=numbers)
             case LowResSpec():
-                found[spec.field] = LowRes(pictures(source, transform), data.degradation, flip=transform.flip)
+                found[spec.field] = LowRes(pictures(source, transform), data.degradation, views=transform.views)
             case MaskedSpec():
-                found[spec.field] = Masked(pictures(source, transform), data.masks, flip=transform.flip)
+                found[spec.field] = Masked(pictures(source, transform), data.masks, views=transform.views)
             case _:
                 raise NotYetError(f"training with the condition {spec.field!r} is not there yet")
     return found

@@ -110,7 +110,7 @@ class Run:
     def transform(self) -> TransformSpec:
         """How pictures are cut to size."""
         data = self.recipe.data
-        values = {name: getattr(data, name) for name in ("size", "channels", "crop", "flip", "scale")}
+        values = {name: getattr(data, name) for name in ("size", "channels", "crop", "flip", "turn", "scale")}
         return parse(TransformSpec, values, where=f"the data of recipe {self.recipe.name!r}")
 
     @property
@@ -238,7 +238,7 @@ class Run:
         if spec.scale is None and self.start is None:
             model.scale = statistics.scale(part.spread)
         if self.start is None:
-            fit_guesses(model, latents)
+            fit_guesses(model, latents, compute=compute)
         self._tell_empty(model)
         whole = self._model(model, compute=compute)
         yield from train_denoiser(

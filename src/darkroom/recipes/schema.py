@@ -27,19 +27,21 @@ from darkroom.train.optim import TrainSpec
 class DataSpec(Spec):
     """Where pictures come from and how they are cut to size.
 
-    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · scale: range of
+    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · flip: mirror every
+    other sample · turn: and turn them by quarters · scale: range of
     random enlargement before the crop · count: how many scenes of `shapes`, or pictures at most · caption_field: the
     metadata field read as the caption · degradation: how low-resolution pictures are made · masks: what inpainting is
     trained with · license: kept in the model's card.
     """
 
-    written_where_used: ClassVar = frozenset({"degradation", "masks"})
+    written_where_used: ClassVar = frozenset({"degradation", "masks", "turn"})
 
     source: str | None = None
     size: int = Field(gt=0)
     channels: Literal[1, 3, 4] = 3
     crop: Literal["centre", "random"] = "centre"
     flip: bool = False
+    turn: bool = False
     scale: tuple[float, float] | None = None
     count: int | None = Field(default=None, gt=0)
     caption_field: str = "caption"

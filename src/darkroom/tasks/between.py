@@ -1,5 +1,7 @@
 """Between two pictures: noise on the sphere from one to the other, conditions on the straight line."""
 
+from dataclasses import fields
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -55,4 +57,4 @@ def mix(first: Conditions, last: Conditions, *, at: PerSample) -> Conditions:
         s = rearrange(at.to(one), f"b -> b{' 1' * (one.ndim - 1)}")
         return (1 - s) * one + s * other
 
-    return Conditions(tokens=port("tokens"), vector=port("vector"), planes=port("planes"), guess=port("guess"))
+    return Conditions(*(port(each.name) for each in fields(Conditions)))

@@ -77,7 +77,7 @@ def asked_of(
     model: Model, source: Source, *, rows: Sequence[int], transform: TransformSpec, spoiling: Spoiling
 ) -> dict[str, Any]:
     """Fields of a `Request` that ask for these rows, one a picture; captions and labels are not among them."""
-    still = transform.model_copy(update={"flip": False})
+    still = transform.model_copy(update={"flip": False, "turn": False})
     asked: dict[str, Any] = {}
     for spec in model.spec.conditioners:
         match spec:

@@ -1,6 +1,6 @@
 """The second stage of a run: train the denoiser on cached latents, draw samples, measure."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import final
 
@@ -17,7 +17,14 @@ from darkroom.diffusion.model import LatentDiffusion
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import Session, Settle
-from darkroom.train.stages import denoiser_objective, latent_batches, still_batch, still_batches, validation_loss
+from darkroom.train.stages import (
+    LatentBatch,
+    denoiser_objective,
+    latent_batches,
+    still_batch,
+    still_batches,
+    validation_loss,
+)
 
 STAGE = "denoiser"
 VALIDATED = 256
@@ -41,14 +48,43 @@ class Latents:
         self.test, self.test_inputs = test, dict(test_inputs)
 
 
-def fit_guesses(model: LatentDiffusion, latents: Latents) -> None:
-    """Measure what the model's conditioners guess of latents, over the first `GUESSED_FROM` training pictures."""
-    scale = model.known_scale.cpu()
+def fit_guesses(model: LatentDiffusion, latents: Latents, *, compute: Compute) -> None:
+    """Measure what the model's conditioners guess of latents, over the first `GUESSED_FROM` training pictures.
+
+    Where the scale of latents is measured too, all of them are then brought to where what is beyond the guess has unit
+    deviation, which is what noise is compared with: left as small as it is, most times of a schedule would drown it.
+    """
     for field, conditioner in model.conditioning.by_field.items():
         if isinstance(conditioner, PlanesConditioner) and conditioner.guess is not None:
-            given = {field: latents.train_inputs[field]}
-            batches = still_batches(latents.train, given, scale=scale, count=GUESSED_FROM, batch_size=16)
-            conditioner.guess.fit((conditioner(batch.inputs[field]), batch.latents) for batch in batches)
+            parts = _first(model, latents, fields=[field])
+            conditioner.guess.fit((conditioner(part.inputs[field]), part.latents) for part in parts)
+    beyond = _beyond(model, latents, compute=compute)
+    if beyond is None or model.spec.scale is not None:
+        return
+    model.scale = model.scale / beyond
+    for conditioner in model.conditioning.by_field.values():
+        if isinstance(conditioner, PlanesConditioner) and conditioner.guess is not None:
+            conditioner.guess.kernel /= beyond
+
+
+def _first(model: LatentDiffusion, latents: Latents, *, fields: Iterable[str]) -> Iterator[LatentBatch]:
+    inputs = {field: latents.train_inputs[field] for field in fields}
+    return still_batches(latents.train, inputs, scale=model.known_scale.cpu(), count=GUESSED_FROM, batch_size=16)
+
+
+@torch.no_grad()
+def _beyond(model: LatentDiffusion, latents: Latents, *, compute: Compute) -> float | None:
+    """The deviation of what is beyond the guess, of masked pictures in their holes; None where nothing is guessed."""
+    total, cells = 0.0, 0.0
+    for part in _first(model, latents, fields=latents.train_inputs):
+        given = {field: compute.place(values) for field, values in part.inputs.items()}
+        conditions = model.condition(model.prepared(given))
+        if conditions.guess is None:
+            return None
+        beyond = (compute.place(part.latents) - conditions.guess).square().mean(dim=1, keepdim=True)
+        open_ = torch.ones_like(beyond) if conditions.known is None else 1 - conditions.known
+        total, cells = total + float((beyond * open_).sum()), cells + float(open_.sum())
+    return (total / cells) ** 0.5 if total > 0 else None
 
 
 def train_denoiser(

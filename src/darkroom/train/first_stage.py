@@ -129,7 +129,7 @@ def measure_latents(
     model: Autoencoder, source: Source, *, transform: TransformSpec, compute: Compute
 ) -> LatentStatistics:
     """How latents are spread over the training pictures, centre crops of at most 4,096 of them, evenly chosen."""
-    still = transform.model_copy(update={"crop": "centre", "scale": None, "flip": False})
+    still = transform.model_copy(update={"crop": "centre", "scale": None, "flip": False, "turn": False})
     sums = LatentSums()
     for part in still_batches(source, still, batch_size=64, rows=spread(len(source), most=SPREAD_OVER)):
         with compute.autocast():

@@ -147,9 +147,8 @@ class _Look:
         self.training = torch.cat(parts)
 
     def views(self, images: Images) -> Tensor:
-        """(b, v, d): each picture, and its mirror image where training mirrors."""
-        sides = [images, images.flip(-1)] if self.transform.flip else [images]
-        return torch.stack([thumbprints(each) for each in sides], dim=1)
+        """(b, v, d): each picture, in all views that training takes."""
+        return torch.stack([thumbprints(view.of(images)) for view in self.transform.views.all], dim=1)
 
     def unseen(self) -> Tensor:
         """(m, v, d) of test pictures."""
