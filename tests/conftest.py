@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("any-machine", deadline=None)  # how long an example takes says something of the machine
+settings.load_profile("any-machine")
 ROOT = Path(__file__).resolve().parents[1]
 
 
