@@ -1,9 +1,15 @@
 """Pictures as planes: halving and mixing in closed form, zeros as null."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from darkroom.conditioning.conditioner import Conditioning
 from darkroom.conditioning.spatial import LowResSpec, MapConditioner, MapSpec, MaskedSpec, PlanesConditioner
+from darkroom.core.conditions import concatenate
+from darkroom.core.errors import SpecError
+from darkroom.core.spec import Spec, parse
 
 
 @torch.no_grad()
@@ -26,6 +32,35 @@ def test_an_empty_map_gives_the_null_planes() -> None:
     empty = torch.zeros(2, 5, 4, 4)
     assert not conditioner(empty).any()
     assert torch.equal(conditioner.null(torch.ones(2, 2, 2, 2)), conditioner(empty))
+
+
+@pytest.mark.parametrize(
+    ("spec", "values", "sentence"),
+    [
+        (LowResSpec, {"guesses": 4, "drop": 0.1}, "drop must be 0 beside guesses"),
+        (MaskedSpec, {"shrink": "any", "fill": "smooth", "guesses": True, "drop": 0.1}, "drop must be 0"),
+        (MaskedSpec, {"shrink": "nearest", "fill": "smooth", "guesses": True}, "needs shrink any and fill smooth"),
+        (MaskedSpec, {"shrink": "any", "fill": "black", "guesses": True}, "needs shrink any and fill smooth"),
+    ],
+)
+def test_a_guess_must_be_sound(spec: type[Spec], values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        parse(spec, {"channels": 5, **values}, where="it")
+
+
+def test_what_is_certain_is_what_the_mask_leaves() -> None:
+    spec = MaskedSpec(channels=3, shrink="any", fill="smooth", guesses=True)
+    planes = torch.randn(2, 3, 4, 4)
+    planes[:, 2] = torch.tensor([[-1.0, 1, 1, -1]] * 4)
+    conditions = Conditioning([spec])({"masked": planes})
+    assert conditions.known is not None
+    assert torch.equal(conditions.known[:, 0], (planes[:, 2] < 0).float())
+    assert conditions.guess is not None
+    assert torch.equal(conditions.guess, planes[:, :2])
+    twice = concatenate([conditions, conditions])
+    assert twice.known is not None
+    assert torch.equal(twice.known[2:], conditions.known)
+    assert Conditioning([LowResSpec(guesses=4)])({"low_res": torch.randn(2, 3, 4, 4)}).known is None
 
 
 @pytest.mark.parametrize("spec", [LowResSpec(channels=3), MaskedSpec(channels=3)])

@@ -104,10 +104,10 @@ def test_categories_take_the_numbers_of_a_model() -> None:
 def test_every_view_shows_the_same_of_picture_map_and_boxes() -> None:
     """Boxes land where what they hold lands, and what steers is drawn in the view of the latent."""
     spec = SPEC.model_copy(update={"turn": True})
-    assert len(set(spec.views.drawn(range(64), seed=7))) == len(spec.views.all) == 8
+    assert len(set(spec.views.drawn(range(64), seed=7))) == len(spec.views.each) == 8
     image = torch.zeros(1, 16, 16)
     image[0, 2:5, 8:14] = 1
-    for view in spec.views.all:
+    for view in spec.views.each:
         left, top, width, height = (round(16 * side) for side in view.of_box((8 / 16, 2 / 16, 6 / 16, 3 / 16)))
         ink = torch.zeros(1, 16, 16)
         ink[0, top : top + height, left : left + width] = 1
@@ -115,7 +115,7 @@ def test_every_view_shows_the_same_of_picture_map_and_boxes() -> None:
     kept = pictures(SOURCE, spec)
     masked = Masked(kept, MasksSpec(), views=spec.views).take(ROWS, INDICES, seed=7)[:, :3]
     table = LatentTable(
-        torch.stack([from_bytes(torch.stack([view.of(kept(row)) for row in range(6)])) for view in spec.views.all]),
+        torch.stack([from_bytes(torch.stack([view.of(kept(row)) for row in range(6)])) for view in spec.views.each]),
         None,
         "key",
         spec.views,
@@ -123,7 +123,7 @@ def test_every_view_shows_the_same_of_picture_map_and_boxes() -> None:
     assert torch.equal(table.sample(ROWS, INDICES, seed=7), masked)
     ids = layouts(SOURCE, spec, scheme=SCHEME).take(ROWS, INDICES, seed=7)
     for row, number, each in zip(ROWS, spec.views.drawn(INDICES, seed=7), ids, strict=True):
-        turned = [spec.views.all[number].of_box(thing.box) for thing in SOURCE.objects(row) or ()]
+        turned = [spec.views.each[number].of_box(thing.box) for thing in SOURCE.objects(row) or ()]
         found = sorted(box for _, box in layout_boxes(each, scheme=SCHEME))
         np.testing.assert_allclose(found, sorted(turned), atol=1.01 / 63)
 

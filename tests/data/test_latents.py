@@ -72,6 +72,9 @@ def test_read_again_refused_or_recomputed(tmp_path: Path):
     assert (tmp_path / FILE).stat().st_mtime_ns == stamp
     with pytest.raises(DataError, match="made by another first stage"):
         table(tmp_path, key="other")
+    turned = SPEC.model_copy(update={"turn": True})
+    with pytest.raises(DataError, match="made by another first stage"):
+        table(tmp_path, key="other", spec=turned)
     assert table(tmp_path, key="other", stale="recompute").key == "other"
     (tmp_path / FILE).write_bytes(b"damaged")
     assert torch.equal(table(tmp_path).mean, made.mean)

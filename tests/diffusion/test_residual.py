@@ -146,7 +146,8 @@ def test_a_walk_ends_at_the_guess_and_the_walk_of_the_rest() -> None:
 
 
 def test_windows_see_their_part_of_the_guess() -> None:
-    conditions = given(shape=(1, 3, 12, 20))
+    known = (torch.rand(1, 1, 12, 20, generator=torch.Generator().manual_seed(1)) < 0.5).double()
+    conditions = replace(given(shape=(1, 3, 12, 20)), known=known)
     x, t = torch.randn(1, 3, 12, 20, dtype=torch.float64), torch.tensor([20])
     denoise = Denoiser(Guessing.network, Guessing.schedule, Guessing.prediction)
     in_windows = windowed(denoise, (8, 8))(x, t, conditions)  # each cell by itself: windows change nothing

@@ -11,6 +11,7 @@ from darkroom.conditioning.spatial import LowResSpec, MapSpec
 from darkroom.conditioning.text import TextSpec
 from darkroom.core.errors import DataError, InputError, SpecError
 from darkroom.data.degrade import BicubicSpec
+from darkroom.process.objective import ShiftedTimesSpec
 from darkroom.recipes.describe import count
 from darkroom.recipes.folder import recipe_for_folder
 
@@ -116,6 +117,48 @@ def test_small_pictures_lie_beside_the_latents(small: int, patch: int, enlarge: 
     assert made.denoiser.spread is not None
     with pytest.raises(SpecError, match="must be a multiple or a part of 4"):
         recipe_for_folder(told(), place="pictures", task="super-resolution", degradation=BicubicSpec(factor=3))
+
+
+@pytest.mark.parametrize(
+    ("task", "size", "attention", "turn"),
+    [
+        ("super-resolution", 128, (), True),
+        ("inpainting", 64, (2,), True),
+        ("inpainting", 128, (4,), True),
+        ("super-resolution+inpainting", 128, (4,), True),
+        ("text+inpainting", 128, (2,), False),
+        ("semantic", 128, (2,), False),
+    ],
+)
+def test_what_is_given_of_the_picture_is_guessed_from(
+    task: str, size: int, attention: tuple[int, ...], turn: bool
+) -> None:
+    """One condition guesses; then there are twice as many steps of half as many, at all times alike."""
+    summary = told("caption", "map")
+    made = recipe_for_folder(summary, place="pictures", task=task, size=size)
+    assert made.denoiser is not None
+    assert made.denoiser.train is not None
+    assert made.denoiser.network.attention == attention
+    assert (made.data.turn, made.data.flip) == (turn, "text" not in task)
+    spec = made.model_spec()
+    assert spec is not None
+    guesses = [bool(getattr(each, "guesses", False)) for each in made.denoiser.conditioners]
+    assert sum(guesses) == spec.guesses == (task != "semantic")
+    plain = recipe_for_folder(summary, place="pictures", task=task, size=size, guess=False)
+    assert plain.denoiser is not None
+    assert plain.denoiser.train is not None
+    assert isinstance(plain.denoiser.objective.times, ShiftedTimesSpec)
+    assert plain.denoiser.network.attention == (2,)
+    times = 2 if spec.guesses else 1
+    assert made.denoiser.train.batch * times == plain.denoiser.train.batch == 32
+    assert made.denoiser.train.steps == times * plain.denoiser.train.steps
+    assert isinstance(made.denoiser.objective.times, ShiftedTimesSpec) == (task == "semantic")
+
+
+def test_many_pictures_are_not_turned() -> None:
+    few, many = (recipe_for_folder(told(pictures=n), place="pictures", task="inpainting") for n in (600, 60_000))
+    assert few.data.turn
+    assert not many.data.turn
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,14 @@ def test_what_is_beyond_a_hole_s_edge_is_a_guess(tmp_path: Path) -> None:
     assert torch.equal(seen.guess, seen.planes[:, :-1])
     other = model.condition(image=torch.where(mask > 0, -images, images), mask=mask)
     assert torch.equal(other.planes, seen.planes)
+    scenes = ShapesSource(count=8, seed=5, side=32)
+    whole = from_bytes(torch.stack([to_bytes(scenes.example(row).picture) for row in range(8)]))
+    hole = mask[:1].expand(8, -1, -1, -1)
+    conditions = model.condition(image=whole, mask=hole)
+    assert conditions.guess is not None
+    assert conditions.known is not None
+    beyond = (conditions.guess - model.encode(whole)).square() * (1 - conditions.known)
+    assert 0.3 < beyond.sum() / (beyond.shape[1] * (1 - conditions.known).sum()) < 3  # what noise is compared with
 
 
 def test_all_of_it_in_a_run_of_two_conditions(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class Conditioning(nn.Module):
         return self._fused([(field, self[field].null(port) if field in chosen else port) for field, port in ports])
 
     def _fused(self, parts: Sequence[tuple[str, Tensor]]) -> Conditions:
-        """What the fields give, by port, and what the first of them that guesses does guess."""
+        """What the fields give, by port, and what one of them guesses."""
         fused = _fuse([(self[field].spec.port, port) for field, port in parts])
         for field, port in parts:
             maker = self[field]

@@ -28,8 +28,9 @@ class Guess(nn.Module):
         self.register_buffer("kernel", torch.zeros(latents, planes, SIDE, SIDE))
 
     def forward(self, planes: Images) -> Latent:
-        """(b, planes, h, w) to (b, latents, h, w)."""
-        return F.conv2d(_padded(planes), self.kernel.to(planes))
+        """(b, planes, h, w) to (b, latents, h, w), in float32: what is left over is a part of it."""
+        with torch.autocast(planes.device.type, enabled=False):
+            return F.conv2d(_padded(planes.float()), self.kernel.float())
 
     @torch.no_grad()
     def fit(self, pairs: Iterable[tuple[Images, Latent]]) -> None:

@@ -15,6 +15,7 @@ from darkroom.core.shapes import Choice, Images, Latent, Mask
 from darkroom.core.spec import Spec
 
 LEAST: Final = 1e-6  # of a square: fewer pixels are none
+UNDROPPED: Final = "what latents are guessed from is always needed, so drop must be 0 beside guesses"
 
 
 class MapSpec(Spec):
@@ -69,6 +70,8 @@ class LowResSpec(Spec):
             raise ValueError(f"channels ({self.channels}) must be a multiple of patch^2 ({self.patch**2})")
         if self.patch > 1 and self.enlarge > 1:
             raise ValueError("patch and enlarge exclude each other")
+        if self.guesses and self.drop:
+            raise ValueError(UNDROPPED)
         return self
 
 
@@ -95,6 +98,14 @@ class MaskedSpec(Spec):
     def field(self) -> str:
         """The batch field it reads."""
         return "masked"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MaskedSpec":
+        if self.guesses and self.drop:
+            raise ValueError(UNDROPPED)
+        if self.guesses and (self.shrink, self.fill) != ("any", "smooth"):
+            raise ValueError("guesses needs shrink any and fill smooth, for what is not painted is taken as it is")
+        return self
 
 
 def shrunk(mask: Mask, size: tuple[int, int], *, how: Literal["nearest", "any"]) -> Float[Tensor, "b 1 h w"]:

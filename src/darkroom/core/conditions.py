@@ -1,4 +1,4 @@
-"""The only thing that crosses from conditioners to the network: three ports, and a guess beside them."""
+"""The only thing that crosses from conditioners to the network: three ports, a guess, and where it is certain."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -18,10 +18,10 @@ from darkroom.core.errors import DataError
 from darkroom.core.pictures import from_bytes
 from darkroom.core.seeds import generator
 from darkroom.data.degrade import BicubicSpec, BlindSpec, degrade
-from darkroom.data.examples import Source, Thing
+from darkroom.data.examples import Box, Source, Thing
 from darkroom.data.loader import MEMORY, estimated_bytes
 from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
-from darkroom.data.transforms import PLAIN, Box4, TransformSpec, View, Views, seen_of, still, still_map
+from darkroom.data.transforms import PLAIN, TransformSpec, View, Views, seen_of, still, still_map
 
 T = TypeVar("T")
 MOST_IDS: Final = 2**15
@@ -58,7 +58,7 @@ class Layouts:
     """
 
     things: Sequence[tuple[Thing, ...]]
-    crops: Sequence[Box4]
+    crops: Sequence[Box]
     scheme: LayoutTokensSpec
     views: Views = PLAIN
 
@@ -67,7 +67,7 @@ class Layouts:
         drawn = self.views.drawn(indices, seed=seed)
         return torch.stack(
             [
-                self._ids(row, view=self.views.all[number], draws=generator(seed, index, purpose="layout"))
+                self._ids(row, view=self.views.each[number], draws=generator(seed, index, purpose="layout"))
                 for row, index, number in zip(rows, indices, drawn, strict=True)
             ]
         )
@@ -90,7 +90,7 @@ def layouts(
     """
     known = list(range(len(source.categories))) if numbers is None else list(numbers)
     things: list[tuple[Thing, ...]] = []
-    crops: list[Box4] = []
+    crops: list[Box] = []
     for row in range(len(source)):
         shown = _shown(source, row)[: scheme.slots]
         things.append(tuple(Thing(known[thing.category], thing.box if scheme.crop else box) for thing, box in shown))
@@ -119,7 +119,7 @@ def seen_things(source: Source, row: int) -> tuple[Thing, ...]:
     return tuple(Thing(thing.category, box) for thing, box in _shown(source, row))
 
 
-def _shown(source: Source, row: int) -> list[tuple[Thing, Box4]]:
+def _shown(source: Source, row: int) -> list[tuple[Thing, Box]]:
     """Objects with their boxes within the centre square, the largest first; what lies outside is left out."""
     crop = seen_of(source.size(row))
     seen = [(thing, _within(thing.box, crop)) for thing in source.objects(row) or ()]
@@ -244,7 +244,7 @@ def _shelf(make: Callable[[int], T], *, bytes_of_all: int) -> Callable[[int], T]
     return take
 
 
-def _within(box: Box4, crop: Box4) -> Box4:
+def _within(box: Box, crop: Box) -> Box:
     """A box of the whole in 0..1 of the crop, cut at its edges."""
     left, top = ((box[at] - crop[at]) / crop[at + 2] for at in (0, 1))
     right, bottom = ((box[at] + box[at + 2] - crop[at]) / crop[at + 2] for at in (0, 1))

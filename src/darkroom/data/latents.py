@@ -45,8 +45,8 @@ class LatentTable:
     views: Views = PLAIN
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.views.all):
-            raise DataError(f"latents of {len(self.mean)} views came where {len(self.views.all)} were asked for")
+        if len(self.mean) != len(self.views.each):
+            raise DataError(f"latents of {len(self.mean)} views came where {len(self.views.each)} were asked for")
 
     def __len__(self) -> int:
         return self.mean.shape[1]
@@ -99,9 +99,9 @@ def cache_latents(
         raise SpecError("latents of random crops or scales cannot be cached; use crop: centre without scale")
     path = writable_folder(folder) / FILE
     if path.exists():
-        found = _read(path, views=spec.views)
-        if found is not None and found.key == key and len(found) == len(source):
-            return found
+        found = _read(path)
+        if found is not None and found.key == key and found.mean.shape[:2] == (len(spec.views.each), len(source)):
+            return LatentTable(found.mean, found.logvar, key, spec.views)
         if found is not None and found.key != key and stale == "refuse":
             raise DataError(f"{path}: made by another first stage, data set or transform; remove it to recompute")
     mean, logvar = _compute(encode, source, spec=spec, batch_size=batch_size, dtype=dtype, progress=progress)
@@ -111,8 +111,18 @@ def cache_latents(
     return LatentTable(mean, logvar, key, spec.views)
 
 
-def _read(path: Path, *, views: Views) -> LatentTable | None:
-    """The table in a file, or None when it is damaged or its views are others."""
+@final
+@dataclass(frozen=True)
+class _Found:
+    """What a file holds."""
+
+    mean: Stored
+    logvar: Stored | None
+    key: str
+
+
+def _read(path: Path) -> _Found | None:
+    """The moments in a file, or None when it is damaged."""
     try:
         with cast("Any", safe_open)(path, "pt") as file:
             key = (file.metadata() or {}).get("key", "")
@@ -121,9 +131,9 @@ def _read(path: Path, *, views: Views) -> LatentTable | None:
     except (SafetensorError, OSError):
         return None
     mean = tensors.get("mean")
-    if mean is None or mean.ndim != 5 or len(mean) != len(views.all):
+    if mean is None or mean.ndim != 5:
         return None
-    return LatentTable(mean, tensors.get("logvar"), key, views)
+    return _Found(mean, tensors.get("logvar"), key)
 
 
 def _compute(
@@ -140,7 +150,7 @@ def _compute(
     done = 0
     for batch in still_batches(source, spec, batch_size=batch_size):
         images = from_bytes(batch.images)
-        variants = [view.of(images) for view in spec.views.all]
+        variants = [view.of(images) for view in spec.views.each]
         with torch.no_grad():
             answers = [encode(variant) for variant in variants]
         means.append(_stored([mean for mean, _ in answers], dtype))

@@ -97,7 +97,7 @@ def batches(
 def still_batches(
     source: Source, spec: TransformSpec, *, batch_size: int, rows: Sequence[int] | None = None
 ) -> Iterator[Batch]:
-    """Every row once (or those given), in order, centre crop, not mirrored; `indices` equal `rows`."""
+    """Every row once (or those given), in order, centre crop, as it is; `indices` equal `rows`."""
     chosen = list(range(len(source))) if rows is None else list(rows)
     parts = (chosen[place : place + batch_size] for place in range(0, len(chosen), batch_size))
 

@@ -1,16 +1,16 @@
-"""Pictures to training samples: resize, crop and flip as functions of (seed, sample index).
+"""Pictures to training samples: resize, crop and view as functions of (seed, sample index).
 
 `transform` = `prepare` (decoded picture to the pixels worth keeping in memory) then `finish` (the draws).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final, Literal, TypeAlias, final
+from typing import Annotated, ClassVar, Final, Literal, final
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Int, Integer, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -19,9 +19,9 @@ from darkroom.core.pictures import to_bytes
 from darkroom.core.seeds import generator, uniform
 from darkroom.core.shapes import Choice
 from darkroom.core.spec import Spec
+from darkroom.data.examples import Box
 
 Pixels = UInt8[Tensor, "c _h _w"]  # heights and widths change from argument to answer
-Box4: TypeAlias = tuple[float, float, float, float]  # left, top, width, height in 0..1
 
 
 @final
@@ -32,12 +32,12 @@ class View:
     mirrored: bool = False
     quarters: int = 0
 
-    def of(self, values: Tensor) -> Tensor:
-        """Of squares (..., s, s)."""
+    def of(self, values: Float[Tensor, "*b s s"] | Integer[Tensor, "*b s s"]) -> Tensor:
+        """Squares (..., s, s) as they are seen so."""
         return (values.flip(-1) if self.mirrored else values).rot90(self.quarters, (-2, -1))
 
-    def of_box(self, box: Box4) -> Box4:
-        """Where a box lies then."""
+    def of_box(self, box: Box) -> Box:
+        """Where a box (x, y, width, height in 0..1) lies in what is seen so."""
         left, top, width, height = box
         if self.mirrored:
             left = 1 - left - width
@@ -55,13 +55,13 @@ class Views:
     turn: bool = False
 
     @property
-    def all(self) -> tuple[View, ...]:
-        """In a fixed order, the picture as it is first."""
+    def each(self) -> tuple[View, ...]:
+        """All of them in a fixed order, the picture as it is first."""
         mirrored, quarters = (False, True) if self.flip else (False,), range(4 if self.turn else 1)
         return tuple(View(mirror, quarter) for quarter in quarters for mirror in mirrored)
 
     def drawn(self, indices: Sequence[int], *, seed: int) -> list[int]:
-        """For each sample, the number of its view in `all`."""
+        """For each sample, the number of its view in `each`."""
         numbers = mirrored(seed=seed, indices=indices).long() if self.flip else torch.zeros(len(indices)).long()
         if self.turn:
             quarters = (4 * uniform(seed=seed, indices=indices, purpose="turn")).long()
@@ -69,9 +69,9 @@ class Views:
         return numbers.tolist()
 
     def taken(self, values: Tensor, indices: Sequence[int], *, seed: int) -> Tensor:
-        """Each sample of (b, ..., s, s) as its view shows it."""
-        drawn = self.drawn(indices, seed=seed)
-        return torch.stack([self.all[number].of(each) for each, number in zip(values, drawn, strict=True)])
+        """Squares (b, ..., s, s), one a sample, each as its view shows it."""
+        views, drawn = self.each, self.drawn(indices, seed=seed)
+        return torch.stack([views[number].of(value) for value, number in zip(values, drawn, strict=True)])
 
 
 PLAIN: Final = Views()  # pictures as they are
@@ -139,7 +139,7 @@ def still_map(ids: Integer[Tensor, "_h _w"], spec: TransformSpec) -> Int[Tensor,
     return resized[0, 0, top : top + spec.size, left : left + spec.size].to(torch.int16)
 
 
-def seen_of(size: tuple[int, int]) -> tuple[float, float, float, float]:
+def seen_of(size: tuple[int, int]) -> Box:
     """The centre square of a picture of this width and height, as x, y, width, height in 0..1 of the whole."""
     side = min(size)
     across, down = (side / each for each in size)
@@ -164,7 +164,7 @@ def finish(prepared: Pixels, spec: TransformSpec, *, seed: int, index: int) -> P
     else:
         square = _cut(prepared, spec.size)
     (number,) = spec.views.drawn([index], seed=seed)
-    return spec.views.all[number].of(square).contiguous()
+    return spec.views.each[number].of(square).contiguous()
 
 
 def mirrored(*, seed: int, indices: Iterable[int]) -> Choice:

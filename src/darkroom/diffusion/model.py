@@ -30,7 +30,7 @@ class ModelSpec(Spec):
     """Everything that decides the shapes and the mathematics of a latent diffusion model.
 
     image_size: side of the training pictures, the default size of samples · scale: a fixed factor on latents (None:
-    measured over the training set and kept with the weights).
+    measured over the training set, and over what is beyond a guess, and kept with the weights).
     """
 
     image_size: int = Field(gt=0)
@@ -94,6 +94,8 @@ class ModelSpec(Spec):
                     pass
         if sum(spec.port == "vector" for spec in self.conditioners) > 1:
             raise ValueError("the vector port holds one condition")
+        if sum(_guesses(spec) for spec in self.conditioners) > 1:
+            raise ValueError("latents are guessed from one condition; set guesses of the others to 0 or false")
 
     @property
     def size_multiple(self) -> int:
@@ -111,9 +113,18 @@ class ModelSpec(Spec):
         return isinstance(self.objective.times, NoisiestTimeSpec)
 
     @property
+    def guesses(self) -> bool:
+        """Are latents guessed from a condition, so that the network learns what is beyond that?"""
+        return any(_guesses(spec) for spec in self.conditioners)
+
+    @property
     def guided(self) -> bool:
         """Did training drop a condition, so that guidance has a null to compare with?"""
         return any(spec.drop > 0 for spec in self.conditioners)
+
+
+def _guesses(spec: ConditionerSpec) -> bool:
+    return isinstance(spec, LowResSpec | MaskedSpec) and bool(spec.guesses)
 
 
 @final
@@ -202,8 +213,8 @@ class LatentDiffusion(nn.Module):
     @torch.no_grad()
     def _masked(self, images: Images, mask: Mask, *, spec: MaskedSpec) -> Latent:
         """Latents of the picture with its hole filled, in the denoiser's units, then the shrunk mask in -1 and 1."""
-        known = continued(images, mask) if spec.fill == "smooth" else torch.where(mask > 0.5, -1.0, images)
-        latents = self.encode(known)
+        filled = continued(images, mask) if spec.fill == "smooth" else torch.where(mask > 0.5, -1.0, images)
+        latents = self.encode(filled)
         height, width = latents.shape[-2:]
         return torch.cat([latents, 2 * shrunk(mask, (height, width), how=spec.shrink).to(latents) - 1], dim=1)
 

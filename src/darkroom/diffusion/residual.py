@@ -27,7 +27,7 @@ def beyond_guess(network: Network, *, schedule: Schedule, prediction: Prediction
         whole = output + prediction.target(guess, torch.zeros_like(guess), alpha=alpha, sigma=sigma)
         if conditions.known is None:
             return whole
-        noise = (x_t - alpha * guess) / sigma.clamp(min=torch.finfo(sigma.dtype).tiny)
+        noise = (x_t - alpha * guess) / sigma  # at every time that a network is asked about there is some
         certain = prediction.target(guess, noise, alpha=alpha, sigma=sigma)
         return torch.where(conditions.known > 0.5, certain, whole)
 

@@ -8,7 +8,7 @@ from darkroom.core.errors import SpecError
 from darkroom.core.spec import Spec, override, parse
 from darkroom.data.sources import SCENES, open_data
 from darkroom.data.summary import summary
-from darkroom.recipes.folder import SIZE, fine_tuning, recipe_for_folder
+from darkroom.recipes.folder import SIZE, fine_tuning, recipe_for_folder, views_for
 from darkroom.recipes.read import recipe
 from darkroom.recipes.schema import DataSpec, Recipe
 from darkroom.recipes.tune import from_model
@@ -93,7 +93,7 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
             degradation=data.degradation,
         )
     made = from_model(
-        recipe_for_folder(found, place=place, task=asked.task, degradation=data.degradation),
+        recipe_for_folder(found, place=place, task=asked.task, degradation=data.degradation, guess=False),
         start,
         name=name,
         size=asked.size,
@@ -101,9 +101,8 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
         teach=asked.task is not None,
     )
     assert made.denoiser is not None
-    words = {"caption", "label"}  # as for a folder's own recipe, but the model says what steers it
-    mirrored = not any(each.field in words for each in made.denoiser.conditioners)
-    return made.model_copy(update={"data": made.data.model_copy(update={"flip": mirrored})})
+    views = views_for(made.denoiser.conditioners, count=int(found["count"]))  # the model says what steers it
+    return made.model_copy(update={"data": made.data.model_copy(update=views)})
 
 
 def _named(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:

@@ -236,7 +236,7 @@ class Run:
         latents = self._latents(model, compute=compute, tell=tell)
         statistics = latents.train.statistics()
         if spec.scale is None and self.start is None:
-            model.scale = statistics.scale(part.spread)
+            model.scale = statistics.scale(part.spread).to(model.scale.device)
         if self.start is None:
             fit_guesses(model, latents, compute=compute)
         self._tell_empty(model)
@@ -265,11 +265,12 @@ class Run:
         return trained(recipe)["denoiser"]
 
     def _latents(self, model: LatentDiffusion, *, compute: Compute, tell: Tell | None) -> Latents:
-        """Posterior moments of all pictures, cut from their centre, for a table holds one view of each."""
+        """Posterior moments of all pictures, cut from their centre, for a table holds one crop of each."""
         compute.host(model).eval()
         transform = self.transform.model_copy(update={"crop": "centre", "scale": None})
+        unturned = transform.model_copy(update={"turn": False})
 
-        def table(source: Source, name: str) -> LatentTable:
+        def table(source: Source, name: str, transform: TransformSpec) -> LatentTable:
             return cache_latents(
                 lambda images: _moments(model, images, compute=compute),
                 source,
@@ -282,10 +283,10 @@ class Run:
 
         train, test = self.splits
         return Latents(
-            train=table(train, "train"),
+            train=table(train, "train", transform),
             train_inputs=inputs(self.resolved, train, transform=transform),
-            test=table(test, "test"),
-            test_inputs=inputs(self.resolved, test, transform=transform),
+            test=table(test, "test", unturned),
+            test_inputs=inputs(self.resolved, test, transform=unturned),
         )
 
     def _tell_empty(self, model: LatentDiffusion) -> None:

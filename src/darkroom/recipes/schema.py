@@ -27,8 +27,8 @@ from darkroom.train.optim import TrainSpec
 class DataSpec(Spec):
     """Where pictures come from and how they are cut to size.
 
-    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · flip: mirror every
-    other sample · turn: and turn them by quarters · scale: range of
+    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · flip: every other
+    sample is mirrored · turn: samples are turned by quarters · scale: range of
     random enlargement before the crop · count: how many scenes of `shapes`, or pictures at most · caption_field: the
     metadata field read as the caption · degradation: how low-resolution pictures are made · masks: what inpainting is
     trained with · license: kept in the model's card.
@@ -108,7 +108,8 @@ class DenoiserRecipe(Spec):
 
     scale: a fixed factor on latents (None: measured, so that they have unit deviation as a whole) · spread: instead the
     deviation that each latent channel is brought to, measured too. What spreads wider stands out of the noise earlier,
-    and so is settled first.
+    and so is settled first. Where latents are guessed, one more factor brings what is beyond the guess to unit
+    deviation.
     """
 
     network: UNetSpec

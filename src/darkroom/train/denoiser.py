@@ -29,6 +29,7 @@ from darkroom.train.stages import (
 STAGE = "denoiser"
 VALIDATED = 256
 GUESSED_FROM = 512
+LEAST_BEYOND = 0.01  # of the deviation that latents have
 Preview = Callable[[], list[Image.Image]]
 
 
@@ -54,37 +55,44 @@ def fit_guesses(model: LatentDiffusion, latents: Latents, *, compute: Compute) -
     Where the scale of latents is measured too, all of them are then brought to where what is beyond the guess has unit
     deviation, which is what noise is compared with: left as small as it is, most times of a schedule would drown it.
     """
-    for field, conditioner in model.conditioning.by_field.items():
-        if isinstance(conditioner, PlanesConditioner) and conditioner.guess is not None:
-            parts = _first(model, latents, fields=[field])
-            conditioner.guess.fit((conditioner(part.inputs[field]), part.latents) for part in parts)
-    beyond = _beyond(model, latents, compute=compute)
-    if beyond is None or model.spec.scale is not None:
+    if not model.spec.guesses:
         return
+    guesses = {
+        field: conditioner
+        for field, conditioner in model.conditioning.by_field.items()
+        if isinstance(conditioner, PlanesConditioner) and conditioner.guess is not None
+    }
+    for field, conditioner in guesses.items():
+        parts = _measured_on(model, latents, fields=[field])
+        assert conditioner.guess is not None
+        conditioner.guess.fit((conditioner(part.inputs[field]), part.latents) for part in parts)
+    if model.spec.scale is not None:
+        return
+    beyond = _deviation_beyond(model, latents, compute=compute)
     model.scale = model.scale / beyond
-    for conditioner in model.conditioning.by_field.values():
-        if isinstance(conditioner, PlanesConditioner) and conditioner.guess is not None:
-            conditioner.guess.kernel /= beyond
+    for conditioner in guesses.values():
+        assert conditioner.guess is not None
+        conditioner.guess.kernel /= beyond
 
 
-def _first(model: LatentDiffusion, latents: Latents, *, fields: Iterable[str]) -> Iterator[LatentBatch]:
+def _measured_on(model: LatentDiffusion, latents: Latents, *, fields: Iterable[str]) -> Iterator[LatentBatch]:
     inputs = {field: latents.train_inputs[field] for field in fields}
     return still_batches(latents.train, inputs, scale=model.known_scale.cpu(), count=GUESSED_FROM, batch_size=16)
 
 
 @torch.no_grad()
-def _beyond(model: LatentDiffusion, latents: Latents, *, compute: Compute) -> float | None:
-    """The deviation of what is beyond the guess, of masked pictures in their holes; None where nothing is guessed."""
+def _deviation_beyond(model: LatentDiffusion, latents: Latents, *, compute: Compute) -> float:
+    """Of what is beyond the guess where it is not certain; a nearly exact guess does not make its rest shout."""
     total, cells = 0.0, 0.0
-    for part in _first(model, latents, fields=latents.train_inputs):
-        given = {field: compute.place(values) for field, values in part.inputs.items()}
-        conditions = model.condition(model.prepared(given))
-        if conditions.guess is None:
-            return None
+    for part in _measured_on(model, latents, fields=latents.train_inputs):
+        with compute.autocast():
+            given = {field: compute.place(values) for field, values in part.inputs.items()}
+            conditions = model.condition(model.prepared(given))
+        assert conditions.guess is not None
         beyond = (compute.place(part.latents) - conditions.guess).square().mean(dim=1, keepdim=True)
         open_ = torch.ones_like(beyond) if conditions.known is None else 1 - conditions.known
         total, cells = total + float((beyond * open_).sum()), cells + float(open_.sum())
-    return (total / cells) ** 0.5 if total > 0 else None
+    return max(LEAST_BEYOND, (total / max(cells, 1)) ** 0.5)
 
 
 def train_denoiser(
@@ -106,8 +114,6 @@ def train_denoiser(
     compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
     objective = denoiser_objective(model, train=train, compute=compute, seed=seed)
-    scale = model.known_scale.cpu()
-    held_out = still_batch(latents.test, latents.test_inputs, scale=scale, count=VALIDATED)
 
     def look(step: int) -> tuple[dict[str, float], list[Event]]:
         path = save_png(contact_sheet(preview()), folder / "samples.png")
@@ -125,6 +131,8 @@ def train_denoiser(
         stage=STAGE,
         look=look,
     )
+    scale = model.known_scale.cpu()  # that of the state, where there is one
+    held_out = still_batch(latents.test, latents.test_inputs, scale=scale, count=VALIDATED)
     stream = latent_batches(
         latents.train,
         latents.train_inputs,
@@ -138,10 +146,15 @@ def train_denoiser(
 
 @final
 class _Trained(torch.nn.Module):
-    """What the second stage trains, without the first stage, which its state need not repeat."""
+    """What the second stage trains, without the first stage, which its state need not repeat.
+
+    Where a guess is measured, the scale of latents is too, by the machine's own rounding; so it is kept with the rest.
+    """
 
     def __init__(self, model: LatentDiffusion) -> None:
         super().__init__()
+        if model.spec.guesses:
+            self.register_buffer("scale", model.scale)
         self.network = model.network
         self.conditioning = model.conditioning
         self.log_variance = model.log_variance

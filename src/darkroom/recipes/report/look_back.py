@@ -101,8 +101,8 @@ def look_back(
 
     spoiling: for a model steered by test pictures made small or masked · prompts: else those that the model's card
     names, else captions of test pictures · tell: called with (what, done, of); it may raise. At most 20,000 training
-    pictures are compared, evenly chosen, in `thumbprints`; where training mirrors pictures, the nearer of a sample and
-    its mirror image counts.
+    pictures are compared, evenly chosen, in `thumbprints`; the nearest of all views that training takes
+    of a sample counts.
     """
     report = tell or _silent
     asked = _asked(model, splits, prompts=prompts, count=count, transform=transform, spoiling=spoiling)
@@ -148,7 +148,7 @@ class _Look:
 
     def views(self, images: Images) -> Tensor:
         """(b, v, d): each picture, in all views that training takes."""
-        return torch.stack([thumbprints(view.of(images)) for view in self.transform.views.all], dim=1)
+        return torch.stack([thumbprints(view.of(images)) for view in self.transform.views.each], dim=1)
 
     def unseen(self) -> Tensor:
         """(m, v, d) of test pictures."""
