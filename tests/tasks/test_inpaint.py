@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.conditioning.spatial import continued
+from darkroom.conditioning.fill import continued
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes

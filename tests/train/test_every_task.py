@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from darkroom.checkpoint.store import load_model
-from darkroom.conditioning.spatial import LowResSpec, MapSpec, continued
+from darkroom.conditioning.fill import led_inward
+from darkroom.conditioning.spatial import LowResSpec, MapSpec
 from darkroom.core.errors import DataError, InputError, SpecError
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.data.degrade import BicubicSpec, degrade
@@ -187,7 +188,7 @@ def test_what_is_beyond_a_hole_s_edge_is_a_guess(tmp_path: Path) -> None:
     seen = model.condition(image=images, mask=mask)
     assert seen.planes is not None
     assert seen.guess is not None
-    torch.testing.assert_close(seen.guess, model.encode(continued(images, mask)))
+    torch.testing.assert_close(seen.guess, model.encode(led_inward(images, mask)))
     assert torch.equal(seen.guess, seen.planes[:, :-1])
     other = model.condition(image=torch.where(mask > 0, -images, images), mask=mask)
     assert torch.equal(other.planes, seen.planes)

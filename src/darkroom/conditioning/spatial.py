@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from darkroom.conditioning.fill import Fill
 from darkroom.conditioning.guess import Guess
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Choice, Images, Latent, Mask
 from darkroom.core.spec import Spec
 
-LEAST: Final = 1e-6  # of a square: fewer pixels are none
 UNDROPPED: Final = "what latents are guessed from is always needed, so drop must be 0 beside guesses"
 
 
@@ -79,7 +79,7 @@ class MaskedSpec(Spec):
     """First-stage latents of the masked picture, and the mask at latent size (1: paint here).
 
     shrink: the mask's cells take the nearest pixel, as the original's do, or are to be painted when any pixel is ·
-    fill: what stands in the hole, black as in the original, or what goes on smoothly from around it (`continued`) ·
+    fill: what stands in the hole, black as in the original, or what goes on from around it (`fill.filled`) ·
     guesses: the latents that it gives are taken for a guess at those of the whole, and the denoiser learns what is
     beyond it in the hole, and nothing elsewhere.
     """
@@ -90,7 +90,7 @@ class MaskedSpec(Spec):
     port: Literal["planes"] = "planes"
     channels: int = Field(gt=0)
     shrink: Literal["nearest", "any"] = "nearest"
-    fill: Literal["black", "smooth"] = "black"
+    fill: Fill = "black"
     guesses: bool = False
     drop: float = Field(default=0.0, ge=0, lt=1)
 
@@ -103,8 +103,8 @@ class MaskedSpec(Spec):
     def _consistent(self) -> "MaskedSpec":
         if self.guesses and self.drop:
             raise ValueError(UNDROPPED)
-        if self.guesses and (self.shrink, self.fill) != ("any", "smooth"):
-            raise ValueError("guesses needs shrink any and fill smooth, for what is not painted is taken as it is")
+        if self.guesses and (self.shrink == "nearest" or self.fill == "black"):
+            raise ValueError("guesses needs shrink any and no black fill, for what is not painted is taken as it is")
         return self
 
 
@@ -115,24 +115,6 @@ def shrunk(mask: Mask, size: tuple[int, int], *, how: Literal["nearest", "any"])
             return F.interpolate(mask, size=size, mode="nearest")
         case "any":
             return F.adaptive_max_pool2d(mask, size)
-
-
-def continued(images: Images, mask: Mask) -> Images:
-    """Pictures (b, c, h, w) whose holes (mask 1) go on smoothly from what is known: nothing under a mask is seen.
-
-    A first stage looks beyond a latent's own pixels, so what lies in a hole would show around it. Halved again and
-    again by means of what is known, until something is; then enlarged where nothing was. Source: Gortler et al. 1996
-    (pull-push).
-    """
-    known = 1 - mask
-    if max(images.shape[-2:]) == 1 or bool((known > 0).all()):
-        return images
-    share = F.avg_pool2d(known, 2, ceil_mode=True)
-    means = F.avg_pool2d(images * known, 2, ceil_mode=True) / share.clamp(min=LEAST)
-    coarse = continued(means, (share <= 0).to(mask))
-    size = images.shape[-2:]
-    smooth = F.interpolate(coarse, size=[size[0], size[1]], mode="bilinear", align_corners=False)
-    return torch.where(known > 0, images, smooth)
 
 
 def _zero_where(planes: Images, choice: Choice) -> Images:

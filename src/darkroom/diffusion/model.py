@@ -12,7 +12,8 @@ from darkroom.autoencoder import tiles
 from darkroom.autoencoder.bottleneck import Posterior
 from darkroom.autoencoder.model import FirstStageSpec, build_first_stage, check_size
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
-from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, continued, one_hot, shrunk
+from darkroom.conditioning.fill import filled
+from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, one_hot, shrunk
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.shapes import Choice, Images, Latent, Mask, PerSample, Time
@@ -213,8 +214,7 @@ class LatentDiffusion(nn.Module):
     @torch.no_grad()
     def _masked(self, images: Images, mask: Mask, *, spec: MaskedSpec) -> Latent:
         """Latents of the picture with its hole filled, in the denoiser's units, then the shrunk mask in -1 and 1."""
-        filled = continued(images, mask) if spec.fill == "smooth" else torch.where(mask > 0.5, -1.0, images)
-        latents = self.encode(filled)
+        latents = self.encode(filled(images, mask, how=spec.fill))
         height, width = latents.shape[-2:]
         return torch.cat([latents, 2 * shrunk(mask, (height, width), how=spec.shrink).to(latents) - 1], dim=1)
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from darkroom.core.shapes import Images, Mask
 
-RADIUS: Final = 5  # pixels around one that speak for it
+RADIUS: Final = 3  # pixels around one that speak for it
 _AT_ONCE: Final = 2**20  # distances held in memory
 Plane = Float[np.ndarray, "h w"]
 

@@ -183,7 +183,7 @@ def _conditioner(task: str, summary: Mapping[str, Any], *, place: str, channels:
             )  # as many as `at_latents` finds
         case _:
             # of as many channels as `at_latents` finds
-            return MaskedSpec(channels=LATENT_CHANNELS + 1, shrink="any", fill="smooth", guesses=guess)
+            return MaskedSpec(channels=LATENT_CHANNELS + 1, shrink="any", fill="inward", guesses=guess)
 
 
 def _encoder(vocabulary: int, length: int) -> SequenceEncoderSpec:

@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from darkroom.conditioning.spatial import continued, shrunk
+from darkroom.conditioning.fill import Fill, filled
+from darkroom.conditioning.spatial import MaskedSpec, shrunk
 from darkroom.core.shapes import Images, Latent, Mask, Time
 from darkroom.diffusion.denoiser import Denoise
 from darkroom.diffusion.guidance import GuidedByMatch, LimitedGuidance
@@ -31,7 +32,7 @@ def known_region(model: Model, request: Request, *, group: Sequence[Wish], noise
         return None
     assert request.size is not None
     masks, pixels = _given(model, group, size=request.size)
-    latents = model.encode(continued(pixels, masks))
+    latents = model.encode(filled(pixels, masks, how=_fill(model)))
     height, width = latents.shape[-2:]
     open_ = shrunk(masks, (height, width), how="any").to(latents)
 
@@ -77,6 +78,12 @@ def composed(drawn: Image.Image, wish: Wish, *, channels: int) -> Image.Image:
     size = drawn.height, drawn.width
     mask = Image.fromarray(_levels(wish.mask, size))
     return Image.composite(drawn, wish.image.coloured(channels, size), mask)
+
+
+def _fill(model: Model) -> Fill:
+    """What the model is shown in holes, but nothing black, for its latents are put back."""
+    own = next((each.fill for each in model.spec.conditioners if isinstance(each, MaskedSpec)), "smooth")
+    return "smooth" if own == "black" else own
 
 
 def _given(model: Model, group: Sequence[Wish], *, size: tuple[int, int]) -> tuple[Mask, Images]:
