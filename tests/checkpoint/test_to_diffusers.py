@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from pipelines import LATENT, STEPS, all_close, latent_text, same
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,6 +31,8 @@ from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec
 from darkroom.process.schedule import CosineFlowSpec, CosineSpec, LinearSpec, SqrtSpec
+from darkroom.recipes.read import groups, recipe
+from pipelines import LATENT, STEPS, all_close, latent_text, same
 
 diffusers = pytest.importorskip("diffusers", reason="compares with diffusers")
 KL = AutoencoderSpec(channels=8, multipliers=(1, 1), blocks=1, latent_channels=3, norm_groups=4)
@@ -311,3 +312,35 @@ def test_nothing_half_written_and_nothing_written_over(tmp_path: Path, monkeypat
     with pytest.raises(InputError, match=r"late: cannot be written \(No space left"):
         save_folder(tmp_path / "late", stored)
     assert sorted(tmp_path.iterdir()) == before
+
+
+PAPER = [name for group, found in groups().items() if "latent models" in group for name in found]
+WRITABLE = {
+    "celeba256": "LDMPipeline",
+    "ffhq256": "LDMPipeline",
+    "lsun_beds256": "LDMPipeline",
+    "bsr_sr": "LDMSuperResolutionPipeline",
+    "text2img256": "LDMTextToImagePipeline",
+    "txt2img-1p4b": "LDMTextToImagePipeline",
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_models_of_the_paper(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_of, part = recipe(name), recipe(name).denoiser
+    keys = ("network", "conditioners", "schedule", "prediction", "objective")
+    options = {key: getattr(part, key) for key in keys}
+    of = ModelSpec(image_size=made_of.data.size, first_stage=made_of.first_stage.model, scale=1.0, **options)
+    with torch.device("meta"):
+        state = {**LatentDiffusion(of).state_dict(), "scale": torch.tensor(1.0, device="cpu")}
+    tokenizer = Tokenizer.train(CAPTIONS, vocabulary=60, length=77)
+    state = {key: tokenizer([""])[0] if key.endswith("empty_ids") else value for key, value in state.items()}
+    stored = StoredModel("model", of, state, tokenizer=tokenizer.to_json())
+    monkeypatch.setattr(to_diffusers, "_write", lambda *_, **__: None)  # configurations are made, weights are none
+    try:
+        save_folder(tmp_path / "folder", stored)
+    except ModelFileError:
+        assert name not in WRITABLE
+        return
+    index = json.loads((tmp_path / "folder" / "model_index.json").read_text())
+    assert index["_class_name"] == WRITABLE[name]

@@ -125,3 +125,12 @@ def test_broken_folders_are_one_sentence(say: Say, folder: Path, tmp_path: Path)
         assert (code, told) == (2, "")
         assert "pipelines of class 'FluxPipeline' are not read" in complaint
         assert complaint.count("\n") == 1
+
+
+def test_training_on_the_first_stage_of_a_folder(say: Say, folder: Path, tmp_path: Path) -> None:
+    few = ("data.count=12", "denoiser.sample.count=1", *SHORT)
+    words = ("train", "tiny-uncond", "--first-stage", folder / "vqvae", "--device", "cpu", *few)
+    code, _, complaint = say(*words, "--out", tmp_path / "run")
+    assert code == 0, complaint
+    stored = load_model(tmp_path / "run" / "model.safetensors")
+    assert stored.spec.plain()["first_stage"]["channels"] == 32
