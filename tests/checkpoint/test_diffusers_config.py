@@ -1,5 +1,7 @@
 """Configurations of diffusers: read, written, and understood by diffusers itself."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +11,14 @@ from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.diffusers_config import (
     first_stage_config,
     first_stage_spec,
-    schedule_spec,
-    scheduler_config,
     unet_config,
     unet_spec,
 )
+from darkroom.checkpoint.diffusers_files import read_object
 from darkroom.checkpoint.diffusers_keys import first_stage_table, unet_table
+from darkroom.checkpoint.diffusers_schedule import SCHEDULERS, read_scheduler, schedule_spec, scheduler_config
+from darkroom.checkpoint.diffusers_text import bert_config, bert_spec
+from darkroom.conditioning.text import SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError
 from darkroom.network.unet import UNetSpec
 from darkroom.process.schedule import (
@@ -145,3 +149,73 @@ def test_what_we_do_not_have_is_refused_by_name(name: str) -> None:
     config, message = REFUSED[name]
     with pytest.raises(ModelFileError, match=f"config.json: .*{message}"):
         unet_spec(config, where="config.json")
+
+
+STAGE: dict[str, Any] = first_stage_config(AutoencoderSpec(channels=32, multipliers=(1, 2)), size=16, scale=0.5)
+VQ: dict[str, Any] = {**STAGE, "_class_name": "VQModel", "num_vq_embeddings": 8, "vq_embed_dim": 3}
+STEPS: dict[str, Any] = scheduler_config(LinearSpec(steps=20), "eps") | {"trained_betas": None, "thresholding": False}
+BERT: dict[str, Any] = bert_config(SequenceEncoderSpec(vocabulary=9, length=77, width=8, depth=1))
+READERS: dict[str, tuple[dict[str, Any], Callable[..., object]]] = {
+    "unet": (UNET, unet_spec),
+    "cross": (CROSS, unet_spec),
+    "kl": (STAGE, first_stage_spec),
+    "vq": (VQ, first_stage_spec),
+    "scheduler": (STEPS, read_scheduler),
+    "bert": (BERT, bert_spec),
+}
+WRONG: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    2**70,
+    1.5,
+    float("nan"),
+    float("inf"),
+    "x" * 2000,
+    "",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    [1] * 50,
+    [None, "x"],
+]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_any_value_is_read_or_refused_in_a_sentence(name: str) -> None:
+    config, reader = READERS[name]
+    reader(config, where="config.json")
+    sentences: list[str] = []
+    for key in config:
+        for value in WRONG:
+            try:
+                reader({**config, key: value}, where="config.json")
+            except ModelFileError as error:
+                sentences.append(str(error))
+    assert len(sentences) > 20
+    assert all(each.startswith("config.json: ") and "\n" not in each and len(each) < 600 for each in sentences)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_configurations_that_diffusers_itself_writes(tmp_path: Path) -> None:
+    small = {"block_out_channels": (32, 64), "layers_per_block": 1, "sample_size": 8}
+    crossed = {name: CROSS[name] for name in ("down_block_types", "up_block_types", "cross_attention_dim")}
+    made = {
+        "plain": diffusers.UNet2DModel(
+            **small, down_block_types=UNET["down_block_types"], up_block_types=UNET["up_block_types"]
+        ),
+        "cross": diffusers.UNet2DConditionModel(**small, **crossed, attention_head_dim=4),
+        "kl": diffusers.AutoencoderKL(),
+        "vq": diffusers.VQModel(),
+    }
+    for name, model in made.items():
+        model.save_config(tmp_path / name)
+        config = read_object(tmp_path / name / "config.json")
+        reader = unet_spec if name in ("plain", "cross") else first_stage_spec
+        reader(config, where=name)
+    for name in SCHEDULERS:
+        getattr(diffusers, name)().save_config(tmp_path / name)
+        found, prediction, _ = read_scheduler(read_object(tmp_path / name / "scheduler_config.json"), where=name)
+        assert (found, prediction) == (TrueLinearSpec(start=1e-4, end=2e-2), "eps")

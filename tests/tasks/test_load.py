@@ -74,7 +74,7 @@ def test_what_is_no_model_is_said_so(model_files: dict[str, Path], tmp_path: Pat
         (tmp_path / "absent", ModelFileError, "no such file, run folder or built-in model"),
         (empty, ModelFileError, "no model in this folder"),
         (half, ModelFileError, "has not finished its first stage yet; run darkroom train again"),
-        (foreign, NotYetError, "diffusers folders cannot be loaded yet"),
+        (foreign, ModelFileError, "model_index.json is missing, which says what the parts"),
         (tmp_path / "other.safetensors", ModelFileError, "not one of darkroom's"),
         (tmp_path / "broken.safetensors", ModelFileError, "broken.safetensors"),
         (tmp_path / "alone.ckpt", ModelFileError, "an original checkpoint needs its YAML"),

@@ -1,52 +1,70 @@
-"""Configurations of diffusers (config.json of a U-Net, first stage or scheduler) <-> our specs; refused by name."""
+"""Configurations of diffusers' networks (config.json of a U-Net or first stage) <-> our specs; refused by name."""
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Container, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import Field, FiniteFloat
 
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.core.errors import ModelFileError, SpecError
-from darkroom.core.spec import parse
+from darkroom.core.spec import Spec, parse
 from darkroom.network.unet import UNetSpec
-from darkroom.process.prediction import PredictionName
-from darkroom.process.schedule import (
-    CosineSpec,
-    DiscreteSchedule,
-    LinearSpec,
-    ScheduleSpec,
-    TableSpec,
-    TrueLinearSpec,
-    build_schedule,
-)
 
 Plain = dict[str, Any]
-PREDICTIONS: Final[dict[str, PredictionName]] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+S = TypeVar("S", bound=Spec)
+UNETS: Final = ("UNet2DModel", "UNet2DConditionModel")
+STAGES: Final = ("VQModel", "AutoencoderKL")
 SCALE: Final = 0.18215  # what diffusers takes for the factor on latents where a file does not say it
+MOST: Final = 2**20
+_OLD_KINDS: Final = "UNetRes"  # how types of levels began in the first files
 _SETTINGS: Final = ("_class_name", "_diffusers_version", "_name_or_path", "sample_size")
-_LEVELS: Final = (
-    "in_channels",
-    "out_channels",
-    "block_out_channels",
-    "layers_per_block",
-    "down_block_types",
-    "up_block_types",
-    "norm_num_groups",
-)
-_UNET_READ: Final = (
-    *_LEVELS,
-    "attention_head_dim",
-    "num_attention_heads",
-    "cross_attention_dim",
-    "transformer_layers_per_block",
-    "use_linear_projection",
-    "resnet_time_scale_shift",
-    "downsample_type",
-    "upsample_type",
-    "mid_block_type",
-    "attn_norm_num_groups",
-    "dropout",
-)
+Count = Annotated[int, Field(gt=0, le=MOST)]
+Levels = Annotated[tuple[Count, ...], Field(max_length=16)]
+Types = Annotated[tuple[str, ...], Field(max_length=16)]
+
+
+class _NetworkConfig(Spec):
+    """What all of them have."""
+
+    in_channels: Count = 3
+    out_channels: Count = 3
+    block_out_channels: Levels = ()
+    layers_per_block: Count = 2
+    down_block_types: Types = ()
+    up_block_types: Types = ()
+    norm_num_groups: Count = 32
+
+
+class UNetConfig(_NetworkConfig):
+    """What is read of a UNet2DModel or UNet2DConditionModel, with the former's defaults."""
+
+    attention_head_dim: Count | Levels | None = 8
+    num_attention_heads: Count | Levels | None = None
+    cross_attention_dim: Count | Levels = 1280
+    transformer_layers_per_block: Count | Levels = 1
+    use_linear_projection: bool = False
+    resnet_time_scale_shift: str = "default"
+    downsample_type: str = "conv"
+    upsample_type: str = "conv"
+    mid_block_type: str | None = None
+    attn_norm_num_groups: Count | None = None
+    dropout: float = 0.0
+
+
+class FirstStageConfig(_NetworkConfig):
+    """What is read of an AutoencoderKL or VQModel."""
+
+    block_out_channels: Levels = (64,)
+    layers_per_block: Count = 1
+    latent_channels: Count | None = None
+    vq_embed_dim: Count | None = None
+    num_vq_embeddings: Annotated[int, Field(gt=1, le=MOST)] = 256
+    mid_block_add_attention: bool = True
+    scaling_factor: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+
+_OF_CROSSED: Final[Plain] = {"in_channels": 4, "out_channels": 4, "block_out_channels": (320, 640, 1280, 1280)}
 _UNET_USUAL: Final[dict[str, tuple[object, ...]]] = {
     "center_input_sample": (False,),
     "time_embedding_type": ("positional",),
@@ -64,15 +82,8 @@ _UNET_USUAL: Final[dict[str, tuple[object, ...]]] = {
     "conv_out_kernel": (3,),
     "upcast_attention": (True, False, None),
     "num_train_timesteps": (None, 1000),
+    "addition_embed_type_num_heads": (64,),
 }
-_STAGE_READ: Final = (
-    *_LEVELS,
-    "latent_channels",
-    "vq_embed_dim",
-    "num_vq_embeddings",
-    "mid_block_add_attention",
-    "scaling_factor",
-)
 _STAGE_USUAL: Final[dict[str, tuple[object, ...]]] = {
     "act_fn": ("silu", "swish"),
     "norm_type": ("group",),
@@ -82,48 +93,85 @@ _STAGE_USUAL: Final[dict[str, tuple[object, ...]]] = {
 }
 
 
+def read_config(kind: type[S], config: Mapping[str, Any], *, where: str, otherwise: Mapping[str, Any] = {}) -> S:
+    """The options of `config` that `kind` has; `otherwise`: its defaults that differ. `ModelFileError` by name."""
+    given = {name: value for name, value in config.items() if name in kind.model_fields}
+    return parsed(kind, {**otherwise, **given}, where=where)
+
+
+def parsed(kind: type[S], values: Mapping[str, Any], *, where: str) -> S:
+    """A spec from plain values; `ModelFileError` names the key, what came and what fits."""
+    try:
+        return parse(kind, values, where=where)
+    except SpecError as error:
+        raise ModelFileError(str(error)) from None
+
+
+def side(config: Mapping[str, Any]) -> int | None:
+    """The `sample_size`, where it is one side of squares."""
+    match config.get("sample_size"):
+        case bool():
+            return None
+        case int(one) if 0 < one <= MOST:
+            return one
+        case [int(one), int(other)] if one == other and 0 < one <= MOST:
+            return one
+        case _:
+            return None
+
+
 def unet_spec(config: Mapping[str, Any], *, where: str) -> UNetSpec:
     """Of a UNet2DModel or UNet2DConditionModel; `ModelFileError` names an option that our network does not have."""
     crossed = config.get("_class_name") == "UNet2DConditionModel"
-    _check(config, read=_UNET_READ, usual=_UNET_USUAL, where=where)
-    widths = _numbers(config, "block_out_channels", otherwise=(320, 640, 1280, 1280) if crossed else ())
-    levels = _levels(config, count=len(widths), attending="CrossAttn" if crossed else "Attn", where=where)
-    resampled = {config.get(name) or "conv" for name in ("downsample_type", "upsample_type")}
-    if len(resampled) > 1:
+    _check(config, read=UNetConfig.model_fields, usual=_UNET_USUAL, where=where)
+    found = read_config(UNetConfig, _without_empty(config), where=where, otherwise=_OF_CROSSED if crossed else {})
+    widths = found.block_out_channels
+    levels = _levels(found, attending="CrossAttn" if crossed else "Attn", where=where)
+    _check_kinds(found, crossed=crossed, where=where)
+    values: Plain = {
+        "in_channels": found.in_channels,
+        "out_channels": found.out_channels,
+        "channels": widths[0] if widths else 0,
+        "multipliers": _multipliers(widths, where=where),
+        "blocks": found.layers_per_block,
+        "attention": [2**level for level, attends in enumerate(levels) if attends],
+        "resample": "residual" if found.downsample_type == "resnet" else "conv",
+        "scale_shift": found.resnet_time_scale_shift == "scale_shift",
+        "norm_groups": found.norm_num_groups,
+        "dropout": found.dropout,
+    }
+    if crossed:
+        depth = _one(found.transformer_layers_per_block, "transformer_layers_per_block", where=where)
+        width = _one(found.cross_attention_dim, "cross_attention_dim", where=where)
+        values |= {"transformer_depth": depth, "context_width": width, **_heads(found, where=where)}
+    else:
+        each = found.attention_head_dim
+        values |= {"heads": 1} if each is None else {"head_channels": each}
+    return parsed(UNetSpec, values, where=where)
+
+
+def _without_empty(config: Mapping[str, Any]) -> Plain:
+    """Ways of halving and doubling that are null are those of old."""
+    return {name: value for name, value in config.items() if value is not None or not name.endswith("sample_type")}
+
+
+def _check_kinds(found: UNetConfig, *, crossed: bool, where: str) -> None:
+    """`ModelFileError` for a kind of block, norm or middle that our network does not have."""
+    if found.downsample_type != found.upsample_type:
         raise ModelFileError(f"{where}: halving and doubling in different ways is not supported")
-    shifts, groups = config.get("resnet_time_scale_shift", "default"), config.get("norm_num_groups", 32)
+    shifts, groups = found.resnet_time_scale_shift, found.norm_num_groups
     middle = "UNetMidBlock2DCrossAttn" if crossed else "UNetMidBlock2D"
     of_middle = {groups} if shifts == "scale_shift" else {None, groups}  # none: there its attention has no norm
     known: dict[str, tuple[set[Any], Any]] = {
-        "downsample_type": ({"conv", "resnet"}, next(iter(resampled))),
+        "downsample_type": ({"conv", "resnet"}, found.downsample_type),
         "resnet_time_scale_shift": ({"default", "scale_shift"}, shifts),
-        "mid_block_type": ({middle}, config.get("mid_block_type", middle)),
+        "mid_block_type": ({middle}, found.mid_block_type or middle),
     }
     if not crossed:
-        known["attn_norm_num_groups"] = of_middle, config.get("attn_norm_num_groups")
+        known["attn_norm_num_groups"] = of_middle, found.attn_norm_num_groups
     for name, (fits, value) in known.items():
         if value not in fits:
             raise ModelFileError(f"{where}: {name} {str(value)[:60]!r} is not supported")
-    values: Plain = {
-        "in_channels": config.get("in_channels", 4 if crossed else 3),
-        "out_channels": config.get("out_channels", 4 if crossed else 3),
-        "channels": widths[0] if widths else 0,
-        "multipliers": _multipliers(widths, where=where),
-        "blocks": config.get("layers_per_block", 2),
-        "attention": [2**level for level, attends in enumerate(levels) if attends],
-        "resample": "residual" if "resnet" in resampled else "conv",
-        "scale_shift": shifts == "scale_shift",
-        "norm_groups": groups,
-        "dropout": config.get("dropout", 0.0),
-    }
-    if crossed:
-        depth = _one(config.get("transformer_layers_per_block", 1), "transformer_layers_per_block", where=where)
-        width = _one(config.get("cross_attention_dim", 1280), "cross_attention_dim", where=where)
-        values |= {"transformer_depth": depth, "context_width": width, **_heads(config, widths, where=where)}
-    else:
-        each = config.get("attention_head_dim", 8)
-        values |= {"heads": 1} if each is None else {"head_channels": each}
-    return _parsed(UNetSpec, values, where=where)
 
 
 def unet_config(spec: UNetSpec, *, size: int) -> Plain:
@@ -192,28 +240,33 @@ def _head_width(spec: UNetSpec, widths: Sequence[int], attends: Sequence[bool]) 
 
 
 def first_stage_spec(config: Mapping[str, Any], *, where: str) -> tuple[AutoencoderSpec, float]:
-    """Of an AutoencoderKL or VQModel, and the factor on its latents; `ModelFileError` names what we do not have."""
+    """Of an AutoencoderKL or VQModel, and the factor on its latents; `ModelFileError` names what we do not have.
+
+    A VQModel that says no factor has 1: the 0.18215 that diffusers takes there is that of one KL model, and models with
+    a codebook were published, and trained, without any.
+    """
     quantised = config.get("_class_name") == "VQModel"
-    _check(config, read=_STAGE_READ, usual=_STAGE_USUAL, where=where)
-    widths = _numbers(config, "block_out_channels", otherwise=(64,))
-    levels = _levels(config, count=len(widths), attending="Attn", where=where)
-    code = config.get("latent_channels", 3 if quantised else 4)
-    latent = (config.get("vq_embed_dim") or code) if quantised else code
-    if config.get("in_channels", 3) != config.get("out_channels", 3):
+    _check(config, read=FirstStageConfig.model_fields, usual=_STAGE_USUAL, where=where)
+    found = read_config(FirstStageConfig, config, where=where)
+    widths = found.block_out_channels
+    levels = _levels(found, attending="Attn", where=where)
+    code = found.latent_channels or (3 if quantised else 4)
+    latent = (found.vq_embed_dim or code) if quantised else code
+    if found.in_channels != found.out_channels:
         raise ModelFileError(f"{where}: pictures of other channels out than in are not supported")
     values: Plain = {
-        "image_channels": config.get("in_channels", 3),
-        "channels": widths[0],
+        "image_channels": found.in_channels,
+        "channels": widths[0] if widths else 0,
         "multipliers": _multipliers(widths, where=where),
-        "blocks": config.get("layers_per_block", 1),
+        "blocks": found.layers_per_block,
         "attention": [2**level for level, attends in enumerate(levels) if attends],
-        "middle_attention": config.get("mid_block_add_attention", True),
+        "middle_attention": found.mid_block_add_attention,
         "latent_channels": latent,
         "code_channels": None if code == latent else code,
-        "bottleneck": {"kind": "vq", "codes": config.get("num_vq_embeddings", 256)} if quantised else {"kind": "kl"},
-        "norm_groups": config.get("norm_num_groups", 32),
+        "bottleneck": {"kind": "vq", "codes": found.num_vq_embeddings} if quantised else {"kind": "kl"},
+        "norm_groups": found.norm_num_groups,
     }
-    return _parsed(AutoencoderSpec, values, where=where), float(config.get("scaling_factor", SCALE))
+    return parsed(AutoencoderSpec, values, where=where), found.scaling_factor or (1.0 if quantised else SCALE)
 
 
 def first_stage_config(spec: AutoencoderSpec, *, size: int, scale: float) -> Plain:
@@ -249,61 +302,8 @@ def first_stage_config(spec: AutoencoderSpec, *, size: int, scale: float) -> Pla
     return config
 
 
-def schedule_spec(config: Mapping[str, Any], *, where: str) -> tuple[ScheduleSpec, PredictionName]:
-    """Noise levels and prediction of a scheduler's configuration; how it steps is not in them."""
-    said = config.get("prediction_type", "epsilon")
-    if said not in PREDICTIONS:
-        raise ModelFileError(f"{where}: prediction_type {said!r} is unknown; {', '.join(PREDICTIONS)} fit")
-    steps, terminal = config.get("num_train_timesteps", 1000), bool(config.get("rescale_betas_zero_snr", False))
-    ramp = {"start": config.get("beta_start", 1e-4), "end": config.get("beta_end", 2e-2), "steps": steps}
-    kind = config.get("beta_schedule", "linear")
-    if config.get("trained_betas") is not None:
-        powers: list[float] = []
-        for beta in config["trained_betas"]:
-            powers.append((powers[-1] if powers else 1.0) * (1 - float(beta)))
-        return _parsed(TableSpec, {"powers": powers}, where=where), PREDICTIONS[said]
-    match kind:
-        case "scaled_linear":
-            found = _parsed(LinearSpec, {**ramp, "zero_terminal_snr": terminal}, where=where)
-        case "linear":
-            found = _parsed(TrueLinearSpec, {**ramp, "zero_terminal_snr": terminal}, where=where)
-        case "squaredcos_cap_v2":
-            found = _parsed(CosineSpec, {"steps": steps, "zero_terminal_snr": terminal}, where=where)
-        case _:
-            raise ModelFileError(f"{where}: beta_schedule {str(kind)[:40]!r} is not supported")
-    return found, PREDICTIONS[said]
-
-
-def scheduler_config(schedule: ScheduleSpec, prediction: PredictionName) -> Plain:
-    """scheduler_config.json of a DDIMScheduler with these noise levels, stepping as the original does."""
-    words = {ours: theirs for theirs, ours in PREDICTIONS.items()}
-    if prediction not in words:
-        raise ModelFileError(f"diffusers has no DDIMScheduler for the prediction {prediction!r}")
-    config: Plain = {
-        "_class_name": "DDIMScheduler",
-        "clip_sample": False,
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-        "timestep_spacing": "leading",
-        "prediction_type": words[prediction],
-    }
-    built = build_schedule(schedule)
-    if not isinstance(built, DiscreteSchedule):
-        raise ModelFileError(f"diffusers has no DDIMScheduler for the schedule {schedule.kind!r}")
-    config["num_train_timesteps"] = built.steps
-    match schedule:
-        case LinearSpec() | TrueLinearSpec():
-            kind = "scaled_linear" if isinstance(schedule, LinearSpec) else "linear"
-            ramp = {"beta_schedule": kind, "beta_start": schedule.start, "beta_end": schedule.end}
-            return config | ramp | {"rescale_betas_zero_snr": schedule.zero_terminal_snr}
-        case CosineSpec() if math.isclose(schedule.s, 0.008):
-            return config | {"beta_schedule": "squaredcos_cap_v2", "rescale_betas_zero_snr": schedule.zero_terminal_snr}
-        case _:
-            return config | {"trained_betas": built.betas.tolist()}
-
-
 def _check(
-    config: Mapping[str, Any], *, read: Sequence[str], usual: Mapping[str, tuple[object, ...]], where: str
+    config: Mapping[str, Any], *, read: Container[str], usual: Mapping[str, tuple[object, ...]], where: str
 ) -> None:
     """`ModelFileError` for an option that is not read and is set to something."""
     for name, value in config.items():
@@ -314,19 +314,21 @@ def _check(
             raise ModelFileError(f"{where}: {name} {str(value)[:60]!r} is not supported")
 
 
-def _levels(config: Mapping[str, Any], *, count: int, attending: str, where: str) -> list[bool]:
+def _levels(found: _NetworkConfig, *, attending: str, where: str) -> list[bool]:
     """Which levels attend; the way up must be the mirror of the way down. attending: how such types begin."""
-    down, mirrored = list(config.get("down_block_types", ())), list(reversed(config.get("up_block_types", ())))
+    down = [each.removeprefix(_OLD_KINDS) for each in found.down_block_types]
+    mirrored = [each.removeprefix(_OLD_KINDS) for each in reversed(found.up_block_types)]
+    count = len(found.block_out_channels)
     if len(down) != count or len(mirrored) != count:
         raise ModelFileError(
             f"{where}: down_block_types and up_block_types must name {count} levels, as block_out_channels does"
         )
     for each, other in zip(down, mirrored, strict=True):
-        if str(each).removeprefix(attending) not in {"DownBlock2D", "DownEncoderBlock2D"}:
-            raise ModelFileError(f"{where}: a level of type {str(each)[:60]!r} is not supported")
-        if str(other).replace("Decoder", "Encoder").replace("Up", "Down") != each:
-            raise ModelFileError(f"{where}: levels {each!r} down and {str(other)[:60]!r} up do not mirror each other")
-    return [str(each).startswith(attending) for each in down]
+        if each.removeprefix(attending) not in {"DownBlock2D", "DownEncoderBlock2D"}:
+            raise ModelFileError(f"{where}: a level of type {each[:60]!r} is not supported")
+        if other.replace("Decoder", "Encoder").replace("Up", "Down") != each:
+            raise ModelFileError(f"{where}: levels {each!r} down and {other[:60]!r} up do not mirror each other")
+    return [each.startswith(attending) for each in down]
 
 
 def _multipliers(widths: Sequence[int], *, where: str) -> list[int]:
@@ -335,41 +337,30 @@ def _multipliers(widths: Sequence[int], *, where: str) -> list[int]:
     return [width // widths[0] for width in widths]
 
 
-def _heads(config: Mapping[str, Any], widths: Sequence[int], *, where: str) -> Plain:
+def _heads(found: UNetConfig, *, where: str) -> Plain:
     """Of a UNet2DConditionModel, whose `attention_head_dim` is a number of heads unless `num_attention_heads` is."""
-    said = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
-    heads = [said] * len(widths) if isinstance(said, int) else list(said)
-    if len(heads) != len(widths) or not all(isinstance(each, int) and each > 0 for each in heads):
+    widths, said = found.block_out_channels, found.num_attention_heads or found.attention_head_dim or 8
+    heads = (said,) * len(widths) if isinstance(said, int) else said
+    if len(heads) != len(widths):
         raise ModelFileError(f"{where}: {str(said)[:60]} heads do not fit {len(widths)} levels")
     if len(set(heads)) == 1:
         return {"heads": heads[0]}
     each = {width // count for width, count in zip(widths, heads, strict=True)}
     if len(each) > 1:
-        raise ModelFileError(f"{where}: heads {heads} are neither as many nor as wide at every level")
+        raise ModelFileError(f"{where}: heads {list(heads)} are neither as many nor as wide at every level")
     return {"head_channels": each.pop()}
 
 
-def _numbers(config: Mapping[str, Any], name: str, *, otherwise: Sequence[int]) -> list[int]:
-    return [int(each) for each in config.get(name, otherwise)]
-
-
-def _one(value: object, name: str, *, where: str) -> object:
+def _one(value: int | Sequence[int], name: str, *, where: str) -> int:
     """The value of all levels."""
-    if isinstance(value, list | tuple):
-        if len({str(each) for each in value}) != 1:
-            raise ModelFileError(f"{where}: {name} {str(value)[:60]} differs between levels, which is not supported")
-        return value[0]
-    return value
+    if isinstance(value, int):
+        return value
+    if len(set(value)) != 1:
+        raise ModelFileError(f"{where}: {name} {str(list(value))[:60]} differs between levels, which is not supported")
+    return value[0]
 
 
 def _refuse(odd: Mapping[str, bool], *, of: str) -> None:
     for what, wrong in odd.items():
         if wrong:
             raise ModelFileError(f"diffusers has no {of} with {what}")
-
-
-def _parsed(kind: Any, values: Plain, *, where: str) -> Any:
-    try:
-        return parse(kind, values, where=where)
-    except SpecError as error:
-        raise ModelFileError(str(error)) from None

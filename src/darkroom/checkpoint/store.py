@@ -17,12 +17,14 @@ from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.header import Header, TensorInfo
 from darkroom.checkpoint.header import read_header as read_safetensors_header
 from darkroom.checkpoint.rows import STEPS, in_rows, read, unfolded
+from darkroom.conditioning.text import SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.hashes import weights_hash
 from darkroom.core.names import NAMELESS, Names
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
+from darkroom.network.unet import UNetSpec
 
 FORMAT = 1
 WITH_ROWS = 2  # the same, with weights in eight bits, which earlier versions cannot read
@@ -248,7 +250,7 @@ def _skeleton(
     spec: ModelSpec | AutoencoderSpec, *, where: Path | None = None, header: StoredHeader | None = None
 ) -> nn.Module:
     """The module on meta tensors. With a header, a spec far larger than the file is refused before it is built."""
-    if header is not None and _layers(spec) > len(header.tensors):
+    if header is not None and fewest_tensors(spec) > len(header.tensors):
         raise ModelFileError(f"{where}: damaged, its spec has more layers than the file has tensors")
     try:
         with torch.device("meta"):
@@ -257,16 +259,22 @@ def _skeleton(
         raise ModelFileError(f"{where or 'the model'}: its spec cannot be built ({error})") from None
 
 
-def _layers(spec: ModelSpec | AutoencoderSpec) -> int:
-    """A lower bound on the number of tensors, without building anything."""
-    if isinstance(spec, AutoencoderSpec):
-        return spec.blocks * len(spec.multipliers)
-    network = spec.network
-    levels = len(network.multipliers)
-    count = network.blocks * levels + network.transformer_depth * (1 + network.blocks * bool(network.attention))
-    if isinstance(spec.first_stage, AutoencoderSpec):
-        count += _layers(spec.first_stage)
-    return count + sum(each.encoder.depth for each in spec.conditioners if each.kind in ("text", "layout"))
+def fewest_tensors(spec: ModelSpec | AutoencoderSpec | UNetSpec | SequenceEncoderSpec) -> int:
+    """A lower bound on the number of a spec's tensors, without building anything."""
+    match spec:
+        case AutoencoderSpec():
+            return spec.blocks * len(spec.multipliers)
+        case UNetSpec():
+            blocks = spec.blocks * len(spec.multipliers)
+            return blocks + spec.transformer_depth * (1 + spec.blocks * bool(spec.attention))
+        case SequenceEncoderSpec():
+            return spec.depth
+        case ModelSpec():
+            parts: list[AutoencoderSpec | UNetSpec | SequenceEncoderSpec] = [spec.network]
+            if isinstance(spec.first_stage, AutoencoderSpec):
+                parts.append(spec.first_stage)
+            parts += [each.encoder for each in spec.conditioners if each.kind in ("text", "layout")]
+            return sum(fewest_tensors(part) for part in parts)
 
 
 def _described(state: Mapping[str, Tensor]) -> dict[str, TensorInfo]:

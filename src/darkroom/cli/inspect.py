@@ -109,6 +109,32 @@ def _original(path: Path, config: Path | None) -> dict[str, Any]:
     }
 
 
+def _diffusers(folder: Path) -> dict[str, Any]:
+    """A pipeline or one of its parts, by its configurations and the headers of its files."""
+    from darkroom.checkpoint.diffusers import STABLE, TASKS, model_spec, open_folder
+
+    opened = open_folder(folder)
+    parts = {"first_stage": opened.first_stage, "network": opened.network, "conditioner": opened.encoder}
+    there = {name: part for name, part in parts.items() if part is not None}
+    planned = opened.family == STABLE
+    whole = len(there) > 1 and not planned
+    spec = model_spec(opened, where=str(folder)) if whole else None
+    return {
+        "kind": "diffusers pipeline" if len(there) > 1 else "diffusers part",
+        "name": folder.resolve().name,
+        "family": opened.family,
+        "task": TASKS.get(opened.family),
+        "fields": [] if spec is None else list(spec.fields),
+        "image_size": None if spec is None else spec.image_size,
+        "factor": None if opened.first_stage is None else opened.first_stage.spec.factor,
+        "parameters": {name: part.sizes["parameters"] for name, part in there.items()},
+        "megabytes": round(sum(part.sizes["bytes"] for part in there.values()) / 1e6, 2),
+        "precision": sorted({str(each).removeprefix("torch.") for part in there.values() for each in part.dtypes}),
+        "odd": [*opened.odd, *(["its text encoder (CLIP) is not there yet: only its parts can be loaded"] * planned)],
+        "spec": {name: part.spec.plain() for name, part in there.items()} if spec is None else spec.plain(),
+    }
+
+
 def _run(folder: Path) -> dict[str, Any]:
     from darkroom.core.record import read_json, read_lines
     from darkroom.recipes.read import recipe
@@ -132,12 +158,15 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _folder(folder: Path | str) -> dict[str, Any]:
+    from darkroom.checkpoint.diffusers import is_folder
     from darkroom.data.sources import open_data
     from darkroom.data.summary import summary
     from darkroom.tasks.load import find
 
-    if any(Path(folder, name).exists() for name in ("model.safetensors", "model_index.json", "unet")):
-        return _model(find(folder))
+    known = any(Path(folder, name).exists() for name in ("model.safetensors", "unet/config.json"))
+    if known or is_folder(Path(folder)):
+        place = find(folder)
+        return _diffusers(place) if place.is_dir() else _model(place)
     splits = open_data(folder)
     return {"kind": "data set", **summary(splits.train), "test": len(splits.test)}
 

@@ -23,7 +23,7 @@ from darkroom.data.decode import decode
 from darkroom.data.transforms import resize
 from darkroom.diffusion.model import ModelSpec
 from darkroom.metrics.pairs import WINDOW, psnr, ssim
-from darkroom.tasks.load import find, name_of, read
+from darkroom.tasks.load import find, name_of, read_stage
 
 LARGEST_SIDE: Final = 4096  # of training pictures that a card can be believed to tell
 LARGEST: Final = 2**21  # pixels of one picture: 1920 x 1080 fits; kl-f8 takes about 3 kB for each
@@ -66,7 +66,7 @@ def open_first_stage(source: str | Path, *, compute: Compute, config: str | Path
     `ModelFileError` as there, and for a model that works on pixels.
     """
     path = find(source)
-    stored = read(path, config=config)
+    stored = read_stage(path, config=config)
     if isinstance(stored.spec, ModelSpec) and stored.spec.first_stage.kind == "pixels":
         raise ModelFileError(f"{source}: this model works on pixels, it has no first stage")
     model = build(first_stage_of(stored))

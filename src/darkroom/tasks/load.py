@@ -8,6 +8,7 @@ from typing import Any
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.archive import check_torch_file
 from darkroom.checkpoint.compvis import load_original
+from darkroom.checkpoint.diffusers import INDEX, is_folder, load_first_stage, load_folder, load_unet
 from darkroom.checkpoint.store import StoredModel, build, is_ours, load_model, spec_hash
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.compute import sampling_compute
@@ -27,7 +28,7 @@ def load(
     dtype: str = "auto",
     engine: str = "auto",
 ) -> Model:
-    """A model from a built-in name, a file of ours, an original checkpoint with its YAML, or a run folder.
+    """A model from a built-in name, a file of ours, an original checkpoint with its YAML, a run or diffusers folder.
 
     config: the YAML of an original checkpoint (default: the only YAML beside it) · dtype: of convolutions and
     products, `auto` is float32 · engine: `auto` or `eager`. `ModelFileError` or `InputError` in one sentence.
@@ -47,7 +48,7 @@ def load(
     return Model(
         diffusion,
         compute=sampling_compute(device, dtype),
-        name=path.parent.name if path.name == "model.safetensors" else path.stem,
+        name=_called(path),
         card={**stored.card, "spec_hash": spec_hash(stored)},
         names=stored.names,
         tokenizer=_tokenizer(stored, beside=path.parent),
@@ -63,8 +64,7 @@ def load_autoencoder(
     dtype: str = "auto",
 ) -> Autoencoder:
     """A first stage alone, or the one inside a whole model; weights in `dtype` (auto: float32)."""
-    stored = read(find(source), config=config)
-    module = build(stored)
+    module = build(read_stage(find(source), config=config))
     first_stage = module.first_stage if isinstance(module, LatentDiffusion) else module
     if not isinstance(first_stage, Autoencoder):
         raise ModelFileError(f"{source}: this model works on pixels, it has no first stage")
@@ -79,9 +79,16 @@ def load_network(
     dtype: str = "auto",
     engine: str = "auto",
 ) -> UNet:
-    """The U-Net of a model alone, called as (x_t, t, conditions); weights in `dtype` (auto: float32)."""
+    """The U-Net of a model alone, called as (x_t, t, conditions); weights in `dtype` (auto: float32).
+
+    Also of diffusers folders that hold nothing else, or more than is read yet.
+    """
     _check_engine(engine)
-    module = build(read(find(source), config=config))
+    path = find(source)
+    if path.is_dir():
+        _check_no_config(path, config)
+        return _placed(load_unet(path), device=device, dtype=dtype)
+    module = build(read(path, config=config))
     if not isinstance(module, LatentDiffusion):
         raise ModelFileError(f"{source}: a first stage alone, it has no U-Net")
     return _placed(module.network, device=device, dtype=dtype)
@@ -94,7 +101,10 @@ def built_in() -> dict[str, Path]:
 
 
 def find(source: str | Path) -> Path:
-    """The file meant by a built-in name, a path, or a run folder; `ModelFileError` when there is none."""
+    """What is meant by a built-in name, a path or a run folder; `ModelFileError` when there is no such thing.
+
+    A file, or the folder itself where diffusers made it.
+    """
     path = Path(source)
     known = built_in()
     if str(source) in known:
@@ -108,7 +118,12 @@ def find(source: str | Path) -> Path:
 
 def name_of(source: str | Path) -> str:
     """What a file is called: its own name; for the `model.safetensors` of a run, that of the run."""
-    path = find(source)
+    return _called(find(source))
+
+
+def _called(path: Path) -> str:
+    if path.is_dir():
+        return path.resolve().name
     if path.name != "model.safetensors":
         return path.stem
     folder = path.resolve().parent
@@ -116,8 +131,19 @@ def name_of(source: str | Path) -> str:
 
 
 def read(path: Path, *, config: str | Path | None = None) -> StoredModel:
-    """What a file holds: one of ours, or an original checkpoint with its YAML."""
+    """What a file holds, one of ours or an original checkpoint with its YAML; or a diffusers folder."""
+    if path.is_dir():
+        _check_no_config(path, config)
+        return load_folder(path)
     return load_original(path, _config(path, config)) if foreign(path, config=config) else load_model(path)
+
+
+def read_stage(path: Path, *, config: str | Path | None = None) -> StoredModel:
+    """What `read` answers, but of a diffusers folder its first stage alone."""
+    if path.is_dir():
+        _check_no_config(path, config)
+        return load_first_stage(path)
+    return read(path, config=config)
 
 
 def read_whole(source: str | Path, *, config: str | Path | None = None) -> StoredModel:
@@ -141,11 +167,18 @@ def _inside(folder: Path) -> Path:
     for name in ("model.safetensors", "first_stage/model.safetensors"):
         if (folder / name).exists():
             return folder / name
-    if (folder / "model_index.json").exists() or (folder / "unet").is_dir():
-        raise NotYetError(f"{folder}: diffusers folders cannot be loaded yet")
+    if is_folder(folder):
+        return folder
+    if (folder / "unet").is_dir():
+        raise ModelFileError(f"{folder}: {INDEX} is missing, which says what the parts of a diffusers folder make")
     if (folder / "recipe.yaml").exists():
         raise ModelFileError(f"{folder}: this run has not finished its first stage yet; run darkroom train again")
     raise ModelFileError(f"{folder}: no model in this folder (model.safetensors is missing)")
+
+
+def _check_no_config(folder: Path, config: str | Path | None) -> None:
+    if config is not None:
+        raise ModelFileError(f"{folder}: a diffusers folder says itself what it is; leave the YAML away")
 
 
 def _config(path: Path, config: str | Path | None) -> Path:

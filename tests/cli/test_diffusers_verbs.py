@@ -1,0 +1,136 @@
+"""Folders of diffusers on the command line."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from darkroom.checkpoint.store import load_model
+from pipelines import first_stage, network, save_text, super_resolution, text_parts, unconditional, write
+
+Say = Callable[..., tuple[int, str, str]]
+SHORT = ("denoiser.train.steps=2", "denoiser.train.batch=2", "denoiser.train.warmup=0", "denoiser.sample.steps=1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("folders") / "pipeline"
+    unconditional().save_pretrained(folder)
+    return folder
+
+
+def facts(say: Say, folder: Path) -> dict[str, object]:
+    code, told, complaint = say("inspect", folder, "--json")
+    assert code == 0, complaint
+    return json.loads(told)
+
+
+def test_what_a_pipeline_is(say: Say, folder: Path, tmp_path: Path) -> None:
+    from darkroom.diffusion.model import count_parameters
+    from darkroom.tasks.load import read_whole
+
+    start = time.monotonic()
+    found = facts(say, folder)
+    assert time.monotonic() - start < 2
+    assert {key: found[key] for key in ("kind", "name", "family", "task", "fields", "image_size", "factor")} == {
+        "kind": "diffusers pipeline",
+        "name": "pipeline",
+        "family": "LDMPipeline",
+        "task": "unconditional",
+        "fields": [],
+        "image_size": 16,
+        "factor": 2,
+    }
+    spec = read_whole(folder).spec
+    counted = count_parameters(spec)  # pyright: ignore[reportArgumentType]
+    assert found["parameters"] == {name: counted[name] for name in ("first_stage", "network")}
+    assert (found["precision"], found["odd"], found["spec"]) == (["float32"], [], spec.plain())
+    super_resolution().to(torch.float16).save_pretrained(tmp_path / "sr", variant="fp16")
+    found = facts(say, tmp_path / "sr")
+    assert (found["task"], found["fields"], found["precision"]) == ("super-resolution", ["low_res"], ["float16"])
+    found = facts(say, save_text(tmp_path / "text", text_parts()))
+    assert (found["task"], found["fields"]) == ("text", ["caption"])
+    assert set(found["parameters"]) == {"first_stage", "network", "conditioner"}  # pyright: ignore[reportArgumentType]
+
+
+def test_what_a_part_is(say: Say, folder: Path) -> None:
+    found = facts(say, folder / "vqvae")
+    assert (found["kind"], found["family"], found["factor"]) == ("diffusers part", "AutoencoderKL", 2)
+    found = facts(say, folder / "unet")
+    assert (found["family"], found["factor"], list(found["parameters"])) == ("UNet2DModel", None, ["network"])  # pyright: ignore
+    code, told, _ = say("inspect", folder / "unet")
+    assert code == 0
+    assert "UNet2DModel" in told
+
+
+def test_what_stable_diffusion_is(say: Say, tmp_path: Path) -> None:
+    from pipelines import CROSS, scheduler
+
+    unet = network(**CROSS, cross_attention_dim=24, attention_head_dim=4)
+    parts = {"vae": first_stage("kl"), "unet": unet, "scheduler": scheduler()}
+    for name, part in parts.items():
+        part.save_pretrained(tmp_path / name)
+    named = {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
+    write(tmp_path / "model_index.json", {"_class_name": "StableDiffusionPipeline", **named})
+    found = facts(say, tmp_path)
+    assert (found["family"], found["task"], found["factor"]) == ("StableDiffusionPipeline", "text", 2)
+    assert found["odd"] == ["its text encoder (CLIP) is not there yet: only its parts can be loaded"]
+    code, _, complaint = say("sample", "a cat", "--model", tmp_path)
+    assert code == 2
+    assert "text encoder (CLIP) is not there yet" in complaint
+
+
+def test_pictures_and_reconstructions(say: Say, folder: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn"
+    words = ("--steps", "10", "--solver", "ddim", "--times", "original", "--count", "2")
+    code, _, complaint = say("sample", "--model", folder, *words, "--out", drawn, "--device", "cpu")
+    assert code == 0, complaint
+    code, _, complaint = say("sample", "--model", folder, "--like", drawn / "0001.png", "--out", tmp_path / "again")
+    assert code == 0, complaint
+    code, told, complaint = say("reconstruct", folder / "vqvae", drawn / "0000.png", "--out", tmp_path / "back")
+    assert code == 0, complaint
+    assert "PSNR" in told
+
+
+def test_training_goes_on_from_a_folder(say: Say, folder: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        path = tmp_path / "drawings" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (48, 40), (50 * number, 200, 90)).save(path)
+    words = ("train", tmp_path / "drawings", "--from", folder, "--device", "cpu", *SHORT, "--out", tmp_path / "run")
+    code, _, complaint = say(*words)
+    assert code == 0, complaint
+    stored = load_model(tmp_path / "run" / "model.safetensors")
+    from darkroom.tasks.load import read_whole
+
+    before = read_whole(folder)
+    assert stored.spec == before.spec
+    assert torch.equal(stored.state["first_stage.to_latent.weight"], before.state["first_stage.to_latent.weight"])
+    assert not torch.equal(stored.state["network.head.weight"], before.state["network.head.weight"])
+    code, _, complaint = say(*words)
+    assert code == 0
+    assert "finished" in complaint
+
+
+def test_broken_folders_are_one_sentence(say: Say, folder: Path, tmp_path: Path) -> None:
+    write(tmp_path / "model_index.json", {"_class_name": "FluxPipeline"})
+    Image.new("RGB", (16, 16)).save(tmp_path / "x.png")
+    asked = (("inspect", tmp_path), ("sample", "--model", tmp_path), ("reconstruct", tmp_path, tmp_path / "x.png"))
+    for words in asked:
+        code, told, complaint = say(*words)
+        assert (code, told) == (2, "")
+        assert "pipelines of class 'FluxPipeline' are not read" in complaint
+        assert complaint.count("\n") == 1
+
+
+def test_training_on_the_first_stage_of_a_folder(say: Say, folder: Path, tmp_path: Path) -> None:
+    few = ("data.count=12", "denoiser.sample.count=1", *SHORT)
+    words = ("train", "tiny-uncond", "--first-stage", folder / "vqvae", "--device", "cpu", *few)
+    code, _, complaint = say(*words, "--out", tmp_path / "run")
+    assert code == 0, complaint
+    stored = load_model(tmp_path / "run" / "model.safetensors")
+    assert stored.spec.plain()["first_stage"]["channels"] == 32
