@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from pipelines import change, unconditional, write
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from darkroom.checkpoint.diffusers import load_folder
 from darkroom.checkpoint.diffusers_files import MOST_JSON, MOST_SHARDS
 from darkroom.core.errors import InputError, ModelFileError
+from pipelines import change, unconditional, write
 
 WEIGHTS = "diffusion_pytorch_model"
 

@@ -17,6 +17,7 @@ from darkroom.data.inputs import (
     Fixed,
     LowRes,
     Masked,
+    boxes_drawn,
     check_maps,
     highest_id,
     layouts,
@@ -126,6 +127,9 @@ def test_every_view_shows_the_same_of_picture_map_and_boxes() -> None:
         turned = [spec.views.each[number].of_box(thing.box) for thing in SOURCE.objects(row) or ()]
         found = sorted(box for _, box in layout_boxes(each, scheme=SCHEME))
         np.testing.assert_allclose(found, sorted(turned), atol=1.01 / 63)
+    drawn = boxes_drawn(SOURCE, spec, known=8, size=(16, 16)).take(ROWS, INDICES, seed=7)
+    plain = boxes_drawn(SOURCE, TransformSpec(size=64), known=8, size=(16, 16)).take(ROWS, INDICES, seed=7)
+    torch.testing.assert_close(drawn, spec.views.taken(plain, INDICES, seed=7))
 
 
 def test_low_resolution_and_masked_pictures_show_the_picture() -> None:

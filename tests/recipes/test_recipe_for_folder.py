@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.conditioning.boxes import BoxesSpec
 from darkroom.conditioning.label import ClassSpec
-from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec
 from darkroom.conditioning.text import TextSpec
 from darkroom.core.errors import DataError, InputError, SpecError
@@ -79,9 +79,10 @@ def test_maps_and_boxes_steer_where_there_are_no_words() -> None:
     boxes = recipe_for_folder(told("objects") | BOXES, place="pictures")
     assert boxes.denoiser is not None
     (conditioner,) = boxes.denoiser.conditioners
-    assert isinstance(conditioner, LayoutSpec)
-    assert conditioner.scheme is not None
-    assert (conditioner.scheme.slots, conditioner.scheme.categories, conditioner.encoder.length) == (17, 2, 51)
+    assert isinstance(conditioner, BoxesSpec)
+    assert conditioner.categories == 2
+    assert boxes.denoiser.network.in_channels == 4 + conditioner.channels
+    assert boxes.denoiser.network.context_width is None
     assert both.data.flip
     assert boxes.data.flip
 

@@ -9,6 +9,7 @@ import torch
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec
 from darkroom.checkpoint.store import StoredModel, save_model
+from darkroom.conditioning.boxes import BoxesSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
@@ -74,6 +75,7 @@ def _specs(tokenizer: Tokenizer) -> dict[str, ModelSpec]:
         "map": spec(MapSpec(classes=4, channels=2, halvings=1), planes=2),
         "low-res": spec(LowResSpec(channels=3), planes=3),
         "layout": spec(_layout()),
+        "boxes": spec(BoxesSpec(categories=3, channels=2, drop=0.1), planes=2),
         "inpaint": spec(MaskedSpec(channels=4, shrink="any"), planes=4),
         "text-map": spec(text, MapSpec(classes=4, channels=2, halvings=0, patch=2, drop=0.1), planes=2),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,25 @@ def test_each_window_is_told_of_the_objects_in_it(small: Small) -> None:
         )
     ):
         torch.testing.assert_close(tokens[:, place], model.condition(objects=[seen]).tokens)
+
+
+def test_windows_see_their_part_of_drawn_boxes(small: Small) -> None:
+    """Any number of boxes, drawn at the size of the whole and cut to each window."""
+    model, size = small("boxes"), (16, 64)
+    layout = [{"category": at % 3, "box": [at / 16, 0.25, 1 / 16, 0.5]} for at in range(16)]
+    wish = parse(Request, given(layout=layout, size=size, others={}), where="request").wishes()[0]
+    whole = conditions_of(model, [wish], size=size)
+    assert whole.planes is not None
+    assert whole.planes.shape == (1, 2, 8, 32)
+    in_windows = conditions_of(model, [wish], size=size, window=16)
+    assert in_windows.planes is not None
+    assert torch.equal(in_windows.planes, whole.planes)
+    drawn, other = (
+        model.sample(layout=each, size=size, window=16, seed=1, steps=2)[0] for each in (layout, layout[:8])
+    )
+    assert not np.array_equal(np.asarray(drawn), np.asarray(other))
+    with pytest.raises(InputError, match="unknown category 'sun'"):
+        model.sample(layout=[{"category": "sun", "box": [0, 0, 1, 1]}], size=size, window=16)
 
 
 def seen_in(layout: Layout, crop: Crop) -> Layout:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, final
+from typing import Annotated, Any, Final, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from darkroom.conditioning.boxes import BoxesConditioner, BoxesSpec
 from darkroom.conditioning.embedding import EmbeddingConditioner, EmbeddingSpec
 from darkroom.conditioning.label import ClassConditioner, ClassSpec
 from darkroom.conditioning.layout import LayoutConditioner, LayoutSpec
@@ -24,29 +25,35 @@ from darkroom.core.errors import InputError
 from darkroom.core.shapes import Choice
 
 ConditionerSpec = Annotated[
-    ClassSpec | TextSpec | LayoutSpec | EmbeddingSpec | MapSpec | LowResSpec | MaskedSpec,
+    ClassSpec | TextSpec | LayoutSpec | BoxesSpec | EmbeddingSpec | MapSpec | LowResSpec | MaskedSpec,
     Field(discriminator="kind"),
 ]
 Conditioner = (
-    ClassConditioner | TextConditioner | LayoutConditioner | EmbeddingConditioner | MapConditioner | PlanesConditioner
+    ClassConditioner
+    | TextConditioner
+    | LayoutConditioner
+    | BoxesConditioner
+    | EmbeddingConditioner
+    | MapConditioner
+    | PlanesConditioner
 )
+
+
+_KINDS: Final[dict[type[Any], type[Any]]] = {
+    ClassSpec: ClassConditioner,
+    TextSpec: TextConditioner,
+    LayoutSpec: LayoutConditioner,
+    BoxesSpec: BoxesConditioner,
+    EmbeddingSpec: EmbeddingConditioner,
+    MapSpec: MapConditioner,
+    LowResSpec: PlanesConditioner,
+    MaskedSpec: PlanesConditioner,
+}
 
 
 def build_conditioner(spec: ConditionerSpec) -> Conditioner:
     """A conditioner with fresh weights."""
-    match spec:
-        case ClassSpec():
-            return ClassConditioner(spec)
-        case TextSpec():
-            return TextConditioner(spec)
-        case LayoutSpec():
-            return LayoutConditioner(spec)
-        case EmbeddingSpec():
-            return EmbeddingConditioner(spec)
-        case MapSpec():
-            return MapConditioner(spec)
-        case LowResSpec() | MaskedSpec():
-            return PlanesConditioner(spec)
+    return _KINDS[type(spec)](spec)
 
 
 @final
@@ -151,7 +158,7 @@ def extent(spec: ConditionerSpec) -> int:
             return spec.encoder.length
         case EmbeddingSpec():
             return spec.length
-        case MapSpec() | LowResSpec() | MaskedSpec():
+        case BoxesSpec() | MapSpec() | LowResSpec() | MaskedSpec():
             return spec.channels
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 
+from darkroom.conditioning.boxes import drawn_boxes
 from darkroom.conditioning.layout import WHOLE, LayoutTokensSpec, layout_ids
 from darkroom.core.errors import DataError
 from darkroom.core.pictures import from_bytes
@@ -96,6 +97,40 @@ def layouts(
         things.append(tuple(Thing(known[thing.category], thing.box if scheme.crop else box) for thing, box in shown))
         crops.append(seen_of(source.size(row)) if scheme.crop else WHOLE)
     return Layouts(things, crops, scheme, views=spec.views)
+
+
+@final
+@dataclass(frozen=True)
+class DrawnBoxes:
+    """Boxes drawn as planes (b, p, h, w) at the size of latents, see `conditioning.boxes`.
+
+    things: of each row, boxes in 0..1 of what is seen · known: categories · size: height and width of the latents.
+    """
+
+    things: Sequence[tuple[Thing, ...]]
+    known: int
+    size: tuple[int, int]
+    views: Views = PLAIN
+
+    def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Float[Tensor, "b p h w"]:
+        """The planes of these rows."""
+        views = self.views.each
+        numbers = self.views.drawn(indices, seed=seed)
+        return torch.stack([self._drawn(row, view=views[at]) for row, at in zip(rows, numbers, strict=True)])
+
+    def _drawn(self, row: int, *, view: View) -> Float[Tensor, "p h w"]:
+        things = self.things[row]
+        boxes = [view.of_box(each.box) for each in things]
+        return drawn_boxes([each.category for each in things], boxes, known=self.known, size=self.size)
+
+
+def boxes_drawn(
+    source: Source, spec: TransformSpec, *, known: int, size: tuple[int, int], numbers: Sequence[int] | None = None
+) -> DrawnBoxes:
+    """The objects of a source that the centre square shows. numbers: as for `layouts`."""
+    of = list(range(len(source.categories))) if numbers is None else list(numbers)
+    things = [tuple(Thing(of[thing.category], box) for thing, box in _shown(source, row)) for row in range(len(source))]
+    return DrawnBoxes(things, known, size, views=spec.views)
 
 
 def captions(source: Source, *, most: int | None = None) -> Sequence[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.conditioning.boxes import BoxesSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
@@ -16,6 +17,7 @@ FEW_TO_MEASURE: Final = 50
 _WORDS: Final = {TextSpec: "captions", ClassSpec: "classes"}
 _PLAINLY: Final = {
     LayoutSpec: "layouts, boxes with their categories",
+    BoxesSpec: "layouts, boxes with their categories",
     MapSpec: "semantic maps",
     LowResSpec: "low-resolution pictures, made of the pictures themselves",
     MaskedSpec: "pictures with a hole, made of the pictures themselves",

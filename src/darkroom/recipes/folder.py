@@ -9,9 +9,9 @@ from darkroom.autoencoder.adversary import AdversarySpec
 from darkroom.autoencoder.bottleneck import KLSpec
 from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.conditioning.boxes import BoxesSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
-from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
 from darkroom.core.errors import DataError, SpecError, did_you_mean
@@ -37,9 +37,7 @@ GUIDANCE: Final = 2.5
 MAP_GUIDANCE: Final = 1.5
 FACTOR: Final = 4
 TURNED: Final = 4000  # pictures at most that are turned: latents of eight views of each are kept in memory
-SLOTS: Final = 40  # objects of a layout at most: 120 tokens
 BICUBIC: Final = BicubicSpec()
-GRID: Final = 32  # corners of boxes, a side
 MAP_CHANNELS: Final = 16
 FREE: Final = "unconditional"
 TASKS: Final = (FREE, "class", "text", "layout", "semantic", "super-resolution", "inpainting")
@@ -166,14 +164,7 @@ def _conditioner(task: str, summary: Mapping[str, Any], *, place: str, channels:
         case "class":
             return ClassSpec(classes=classes, width=CONTEXT, null=classes, drop=DROP)
         case "layout":
-            most = int(summary.get("objects", {}).get("max", SLOTS))
-            scheme = LayoutTokensSpec(
-                categories=max(1, len(summary.get("categories") or ())),
-                slots=max(1, min(SLOTS, most)),
-                grid=GRID,
-                crop=False,
-            )
-            return LayoutSpec(encoder=_encoder(scheme.vocabulary, scheme.length), scheme=scheme, drop=DROP)
+            return BoxesSpec(categories=max(1, len(summary.get("categories") or ())), channels=MAP_CHANNELS, drop=DROP)
         case "semantic":
             known = max(2, len(summary.get("map_classes") or ()))
             return MapSpec(classes=known, channels=MAP_CHANNELS, halvings=0, patch=FACTOR, drop=DROP)

@@ -10,6 +10,7 @@ import torch
 
 from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
+from darkroom.conditioning.boxes import PLANES, BoxesSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.embedding import EmbeddingSpec
 from darkroom.conditioning.label import ClassSpec
@@ -104,20 +105,24 @@ def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> fl
 def _like(each: ConditionerSpec, model: ModelSpec, *, batch: int, latent: tuple[int, int, int]) -> torch.Tensor:
     """What a batch would bring for this condition, empty."""
     side, channels = model.image_size, model.first_stage.image_channels
+    shape: tuple[int, ...]
     match each:
         case TextSpec() | LayoutSpec():
-            return torch.zeros(batch, each.encoder.length, dtype=torch.long)
+            shape = (each.encoder.length,)
         case ClassSpec():
-            return torch.zeros(batch, dtype=torch.long)
+            shape = ()
         case EmbeddingSpec():
-            return torch.zeros(batch, each.length, each.width)
+            shape = (each.length, each.width)
+        case BoxesSpec():
+            shape = (PLANES * each.categories, *latent[1:])
         case MapSpec():
-            return torch.zeros(batch, side, side, dtype=torch.long)
+            shape = (side, side)
         case LowResSpec():
-            sides = (side * each.patch // each.enlarge for side in latent[1:])
-            return torch.zeros(batch, each.channels // each.patch**2, *sides)
+            shape = (each.channels // each.patch**2, *(side * each.patch // each.enlarge for side in latent[1:]))
         case MaskedSpec():
-            return torch.zeros(batch, channels + 1, side, side)
+            shape = (channels + 1, side, side)
+    ids = isinstance(each, TextSpec | LayoutSpec | ClassSpec | MapSpec)
+    return torch.zeros(batch, *shape, dtype=torch.long if ids else torch.float32)
 
 
 def _time(

@@ -6,6 +6,7 @@ from typing import final
 import torch
 
 from darkroom.checkpoint.store import StoredModel
+from darkroom.conditioning.boxes import BoxesSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.embedding import EmbeddingSpec
 from darkroom.conditioning.label import ClassSpec
@@ -15,7 +16,19 @@ from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.errors import DataError, NotYetError, SpecError
 from darkroom.core.names import Names, numbers_of
 from darkroom.data.examples import Source
-from darkroom.data.inputs import Fixed, Inputs, LowRes, Masked, captions, highest_id, label_of, layouts, maps, pictures
+from darkroom.data.inputs import (
+    Fixed,
+    Inputs,
+    LowRes,
+    Masked,
+    boxes_drawn,
+    captions,
+    highest_id,
+    label_of,
+    layouts,
+    maps,
+    pictures,
+)
 from darkroom.data.masks import MaskFilesSpec
 from darkroom.data.masks import found as masks_found
 from darkroom.data.transforms import TransformSpec
@@ -75,7 +88,7 @@ def resolve(
                 fitted.append(spec.model_copy(update={"encoder": spec.encoder.model_copy(update=size)}))
             case ClassSpec():
                 fitted.append(_with_classes(spec, len(names.classes), keep=spec.field in knows))
-            case LayoutSpec():
+            case LayoutSpec() | BoxesSpec():
                 fitted.append(_with_categories(spec, source, keep=spec.field in knows))
             case MapSpec():
                 fitted.append(spec if spec.field in knows else _with_map_classes(spec, source, held_out or source))
@@ -130,11 +143,15 @@ def _made_of(source: Source) -> frozenset[str]:
     return source.fields | named | {"low_res", "masked"}
 
 
-def _with_categories(spec: LayoutSpec, source: Source, *, keep: bool) -> LayoutSpec:
+def _with_categories(spec: LayoutSpec | BoxesSpec, source: Source, *, keep: bool) -> LayoutSpec | BoxesSpec:
     """As many categories as the data have, and the encoder's ids fitted to them."""
     if not source.categories:
         raise DataError(f"{source.name}: there are boxes of no category at all, so nothing can be learnt of layouts")
-    if spec.scheme is None or keep:
+    if keep:
+        return spec
+    if isinstance(spec, BoxesSpec):
+        return spec.model_copy(update={"categories": len(source.categories)})
+    if spec.scheme is None:
         return spec
     scheme = spec.scheme.model_copy(update={"categories": len(source.categories)})
     size = {"vocabulary": scheme.vocabulary, "length": scheme.length}
@@ -162,6 +179,12 @@ def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> d
             case LayoutSpec() if spec.scheme is not None:
                 numbers = numbers_of(source.categories, resolved.names.categories, what="category")
                 found[spec.field] = layouts(source, transform, scheme=spec.scheme, numbers=numbers)
+            case BoxesSpec():
+                numbers = numbers_of(source.categories, resolved.names.categories, what="category")
+                side = data.size // resolved.recipe.first_stage.model.factor
+                found[spec.field] = boxes_drawn(
+                    source, transform, known=spec.categories, size=(side, side), numbers=numbers
+                )
             case MapSpec():
                 numbers = numbers_of(source.map_classes, resolved.names.map_classes, what="map class")
                 found[spec.field] = maps(source, transform, numbers=numbers)

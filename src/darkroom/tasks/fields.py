@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from darkroom.conditioning.boxes import BoxesSpec, drawn_boxes
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec, layout_ids
@@ -58,10 +59,42 @@ class Fields:
         return torch.tensor([self._label(each, spec) for each in ([label] if isinstance(label, (int, str)) else label)])
 
     @property
-    def slots(self) -> int:
-        """Objects of a layout at most; 0 where ids alone are taken."""
-        scheme = self.find(LayoutSpec, word="layout").scheme
-        return 0 if scheme is None else scheme.slots
+    def slots(self) -> int | None:
+        """Objects of a layout at most, None for any number; 0 where ids alone are taken."""
+        match self._layout:
+            case BoxesSpec():
+                return None
+            case LayoutSpec(scheme=scheme):
+                return 0 if scheme is None else scheme.slots
+
+    def layouts(
+        self, layouts: Sequence[Sequence[Placed | Mapping[str, Any]]], *, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """What layouts, each a list of {category, box}, become: ids (b, l), or planes of so high and wide a latent.
+
+        size: of the pictures (None: as large as those of training). `InputError` as for `layout_ids`.
+        """
+        spec = self._layout
+        if isinstance(spec, LayoutSpec):
+            return self.layout_ids(layouts)
+        side, factor = self._spec.image_size, self._spec.first_stage.factor
+        height, width = (each // factor for each in size or (side, side))
+        rows: list[Tensor] = []
+        for layout in layouts:
+            things = [placed(each) for each in layout]
+            numbers = [self._category(each, count=spec.categories) for each in things]
+            rows.append(
+                drawn_boxes(numbers, [each.box for each in things], known=spec.categories, size=(height, width))
+            )
+        return torch.stack(rows)
+
+    @property
+    def _layout(self) -> LayoutSpec | BoxesSpec:
+        drawn = next((spec for spec in self._spec.conditioners if isinstance(spec, BoxesSpec)), None)
+        return drawn or self.find(LayoutSpec, word="layout")
+
+    def _category(self, thing: Placed, *, count: int) -> int:
+        return number_of(thing.category, self._names.categories, count=count, what="category")
 
     def layout_ids(self, layouts: Sequence[Sequence[Placed | Mapping[str, Any]]]) -> Tensor:
         """(b, l) ids of layouts, each a list of {category, box}; `InputError` for unknown categories and too many."""
@@ -74,10 +107,7 @@ class Fields:
             things = [placed(each) for each in layout]
             if len(things) > scheme.slots:
                 raise InputError(f"{len(things)} objects came; {self._model} takes at most {scheme.slots}")
-            categories = [
-                number_of(each.category, self._names.categories, count=scheme.categories, what="category")
-                for each in things
-            ]
+            categories = [self._category(each, count=scheme.categories) for each in things]
             boxes = torch.tensor([each.box for each in things], dtype=torch.float64).reshape(-1, 4)
             rows.append(layout_ids(torch.tensor(categories, dtype=torch.long), boxes, scheme=scheme))
         return torch.stack(rows)

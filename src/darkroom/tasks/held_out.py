@@ -9,6 +9,7 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
+from darkroom.conditioning.boxes import BoxesSpec
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.core.names import numbers_of
@@ -81,11 +82,11 @@ def asked_of(
     asked: dict[str, Any] = {}
     for spec in model.spec.conditioners:
         match spec:
-            case LayoutSpec(scheme=scheme) if scheme is not None:
+            case LayoutSpec() | BoxesSpec():
                 asked["layouts"] = [
                     tuple(
                         Placed(category=source.categories[thing.category], box=thing.box)
-                        for thing in seen_things(source, row)[: scheme.slots]
+                        for thing in seen_things(source, row)[: model.words.slots]
                     )
                     for row in rows
                 ]

@@ -82,8 +82,10 @@ def composed(drawn: Image.Image, wish: Wish, *, channels: int) -> Image.Image:
 
 def _fill(model: Model) -> Fill:
     """What the model is shown in holes, but nothing black, for its latents are put back."""
-    own = next((each.fill for each in model.spec.conditioners if isinstance(each, MaskedSpec)), "smooth")
-    return "smooth" if own == "black" else own
+    for spec in model.spec.conditioners:
+        if isinstance(spec, MaskedSpec) and spec.fill != "black":
+            return spec.fill
+    return "smooth"
 
 
 def _given(model: Model, group: Sequence[Wish], *, size: tuple[int, int]) -> tuple[Mask, Images]:

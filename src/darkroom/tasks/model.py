@@ -192,7 +192,7 @@ class Model:
         given: dict[str, Tensor | None] = {
             "caption": words.caption_ids(caption) if caption is not None else caption_ids,
             "label": None if label is None else words.label_ids(label),
-            "objects": words.layout_ids(objects) if objects is not None else layout_ids,
+            "objects": words.layouts(objects, size=size) if objects is not None else layout_ids,
             "map": None if map is None else words.one_hot(map),
             "low_res": None if low_res is None else words.low_res(low_res),
             "masked": None if image is None and mask is None else words.masked(image, mask),

@@ -257,15 +257,17 @@ def _check_fields(model: Model, request: Request) -> None:
 
 def _check_layouts(model: Model, request: Request, *, size: tuple[int, int]) -> None:
     """Names of objects, and how many there are: in a window, where each is told of its own."""
-    crops = crops_of(model, size=size, window=request.window) if request.layouts else []
-    if len(crops) == 1:
-        model.words.layout_ids(request.layouts)
+    if not request.layouts:
+        return
+    crops, most = crops_of(model, size=size, window=request.window), model.words.slots
+    if len(crops) == 1 or most is None:
+        model.words.layouts(request.layouts, size=size)
         return
     alone = [(each,) for layout in request.layouts for each in layout]
-    if crops and alone:
-        model.words.layout_ids(alone)
+    if alone:
+        model.words.layouts(alone)
     for layout in request.layouts:
-        seen_by(layout, crops, most=model.words.slots)
+        seen_by(layout, crops, most=most)
 
 
 def _check_needed(model: Model, given: AbstractSet[str]) -> None:

@@ -32,9 +32,10 @@ def conditions_of(model: Model, group: Sequence[Wish], *, size: Size, window: in
 
     def told(fields: dict[str, Any]) -> Conditions:
         layouts = fields["objects"]
-        if not layouts or len(crops) == 1:
+        most = model.words.slots if layouts else None
+        if most is None or len(crops) == 1:  # planes are cut to each window
             return model.condition(**fields, size=size)
-        seen = [seen_by(layout, crops, most=model.words.slots) for layout in layouts]
+        seen = [seen_by(layout, crops, most=most) for layout in layouts]
         each: list[dict[str, Any]] = [fields | {"objects": list(of_window)} for of_window in zip(*seen, strict=True)]
         return by_window([model.condition(**fields_of_window, size=size) for fields_of_window in each])
 
