@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from originals import CONFIGS, HYBRID, described
 
 from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
 from darkroom.checkpoint.to_compvis import original_config
@@ -14,6 +13,7 @@ from darkroom.core.errors import ModelFileError
 from darkroom.diffusion.model import ModelSpec
 from darkroom.process.schedule import FlowSpec, LinearSpec
 from darkroom.recipes.read import groups, recipe
+from originals import CONFIGS, HYBRID, described
 
 CASES = {**{name: each[0] for name, each in CONFIGS.items()}, "hybrid": HYBRID}
 

@@ -115,15 +115,15 @@ def name_of(source: str | Path) -> str:
     return folder.parent.name if folder.name == "first_stage" else folder.name
 
 
-def read(path: Path, *, config: str | Path | None = None) -> StoredModel:
-    """What a file holds: one of ours, or an original checkpoint with its YAML."""
-    return load_original(path, _config(path, config)) if foreign(path, config=config) else load_model(path)
+def read(path: Path, *, config: str | Path | None = None, ema: bool = True) -> StoredModel:
+    """What a file holds: one of ours, or an original checkpoint with its YAML (of which `ema` takes the averages)."""
+    return load_original(path, _config(path, config), ema=ema) if foreign(path, config=config) else load_model(path)
 
 
-def read_whole(source: str | Path, *, config: str | Path | None = None) -> StoredModel:
+def read_whole(source: str | Path, *, config: str | Path | None = None, ema: bool = True) -> StoredModel:
     """What `load` would make a model of, as it is stored; a tokenizer that lies beside the file is put into it."""
     path = find(source)
-    stored = read(path, config=config)
+    stored = read(path, config=config, ema=ema)
     if stored.tokenizer is None and isinstance(stored.spec, ModelSpec):
         found = _tokenizer(stored, beside=path.parent)
         return stored if found is None else replace(stored, tokenizer=found.to_json())
@@ -148,18 +148,27 @@ def _inside(folder: Path) -> Path:
     raise ModelFileError(f"{folder}: no model in this folder (model.safetensors is missing)")
 
 
-def _config(path: Path, config: str | Path | None) -> Path:
+def find_config(path: Path, *, config: str | Path | None = None) -> Path | None:
+    """The YAML of an original checkpoint: the one given, or of its name, or the only one beside it; else None.
+
+    `ModelFileError` when the one given is not there.
+    """
     if config is not None:
         if not Path(config).is_file():
             raise ModelFileError(f"{config}: no such config file")
         return Path(config)
     beside = _yaml_beside(path)
     same = [each for each in beside if each.stem == path.stem]
-    if len(same or beside) != 1:
+    return (same or beside)[0] if len(same or beside) == 1 else None
+
+
+def _config(path: Path, config: str | Path | None) -> Path:
+    found = find_config(path, config=config)
+    if found is None:
         if path.suffix != ".safetensors":
             check_torch_file(path)
         raise ModelFileError(f"{path}: an original checkpoint needs its YAML; give it with --config FILE (config=)")
-    return (same or beside)[0]
+    return found
 
 
 def _yaml_beside(path: Path) -> list[Path]:
