@@ -26,13 +26,20 @@ def run(
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    for key, value in found.items():
-        if value not in (None, [], {}):
-            typer.echo(f"{key:<12} {_words(value)}")
+    for line in in_lines(found):
+        typer.echo(line)
 
 
-def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
-    """The facts, as plain values; `InputError` for what is none of these."""
+def in_lines(found: dict[str, Any]) -> list[str]:
+    """Facts as they are shown, without those that say nothing."""
+    return [f"{key:<12} {_words(value)}" for key, value in found.items() if value not in (None, [], {})]
+
+
+def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str, Any]:
+    """The facts, as plain values; `InputError` for what is none of these.
+
+    ema: are the moving averages of an original checkpoint to be taken where they are there?
+    """
     from darkroom.checkpoint.store import is_ours
     from darkroom.data.sources import SCENES
     from darkroom.tasks.load import built_in
@@ -46,7 +53,7 @@ def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
     if place.suffix == ".safetensors" and place.exists() and config is None and is_ours(place):
         return _model(place)
     if place.suffix in (".ckpt", ".safetensors", ".pt", ".pth"):
-        return _original(place, config)
+        return _original(place, config, ema=ema)
     if place.exists():
         return _picture(place)
     return _absent(path, known)
@@ -61,6 +68,7 @@ def _absent(path: str, known: dict[str, Path]) -> dict[str, Any]:
 def _model(path: Path) -> dict[str, Any]:
     from darkroom.checkpoint.store import read_header, spec_hash
     from darkroom.diffusion.model import ModelSpec, count_parameters
+    from darkroom.tasks.fields import task_of
 
     header = read_header(path)
     spec = header.spec
@@ -69,6 +77,7 @@ def _model(path: Path) -> dict[str, Any]:
         "kind": "model" if whole else "first stage",
         "name": header.card.get("name", path.stem),
         "summary": header.card.get("summary", ""),
+        "task": task_of(spec) if whole else None,
         "fields": list(spec.fields) if whole else [],
         "image_size": spec.image_size if whole else None,
         "factor": spec.first_stage.factor if whole else spec.factor,
@@ -92,7 +101,7 @@ def _elements(tensors: Any) -> int:
     return sum(math.prod(info.shape) for info in tensors.values())
 
 
-def _original(path: Path, config: Path | None) -> dict[str, Any]:
+def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
     """Of a checkpoint of others, from names, shapes and types alone: its weights are not read."""
     from darkroom.checkpoint.inventory import describe_original, outline, precisions
     from darkroom.checkpoint.unpickle import read_checkpoint
@@ -107,7 +116,7 @@ def _original(path: Path, config: Path | None) -> dict[str, Any]:
         needs = "an original checkpoint needs its YAML, which says what it is; give it with --config FILE"
         facts = {"kind": "checkpoint without its YAML", "megabytes": _megabytes(file), **outline(checkpoint)}
         return {**facts, "odd": [*checkpoint.odd, needs]}
-    found = describe_original(file, beside)
+    found = describe_original(file, beside, ema=ema)
     spec, state = found.described.spec, found.checkpoint.state_dict
     whole = isinstance(spec, ModelSpec)
     return {

@@ -172,7 +172,10 @@ def _config(path: Path, config: str | Path | None) -> Path:
 
 
 def _yaml_beside(path: Path) -> list[Path]:
-    return sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")])
+    """YAML files beside a checkpoint, but for those named after another one."""
+    others = {each.stem for ending in ("ckpt", "safetensors") for each in path.parent.glob(f"*.{ending}")} - {path.stem}
+    found = sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")])
+    return [each for each in found if each.stem not in others]
 
 
 def _tokenizer(stored: StoredModel, *, beside: Path) -> Tokenizer | None:
