@@ -19,6 +19,7 @@ from darkroom.checkpoint.header import read_header as read_safetensors_header
 from darkroom.checkpoint.rows import STEPS, in_rows, read, unfolded
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.hashes import weights_hash
+from darkroom.core.hollow import hollow
 from darkroom.core.names import NAMELESS, Names
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.spec import parse
@@ -251,7 +252,7 @@ def _skeleton(
     if header is not None and _layers(spec) > len(header.tensors):
         raise ModelFileError(f"{where}: damaged, its spec has more layers than the file has tensors")
     try:
-        with torch.device("meta"):
+        with hollow():
             return LatentDiffusion(spec) if isinstance(spec, ModelSpec) else Autoencoder(spec)
     except (RuntimeError, OverflowError) as error:
         raise ModelFileError(f"{where or 'the model'}: its spec cannot be built ({error})") from None
