@@ -26,6 +26,7 @@ from darkroom.core.names import Names
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.process.objective import MinSnrSpec, ObjectiveSpec
 from darkroom.process.schedule import TableSpec
+from original_layout import layout
 from originals import CONFIGS, KL, averages, both, checkpoint, config, described, state_of, written
 
 UNNAMED = "lvlb_weights"  # among the tables of a schedule, and not kept by the original
@@ -65,6 +66,8 @@ def test_there_and_back(tmp_path: Path, name: str, suffix: str) -> None:
         again = {each.replace("first_stage_", "cond_stage_"): t for each, t in expected.items() if "first_st" in each}
         expected |= again
     assert_same(tensors(back), expected)
+    made = yaml.safe_load(back.with_suffix(".yaml").read_text())["model"]
+    assert layout(made) == {name: tuple(tensor.shape) for name, tensor in expected.items()}
     found = describe_original(back, back.with_suffix(".yaml"))
     assert (found.missing, found.misshapen, found.strays) == ((), (), ())
     assert (found.described.spec, found.checkpoint.global_step) == (stored.spec, 5)

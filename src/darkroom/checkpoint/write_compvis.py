@@ -39,7 +39,7 @@ def save_original(path: Path, stored: StoredModel, *, dtype: FloatName = "float3
     bert, by_head = _reads_bert(stored), stored.card.get(UNFUSED) is not True
     config = original_config(stored.spec, bert=bert, fused_by_head=by_head)
     lost = tuple(_lost(stored, config, bert=bert))
-    state = _in_type(_state(stored, fused_by_head=by_head), dtype)
+    state = _in_type(original_state(stored, fused_by_head=by_head), dtype)
     _write(path, state, step=_steps(stored.card))
     write_yaml(path.with_suffix(".yaml"), {"model": config})
     return lost
@@ -65,14 +65,11 @@ def rewrite_original(
     return (*found.odd, *beside)
 
 
-def check_suffix(path: Path) -> None:
-    """`ModelFileError` for a file name that the original's checkpoints do not have."""
-    if path.suffix not in SUFFIXES:
-        raise ModelFileError(f"{path}: an original checkpoint is called {' or '.join('NAME' + s for s in SUFFIXES)}")
+def original_state(stored: StoredModel, *, fused_by_head: bool = True) -> dict[str, Tensor]:
+    """Every tensor of the original's module, in its order: buffers, U-Net, first stage, conditioner.
 
-
-def _state(stored: StoredModel, *, fused_by_head: bool) -> dict[str, Tensor]:
-    """Every tensor of the original's module, in its order: buffers, U-Net, first stage, conditioner."""
+    fused_by_head: see `unet_table`. `ModelFileError` for a scale of each channel, which it does not know.
+    """
     spec = stored.spec
     if isinstance(spec, AutoencoderSpec):
         return to_original(first_stage_table(spec), stored.state)
@@ -85,6 +82,12 @@ def _state(stored: StoredModel, *, fused_by_head: bool) -> dict[str, Tensor]:
     tables = {name: table.float() for name, table in original_buffers(schedule).items() if name != _NOT_SAID}
     buffers = {name: weights.pop(name) for name in ("scale_factor", "logvar") if name in weights}
     return {**tables, **buffers, **weights, **(_first_stage_again(weights) if _is_first_stage(spec) else {})}
+
+
+def check_suffix(path: Path) -> None:
+    """`ModelFileError` for a file name that the original's checkpoints do not have."""
+    if path.suffix not in SUFFIXES:
+        raise ModelFileError(f"{path}: an original checkpoint is called {' or '.join('NAME' + s for s in SUFFIXES)}")
 
 
 def _is_first_stage(spec: ModelSpec) -> bool:
