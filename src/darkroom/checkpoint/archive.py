@@ -11,8 +11,10 @@ from typing import final
 from darkroom.core.errors import ModelFileError
 
 ENTRY_LIMIT = 100_000
+DIRECTORY_LIMIT = 16 * 2**20  # bytes; what Python makes of it takes thirteen times as many
 PICKLE_LIMIT = 64 * 2**20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LONGEST_END = 22 + 65535 + 20  # bytes: the end of the directory, its comment, and where to find a large one
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"
 
 
@@ -39,6 +41,7 @@ def open_archive(path: Path) -> Archive:
     """Check the archive and read its pickle; `ModelFileError` for anything torch would not have written."""
     check_torch_file(path)
     try:
+        _check_directory(path)
         with zipfile.ZipFile(path) as file:
             entries = _entries(path, file.infolist())
             root = _root(path, entries)
@@ -80,6 +83,23 @@ def check_torch_file(path: Path) -> None:
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise ModelFileError(f"{path}: a bare pickle, not a torch checkpoint; bare pickles are not read")
     raise ModelFileError(f"{path}: not a torch checkpoint (it is no zip archive)")
+
+
+def _check_directory(path: Path) -> None:
+    """`ModelFileError` for a directory of entries that would take much memory to read; it is not read for that."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _LONGEST_END))
+        end = file.read(_LONGEST_END)
+        place = end.rfind(b"PK\x05\x06")
+        if place < 0:
+            return  # no archive, as `zipfile` will say
+        declared = int.from_bytes(end[place + 12 : place + 16], "little")
+        if declared == 0xFFFFFFFF and end[place - 20 : place - 16] == b"PK\x06\x07":
+            file.seek(int.from_bytes(end[place - 12 : place - 4], "little"))
+            declared = int.from_bytes(file.read(48)[40:48], "little")
+    if declared > DIRECTORY_LIMIT:
+        raise ModelFileError(f"{path}: refused, the directory of its archive has {declared} bytes")
 
 
 def _entries(path: Path, listed: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

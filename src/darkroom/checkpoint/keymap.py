@@ -129,7 +129,7 @@ def averaged_names(table: Table, *, base: str = "model.") -> dict[str, str]:
 
 def some(names: Sequence[str]) -> str:
     """Up to three names, quoted, and how many more."""
-    shown = ", ".join(repr(name) for name in names[:3])
+    shown = ", ".join(repr(name[:200]) for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     verb = "is" if len(names) == 1 else "are"
     return f"{shown}{more} {verb}"

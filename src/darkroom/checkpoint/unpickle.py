@@ -182,7 +182,8 @@ def _tensors(path: Path, state: Mapping[Any, Any], *, archive: Archive) -> tuple
     if not tensors:
         raise ModelFileError(f"{path}: its 'state_dict' holds no tensors")
     held = sum(size for _, size in archive.storages.values())
-    used = sum(math.prod(each.shape) * STORAGES[each.storage.kind].itemsize for each in tensors.values())
+    shown = ((max(math.prod(each.shape), _extent(each)), each.storage.kind) for each in tensors.values())
+    used = sum(count * STORAGES[kind].itemsize for count, kind in shown)
     if used > MOST_SHARING * held:
         raise ModelFileError(f"{path}: refused, its tensors show {held} bytes as {used}")
     return tensors, odd
