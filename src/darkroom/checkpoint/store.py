@@ -97,11 +97,28 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
             written[name], written[name + STEPS] = in_rows(tensor)
         else:
             written[name] = tensor.to(FLOATS["bfloat16" if dtype == "int8" else dtype])
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in written.items()}
+    tensors = apart(written)
     writable_folder(path.parent)
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata=_metadata(stored, tensors))
     return path
+
+
+def compact(tensor: Tensor) -> Tensor:
+    """On the CPU, in order, and without the rest of a larger storage, which would be written as well."""
+    flat = tensor.detach().cpu().contiguous()
+    return flat if flat.untyped_storage().nbytes() == flat.numel() * flat.itemsize else flat.clone()
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Compact tensors of which no two share memory, as `.safetensors` files need them; copied only where they do."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        flat = compact(tensor)
+        found[name] = flat.clone() if flat.data_ptr() in seen else flat
+        seen.add(flat.data_ptr())
+    return found
 
 
 def read_header(path: Path) -> StoredHeader:

@@ -13,7 +13,7 @@ from darkroom.checkpoint.compvis import EMPTY_CAPTION, UNFUSED, empty_caption
 from darkroom.checkpoint.config import Target, read_params
 from darkroom.checkpoint.keymap import CONDITIONER, FIRST_STAGE, first_stage_table, model_table, to_original
 from darkroom.checkpoint.specs import original_spec
-from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel
+from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel, apart, compact
 from darkroom.checkpoint.to_compvis import original_config
 from darkroom.checkpoint.unpickle import STEP, read_checkpoint
 from darkroom.conditioning.spatial import MaskedSpec
@@ -121,24 +121,13 @@ def _is_weight(name: str, tensor: Tensor) -> bool:
 
 
 def _write(path: Path, state: Mapping[str, Tensor], *, step: int | None) -> None:
-    tensors = {name: _compact(tensor) for name, tensor in state.items()}
     writable_folder(path.parent)
     with atomic(path) as temporary:
         if path.suffix == ".ckpt":
-            torch.save({"state_dict": tensors, STEP: step or 0}, temporary)  # its scripts ask for the step
-            return
-        seen: set[int] = set()
-        for name, tensor in tensors.items():
-            if tensor.data_ptr() in seen:
-                tensors[name] = tensor.clone()  # this format knows no sharing
-            seen.add(tensor.data_ptr())
-        save_file(tensors, temporary, metadata={"format": "pt", **({} if step is None else {STEP: str(step)})})
-
-
-def _compact(tensor: Tensor) -> Tensor:
-    """On the CPU, in order, and without the rest of a larger storage, which would be written as well."""
-    flat = tensor.detach().cpu().contiguous()
-    return flat if flat.untyped_storage().nbytes() == flat.numel() * flat.itemsize else flat.clone()
+            tensors = {name: compact(tensor) for name, tensor in state.items()}
+            torch.save({"state_dict": tensors, STEP: step or 0}, temporary)  # the original's scripts ask for the step
+        else:
+            save_file(apart(state), temporary, metadata={"format": "pt", **({} if step is None else {STEP: str(step)})})
 
 
 def _steps(card: Mapping[str, Any]) -> int | None:
@@ -172,6 +161,8 @@ def _lost(stored: StoredModel, config: Mapping[str, Any], *, bert: bool) -> Iter
         each.kind in ("text", "layout") and not each.encoder.spare_logits for each in spec.conditioners
     ):
         yield "the unused output layer of its text encoder, which it never had (the original's scripts load without it)"
+    if isinstance(spec, ModelSpec) and spec.prediction == "v":
+        yield "programs that know only the predictions eps and x0, as the first of them: v came with Stable Diffusion 2"
     yield from _lost_meaning(spec, config)
 
 
@@ -179,10 +170,11 @@ def _lost_facts(stored: StoredModel) -> Iterator[str]:
     facts = [key for key in stored.card if key not in _WRITTEN_ANEW]
     if facts:
         yield f"its card ({', '.join(facts)})"
-    names = {"classes": stored.names.classes, "categories": stored.names.categories, "maps": stored.names.map_classes}
-    for what, known in names.items():
-        if known:
-            yield f"the names of {len(known)} {what}"
+    known = stored.names
+    names = {"classes": known.classes, "categories": known.categories, "map classes": known.map_classes}
+    for what, words in names.items():
+        if words:
+            yield f"the names of {len(words)} {what}"
     if stored.latents is not None:
         yield "how its latents are spread"
 
