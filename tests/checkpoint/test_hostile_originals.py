@@ -75,9 +75,13 @@ def test_a_directory_larger_than_any_archive_needs(tmp_path: Path) -> None:
     count, size, begin = 330_000, len(directory), 30
     large = b"PK\x06\x06" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, count, count, size, begin)
     where = b"PK\x06\x07" + struct.pack("<IQI", 0, begin + size, 1)
+    hidden = int.from_bytes(b"PK\x05\x06", "little")  # a second mark inside the first
     for end in (
         b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, size, begin, 0),
+        b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, size, hidden, 0),
+        b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, size, begin, 7) + b"comment",
         large + where + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, 0xFFFFFFFF, 0xFFFFFFFF, 0),
+        large + where + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, 22, 22, 0),
     ):
         path = tmp_path / "m.ckpt"
         path.write_bytes(b"PK\x03\x04" + bytes(26) + directory + end)

@@ -14,6 +14,7 @@ ENTRY_LIMIT = 100_000
 DIRECTORY_LIMIT = 16 * 2**20  # bytes; what Python makes of it takes thirteen times as many
 PICKLE_LIMIT = 64 * 2**20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_END = b"PK\x05\x06"
 _LONGEST_END = 22 + 65535 + 20  # bytes: the end of the directory, its comment, and where to find a large one
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"
 
@@ -90,16 +91,18 @@ def _check_directory(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - _LONGEST_END))
-        end = file.read(_LONGEST_END)
-        place = end.rfind(b"PK\x05\x06")
-        if place < 0:
-            return  # no archive, as `zipfile` will say
-        declared = int.from_bytes(end[place + 12 : place + 16], "little")
-        if declared == 0xFFFFFFFF and end[place - 20 : place - 16] == b"PK\x06\x07":
-            file.seek(int.from_bytes(end[place - 12 : place - 4], "little"))
-            declared = int.from_bytes(file.read(48)[40:48], "little")
-    if declared > DIRECTORY_LIMIT:
-        raise ModelFileError(f"{path}: refused, the directory of its archive has {declared} bytes")
+        end = file.read()
+        plain = len(end) - 22  # where it stands in a file without a comment, which is looked at first
+        place = plain if end[plain : plain + 4] == _END and end[-2:] == b"\0\0" else end.rfind(_END)
+        declared = [int.from_bytes(end[place + 12 : place + 16], "little")] if place >= 0 else []
+        if place >= 20 and end[place - 20 : place - 16] == b"PK\x06\x07":  # a large directory says it elsewhere
+            begins = (int.from_bytes(end[place - 12 : place - 4], "little"), size - len(end) + place - 76)
+            declared = []
+            for begin in begins:
+                file.seek(min(max(begin, 0), size))
+                declared.append(int.from_bytes(file.read(48)[40:48], "little"))
+    if max(declared, default=0) > DIRECTORY_LIMIT:
+        raise ModelFileError(f"{path}: refused, the directory of its archive has {max(declared)} bytes")
 
 
 def _entries(path: Path, listed: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
