@@ -4,19 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from originals import CONFIGS, KL, both, checkpoint, config, described, state_of, written
 from safetensors.torch import save_file
-from torch import Tensor
 
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.compvis import convert_original, load_original
-from darkroom.checkpoint.keymap import averaged_names, model_table
 from darkroom.checkpoint.store import build, load_model, save_model
 from darkroom.conditioning.text import TextSpec
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.process.schedule import TableSpec
+from originals import CONFIGS, KL, averages, both, checkpoint, config, described, state_of, written
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -82,11 +80,6 @@ def test_options_of_the_network_and_of_the_mathematics(tmp_path: Path) -> None:
         assert described(tmp_path, config(beta_schedule=name)).spec.schedule.kind == ours
     pooled = described(tmp_path, config(unet={"conv_resample": False, "context_dim": None})).spec
     assert pooled.network.resample == "pool"
-
-
-def averages(state: dict[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
-    names = averaged_names(model_table(spec))
-    return {average: state[name] + 1 for name, average in names.items()}
 
 
 def test_moving_averages_are_taken_when_they_are_complete(tmp_path: Path) -> None:

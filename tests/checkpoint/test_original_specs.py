@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from originals import BERT, CLASSES, CONFIGS, ENCODERS, IDENTITY, KL, RESCALER, SPATIAL, config, described
 
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.config import read_config
 from darkroom.core.errors import ModelFileError, NotYetError
 from darkroom.diffusion.model import ModelSpec
+from originals import BERT, CLASSES, CONFIGS, ENCODERS, IDENTITY, KL, RESCALER, SPATIAL, config, described
 
 
 def test_what_guides_and_what_cannot(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from originals import CONFIGS, HYBRID, described
 
 from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
 from darkroom.checkpoint.to_compvis import original_config
@@ -12,8 +11,10 @@ from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.core.errors import ModelFileError
 from darkroom.diffusion.model import ModelSpec
+from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec
 from darkroom.process.schedule import FlowSpec, LinearSpec
 from darkroom.recipes.read import groups, recipe
+from originals import CONFIGS, HYBRID, described
 
 CASES = {**{name: each[0] for name, each in CONFIGS.items()}, "hybrid": HYBRID}
 
@@ -67,6 +68,7 @@ def stage_of(**changes: Any) -> ModelSpec:
 REFUSED = {
     "flow": (spec_of(schedule=FlowSpec()), "the schedule 'flow'"),
     "terminal": (spec_of(schedule=LinearSpec(zero_terminal_snr=True)), "zero terminal SNR"),
+    "regression": (spec_of(objective=ObjectiveSpec(times=NoisiestTimeSpec())), "a regression"),
     "velocity": (spec_of(prediction="velocity"), "prediction 'velocity'"),
     "waves": (network_of(places="waves"), "waves"),
     "groups": (network_of(norm_groups=16), "norms of 16 groups"),

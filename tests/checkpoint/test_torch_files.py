@@ -12,20 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from crafted import Calls, good, saved
 from darkroom.checkpoint.archive import open_archive
 from darkroom.checkpoint.pickled import Foreign, read_pickle
 from darkroom.checkpoint.unpickle import read_checkpoint
 from darkroom.core.errors import ModelFileError
-
-
-class Calls:
-    """Pickles as a call of any function."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.function, self.arguments
 
 
 class Hyper(dict):
@@ -38,15 +29,6 @@ class Mode(Enum):
 
 def unknown(*values: Any) -> None:
     raise AssertionError("called")
-
-
-def good() -> dict[str, torch.Tensor]:
-    return {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(7)}
-
-
-def saved(path: Path, value: Any, *, protocol: int = 2) -> Path:
-    torch.save(value, path, pickle_protocol=protocol)
-    return path
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

@@ -178,6 +178,9 @@ def test_two_configs_beside_a_checkpoint_leave_a_question(original: Path, tmp_pa
     shutil.copy(tmp_path / "config.yaml", tmp_path / "second.yaml")
     with pytest.raises(ModelFileError, match="needs its YAML"):
         load(original, device="cpu")
+    (tmp_path / "second.ckpt").touch()  # the second is that one's
+    assert load(original, device="cpu").fields == ("label",)
+    (tmp_path / "second.ckpt").unlink()
     shutil.copy(tmp_path / "config.yaml", tmp_path / "model.yaml")  # of the same name: that one is meant
     assert load(original, device="cpu").fields == ("label",)
 

@@ -11,8 +11,11 @@ from typing import final
 from darkroom.core.errors import ModelFileError
 
 ENTRY_LIMIT = 100_000
+DIRECTORY_LIMIT = 16 * 2**20  # bytes; what Python makes of it takes thirteen times as many
 PICKLE_LIMIT = 64 * 2**20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_END = b"PK\x05\x06"
+_LONGEST_END = 22 + 65535 + 20  # bytes: the end of the directory, its comment, and where to find a large one
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"
 
 
@@ -39,6 +42,7 @@ def open_archive(path: Path) -> Archive:
     """Check the archive and read its pickle; `ModelFileError` for anything torch would not have written."""
     check_torch_file(path)
     try:
+        _check_directory(path)
         with zipfile.ZipFile(path) as file:
             entries = _entries(path, file.infolist())
             root = _root(path, entries)
@@ -80,6 +84,25 @@ def check_torch_file(path: Path) -> None:
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise ModelFileError(f"{path}: a bare pickle, not a torch checkpoint; bare pickles are not read")
     raise ModelFileError(f"{path}: not a torch checkpoint (it is no zip archive)")
+
+
+def _check_directory(path: Path) -> None:
+    """`ModelFileError` for a directory of entries that would take much memory to read; it is not read for that."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _LONGEST_END))
+        end = file.read()
+        plain = len(end) - 22  # where it stands in a file without a comment, which is looked at first
+        place = plain if end[plain : plain + 4] == _END and end[-2:] == b"\0\0" else end.rfind(_END)
+        declared = [int.from_bytes(end[place + 12 : place + 16], "little")] if place >= 0 else []
+        if place >= 20 and end[place - 20 : place - 16] == b"PK\x06\x07":  # a large directory says it elsewhere
+            begins = (int.from_bytes(end[place - 12 : place - 4], "little"), size - len(end) + place - 76)
+            declared = []
+            for begin in begins:
+                file.seek(min(max(begin, 0), size))
+                declared.append(int.from_bytes(file.read(48)[40:48], "little"))
+    if max(declared, default=0) > DIRECTORY_LIMIT:
+        raise ModelFileError(f"{path}: refused, the directory of its archive has {max(declared)} bytes")
 
 
 def _entries(path: Path, listed: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

@@ -11,7 +11,8 @@ from darkroom.core.spec import Spec, parse, parse_yaml
 
 P = TypeVar("P", bound=Spec)
 
-CONFIG_LIMIT = 2**20
+CONFIG_LIMIT = 2**17  # bytes; reading YAML takes a thousand times its size
+MOST_VALUES = 10_000  # with every alias written out
 LATER = {
     "ldm.models.diffusion.ddpm.LatentUpscaleDiffusion": "the upscaling variant",
     "ldm.models.diffusion.ddpm.LatentUpscaleFinetuneDiffusion": "the upscaling variant",
@@ -204,8 +205,23 @@ def read_config(path: Path) -> Target:
         data = parse_yaml(text, where=str(path))
     except (SpecError, RecursionError, ValueError) as error:
         raise ModelFileError(f"{path}: not valid YAML" if not isinstance(error, SpecError) else str(error)) from None
+    _check_aliases(data, where=str(path))
     model = data.get("model") if isinstance(data, Mapping) else None
     if not isinstance(model, Mapping):
         raise ModelFileError(f"{path}: not an original configuration, it has no 'model:' with a 'target:'")
     kept = {key: value for key, value in model.items() if key != "base_learning_rate"}
     return read_params(Target, kept, where=f"{path}, model")
+
+
+def _check_aliases(data: object, *, where: str) -> None:
+    """`ModelFileError` when aliases make a small file large, or a value lies within itself."""
+    waiting, seen = [data], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen + len(waiting) > MOST_VALUES:
+            raise ModelFileError(f"{where}: refused, more than {MOST_VALUES} values with its aliases written out")
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value

@@ -12,7 +12,7 @@ import torch
 
 from darkroom.core.errors import ModelFileError
 
-HEADER_LIMIT = 64 * 2**20
+HEADER_LIMIT = 16 * 2**20  # what Python makes of a header takes up to thirty times its size
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

@@ -22,6 +22,7 @@ from darkroom.conditioning.layout import LayoutConditioner
 from darkroom.conditioning.spatial import LowResSpec, MapConditioner, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoder, TextConditioner
 from darkroom.core.errors import ModelFileError
+from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.blocks import Block
 from darkroom.network.unet import UNet, UNetSpec
@@ -128,7 +129,7 @@ def averaged_names(table: Table, *, base: str = "model.") -> dict[str, str]:
 
 def some(names: Sequence[str]) -> str:
     """Up to three names, quoted, and how many more."""
-    shown = ", ".join(repr(name) for name in names[:3])
+    shown = ", ".join(repr(name[:200]) for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     verb = "is" if len(names) == 1 else "are"
     return f"{shown}{more} {verb}"
@@ -159,7 +160,7 @@ def leaf(module: nn.Module, original: str, *, ours: str, ones: int = 0) -> Itera
 
 def unet_table(spec: UNetSpec, *, fused_by_head: bool = True) -> Table:
     """A U-Net; `fused_by_head` False is the original's `use_new_attention_order`."""
-    with torch.device("meta"):
+    with hollow():
         network = UNet(spec)
     return Table(tuple(_unet(network, fused_by_head=fused_by_head)))
 
@@ -172,7 +173,7 @@ def first_stage_table(spec: AutoencoderSpec | PixelsSpec) -> Table:
         return Table(())
     if spec.stem != "conv":
         raise ModelFileError(f"a first stage with stem {spec.stem!r} has no counterpart in original checkpoints")
-    with torch.device("meta"):
+    with hollow():
         model = Autoencoder(spec)
     return Table(tuple(_first_stage(model)))
 
@@ -341,7 +342,7 @@ def _coder_attention(module: SelfAttention2d, original: str, *, ours: str) -> It
 
 
 def _conditioner(spec: ConditionerSpec) -> Table:
-    with torch.device("meta"):
+    with hollow():
         module = build_conditioner(spec)
     match module:
         case ClassConditioner():

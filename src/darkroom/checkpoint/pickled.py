@@ -14,37 +14,13 @@ from typing import Any, final
 
 import numpy as np
 
+from darkroom.checkpoint.forbidden import BUILTINS, refuse_forbidden, word_set
 from darkroom.core.errors import ModelFileError
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# First parts of module names; whatever lies in them can run programs, load code or reach files and hosts.
-FORBIDDEN = _words(
-    "os posix nt posixpath ntpath sys subprocess _posixsubprocess shutil socket _socket importlib "
-    "_frozen_importlib imp runpy pty ctypes _ctypes cffi webbrowser code codeop commands popen2 timeit "
-    "cProfile profile pdb bdb trace doctest pickle _pickle cPickle dill cloudpickle joblib marshal shelve "
-    "types operator _operator multiprocessing asyncio concurrent threading _thread signal platform tempfile "
-    "urllib http ftplib smtplib telnetlib poplib imaplib xmlrpc socketserver requests httpx aiohttp ssl pip "
-    "pkgutil pkg_resources zipimport venv ensurepip distutils setuptools fileinput linecache inspect gc mmap "
-    "resource atexit site pydoc sqlite3 winreg _winapi msvcrt _winreg nturl2path antigravity idlelib lib2to3 "
-    "test tkinter io _io fcntl paramiko fabric"
-)
-# Parts that are refused at any place of a name, such as torch.os.system.
-FORBIDDEN_PARTS = _words(
-    "os posix nt sys subprocess shutil socket ctypes importlib builtins __builtin__ __builtins__ eval exec "
-    "compile system popen __import__ getattr setattr __globals__ __subclasses__ __reduce__ runpy open "
-    "execfile"
-)
-BUILTINS = frozenset({"builtins", "__builtin__", "__builtins__"})
-PLAIN_TYPES = _words(
-    "set frozenset list dict tuple int long float complex bool str unicode bytes bytearray object slice range "
-    "xrange NoneType Ellipsis NotImplemented"
-)
 MOST_NESTED = 1000
 MOST_CALLS = 100_000
+MOST_STEPS = 1_000_000  # instructions; a tensor takes about forty
+MOST_BITS = 1024  # of a whole number; the state of a generator needs 128
 _NUMPY_TYPE = re.compile(r"[<>=|]?[fiub][1248]")
 
 
@@ -94,9 +70,11 @@ def read_pickle(data: bytes, *, where: str) -> tuple[Any, list[str]]:
     """
     machine = _Machine(where)
     try:
-        for code, argument, _ in pickletools.genops(data):
+        for number, (code, argument, _) in enumerate(pickletools.genops(data)):
             if code.name == "STOP":
                 return machine.pop(), list(machine.foreign)
+            if number >= MOST_STEPS:
+                raise ModelFileError(f"{where}: refused, its pickle has more than {MOST_STEPS} instructions")
             machine.step(code.name, argument)
     except ModelFileError:
         raise
@@ -121,6 +99,8 @@ class _Machine:
 
     def step(self, code: str, argument: Any) -> None:
         if code in _PUSHES:
+            if isinstance(argument, int) and argument.bit_length() > MOST_BITS:
+                raise ModelFileError(f"{self.where}: refused, its pickle has a number of {argument.bit_length()} bits")
             self.stack.append(argument)
         elif code in _CONSTANTS:
             self.stack.append(_CONSTANTS[code]())
@@ -155,7 +135,7 @@ class _Machine:
         if not (isinstance(module, str) and isinstance(qualified, str)):
             raise ValueError("a global name that is no text")
         full = f"{module}.{qualified}"
-        _refuse_forbidden(module, qualified, where=self.where)
+        refuse_forbidden(module, qualified, where=self.where)
         if full not in _KNOWN and not full.startswith("torch.") and module not in BUILTINS:
             self.foreign.setdefault(full[:200])
         self.push(Foreign(full))
@@ -188,6 +168,8 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, dict):
             for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+                if isinstance(key, str) and key in target:
+                    raise ModelFileError(f"{self.where}: refused, its pickle has two entries {key[:100]!r}")
                 target[_usable(key)] = value
         elif not isinstance(target, Foreign):
             raise ValueError("items for something that is no dictionary")
@@ -223,18 +205,10 @@ def _usable(key: Any) -> Hashable:
     return key if isinstance(key, str | int | float | bytes | bool | None | Foreign) else _UNKNOWN_KEY
 
 
-def _refuse_forbidden(module: str, qualified: str, *, where: str) -> None:
-    parts = re.split(r"[.\s]+", f"{module}.{qualified}")
-    if module in BUILTINS and qualified in PLAIN_TYPES:
-        return
-    if parts[0] in FORBIDDEN or module in BUILTINS or FORBIDDEN_PARTS & set(parts):
-        raise ModelFileError(
-            f"{where}: refused, its pickle names {f'{module}.{qualified}'[:200]}, which could run code; "
-            "do not trust this file"
-        )
-
-
 def _ordered(pairs: Any = ()) -> dict[Any, Any]:
+    keys = [pair[0] for pair in pairs if isinstance(pair[0], str)]
+    if len(set(keys)) != len(keys):
+        raise ValueError("two entries of one name")
     return {_usable(pair[0]): pair[1] for pair in pairs}
 
 
@@ -278,7 +252,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encoded,
 }
 
-_PUSHES = _words(
+_PUSHES = word_set(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
     "BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
 )

@@ -20,6 +20,7 @@ from darkroom.checkpoint.rows import STEPS, in_rows, read, unfolded
 from darkroom.conditioning.text import SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.hashes import weights_hash
+from darkroom.core.hollow import hollow
 from darkroom.core.names import NAMELESS, Names
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.spec import parse
@@ -98,11 +99,28 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
             written[name], written[name + STEPS] = in_rows(tensor)
         else:
             written[name] = tensor.to(FLOATS["bfloat16" if dtype == "int8" else dtype])
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in written.items()}
+    tensors = apart(written)
     writable_folder(path.parent)
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata=_metadata(stored, tensors))
     return path
+
+
+def compact(tensor: Tensor) -> Tensor:
+    """On the CPU, in order, and without the rest of a larger storage, which would be written as well."""
+    flat = tensor.detach().cpu().contiguous()
+    return flat if flat.untyped_storage().nbytes() == flat.numel() * flat.itemsize else flat.clone()
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Compact tensors of which no two share memory, as `.safetensors` files need them; copied only where they do."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        flat = compact(tensor)
+        found[name] = flat.clone() if flat.data_ptr() in seen else flat
+        seen.add(flat.data_ptr())
+    return found
 
 
 def read_header(path: Path) -> StoredHeader:
@@ -253,7 +271,7 @@ def _skeleton(
     if header is not None and fewest_tensors(spec) > len(header.tensors):
         raise ModelFileError(f"{where}: damaged, its spec has more layers than the file has tensors")
     try:
-        with torch.device("meta"):
+        with hollow():
             return LatentDiffusion(spec) if isinstance(spec, ModelSpec) else Autoencoder(spec)
     except (RuntimeError, OverflowError) as error:
         raise ModelFileError(f"{where or 'the model'}: its spec cannot be built ({error})") from None

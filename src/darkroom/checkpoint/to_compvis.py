@@ -31,6 +31,8 @@ def original_config(spec: ModelSpec | AutoencoderSpec, *, bert: bool = False, fu
     """
     if isinstance(spec, AutoencoderSpec):
         return _autoencoder(spec, resolution=_nominal(spec))
+    if spec.regresses:
+        raise _refuse("a regression, which is drawn in one step and from zeros")
     conditioned = _conditioning(spec, bert=bert)
     part = spec.objective
     params = {

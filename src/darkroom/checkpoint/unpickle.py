@@ -1,6 +1,7 @@
 """Checkpoints of others as tables of tensors: torch `.ckpt` / `.pt` files and `.safetensors`, never executed."""
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,12 +29,22 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+STEP = "global_step"
 MOST_AXES = 8
+MOST_BESIDE = 20  # keys beside the weights that are told
 MOST_SHARING = 8  # times that the same bytes may be shown on average; a copy of the first stage makes it 2
 
 
 class Tensors(Mapping[str, Tensor]):
     """Tensors by name, each read from the file when it is asked for, floating ones upcast to float32."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.stored(name)
+        return tensor.float() if tensor.is_floating_point() else tensor
+
+    @abstractmethod
+    def stored(self, name: str) -> Tensor:
+        """The tensor as it lies in the file, in its own type; `KeyError` when there is none."""
 
     @abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
@@ -47,11 +58,16 @@ class Tensors(Mapping[str, Tensor]):
 @final
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A foreign checkpoint. state_dict: read on demand · global_step: None when it does not say · odd: sentences."""
+    """A foreign checkpoint.
+
+    state_dict: read on demand · global_step: None when it does not say · odd: sentences · beside: keys of what else it
+    holds, such as the state of an optimiser.
+    """
 
     state_dict: Tensors = field(repr=False)
     global_step: int | None = None
     odd: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -60,14 +76,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     `ModelFileError`, in one sentence, for files that are missing, damaged, of another kind or unsafe.
     """
     if path.suffix == ".safetensors":
-        return Checkpoint(SafeTensors(path, read_header(path)))
+        header = read_header(path)
+        step = header.metadata.get(STEP, "")
+        return Checkpoint(SafeTensors(path, header), int(step) if re.fullmatch(r"\d{1,18}", step) else None)
     archive = open_archive(path)
     value, foreign = read_pickle(archive.pickle, where=str(path))
-    state, step = _parts(path, value)
+    state, beside = _parts(path, value)
     tensors, odd = _tensors(path, state, archive=archive)
     if foreign:
         odd.append(f"names that were read as inert text: {', '.join(foreign[:5])}")
-    return Checkpoint(PickledTensors(archive, tensors), step, tuple(odd))
+    step = beside.pop(STEP, None)
+    names = tuple(key[:100] for key in list(beside)[:MOST_BESIDE] if isinstance(key, str))
+    fits = type(step) is int and 0 <= step < 2**63
+    return Checkpoint(PickledTensors(archive, tensors), step if fits else None, tuple(odd), names)
 
 
 @final
@@ -86,12 +107,12 @@ class SafeTensors(Tensors):
     def __contains__(self, name: object) -> bool:
         return name in self._header.tensors
 
-    def __getitem__(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Tensor:
         if name not in self:
             raise KeyError(name)
         try:
             with safe_open(self._path, framework="pt") as file:
-                return _widened(file.get_tensor(name))
+                return file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{self._path}: damaged ({error})") from None
 
@@ -118,7 +139,7 @@ class PickledTensors(Tensors):
     def __contains__(self, name: object) -> bool:
         return name in self._references
 
-    def __getitem__(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Tensor:
         found = self._references[name]
         dtype, extent = self.dtype(name), _extent(found)
         if not extent:
@@ -126,7 +147,7 @@ class PickledTensors(Tensors):
         begin, count = found.offset * dtype.itemsize, extent * dtype.itemsize
         data = self._archive.read(found.storage.key, begin=begin, count=count)
         flat = torch.frombuffer(data, dtype=dtype)
-        return _widened(flat.as_strided(found.shape, found.stride)).contiguous()
+        return flat.as_strided(found.shape, found.stride).contiguous()
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._references[name].shape
@@ -135,13 +156,12 @@ class PickledTensors(Tensors):
         return STORAGES[self._references[name].storage.kind]
 
 
-def _parts(path: Path, value: Any) -> tuple[dict[Any, Any], int | None]:
-    """The table of tensors and the training step of whatever the pickle held."""
+def _parts(path: Path, value: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """The table of tensors in whatever the pickle held, and what lies beside it."""
     if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
-        step = value.get("global_step")
-        return value["state_dict"], step if type(step) is int else None
+        return value["state_dict"], {key: item for key, item in value.items() if key != "state_dict"}
     if isinstance(value, dict) and any(isinstance(item, TensorRef) for item in value.values()):
-        return value, None
+        return value, {}
     raise ModelFileError(f"{path}: holds no 'state_dict' with tensors")
 
 
@@ -162,7 +182,8 @@ def _tensors(path: Path, state: Mapping[Any, Any], *, archive: Archive) -> tuple
     if not tensors:
         raise ModelFileError(f"{path}: its 'state_dict' holds no tensors")
     held = sum(size for _, size in archive.storages.values())
-    used = sum(math.prod(each.shape) * STORAGES[each.storage.kind].itemsize for each in tensors.values())
+    shown = ((max(math.prod(each.shape), _extent(each)), each.storage.kind) for each in tensors.values())
+    used = sum(count * STORAGES[kind].itemsize for count, kind in shown)
     if used > MOST_SHARING * held:
         raise ModelFileError(f"{path}: refused, its tensors show {held} bytes as {used}")
     return tensors, odd
@@ -189,7 +210,3 @@ def _extent(found: TensorRef) -> int:
     if 0 in found.shape:
         return 0
     return 1 + sum((side - 1) * step for side, step in zip(found.shape, found.stride, strict=True))
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor

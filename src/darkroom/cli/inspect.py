@@ -26,15 +26,23 @@ def run(
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    for key, value in found.items():
-        if value not in (None, [], {}):
-            typer.echo(f"{key:<12} {_words(value)}")
+    for line in in_lines(found):
+        typer.echo(line)
 
 
-def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
-    """The facts, as plain values; `InputError` for what is none of these."""
+def in_lines(found: dict[str, Any]) -> list[str]:
+    """Facts as they are shown, without those that say nothing."""
+    return [f"{key:<12} {_words(value)}" for key, value in found.items() if value not in (None, [], {})]
+
+
+def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str, Any]:
+    """The facts, as plain values; `InputError` for what is none of these.
+
+    ema: are the moving averages of an original checkpoint to be taken where they are there?
+    """
+    from darkroom.checkpoint.store import is_ours
     from darkroom.data.sources import SCENES
-    from darkroom.tasks.load import built_in, foreign
+    from darkroom.tasks.load import built_in
 
     known = built_in()
     place = Path(path)
@@ -42,10 +50,10 @@ def look(path: str, *, config: Path | None = None) -> dict[str, Any]:
         return _model(known[path]) | ({"data_set": _scenes(path)} if path in SCENES else {})
     if path in SCENES or place.is_dir():
         return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
-    if place.suffix == ".safetensors" and place.exists() and not foreign(place, config=config):
+    if place.suffix == ".safetensors" and place.exists() and config is None and is_ours(place):
         return _model(place)
     if place.suffix in (".ckpt", ".safetensors", ".pt", ".pth"):
-        return _original(place, config)
+        return _original(place, config, ema=ema)
     if place.exists():
         return _picture(place)
     return _absent(path, known)
@@ -60,6 +68,7 @@ def _absent(path: str, known: dict[str, Path]) -> dict[str, Any]:
 def _model(path: Path) -> dict[str, Any]:
     from darkroom.checkpoint.store import read_header, spec_hash
     from darkroom.diffusion.model import ModelSpec, count_parameters
+    from darkroom.tasks.fields import task_of
 
     header = read_header(path)
     spec = header.spec
@@ -68,11 +77,12 @@ def _model(path: Path) -> dict[str, Any]:
         "kind": "model" if whole else "first stage",
         "name": header.card.get("name", path.stem),
         "summary": header.card.get("summary", ""),
+        "task": task_of(spec) if whole else None,
         "fields": list(spec.fields) if whole else [],
         "image_size": spec.image_size if whole else None,
         "factor": spec.first_stage.factor if whole else spec.factor,
         "parameters": count_parameters(spec) if whole else {"first_stage": _elements(header.tensors)},
-        "megabytes": round(path.stat().st_size / 1e6, 2),
+        "megabytes": _megabytes(path),
         "precision": sorted({str(info.dtype).removeprefix("torch.") for info in header.tensors.values()}),
         "classes": list(header.names.classes),
         **{
@@ -91,20 +101,45 @@ def _elements(tensors: Any) -> int:
     return sum(math.prod(info.shape) for info in tensors.values())
 
 
-def _original(path: Path, config: Path | None) -> dict[str, Any]:
-    from darkroom.diffusion.model import ModelSpec, count_parameters
-    from darkroom.tasks.load import find, read
+def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
+    """Of a checkpoint of others, from names, shapes and types alone: its weights are not read."""
+    from darkroom.checkpoint.inventory import describe_original, outline, precisions
+    from darkroom.checkpoint.unpickle import read_checkpoint
+    from darkroom.diffusion.model import ModelSpec
+    from darkroom.tasks.fields import task_of
+    from darkroom.tasks.load import find, find_config
 
-    stored = read(find(path), config=config)
-    spec = stored.spec
+    file = find(path)
+    beside = find_config(file, config=config)
+    if beside is None:
+        checkpoint = read_checkpoint(file)
+        needs = "an original checkpoint needs its YAML, which says what it is; give it with --config FILE"
+        facts = {"kind": "checkpoint without its YAML", "megabytes": _megabytes(file), **outline(checkpoint)}
+        return {**facts, "odd": [*checkpoint.odd, needs]}
+    found = describe_original(file, beside, ema=ema)
+    spec, state = found.described.spec, found.checkpoint.state_dict
     whole = isinstance(spec, ModelSpec)
     return {
         "kind": "original model" if whole else "original first stage",
+        "family": found.described.family,
+        "config": str(beside),
+        "task": task_of(spec) if whole else None,
         "fields": list(spec.fields) if whole else [],
+        "conditioning": {each.field: f"by {each.port}" for each in spec.conditioners} if whole else {},
+        "image_size": spec.image_size if whole else None,
         "factor": spec.first_stage.factor if whole else spec.factor,
-        "parameters": count_parameters(spec) if whole else {},
-        "megabytes": round(path.stat().st_size / 1e6, 2),
-        "odd": list(stored.odd),
+        "parameters": found.parameters,
+        "steps": found.checkpoint.global_step,
+        "megabytes": _megabytes(file),
+        "tensors": len(state),
+        "precision": precisions(state),
+        "averages": found.averages,
+        "weights": "ema" if found.ema else "raw",
+        "missing": list(found.missing),
+        "misshapen": list(found.misshapen),
+        "strays": list(found.strays),
+        "left_out": list(found.left_out),
+        "odd": list(found.odd),
         "spec": spec.plain(),
     }
 
@@ -133,6 +168,10 @@ def _diffusers(folder: Path) -> dict[str, Any]:
         "odd": [*opened.odd, *(["its text encoder (CLIP) is not there yet: only its parts can be loaded"] * planned)],
         "spec": {name: part.spec.plain() for name, part in there.items()} if spec is None else spec.plain(),
     }
+
+
+def _megabytes(path: Path) -> float:
+    return round(path.stat().st_size / 1e6, 2)
 
 
 def _run(folder: Path) -> dict[str, Any]:

@@ -28,10 +28,11 @@ VERBS = {
     "evaluate": "Measure a first stage, or whether a model does what it is told.",
     "reconstruct": "Send pictures through a first stage and back.",
     "inspect": "Say what a model, data set, run or picture is.",
+    "convert": "Write a model in another format.",
     "recipes": "List the built-in recipes, or show one.",
     "models": "List the built-in models, or show one.",
 }
-PLANNED = ("convert", "study", "serve")
+PLANNED = ("study", "serve")
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 

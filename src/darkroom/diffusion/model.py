@@ -16,6 +16,7 @@ from darkroom.conditioning.fill import filled
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, one_hot, shrunk
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError, SpecError
+from darkroom.core.hollow import hollow
 from darkroom.core.shapes import Choice, Images, Latent, Mask, PerSample, Time
 from darkroom.core.spec import Spec
 from darkroom.diffusion.denoiser import Network
@@ -277,7 +278,7 @@ class LatentDiffusion(nn.Module):
 
 def count_parameters(spec: ModelSpec) -> dict[str, int]:
     """Parameters of first stage, network and conditioner, built without memory."""
-    with torch.device("meta"):
+    with hollow():
         model = LatentDiffusion(spec)
     return {
         "first_stage": sum(p.numel() for p in model.first_stage.parameters()),

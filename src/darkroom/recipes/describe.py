@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, FirstStageSpec, build_first_stage
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning, extent
 from darkroom.core.conditions import Conditions
+from darkroom.core.hollow import hollow
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet, UNetSpec
@@ -86,7 +87,7 @@ def latent_shape(recipe: Recipe) -> tuple[int, int, int]:
 def count(recipe: Recipe) -> dict[str, int]:
     """Parameters of `first_stage`, `network` and `conditioner`; 0 for what the recipe does not have."""
     part = recipe.denoiser
-    with torch.device("meta"):
+    with hollow():
         first_stage = build_first_stage(recipe.first_stage.model)
         network = None if part is None else UNet(part.network)
         conditioning = Conditioning(() if part is None else part.conditioners)
@@ -99,7 +100,7 @@ def count(recipe: Recipe) -> dict[str, int]:
 
 def _moved(part: FirstStageRecipe) -> int:
     """Parameters that training the first stage moves: all, or those of its decoder."""
-    with torch.device("meta"):
+    with hollow():
         model = build_first_stage(part.model)
         return _count(only_decoder(model) if part.only and isinstance(model, Autoencoder) else model)
 

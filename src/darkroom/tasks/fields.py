@@ -28,6 +28,20 @@ FIELDS: Final = {  # that a request can give, and what they are called
     "low_res": "low-resolution picture",
     "masked": "picture with a mask",
 }
+TASKS: Final = {  # what a model steered by a field does, in the words of `task=`
+    "caption": "text",
+    "label": "class",
+    "objects": "layout",
+    "map": "semantic",
+    "low_res": "super-resolution",
+    "masked": "inpainting",
+    "embedding": "retrieval",
+}
+
+
+def task_of(spec: ModelSpec) -> str:
+    """What a model does: `unconditional`, `text`, `class`, ..., several joined by `+`."""
+    return "+".join(TASKS[field] for field in spec.fields) or "unconditional"
 
 
 @final

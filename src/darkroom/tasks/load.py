@@ -130,12 +130,15 @@ def _called(path: Path) -> str:
     return folder.parent.name if folder.name == "first_stage" else folder.name
 
 
-def read(path: Path, *, config: str | Path | None = None) -> StoredModel:
-    """What a file holds, one of ours or an original checkpoint with its YAML; or a diffusers folder."""
+def read(path: Path, *, config: str | Path | None = None, ema: bool = True) -> StoredModel:
+    """What a file holds, one of ours or an original checkpoint with its YAML; or a diffusers folder.
+
+    ema: of an original checkpoint the averages are taken, where there are any.
+    """
     if path.is_dir():
         _check_no_config(path, config)
         return load_folder(path)
-    return load_original(path, _config(path, config)) if foreign(path, config=config) else load_model(path)
+    return load_original(path, _config(path, config), ema=ema) if foreign(path, config=config) else load_model(path)
 
 
 def read_stage(path: Path, *, config: str | Path | None = None) -> StoredModel:
@@ -146,10 +149,10 @@ def read_stage(path: Path, *, config: str | Path | None = None) -> StoredModel:
     return read(path, config=config)
 
 
-def read_whole(source: str | Path, *, config: str | Path | None = None) -> StoredModel:
+def read_whole(source: str | Path, *, config: str | Path | None = None, ema: bool = True) -> StoredModel:
     """What `load` would make a model of, as it is stored; a tokenizer that lies beside the file is put into it."""
     path = find(source)
-    stored = read(path, config=config)
+    stored = read(path, config=config, ema=ema)
     if stored.tokenizer is None and isinstance(stored.spec, ModelSpec):
         found = _tokenizer(stored, beside=path.parent)
         return stored if found is None else replace(stored, tokenizer=found.to_json())
@@ -181,22 +184,34 @@ def _check_no_config(folder: Path, config: str | Path | None) -> None:
         raise ModelFileError(f"{folder}: a diffusers folder says itself what it is; leave the YAML away")
 
 
-def _config(path: Path, config: str | Path | None) -> Path:
+def find_config(path: Path, *, config: str | Path | None = None) -> Path | None:
+    """The YAML of an original checkpoint: the one given, or of its name, or the only one beside it; else None.
+
+    `ModelFileError` when the one given is not there.
+    """
     if config is not None:
         if not Path(config).is_file():
             raise ModelFileError(f"{config}: no such config file")
         return Path(config)
     beside = _yaml_beside(path)
     same = [each for each in beside if each.stem == path.stem]
-    if len(same or beside) != 1:
+    return (same or beside)[0] if len(same or beside) == 1 else None
+
+
+def _config(path: Path, config: str | Path | None) -> Path:
+    found = find_config(path, config=config)
+    if found is None:
         if path.suffix != ".safetensors":
             check_torch_file(path)
         raise ModelFileError(f"{path}: an original checkpoint needs its YAML; give it with --config FILE (config=)")
-    return (same or beside)[0]
+    return found
 
 
 def _yaml_beside(path: Path) -> list[Path]:
-    return sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")])
+    """YAML files beside a checkpoint, but for those named after another one."""
+    others = {each.stem for ending in ("ckpt", "safetensors") for each in path.parent.glob(f"*.{ending}")} - {path.stem}
+    found = sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")])
+    return [each for each in found if each.stem not in others]
 
 
 def _tokenizer(stored: StoredModel, *, beside: Path) -> Tokenizer | None:

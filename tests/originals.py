@@ -8,7 +8,7 @@ import yaml
 from torch import Tensor
 
 from darkroom.checkpoint.config import read_config
-from darkroom.checkpoint.keymap import first_stage_table, model_table
+from darkroom.checkpoint.keymap import averaged_names, first_stage_table, model_table
 from darkroom.checkpoint.specs import OriginalSpec, original_spec
 from darkroom.diffusion.model import ModelSpec
 from darkroom.process.schedule import build_schedule, original_buffers
@@ -99,6 +99,11 @@ def state_of(found: OriginalSpec) -> dict[str, Tensor]:
     else:
         table, buffers = first_stage_table(found.spec), {}
     return {**{entry.original: 0.1 * torch.randn(entry.shape) for entry in table.entries}, **buffers}
+
+
+def averages(state: dict[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    """Moving averages beside these weights: 1 more than each."""
+    return {average: state[name] + 1 for name, average in averaged_names(model_table(spec)).items()}
 
 
 def checkpoint(folder: Path, state: dict[str, Tensor]) -> Path:

@@ -1,0 +1,250 @@
+"""An original checkpoint beside its YAML, compared by names and shapes before any weight is read."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+
+from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.config import read_config
+from darkroom.checkpoint.keymap import (
+    CONDITIONER,
+    FIRST_STAGE,
+    Table,
+    averaged_names,
+    first_stage_table,
+    model_table,
+    some,
+)
+from darkroom.checkpoint.specs import OriginalSpec, original_spec
+from darkroom.checkpoint.unpickle import Checkpoint, Tensors, read_checkpoint
+from darkroom.core.errors import ModelFileError, SpecError
+from darkroom.core.spec import parse
+from darkroom.diffusion.model import ModelSpec
+from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedule, original_buffers
+
+Averages = Literal["none", "incomplete", "complete"]
+PARTS = {"first_stage.": "first_stage", "network.": "network", "conditioning.": "conditioner"}
+MOST_GROUPS = 20  # first parts of names that are told apart
+LOSSES = ("loss.", f"{FIRST_STAGE}loss.")  # feature network and discriminator, which only train
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Inventory:
+    """What a checkpoint holds of what its YAML describes.
+
+    described: the YAML, settled with the file · table: the tensors that are needed · names: under which each lies in
+    the file, raw or averaged · averages: are moving averages there · ema: are they taken · missing: names ·
+    misshapen: a sentence each · strays: keys that nothing explains · left_out: what is known and not taken ·
+    odd: sentences for the user.
+    """
+
+    described: OriginalSpec
+    checkpoint: Checkpoint
+    table: Table
+    names: Mapping[str, str]
+    averages: Averages
+    ema: bool
+    missing: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    strays: tuple[str, ...]
+    left_out: tuple[str, ...]
+    odd: tuple[str, ...]
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Parameters of first stage, network and conditioner, as the YAML describes them."""
+        if isinstance(self.described.spec, AutoencoderSpec):
+            return {"first_stage": sum(math.prod(entry.shape) for entry in self.table.entries)}
+        counts = dict.fromkeys(PARTS.values(), 0)
+        for entry in self.table.entries:
+            for prefix, part in PARTS.items():
+                if entry.ours[0].startswith(prefix):
+                    counts[part] += math.prod(entry.shape)
+        return counts
+
+
+def describe_original(checkpoint_path: Path, config_path: Path, *, ema: bool = True) -> Inventory:
+    """What lies in an original checkpoint and what of it would be taken, without reading a weight.
+
+    Arguments and errors as for `convert_original`, but missing and misshapen tensors are reported.
+    """
+    described = original_spec(read_config(config_path), where=str(config_path))
+    checkpoint = read_checkpoint(checkpoint_path)
+    try:
+        return _compare(described, checkpoint, ema=ema)
+    except ModelFileError as error:
+        where, message = str(checkpoint_path), str(error)
+        raise ModelFileError(message if message.startswith(where) else f"{where}: {message}") from None
+
+
+def outline(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What can be told of a checkpoint without its YAML, as plain values: tensors and numbers by first part of name."""
+    state = checkpoint.state_dict
+    groups: dict[str, int] = {}
+    for name in state:
+        group = name.partition(".")[0] if "." in name else "buffers"
+        group = group if group in groups or len(groups) < MOST_GROUPS else "others"
+        groups[group] = groups.get(group, 0) + math.prod(state.shape(name))
+    return {
+        "steps": checkpoint.global_step,
+        "tensors": len(state),
+        "precision": precisions(state),
+        "averages": any(name.startswith("model_ema.") and name not in _COUNTERS for name in state),
+        "numbers": groups,
+    }
+
+
+def precisions(state: Tensors) -> list[str]:
+    """The types in which floating-point tensors are stored, by torch's names."""
+    types = {state.dtype(name) for name in state}
+    return sorted(str(each).removeprefix("torch.") for each in types if each.is_floating_point)
+
+
+def _compare(described: OriginalSpec, checkpoint: Checkpoint, *, ema: bool) -> Inventory:
+    state = checkpoint.state_dict
+    described = _with_own_schedule(_without_spare_logits(described, state), state)
+    table, base = _table(described, state)
+    averaged = averaged_names(table, base=base)
+    averages = _averages(averaged.values(), state)
+    used = ema and described.ema and averages == "complete"
+    names = {each.original: each.original for each in table.entries} | (averaged if used else {})
+    strays = _strays(described, state, explained={*names.values(), *names, *averaged.values()})
+    sentences = [_which_weights(averaged, state, wanted=ema, configured=described.ema)]
+    sentences += [f"{some(strays)} in the file and not used"] if strays else []
+    return Inventory(
+        described,
+        checkpoint,
+        table,
+        names,
+        averages,
+        used,
+        missing=tuple(name for name in names.values() if name not in state),
+        misshapen=tuple(_misshapen(table, names, state=state)),
+        strays=strays,
+        left_out=tuple(_left_out(described, checkpoint, averaged=averaged, used=used)),
+        odd=(*described.odd, *checkpoint.odd, *(each for each in sentences if each)),
+    )
+
+
+def _without_spare_logits(described: OriginalSpec, state: Tensors) -> OriginalSpec:
+    """The spec without the unused output head of the text encoder, where the file has been freed of it."""
+    spec = described.spec
+    if f"{CONDITIONER}transformer.to_logits.weight" in state or not isinstance(spec, ModelSpec):
+        return described
+    lean = tuple(
+        each.model_copy(update={"encoder": each.encoder.model_copy(update={"spare_logits": False})})
+        if each.kind in ("text", "layout")
+        else each
+        for each in spec.conditioners
+    )
+    return replace(described, spec=spec.model_copy(update={"conditioners": lean}))
+
+
+def _with_own_schedule(described: OriginalSpec, state: Tensors) -> OriginalSpec:
+    """The spec with the noise levels of the file, where they are not those of its YAML: the original samples with them.
+
+    Files in half precision hold rounded levels. `ModelFileError` when they are not noise levels, or not as many.
+    """
+    spec, name = described.spec, "alphas_cumprod"
+    if name not in state or not isinstance(spec, ModelSpec):
+        return described
+    schedule = build_schedule(spec.schedule)
+    assert isinstance(schedule, DiscreteSchedule)
+    ours = original_buffers(schedule)[name].float()
+    if state.shape(name) != tuple(ours.shape):
+        raise ModelFileError(f"it has {state.shape(name)} noise levels, its configuration says {len(ours)}")
+    theirs = state[name].float()
+    if torch.allclose(theirs, ours, rtol=1e-5, atol=1e-7):
+        return described
+    try:
+        table = parse(TableSpec, {"powers": theirs.tolist()}, where=f"tensor {name!r}")
+    except SpecError as error:
+        raise ModelFileError(str(error)[:300]) from None
+    apart = (theirs - ours).abs().max().item()
+    sentence = f"its noise levels differ from those of its configuration by up to {apart:.1g}; the file's are taken"
+    return replace(described, spec=spec.model_copy(update={"schedule": table}), odd=(*described.odd, sentence))
+
+
+def _table(described: OriginalSpec, state: Tensors) -> tuple[Table, str]:
+    """The key table for this file, and the prefix of what its moving averages cover."""
+    spec = described.spec
+    if isinstance(spec, ModelSpec):
+        return model_table(spec, fused_by_head=described.fused_by_head), "model."
+    table = first_stage_table(spec)
+    if _inside_a_model(described, state):
+        return table.under(original=FIRST_STAGE), "no average:"
+    return table, ""
+
+
+def _inside_a_model(described: OriginalSpec, state: Tensors) -> bool:
+    """Is a first stage asked for, and does the file hold a whole model?"""
+    name = "encoder.conv_in.weight"
+    return isinstance(described.spec, AutoencoderSpec) and name not in state and f"{FIRST_STAGE}{name}" in state
+
+
+_COUNTERS = frozenset({"model_ema.decay", "model_ema.num_updates"})
+
+
+def _averages(averaged: Iterable[str], state: Tensors) -> Averages:
+    there = [name in state for name in averaged]
+    return "complete" if there and all(there) else "incomplete" if any(there) else "none"
+
+
+def _which_weights(averaged: Mapping[str, str], state: Tensors, *, wanted: bool, configured: bool) -> str:
+    """A sentence when it is remarkable which weights are taken."""
+    match _averages(averaged.values(), state):
+        case "none":
+            return "no moving averages in the file, its weights are taken as they are" if configured else ""
+        case "incomplete":
+            lacking = [name for name in averaged.values() if name not in state]
+            return f"the moving averages are incomplete ({some(lacking)} missing), raw weights are taken"
+        case "complete" if not configured:
+            return "use_ema is false, so raw weights are taken although moving averages are there"
+        case "complete":
+            return "" if wanted else "raw weights are taken although moving averages are there"
+
+
+def _misshapen(table: Table, names: Mapping[str, str], *, state: Tensors) -> Iterable[str]:
+    for entry in table.entries:
+        name = names[entry.original]
+        if name in state and state.shape(name) != entry.shape:
+            yield f"tensor {name!r} has shape {state.shape(name)}, the configuration needs {entry.shape}"
+
+
+def _strays(described: OriginalSpec, state: Tensors, *, explained: set[str]) -> tuple[str, ...]:
+    """Keys that are neither taken nor known to be left out."""
+    known = {*_COUNTERS, *explained}
+    prefixes = list(LOSSES)
+    if isinstance(described.spec, ModelSpec):
+        schedule = build_schedule(described.spec.schedule)
+        assert isinstance(schedule, DiscreteSchedule)
+        known |= set(original_buffers(schedule))
+        if described.shared_conditioner:
+            prefixes.append(CONDITIONER)  # a second copy of the first stage
+    left = [name for name in state if name not in known and not name.startswith(tuple(prefixes))]
+    if _inside_a_model(described, state):
+        left = [name for name in left if name.startswith(FIRST_STAGE)]
+    return tuple(sorted(left))
+
+
+def _left_out(
+    described: OriginalSpec, checkpoint: Checkpoint, *, averaged: Mapping[str, str], used: bool
+) -> Iterable[str]:
+    """What is known and not taken."""
+    state = checkpoint.state_dict
+    other = [name for name in (averaged if used else averaged.values()) if name in state]
+    if other:
+        yield f"the {'raw weights' if used else 'moving averages'} of {len(other)} tensors"
+    losses = sum(name.startswith(LOSSES) for name in state)
+    if losses:
+        yield f"{losses} tensors of its losses, which only train"
+    if _inside_a_model(described, state):
+        rest = sum(not name.startswith(FIRST_STAGE) for name in state)
+        yield f"the rest of the model that the first stage is taken from, {rest} tensors"
+    if checkpoint.beside:
+        yield f"what lies beside the weights: {', '.join(checkpoint.beside)}"

@@ -1,0 +1,231 @@
+"""Our models as checkpoints of the original code: all that its module holds, its YAML beside, and what is lost."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.compvis import EMPTY_CAPTION, UNFUSED, empty_caption
+from darkroom.checkpoint.config import Target, read_params
+from darkroom.checkpoint.keymap import CONDITIONER, FIRST_STAGE, first_stage_table, model_table, to_original
+from darkroom.checkpoint.specs import original_spec
+from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel, apart, compact
+from darkroom.checkpoint.to_compvis import original_config
+from darkroom.checkpoint.unpickle import STEP, read_checkpoint
+from darkroom.conditioning.spatial import MaskedSpec
+from darkroom.core.errors import ModelFileError
+from darkroom.core.record import atomic, writable_folder, write_yaml
+from darkroom.diffusion.model import ModelSpec
+from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedule, original_buffers
+
+SUFFIXES: Final = (".ckpt", ".safetensors")
+_WRITTEN_ANEW: Final = {"source", "file", "family", "weights", "steps", "odd", UNFUSED}  # of a card
+_ONLY_TRAINS: Final = (".drop", ".dropout", ".beta", ".commitment", ".recompute")
+_NOT_SAID: Final = "lvlb_weights"  # which the original's module computes and does not keep
+
+
+def save_original(path: Path, stored: StoredModel, *, dtype: FloatName = "float32") -> tuple[str, ...]:
+    """Write a `.ckpt` or `.safetensors` that the original code loads, and its YAML beside it; what is lost is answered.
+
+    dtype: of the weights; schedules and the scale stay float32, so that half precision does not move the noise levels.
+    `ModelFileError` names what the original has no words for, weights that `dtype` cannot hold, or another suffix;
+    `InputError` when the folder cannot be written.
+    """
+    check_suffix(path)
+    bert, by_head = _reads_bert(stored), stored.card.get(UNFUSED) is not True
+    config = original_config(stored.spec, bert=bert, fused_by_head=by_head)
+    lost = tuple(_lost(stored, config, bert=bert))
+    state = _in_type(original_state(stored, fused_by_head=by_head), dtype)
+    _write(path, state, step=_steps(stored.card))
+    write_yaml(path.with_suffix(".yaml"), {"model": config})
+    return lost
+
+
+def rewrite_original(
+    path: Path, source: Path, *, config: Path | None = None, dtype: FloatName | None = None
+) -> tuple[str, ...]:
+    """An original checkpoint written again with every tensor that it holds, raw and averaged, whatever it is for.
+
+    config: its YAML, copied as it is (None: none is written) · dtype: of floating-point tensors (None: each as it is
+    stored). What is lost is answered: all that is no tensor. Errors as for `save_original` and `read_checkpoint`.
+    """
+    check_suffix(path)
+    found = read_checkpoint(source)
+    tensors = {name: found.state_dict.stored(name) for name in found.state_dict}
+    _write(path, tensors if dtype is None else _in_type(tensors, dtype), step=found.global_step)
+    if config is not None:
+        text = config.read_bytes()
+        with atomic(path.with_suffix(".yaml")) as temporary:
+            temporary.write_bytes(text)
+    beside = [f"what lies beside the weights: {', '.join(found.beside)}"] if found.beside else []
+    return (*found.odd, *beside)
+
+
+def original_state(stored: StoredModel, *, fused_by_head: bool = True) -> dict[str, Tensor]:
+    """Every tensor of the original's module, in its order: buffers, U-Net, first stage, conditioner.
+
+    fused_by_head: see `unet_table`. `ModelFileError` for a scale of each channel, which it does not know.
+    """
+    spec = stored.spec
+    if isinstance(spec, AutoencoderSpec):
+        return to_original(first_stage_table(spec), stored.state)
+    if stored.state["scale"].ndim:
+        count = stored.state["scale"].numel()
+        raise ModelFileError(f"original checkpoints hold one scale of latents, this model has one for each of {count}")
+    weights = to_original(model_table(spec, fused_by_head=fused_by_head), stored.state)
+    schedule = build_schedule(spec.schedule)
+    assert isinstance(schedule, DiscreteSchedule)  # others have no words in a YAML
+    tables = {name: table.float() for name, table in original_buffers(schedule).items() if name != _NOT_SAID}
+    buffers = {name: weights.pop(name) for name in ("scale_factor", "logvar") if name in weights}
+    return {**tables, **buffers, **weights, **(_first_stage_again(weights) if _is_first_stage(spec) else {})}
+
+
+def check_suffix(path: Path) -> None:
+    """`ModelFileError` for a file name that the original's checkpoints do not have."""
+    if path.suffix not in SUFFIXES:
+        raise ModelFileError(f"{path}: an original checkpoint is called {' or '.join('NAME' + s for s in SUFFIXES)}")
+
+
+def _is_first_stage(spec: ModelSpec) -> bool:
+    """Is the conditioner the first stage once more? The original's module then holds it under both names."""
+    return len(spec.conditioners) == 1 and isinstance(spec.conditioners[0], MaskedSpec)
+
+
+def _first_stage_again(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        CONDITIONER + name.removeprefix(FIRST_STAGE): tensor
+        for name, tensor in weights.items()
+        if name.startswith(FIRST_STAGE)
+    }
+
+
+def _in_type(state: Mapping[str, Tensor], dtype: FloatName) -> dict[str, Tensor]:
+    """The same with weights in a type; a tensor that two names share stays shared."""
+    made: dict[int, Tensor] = {}
+    for name, tensor in state.items():
+        if not _is_weight(name, tensor):
+            made[id(tensor)] = tensor
+        elif id(tensor) not in made:
+            made[id(tensor)] = tensor.to(FLOATS[dtype])
+            if bool(tensor.isfinite().all()) and not bool(made[id(tensor)].isfinite().all()):
+                raise ModelFileError(f"tensor {name!r} holds numbers that {dtype} cannot; bfloat16 and float32 can")
+    return {name: made[id(tensor)] for name, tensor in state.items()}
+
+
+def _is_weight(name: str, tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim > 0 and "." in name
+
+
+def _write(path: Path, state: Mapping[str, Tensor], *, step: int | None) -> None:
+    writable_folder(path.parent)
+    with atomic(path) as temporary:
+        if path.suffix == ".ckpt":
+            tensors = {name: compact(tensor) for name, tensor in state.items()}
+            torch.save({"state_dict": tensors, STEP: step or 0}, temporary)  # the original's scripts ask for the step
+        else:
+            save_file(apart(state), temporary, metadata={"format": "pt", **({} if step is None else {STEP: str(step)})})
+
+
+def _steps(card: Mapping[str, Any]) -> int | None:
+    """Training steps that a card tells of: an original's, or of the last stage of ours."""
+    match card:
+        case {"steps": int(steps)} | {"trained": {"denoiser": {"steps": int(steps)}}}:
+            return steps
+        case {"trained": {"first_stage": {"steps": int(steps)}}}:
+            return steps
+        case _:
+            return None
+
+
+def _reads_bert(stored: StoredModel) -> bool:
+    """Do captions pass BERT's tokenizer? Its empty caption tells."""
+    ids = stored.state.get(EMPTY_CAPTION)
+    return ids is not None and torch.equal(ids.cpu(), empty_caption(len(ids), bert=True))
+
+
+def _lost(stored: StoredModel, config: Mapping[str, Any], *, bert: bool) -> Iterator[str]:
+    """What the original's file has no place for, a clause each."""
+    yield from _lost_facts(stored)
+    if stored.tokenizer is not None:
+        what = "the original fetches BERT's own" if bert else "captions must be given as ids"
+        yield f"its tokenizer ({what})"
+    ids = stored.state.get(EMPTY_CAPTION)
+    if ids is not None and not bert and bool(ids.any()):
+        yield "the ids of its empty caption"
+    spec = stored.spec
+    if isinstance(spec, ModelSpec) and any(
+        each.kind in ("text", "layout") and not each.encoder.spare_logits for each in spec.conditioners
+    ):
+        yield "the unused output layer of its text encoder, which it never had (the original's scripts load without it)"
+    if isinstance(spec, ModelSpec) and spec.prediction == "v":
+        yield "programs that know only the predictions eps and x0, as the first of them: v came with Stable Diffusion 2"
+    yield from _lost_meaning(spec, config)
+
+
+def _lost_facts(stored: StoredModel) -> Iterator[str]:
+    facts = [key for key in stored.card if key not in _WRITTEN_ANEW]
+    if facts:
+        yield f"its card ({', '.join(facts)})"
+    known = stored.names
+    names = {"classes": known.classes, "categories": known.categories, "map classes": known.map_classes}
+    for what, words in names.items():
+        if words:
+            yield f"the names of {len(words)} {what}"
+    if stored.latents is not None:
+        yield "how its latents are spread"
+
+
+def _lost_meaning(spec: ModelSpec | AutoencoderSpec, config: Mapping[str, Any]) -> Iterator[str]:
+    """Where the YAML, read again, says something else."""
+    where = "the YAML of this model"
+    again = original_spec(read_params(Target, config, where=where), where=where).spec
+    differ = list(_differences(_settled(spec), _settled(again)))
+    if isinstance(spec, ModelSpec) and isinstance(spec.schedule, TableSpec):  # the buffers of the checkpoint say it
+        differ = [each for each in differ if not each[0].startswith("schedule.")]
+    trains = [place for place, _, _ in differ if place.startswith("objective.") or place.endswith(_ONLY_TRAINS)]
+    if trains:
+        yield f"what only trains ({', '.join(trains)})"
+    for place, ours, theirs in differ:
+        if place not in trains:
+            yield f"{place}, which is {_shown(ours)} and will be read as {_shown(theirs)}"
+
+
+def _settled(spec: ModelSpec | AutoencoderSpec) -> dict[str, Any]:
+    """Plain values, in one way where a spec may be written in several, without what the tensors of a file say."""
+    plain = spec.plain()
+    first_stage, network = plain.get("first_stage", plain), plain.get("network", {})
+    for part in (first_stage, network):
+        if "attention" in part:
+            part["attention"] = sorted(set(part["attention"]))
+    if first_stage.get("code_channels") == first_stage.get("latent_channels"):
+        first_stage["code_channels"] = None
+    if network and not network["head_channels"]:
+        network["heads"] = network["heads"] or 1
+    if "conditioners" in plain:
+        plain["conditioners"].sort(key=lambda each: each["kind"])
+        for each in plain["conditioners"]:
+            each.get("encoder", {}).pop("spare_logits", None)
+    return plain
+
+
+def _differences(ours: Any, theirs: Any, *, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where nested plain values differ, and both values there."""
+    match ours, theirs:
+        case ({**left}, {**right}):
+            for key in left | right:
+                yield from _differences(left.get(key), right.get(key), place=f"{place}.{key}".removeprefix("."))
+        case ([{}, *_], [{}, *_]) if len(ours) == len(theirs):
+            for number, (left, right) in enumerate(zip(ours, theirs, strict=True)):
+                yield from _differences(left, right, place=f"{place}.{number}")
+        case _ if ours != theirs:
+            yield place, ours, theirs
+        case _:
+            pass
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)[:60]

@@ -1,0 +1,186 @@
+"""`darkroom convert`: a model from one format into another."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLE = """
+darkroom convert model.ckpt model.safetensors --config config.yaml
+darkroom convert model.safetensors model.ckpt --dtype float16
+darkroom convert model.ckpt clean.safetensors --to compvis --keep-all
+"""
+
+FORMS = ("darkroom", "compvis", "diffusers")
+BY_SUFFIX = {".safetensors": "darkroom", ".ckpt": "compvis", "": "diffusers"}
+TYPES = {"darkroom": ("float32", "bfloat16", "float16", "int8"), "compvis": ("float32", "bfloat16", "float16")}
+READ = """
+kind name family config task conditioning image_size factor
+parameters steps precision averages weights numbers strays odd
+"""
+
+
+def run(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Model file, checkpoint, run or diffusers folder.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="NAME.safetensors, NAME.ckpt or a folder.")],
+    *,
+    config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
+    to: Annotated[str | None, typer.Option(help="darkroom, compvis or diffusers; else DST's name says it.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of the weights: float32 (default), bfloat16, float16; int8 for darkroom."),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="ema or raw: which ones of an original (ema if there).")] = None,
+    keep_all: Annotated[
+        bool, typer.Option("--keep-all", help="From original to original: every tensor, raw and averaged.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
+) -> None:
+    """Convert a model, and say what was read, written and dropped; DST must not be there yet."""
+    from darkroom.cli.inspect import in_lines, look
+    from darkroom.tasks.load import find
+
+    form = _form(target, to)
+    _check_options(form, dtype=dtype, weights=weights, keep_all=keep_all)
+    path = find(source)
+    facts = look(str(path), config=config, ema=weights != "raw")
+    _check_weights(path, facts, weights=weights, keep_all=keep_all)
+    _check_free(target, form)
+    if keep_all:
+        written, dropped = _rewritten(path, target, config=config, dtype=dtype)
+    else:
+        written, dropped = _converted(source, target, form=form, config=config, dtype=dtype, ema=weights != "raw")
+        dropped = [*_unread(facts), *dropped]
+    report = {
+        "read": {"path": str(path), **{key: facts[key] for key in READ.split() if key in facts}},
+        "written": {"to": form, "paths": [str(each) for each in written], "megabytes": _megabytes(written)},
+        "dropped": dropped,
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    made = f"{', '.join(map(str, written))} ({form}, {report['written']['megabytes']} MB)"
+    for line in in_lines({**report["read"], "written": made}):
+        typer.echo(line)
+    for sentence in dropped:
+        typer.echo(in_lines({"dropped": sentence})[0])
+
+
+def _form(target: Path, to: str | None) -> str:
+    """The format asked for, or that of DST's name; `InputError` when they do not go together."""
+    from darkroom.core.errors import InputError, did_you_mean
+
+    if to is None and target.is_dir():
+        return "diffusers"
+    if to is None and target.suffix not in BY_SUFFIX:
+        raise InputError(
+            f"{target}: its name does not say a format: NAME.safetensors (darkroom), NAME.ckpt (compvis) or a folder "
+            "(diffusers), or use --to"
+        )
+    if to is not None and to not in FORMS:
+        raise InputError(f"format {to!r} is unknown{did_you_mean(to, FORMS)}")
+    if to == "darkroom" and target.suffix != ".safetensors":
+        raise InputError(f"{target}: a file of darkroom's is called NAME.safetensors")
+    if to == "diffusers" and target.suffix in (".safetensors", ".ckpt"):
+        raise InputError(f"{target}: diffusers models are folders; give a name without {target.suffix}")
+    return to or BY_SUFFIX[target.suffix]
+
+
+def _check_options(form: str, *, dtype: str | None, weights: str | None, keep_all: bool) -> None:
+    from darkroom.core.errors import InputError, did_you_mean
+
+    if weights not in (None, "ema", "raw"):
+        raise InputError(f"weights {weights!r} are unknown{did_you_mean(weights, ('ema', 'raw'))}")
+    if keep_all and form != "compvis":
+        raise InputError(
+            "--keep-all writes every tensor of an original checkpoint into another one (NAME.ckpt, or --to compvis); "
+            f"{'a file of darkroom' if form == 'darkroom' else 'a diffusers folder'} holds one set of weights"
+        )
+    if keep_all and weights:
+        raise InputError("--keep-all keeps raw and averaged weights; leave out --weights")
+    if dtype is not None and form == "diffusers":
+        raise InputError("diffusers folders are written in float32; leave out --dtype")
+    if dtype is not None and dtype not in TYPES[form]:
+        raise InputError(f"dtype {dtype!r} does not fit{did_you_mean(dtype, TYPES[form])}")
+
+
+def _check_weights(path: Path, facts: dict[str, Any], *, weights: str | None, keep_all: bool) -> None:
+    """`InputError` for a choice that the source does not leave."""
+    from darkroom.core.errors import InputError
+
+    original = path.is_file() and "averages" in facts
+    if keep_all and not original:
+        raise InputError(f"{path}: --keep-all is for original checkpoints")
+    if weights and not original:
+        raise InputError(f"{path}: it holds one set of weights; --weights is for original checkpoints")
+    if weights == "ema" and facts.get("weights") == "raw":
+        why = {"none": "there are none", "incomplete": "some are missing"}.get(facts["averages"], "use_ema is false")
+        raise InputError(
+            f"{path}: moving averages cannot be taken ({why}); --weights raw takes the weights as they are"
+        )
+
+
+def _check_free(target: Path, form: str) -> None:
+    """`InputError` when something would be written over."""
+    from darkroom.core.errors import InputError
+
+    files = [target, *([target.with_suffix(".yaml")] if form == "compvis" else [])]
+    if form == "diffusers" and target.is_dir() and not any(target.iterdir()):
+        return
+    for path in files:
+        if path.exists():
+            raise InputError(f"{path}: this is there already; choose another DST")
+
+
+def _converted(
+    source: str, target: Path, *, form: str, config: Path | None, dtype: Any, ema: bool
+) -> tuple[list[Path], list[str]]:
+    """What was written, and what the format has no place for."""
+    from darkroom.checkpoint.store import save_model
+    from darkroom.checkpoint.write_compvis import check_suffix, save_original
+    from darkroom.tasks.load import read_whole
+
+    if form == "compvis":
+        check_suffix(target)
+    stored = read_whole(source, config=config, ema=ema)
+    match form:
+        case "darkroom":
+            return [save_model(target, stored, dtype=dtype or "float32")], _mute(stored)
+        case "compvis":
+            lost = save_original(target, stored, dtype=dtype or "float32")
+            return [target, target.with_suffix(".yaml")], list(lost)
+        case _:
+            from darkroom.checkpoint.to_diffusers import save_folder
+
+            lost = save_folder(target, stored)
+            return [target], list(lost)
+
+
+def _mute(stored: Any) -> list[str]:
+    """A sentence for a text model that came without its tokenizer."""
+    if stored.tokenizer is not None or "caption" not in getattr(stored.spec, "fields", ()):
+        return []
+    return ["the tokenizer: no vocab.txt lies beside the checkpoint, so captions can only be given as ids"]
+
+
+def _rewritten(path: Path, target: Path, *, config: Path | None, dtype: Any) -> tuple[list[Path], list[str]]:
+    """Every tensor of an original checkpoint in another file, and its YAML when there is one."""
+    from darkroom.checkpoint.write_compvis import rewrite_original
+    from darkroom.tasks.load import find_config
+
+    yaml = find_config(path, config=config)
+    lost = rewrite_original(target, path, config=yaml, dtype=dtype)
+    return [target, *([target.with_suffix(".yaml")] if yaml else [])], list(lost)
+
+
+def _unread(facts: dict[str, Any]) -> list[str]:
+    """What lies in the source and was not taken."""
+    strays = facts.get("strays", [])
+    named = [f"what nothing explains: {', '.join(strays)}"] if strays else []
+    return [*facts.get("left_out", []), *named]
+
+
+def _megabytes(paths: list[Path]) -> float:
+    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+    return round(sum(file.stat().st_size for file in files) / 1e6, 2)

@@ -1,0 +1,36 @@
+"""Modules as shapes: built without memory, and without the values that nobody would see."""
+
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+# On meta tensors these import torch's compiler, which takes longer than building any model.
+_DRAWS: Final = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
+
+
+@contextlib.contextmanager
+def hollow() -> Generator[None]:
+    """Parameters and buffers made inside are meta tensors, and starting weights are not drawn."""
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+@final
+class _Undrawn(TorchFunctionMode):
+    """Random filling in place leaves a tensor as it is."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if func in _DRAWS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
