@@ -162,10 +162,19 @@ def test_what_does_not_go_together(refused: Refused, averaged: Path, tmp_path: P
     assert "needs its YAML" in refused("convert", averaged, tmp_path / "m.safetensors")
 
 
-def test_diffusers_folders(told: Callable[..., dict[str, Any]], averaged: Path, tmp_path: Path) -> None:
-    pytest.importorskip("darkroom.checkpoint.diffusers")
+def test_diffusers_folders(told: Callable[..., dict[str, Any]], refused: Refused, tmp_path: Path) -> None:
+    """There and back by the verb alone: the same tensors; what diffusers has no words for is refused by name."""
+    one_head = config(unet={"num_heads": -1, "num_head_channels": 8})
+    source = checkpoint(tmp_path, state_of(described(tmp_path, one_head)))
     (tmp_path / "empty").mkdir()
     for target in ("new", "empty"):
-        report = told(averaged, tmp_path / target)
+        report = told(source, tmp_path / target)
         assert report["written"]["to"] == "diffusers"
-        assert any((tmp_path / target).iterdir())
+        assert (tmp_path / target / "model_index.json").exists()
+    told(tmp_path / "new", tmp_path / "back.safetensors")
+    before, after = load_original(source, tmp_path / "config.yaml"), load_model(tmp_path / "back.safetensors")
+    assert before.state.keys() == after.state.keys()
+    assert all(torch.equal(before.state[name], after.state[name]) for name in before.state)
+    write_yaml(tmp_path / "config.yaml", {"model": config()})
+    assert "heads at levels of different widths" in refused("convert", source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -191,9 +191,9 @@ class _Placed(Tensors):
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
-    def __getitem__(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Tensor:
         tensors, there = self._places[name]
-        return tensors[there]
+        return tensors.stored(there)
 
     def shape(self, name: str) -> tuple[int, ...]:
         tensors, there = self._places[name]
