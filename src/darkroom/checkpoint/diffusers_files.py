@@ -10,6 +10,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
+from darkroom.checkpoint.header import TwiceError, once
 from darkroom.checkpoint.keymap import some
 from darkroom.checkpoint.unpickle import Tensors, read_checkpoint
 from darkroom.core.errors import ModelFileError
@@ -41,10 +42,10 @@ def read_object(path: Path, *, limit: int = MOST_JSON) -> dict[str, Any]:
             raise ModelFileError(f"{path}: no such file")
         if path.stat().st_size > limit:
             raise ModelFileError(f"{path}: too large, at most {limit} bytes are read")
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except _TwiceError as error:
+    except TwiceError as error:
         raise ModelFileError(f"{path}: damaged, it names {str(error)[:100]} twice") from None
     except (ValueError, RecursionError):
         raise ModelFileError(f"{path}: not valid JSON") from None
@@ -71,18 +72,6 @@ def weights_in(folder: Path, *, stems: tuple[str, ...] = (NETWORK,)) -> Weights:
 def write_object(path: Path, values: Mapping[str, Any]) -> None:
     """JSON as diffusers writes it."""
     path.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-class _TwiceError(ValueError):
-    pass
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(repr(next(name for name in names if names.count(name) > 1)))
-    return values
 
 
 @final

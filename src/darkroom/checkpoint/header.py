@@ -50,9 +50,10 @@ def read_header(path: Path) -> Header:
     """The header; `ModelFileError` when the file is missing, truncated, of another kind or contradicts itself."""
     size, declared, text = _read(path)
     try:
-        values = json.loads(text, object_pairs_hook=_no_duplicates)
+        values = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, _DuplicateKeyError) else "its header is not valid JSON"
+        twice = isinstance(error, TwiceError)
+        reason = f"its header names {error} twice" if twice else "its header is not valid JSON"
         raise ModelFileError(f"{path}: not a safetensors file, {reason}") from None
     if not isinstance(values, dict):
         raise ModelFileError(f"{path}: not a safetensors file, its header is not a JSON object")
@@ -65,16 +66,17 @@ def read_header(path: Path) -> Header:
     return Header(metadata, tensors)
 
 
-class _DuplicateKeyError(ValueError):
-    pass
+class TwiceError(ValueError):
+    """A name that stands twice in a JSON object, as Python writes it."""
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _DuplicateKeyError(f"its header names {twice!r} twice")
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads(..., object_pairs_hook=once)`: an object none of whose names stands twice; else `TwiceError`."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise TwiceError(repr(name))
+        values[name] = value
     return values
 
 
