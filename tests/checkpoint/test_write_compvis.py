@@ -211,9 +211,9 @@ def test_captions_with_a_vocabulary_of_their_own(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     stored = model_of(ClassSpec(classes=10, width=24, drop=0), folder=tmp_path)
     folder = tmp_path / "none"
-    by_channel = replace(stored, state={**stored.state, "scale": torch.ones(4)})
-    with pytest.raises(ModelFileError, match="one scale of latents, this model has one for each of 4"):
-        save_original(folder / "m.ckpt", by_channel)
+    unknown = replace(stored, state={**stored.state, "scale": torch.tensor(float("nan"))})
+    with pytest.raises(ModelFileError, match="the scale of latents is not known"):
+        save_original(folder / "m.ckpt", unknown)
     with pytest.raises(ModelFileError, match=r"is called NAME\.ckpt or NAME\.safetensors"):
         save_original(folder / "m.bin", stored)
     large = {**stored.state, "network.head.bias": torch.full((4,), 1e6)}
@@ -226,6 +226,18 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         save_original(tmp_path / "file" / "m.ckpt", stored)
+
+
+def test_a_scale_for_each_channel_goes_into_the_first_stage(tmp_path: Path) -> None:
+    stored = model_of(ClassSpec(classes=10, width=24, drop=0), folder=tmp_path)
+    spread = replace(stored, state={**stored.state, "scale": torch.tensor([0.5, 1.0, 2.0, 3.0])})
+    lost = save_original(tmp_path / "m.ckpt", spread)
+    assert lost[0].endswith("made part of the first stage's 1 x 1 convolutions: equal up to rounding")
+    ours, back = build(spread), build(convert_original(tmp_path / "m.ckpt", tmp_path / "m.yaml").stored)
+    assert isinstance(ours, LatentDiffusion)
+    assert isinstance(back, LatentDiffusion)
+    images = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(back.encode(images), ours.encode(images), rtol=1e-4, atol=1e-5)
 
 
 def test_what_comes_back_computes_the_same(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from darkroom.checkpoint.diffusers_text import TOKENS, read_tokenizer
 from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import ModelFileError, NotYetError, did_you_mean
+from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.process.prediction import PredictionName
@@ -150,7 +151,7 @@ def load_unet(folder: Path) -> UNet:
     if whole:
         _index(folder)
     part = unet_part(folder / "unet" if whole else folder)
-    with torch.device("meta"):
+    with hollow():
         network = UNet(part.spec)
     network.load_state_dict(part.state(), strict=True, assign=True)
     return network.eval()

@@ -6,7 +6,6 @@ decoder levels from the same end; what differs beside names are convolutions of 
 
 from collections.abc import Iterator
 
-import torch
 from torch import nn
 
 from darkroom.autoencoder.coder import Decoder, Encoder
@@ -14,6 +13,7 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.checkpoint.keymap import Entry, Table, leaf, transformer_block
 from darkroom.conditioning.text import SequenceEncoder, SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError
+from darkroom.core.hollow import hollow
 from darkroom.network.blocks import Block
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.nn.attention import Attention, SelfAttention2d
@@ -34,7 +34,7 @@ ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
 
 def unet_table(spec: UNetSpec, *, linear: bool = False) -> Table:
     """A U-Net; linear: what leads into its transformers and out of them are matrices (`use_linear_projection`)."""
-    with torch.device("meta"):
+    with hollow():
         network = UNet(spec)
     return Table(tuple(_unet(network, ones=0 if linear else 2)))
 
@@ -43,14 +43,14 @@ def first_stage_table(spec: AutoencoderSpec) -> Table:
     """An AutoencoderKL or VQModel; `ModelFileError` for stems that these do not have."""
     if spec.stem != "conv" or spec.shortcut != "none" or spec.tiny is not None:
         raise ModelFileError("diffusers has no first stage with a stem of squares, a shortcut or a tiny decoder")
-    with torch.device("meta"):
+    with hollow():
         model = Autoencoder(spec)
     return Table(tuple(_first_stage(model)))
 
 
 def bert_table(spec: SequenceEncoderSpec) -> Table:
     """The text encoder of LDMTextToImagePipeline (`LDMBertModel`); our names begin with `encoder.`."""
-    with torch.device("meta"):
+    with hollow():
         encoder = SequenceEncoder(spec)
     return Table(tuple(_bert(encoder)))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.compvis import EMPTY_CAPTION, UNFUSED, empty_caption
 from darkroom.checkpoint.config import Target, read_params
+from darkroom.checkpoint.fold import with_scale_one
 from darkroom.checkpoint.keymap import CONDITIONER, FIRST_STAGE, first_stage_table, model_table, to_original
 from darkroom.checkpoint.specs import original_spec
 from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel, apart, compact
@@ -36,9 +37,10 @@ def save_original(path: Path, stored: StoredModel, *, dtype: FloatName = "float3
     `InputError` when the folder cannot be written.
     """
     check_suffix(path)
+    stored, folded = _with_one_scale(stored)
     bert, by_head = _reads_bert(stored), stored.card.get(UNFUSED) is not True
     config = original_config(stored.spec, bert=bert, fused_by_head=by_head)
-    lost = tuple(_lost(stored, config, bert=bert))
+    lost = (*folded, *_lost(stored, config, bert=bert))
     state = _in_type(original_state(stored, fused_by_head=by_head), dtype)
     _write(path, state, step=_steps(stored.card))
     write_yaml(path.with_suffix(".yaml"), {"model": config})
@@ -68,14 +70,11 @@ def rewrite_original(
 def original_state(stored: StoredModel, *, fused_by_head: bool = True) -> dict[str, Tensor]:
     """Every tensor of the original's module, in its order: buffers, U-Net, first stage, conditioner.
 
-    fused_by_head: see `unet_table`. `ModelFileError` for a scale of each channel, which it does not know.
+    fused_by_head: see `unet_table`. The scale of latents must be one number.
     """
     spec = stored.spec
     if isinstance(spec, AutoencoderSpec):
         return to_original(first_stage_table(spec), stored.state)
-    if stored.state["scale"].ndim:
-        count = stored.state["scale"].numel()
-        raise ModelFileError(f"original checkpoints hold one scale of latents, this model has one for each of {count}")
     weights = to_original(model_table(spec, fused_by_head=fused_by_head), stored.state)
     schedule = build_schedule(spec.schedule)
     assert isinstance(schedule, DiscreteSchedule)  # others have no words in a YAML
@@ -88,6 +87,18 @@ def check_suffix(path: Path) -> None:
     """`ModelFileError` for a file name that the original's checkpoints do not have."""
     if path.suffix not in SUFFIXES:
         raise ModelFileError(f"{path}: an original checkpoint is called {' or '.join('NAME' + s for s in SUFFIXES)}")
+
+
+def _with_one_scale(stored: StoredModel) -> tuple[StoredModel, list[str]]:
+    """The model with a scale of latents that is one number, and a clause when it was not."""
+    if not isinstance(stored.spec, ModelSpec):
+        return stored, []
+    if bool(stored.state["scale"].isnan().any()):
+        raise ModelFileError("the scale of latents is not known, so a checkpoint could not hold it")
+    if not stored.state["scale"].ndim:
+        return stored, []
+    what = "the scale of each latent channel, made part of the first stage's 1 x 1 convolutions: equal up to rounding"
+    return with_scale_one(stored), [what]
 
 
 def _is_first_stage(spec: ModelSpec) -> bool:
