@@ -6,6 +6,7 @@ import time
 import tracemalloc
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,12 @@ def described(*parts: Any, protocol: int = 2) -> bytes:
     return buffer.getvalue()
 
 
-def refused(path: Path, message: str) -> None:
-    """One sentence, quickly, in little memory, with no trace of code having run."""
+def refused(path: Path, message: str, *, read: Callable[[Path], object] = read_checkpoint) -> str:
+    """The one sentence that answers, quickly, in little memory, with no trace of code having run."""
     start = time.monotonic()
     tracemalloc.start()
     with pytest.raises(ModelFileError, match=message) as caught:
-        read_checkpoint(path)
+        read(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 64 * 2**20
@@ -88,6 +89,7 @@ def refused(path: Path, message: str) -> None:
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (path.parent / MARKER).exists()
+    return str(caught.value)
 
 
 def raw(instructions: bytes) -> bytes:

@@ -38,6 +38,12 @@ def given(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Conditions:
     return Conditions(planes=planes, guess=guess)
 
 
+def loss_of(network: Any, latents: Latent, *, spec: Any, name: str, **how: Any) -> torch.Tensor:
+    """The training loss at t, noise and conditions."""
+    schedule, prediction = build_schedule(spec), build_prediction(name)
+    return diffusion_loss(network, latents, schedule=schedule, prediction=prediction, objective=ObjectiveSpec(), **how)
+
+
 @pytest.mark.parametrize(("name", "spec"), CASES)
 def test_x0_is_the_guess_and_what_the_network_says_of_the_rest(name: str, spec: Any) -> None:
     schedule, prediction = build_schedule(spec), build_prediction(name)
@@ -60,20 +66,9 @@ def test_the_loss_is_that_of_the_rest(name: str, spec: Any) -> None:
     latents, noise = torch.randn(SHAPE, dtype=torch.float64), torch.randn(SHAPE, dtype=torch.float64)
     t = torch.tensor([3, 40]) if schedule.steps is not None else torch.tensor([0.1, 0.8], dtype=torch.float64)
 
-    def loss(of: Any, z: Latent) -> torch.Tensor:
-        return diffusion_loss(
-            of,
-            z,
-            t=t,
-            noise=noise,
-            conditions=conditions,
-            schedule=schedule,
-            prediction=prediction,
-            objective=ObjectiveSpec(),
-        )
-
-    whole = loss(beyond_guess(network, schedule=schedule, prediction=prediction), latents)
-    torch.testing.assert_close(whole, loss(network, latents - conditions.guess), rtol=1e-9, atol=1e-9)
+    how = {"spec": spec, "name": name, "t": t, "noise": noise, "conditions": conditions}
+    whole = loss_of(beyond_guess(network, schedule=schedule, prediction=prediction), latents, **how)
+    torch.testing.assert_close(whole, loss_of(network, latents - conditions.guess, **how), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("name", "spec"), CASES)
@@ -88,24 +83,16 @@ def test_what_is_known_is_the_guess_whatever_the_network_says(name: str, spec: A
     x0 = Denoiser(beyond, schedule, prediction)(x, t, conditions)
     open_x0 = Denoiser(beyond, schedule, prediction)(x, t, given())
     torch.testing.assert_close(x0, torch.where(known > 0, conditions.guess, open_x0), rtol=1e-9, atol=1e-9)
-    loss, noise = torch.zeros(2, dtype=torch.float64), torch.randn(SHAPE, dtype=torch.float64)
-    for shift in (0.0, 1.0):  # a network that is wrong where all is known is not told so
+    how = {"spec": spec, "name": name, "t": t, "noise": torch.randn_like(x), "conditions": conditions}
+    wrong = torch.zeros(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
 
-        def shifted(x: Latent, t: Time, conditions: Conditions, shift: float = shift) -> Latent:
-            return network(x, t, conditions) + shift * known
+    def shifted(x: Latent, t: Time, conditions: Conditions) -> Latent:
+        return network(x, t, conditions) + wrong * known
 
-        before = loss
-        loss = diffusion_loss(
-            beyond_guess(shifted, schedule=schedule, prediction=prediction),
-            with_known(x, conditions),
-            t=t,
-            noise=noise,
-            conditions=conditions,
-            schedule=schedule,
-            prediction=prediction,
-            objective=ObjectiveSpec(),
-        )
-    torch.testing.assert_close(loss, before, rtol=1e-9, atol=0)
+    made = beyond_guess(shifted, schedule=schedule, prediction=prediction)
+    loss_of(made, with_known(x, conditions), **how).sum().backward()
+    assert wrong.grad is not None
+    assert not wrong.grad.any()  # a network that is wrong where all is known is not told so
 
 
 def test_without_a_guess_nothing_changes() -> None:
