@@ -83,7 +83,7 @@ def frechet_distance(a: Features | Gaussian, b: Features | Gaussian) -> float:
     for each in (one, other):
         if each.count < 2:
             raise InputError(f"a covariance needs 2 rows of features at least, {each.count} came")
-    together = torch.linalg.svdvals(_root(one.covariance).T @ _root(other.covariance)).sum()
+    together = torch.linalg.svdvals(root_of(one.covariance).T @ root_of(other.covariance)).sum()
     spread = one.covariance.trace() + other.covariance.trace() - 2 * together
     return max(0.0, float((one.mean - other.mean).square().sum() + spread))
 
@@ -120,14 +120,36 @@ def kernel_distance_of_subsets(
     return Spread(float(values.mean()), float(values.std(correction=0)))
 
 
+def kernel_means(a: Features, b: Features) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Of each row of a (n, d) its mean kernel with the other rows of a, and with those of b (m, d)."""
+    one, other = _pair(a, b, least=2)
+    width = one.shape[1]
+    itself = (one.square().sum(1) / width + 1).pow(3)
+    sums = [
+        torch.cat([(part @ rows.T / width + 1).pow(3).sum(1) for part in _parts(one, len(rows))])
+        for rows in (one, other)
+    ]
+    return (sums[0] - itself) / (len(one) - 1), sums[1] / len(other)
+
+
+def kernel_within(rows: Features) -> float:
+    """The mean kernel of two different rows of a set (n, d)."""
+    return _within(_rows(rows, least=2))
+
+
+def balls(centres: Features, points: Features, *, k: int) -> Bool[Tensor, " m"]:
+    """Which points (m, d) lie within the reach of centres (n, d), as `precision_recall` has it."""
+    reals, fakes = _neighbours(centres, points, k=k)
+    return torch.cat([inside.any(1) for inside in _inside(reals, fakes, k=k)])
+
+
 def precision_recall(real: Features, fake: Features, *, k: int = 3) -> PrecisionRecall:
     """Shares of fake rows within the reach of real ones, and of real rows within the reach of fake ones.
 
     The reach of a set is the union of balls around its rows, each as large as the distance to the k-th nearest other
     row. `InputError` for k rows or fewer, different widths or values that are not finite. Kynkaanniemi et al. 2019.
     """
-    reals, fakes = _neighbours(real, fake, k=k)
-    return PrecisionRecall(_share_within(reals, fakes, k=k), _share_within(fakes, reals, k=k))
+    return PrecisionRecall(*(float(balls(*pair, k=k).double().mean()) for pair in ((real, fake), (fake, real))))
 
 
 def density_coverage(real: Features, fake: Features, *, k: int = 5) -> DensityCoverage:
@@ -165,8 +187,8 @@ def _score(rows: _Rows) -> float:
     return float((torch.special.entr(rows.mean(0)).sum() - entropy).exp())
 
 
-def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
-    """R with R Rᵀ = covariance, columns that are rounding errors left out."""
+def root_of(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
+    """R with R Rᵀ = covariance and orthogonal columns; those that are rounding errors left out."""
     values, vectors = torch.linalg.eigh(covariance)
     smallest = values[-1].abs() * len(values) * torch.finfo(values.dtype).eps
     kept = values > smallest
@@ -174,10 +196,12 @@ def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
 
 
 def _kernel_distance(one: _Rows, other: Float[Tensor, "m d"]) -> float:
-    n, m = len(one), len(other)
-    within = (_kernel_sum(one, one) - _kernel_diagonal(one)) / (n * (n - 1))
-    within_other = (_kernel_sum(other, other) - _kernel_diagonal(other)) / (m * (m - 1))
-    return within + within_other - 2 * _kernel_sum(one, other) / (n * m)
+    across = _kernel_sum(one, other) / (len(one) * len(other))
+    return _within(one) + _within(other) - 2 * across
+
+
+def _within(rows: _Rows) -> float:
+    return (_kernel_sum(rows, rows) - _kernel_diagonal(rows)) / (len(rows) * (len(rows) - 1))
 
 
 def _kernel_sum(one: _Rows, other: Float[Tensor, "m d"]) -> float:
@@ -196,11 +220,6 @@ def _neighbours(real: Features, fake: Features, *, k: int) -> tuple[Tensor, Tens
     reals, fakes = _pair(real, fake, least=k + 1)
     middle = reals.mean(0)
     return reals - middle, fakes - middle
-
-
-def _share_within(centres: _Rows, points: Float[Tensor, "m d"], *, k: int) -> float:
-    found = sum(int(inside.any(1).sum()) for inside in _inside(centres, points, k=k))
-    return found / len(points)
 
 
 def _inside(centres: _Rows, points: Float[Tensor, "m d"], *, k: int) -> Iterator[Bool[Tensor, "_part n"]]:
