@@ -58,19 +58,8 @@ def evaluate_conditions(
     of what was drawn is compared with the set of what it was asked by. sample: seed, solver, steps, guidance ·
     judge: for distances · on_picture: called with (pictures done, of). `InputError` for a model that nothing steers.
     """
-    scenes = _is_scenes(source)
-    measured = set(model.fields)
-    if not measured:
-        raise InputError(
-            f"{model.name}: {model.words.takes()}; so it cannot be measured whether it does what it is told"
-        )
-    lacking = set(model.fields) - {"low_res", "masked"} - source.fields
-    if "label" in source.fields:  # the classes' names are captions
-        lacking -= {"caption"}
-    if lacking:
-        hint = "; shapes:single has labels" if scenes and "label" in lacking else ""
-        raise InputError(f"{source.name} does not say the {min(lacking)} that {model.name} is steered by{hint}")
-    _check_maps(model, source)
+    check_says(model, source)
+    scenes, measured = _is_scenes(source), set(model.fields)
     channels = model.spec.first_stage.image_channels
     transform = parse(TransformSpec, {"size": model.spec.image_size, "channels": channels}, where="evaluation")
     request = settle(
@@ -97,8 +86,18 @@ def evaluate_conditions(
     return ConditionsReport(ways, _protocol(model, source, request, spoiling=spoiling, judge=judge))
 
 
-def _check_maps(model: Model, source: Source) -> None:
-    """Before anything is drawn: maps of these classes alone."""
+def check_says(model: Model, source: Source) -> None:
+    """`InputError`, before anything is drawn, where a source does not say what the model is steered by."""
+    if not model.fields:
+        raise InputError(
+            f"{model.name}: {model.words.takes()}; so it cannot be measured whether it does what it is told"
+        )
+    lacking = set(model.fields) - {"low_res", "masked"} - source.fields
+    if "label" in source.fields:  # the classes' names are captions
+        lacking -= {"caption"}
+    if lacking:
+        hint = "; shapes:single has labels" if _is_scenes(source) and "label" in lacking else ""
+        raise InputError(f"{source.name} does not say the {min(lacking)} that {model.name} is steered by{hint}")
     for spec in model.spec.conditioners:
         if isinstance(spec, MapSpec):
             check_maps(source, classes=len(source.map_classes) or spec.classes)

@@ -89,14 +89,17 @@ class Pull:
 
 def frechet(one: Gaussian, other: Gaussian) -> tuple[float, Pull]:
     """The Fréchet distance of two sets, and what the pictures of the first add to it."""
-    value = frechet_distance(one, other)
-    root = root_of(one.covariance)
+    if min(one.count, other.count) < 2 or one.mean.shape != other.mean.shape:
+        frechet_distance(one, other)  # says what does not fit
+    root, shift = root_of(one.covariance), one.mean - other.mean
     left, values, _ = torch.linalg.svd(root.T @ root_of(other.covariance), full_matrices=False)
+    spread = one.covariance.trace() + other.covariance.trace() - 2 * values.sum()
     lengths = root.square().sum(0)  # orthogonal columns: their squares are the eigenvalues
     carried = values.sqrt()[:, None] * left.T @ (root / lengths).T
     share = (one.count - 1) / one.count  # the mean over the pictures, where the covariance has count - 1
     level = share * float(one.covariance.trace() - values.sum())
-    return value, Pull(one.mean, one.mean - other.mean, carried, level)
+    value = max(0.0, float(shift.square().sum() + spread))
+    return value, Pull(one.mean, shift, carried, level)
 
 
 def kernel(drawn: Features, reference: Features) -> Estimate:
