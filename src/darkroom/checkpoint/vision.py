@@ -182,7 +182,12 @@ def _fill(network: nn.Module, weights: Mapping[str, Tensor], names: Mapping[str,
     for name, tensor in own.items():
         module, _, last = name.rpartition(".")
         theirs = names[name] if name in names else f"{names[module]}.{last}"
-        taken = next((weights[each] for each in (theirs, f"dinov2.{theirs}") if each in weights), None)
+        known = (
+            theirs,
+            f"dinov2.{theirs}",
+            theirs.removeprefix("vision_model."),
+        )  # of a classifier; of an encoder alone
+        taken = next((weights[each] for each in known if each in weights), None)
         if taken is None:
             raise ModelFileError(f"{where}: {theirs!r} is missing among its weights")
         while taken.ndim > tensor.ndim and taken.shape[0] == 1:

@@ -127,6 +127,8 @@ def differences(one: Protocol, other: Protocol) -> tuple[str, ...]:
     if first["sampling"] is None or second["sampling"] is None:
         first["sampling"] = second["sampling"] = None
         first["asked"] = second["asked"] = None
+        for plain in (first, second):
+            plain["statistics"].pop("pairs", None)
     return tuple(_apart(first, second, place=""))
 
 

@@ -40,6 +40,7 @@ from darkroom.metrics.contributions import (
     mean_of,
     reach,
     score,
+    share_of,
 )
 from darkroom.metrics.extractors import Extractor, FeatureNetwork, PairDistance
 from darkroom.metrics.pairs import psnr, ssim
@@ -59,6 +60,11 @@ class Pairs:
     asking: Asking
     judge: Extractor
     lpips: PairDistance | None = None
+
+    @property
+    def completes(self) -> bool:
+        """Is each picture made of a real one, so that they can be compared?"""
+        return bool({"low_res", "masked"} & set(self.asking.model.fields))
 
     def plain(self) -> dict[str, JsonValue]:
         """The networks, by their weights."""
@@ -178,15 +184,14 @@ def _of_words(made: Seen, *, network: FeatureNetwork, asking: Asking) -> Iterato
 def _of_pairs(work: Measuring, pairs: Pairs) -> Iterator[Figure]:
     """Each picture with what it was asked by, kept on disk too."""
     asking, source = pairs.asking, pairs.asking.source
-    completes = bool({"low_res", "masked"} & set(asking.model.fields))
     reads = _reading(asking)
-    if source is None or not (completes or reads):
+    if source is None or not (pairs.completes or reads):
         return
     wanted = OfSource(Subset(source, asking.rows), work.real.transform)
 
     def make(rows: range) -> dict[str, torch.Tensor]:
         made = from_bytes(work.made.pictures(rows))
-        found = _alike(from_bytes(wanted.pictures(rows)), made, pairs=pairs) if completes else {}
+        found = _alike(from_bytes(wanted.pictures(rows)), made, pairs=pairs) if pairs.completes else {}
         seen = [read_scene(picture) for picture in to_pictures(made)] if reads else []
         for name, right in reads.items():
             answers = [right(number, things) for number, things in zip(rows, seen, strict=True)]
@@ -198,7 +203,8 @@ def _of_pairs(work: Measuring, pairs: Pairs) -> Iterator[Figure]:
     shards = Shards(work.folder / place, len(work.made), 64)
     shards.fill(make, on_row=work.tell("pairs"))
     for name in sorted(shards.read(0)):
-        yield figure(name, mean_of(torch.cat(list(shards.each(name)))))
+        values = torch.cat(list(shards.each(name)))
+        yield figure(name, share_of(values) if name in reads else mean_of(values))
 
 
 @torch.no_grad()
@@ -259,8 +265,8 @@ def _protocol(work: Measuring, *, reference: str) -> Protocol:
             "neighbours": NEIGHBOURS,
             "kernel": "(x·y / d + 1)³",
             "inception score": "one split",
-            **({} if work.pairs is None else {"pairs": work.pairs.plain()}),
-            "intervals": f"{LEVEL:.0%}, bootstrap of {RESAMPLES} resamples, first order",
+            **({"pairs": work.pairs.plain()} if work.pairs is not None and work.pairs.completes else {}),
+            "intervals": f"{LEVEL:.0%}, bootstrap of {RESAMPLES} resamples, first order; of shares Wilson's",
         },
     )
 

@@ -11,7 +11,7 @@ from darkroom.core.compute import Compute
 from darkroom.evaluate.card import Card, Figure, Kind, Network, Protocol, Reference, here, time_since, versions
 from darkroom.evaluate.quality import figure
 from darkroom.evaluate.report import ConditionsReport, FirstStageReport, ObedienceReport
-from darkroom.metrics.contributions import mean_of
+from darkroom.metrics.contributions import share_of
 
 Report = FirstStageReport | ConditionsReport | ObedienceReport
 _APART: Final = frozenset({"model", "data", "sample", "judge", "darkroom", "preprocessing", "lpips", "given"})
@@ -64,7 +64,7 @@ def _of_obedience(report: ObedienceReport) -> Iterator[Figure]:
             if share is not None:
                 answers = torch.zeros(each.prompts)
                 answers[: round(share * each.prompts)] = 1
-                yield figure(f"{name}, {each.things} things", mean_of(answers))
+                yield figure(f"{name}, {each.things} things", share_of(answers))
 
 
 def _protocol(made: Mapping[str, Any], *, kind: Kind, count: int, split: str) -> Protocol:

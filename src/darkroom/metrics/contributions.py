@@ -27,10 +27,14 @@ _DRAWN: Final = 2**22  # indices that exist at once
 @final
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A value, and by how much each picture moves it: float64, mean 0 over the pictures."""
+    """A value, and by how much each picture moves it: float64, mean 0 over the pictures.
+
+    share: is it the share of pictures of which something is true?
+    """
 
     value: float
     contributions: PerSample
+    share: bool = False
 
 
 @final
@@ -48,14 +52,23 @@ def mean_of(values: Iterable[float] | Tensor) -> Estimate:
     return Estimate(mean, each - mean)
 
 
+def share_of(answers: Iterable[bool] | Tensor) -> Estimate:
+    """The share of pictures of which something is true."""
+    found = mean_of([float(each) for each in answers])
+    return Estimate(found.value, found.contributions, share=True)
+
+
 def interval(estimate: Estimate, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Interval | None:
     """The bootstrap's percentiles: pictures are drawn with replacement, `resamples` times; None for one picture.
 
-    level: the share of resamples that lies within. Efron & Tibshirani 1993, chapter 13.
+    level: the share of resamples that lies within (Efron & Tibshirani 1993, chapter 13). Shares have Wilson's interval
+    of 1927 instead, for resamples of pictures that are all alike say nothing.
     """
     parts = estimate.contributions
     if len(parts) < 2:
         return None
+    if estimate.share:
+        return _wilson(estimate.value, count=len(parts), level=level)
     draw = generator(seed, len(parts), purpose="metrics/bootstrap")
     means: list[Tensor] = []
     for begin in range(0, resamples, max(1, _DRAWN // len(parts))):
@@ -64,6 +77,13 @@ def interval(estimate: Estimate, *, resamples: int = RESAMPLES, level: float = L
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = torch.quantile(torch.cat(means), ends).tolist()
     return Interval(estimate.value + low, estimate.value + high)
+
+
+def _wilson(share: float, *, count: int, level: float) -> Interval:
+    reach = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64))) ** 2 / count
+    middle = (share + reach / 2) / (1 + reach)
+    half = (reach * (share * (1 - share) + reach / 4)) ** 0.5 / (1 + reach)
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
 @final
@@ -114,8 +134,8 @@ def kernel(drawn: Features, reference: Features) -> Estimate:
 
 
 def reach(real: Features, fake: Features, *, k: int) -> tuple[Estimate, Estimate]:
-    """`precision_recall` as means over the fake and over the real rows; the other set stays as it is."""
-    return mean_of(balls(real, fake, k=k)), mean_of(balls(fake, real, k=k))
+    """`precision_recall` as shares of the fake and of the real rows; the other set stays as it is."""
+    return share_of(balls(real, fake, k=k)), share_of(balls(fake, real, k=k))
 
 
 def score(logits: Callable[[], Iterable[Float[Tensor, "n classes"]]]) -> Estimate:
