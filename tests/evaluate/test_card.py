@@ -132,7 +132,7 @@ def test_the_page_stands_alone_and_escapes() -> None:
     )
     assert found.count("<img") == 1
     assert "data:image/png;base64," in found
-    assert "64 pictures: made" in found
+    assert "64 made pictures" in found
     for told in ("FID", "2.5 to 4.5", "sampling.steps", "networks.0.preprocessing.size", "a &lt;note&gt; &amp; more"):
         assert told in found
     assert "<b>" not in found

@@ -10,7 +10,7 @@ from PIL import Image
 from darkroom.core.pictures import contact_sheet
 from darkroom.core.record import atomic, writable_folder, write_json
 from darkroom.evaluate.card import Card, Figure
-from darkroom.pages.markup import details, document, element, figures, image, paragraphs, section, table
+from darkroom.pages.markup import Html, details, document, element, figures, image, paragraphs, section, table
 
 SHOWN: Final = 64  # pictures of each set
 SHEET: Final = 1024  # pixels of a sheet's side, at most
@@ -108,7 +108,7 @@ def page(
             if compared
             else []
         ),
-        *(_sheet(name, several) for name, several in pictures.items() if several),
+        *([section("Pictures", _sheets(pictures))] if any(pictures.values()) else []),
         section("Protocol", table(("field", "value"), _protocol(card))),
         section("Subject, machine and versions", table(("field", "value"), _made(card))),
     ]
@@ -123,10 +123,15 @@ def _opening(sentences: Sequence[str]) -> list[str]:
     return [paragraphs(sentences[:1], css="lead"), paragraphs(sentences[1:], css="soft")]
 
 
-def _sheet(name: str, pictures: Sequence[Image.Image]) -> str:
-    shown = contact_sheet(pictures[:SHOWN])
-    alt = f"{len(pictures[:SHOWN])} pictures: {name}"
-    return section(f"{name[:1].upper()}{name[1:]}", image(shown, alt=alt, most=SHEET))
+def _sheets(pictures: Mapping[str, Sequence[Image.Image]]) -> Html:
+    """Some of each set, side by side."""
+    sheets = []
+    for name, several in pictures.items():
+        shown = several[:SHOWN]
+        said = f"{len(shown)} {name} pictures"
+        picture = image(contact_sheet(shown), alt=said, most=SHEET)
+        sheets.append(element("figure", picture, element("figcaption", said)))
+    return element("div", *sheets, css="cards")
 
 
 def _compared(figure: Figure, other: Figure) -> Compared:
