@@ -129,6 +129,8 @@ def _measured(
     pairs: Any = None,
     notes: Sequence[str] = (),
 ) -> Made:
+    from darkroom.data.sources import Subset
+    from darkroom.evaluate.lots import OfSource
     from darkroom.evaluate.networks import open_network
     from darkroom.evaluate.quality import Measuring, measure
 
@@ -149,7 +151,9 @@ def _measured(
             against=wanted.against,
         )
     )
-    return Made(card, folder, {"made": _some(made), "real": _some(real)})
+    asked = None if pairs is None or pairs.asking.source is None else Subset(real.source, pairs.asking.rows)
+    beside = real if asked is None else OfSource(asked, real.transform)  # the rows by which those were asked
+    return Made(card, folder, {"made": _some(made), "real": _some(beside)})
 
 
 def _counter(what: str) -> Callable[[int, int], None]:

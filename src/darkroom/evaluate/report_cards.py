@@ -11,7 +11,7 @@ from darkroom.core.compute import Compute
 from darkroom.evaluate.card import Card, Figure, Kind, Network, Protocol, Reference, here, time_since, versions
 from darkroom.evaluate.quality import figure
 from darkroom.evaluate.report import ConditionsReport, FirstStageReport, ObedienceReport
-from darkroom.metrics.contributions import share_of
+from darkroom.metrics.contributions import Interval, share_of
 
 Report = FirstStageReport | ConditionsReport | ObedienceReport
 _APART: Final = frozenset({"model", "data", "sample", "judge", "darkroom", "preprocessing", "lpips", "given"})
@@ -47,14 +47,21 @@ def _of_first_stage(report: FirstStageReport) -> Iterator[Figure]:
     for way, figures in ways.items():
         for measure, value in asdict(figures).items():
             if value is not None:
-                yield Figure(measure=measure.replace("_", " "), of=way, value=value, count=count)
+                within = report.intervals.get(way.removeprefix("bicubic "), {}).get(measure)
+                yield _figure(measure.replace("_", " "), value, within, count=count, of=way)
 
 
 def _of_conditions(report: ConditionsReport) -> Iterator[Figure]:
     count = report.protocol["data"]["pictures"]
     for way, figures in report.ways.items():
         of = "model" if way == "read back" else way
-        yield from (Figure(measure=name, of=of, value=value, count=count) for name, value in figures.items())
+        known = report.intervals.get(way, {})
+        yield from (_figure(name, value, known.get(name), count=count, of=of) for name, value in figures.items())
+
+
+def _figure(measure: str, value: float, within: Interval | None, *, count: int, of: str) -> Figure:
+    low, high = (None, None) if within is None else within
+    return Figure(measure=measure, of=of, value=value, low=low, high=high, count=count)
 
 
 def _of_obedience(report: ObedienceReport) -> Iterator[Figure]:

@@ -125,10 +125,10 @@ def kernel_means(a: Features, b: Features) -> tuple[Float[Tensor, " n"], Float[T
     one, other = _pair(a, b, least=2)
     width = one.shape[1]
     itself = (one.square().sum(1) / width + 1).pow(3)
-    sums = [
-        torch.cat([(part @ rows.T / width + 1).pow(3).sum(1) for part in _parts(one, len(rows))])
-        for rows in (one, other)
-    ]
+    sums = torch.zeros(2, len(one), dtype=one.dtype)
+    for total, rows in zip(sums, (one, other), strict=True):
+        for place, part in zip(_parts(total, len(rows)), _parts(one, len(rows)), strict=True):
+            place.copy_((part @ rows.T / width + 1).pow(3).sum(1))
     return (sums[0] - itself) / (len(one) - 1), sums[1] / len(other)
 
 
@@ -140,7 +140,10 @@ def kernel_within(rows: Features) -> float:
 def balls(centres: Features, points: Features, *, k: int) -> Bool[Tensor, " m"]:
     """Which points (m, d) lie within the reach of centres (n, d), as `precision_recall` has it."""
     reals, fakes = _neighbours(centres, points, k=k)
-    return torch.cat([inside.any(1) for inside in _inside(reals, fakes, k=k)])
+    found = torch.empty(len(fakes), dtype=torch.bool)
+    for place, inside in zip(_parts(found, len(reals)), _inside(reals, fakes, k=k), strict=True):
+        place.copy_(inside.any(1))
+    return found
 
 
 def precision_recall(real: Features, fake: Features, *, k: int = 3) -> PrecisionRecall:
@@ -224,8 +227,10 @@ def _neighbours(real: Features, fake: Features, *, k: int) -> tuple[Tensor, Tens
 
 def _inside(centres: _Rows, points: Float[Tensor, "m d"], *, k: int) -> Iterator[Bool[Tensor, "_part n"]]:
     """Chunk by chunk of points: which lie in the ball of which centre, its k-th nearest other row on the rim."""
-    parts = [_squares(part, centres).kthvalue(k + 1, dim=1).values for part in _parts(centres, len(centres))]
-    radii = torch.cat(parts)  # squared; the nearest row of all is the centre itself
+    # Filled in place: small answers between large chunks would keep the chunks' memory from being given back.
+    radii = torch.empty(len(centres), dtype=centres.dtype)  # squared; the nearest row of all is the centre itself
+    for place, part in zip(_parts(radii, len(centres)), _parts(centres, len(centres)), strict=True):
+        place.copy_(_squares(part, centres).kthvalue(k + 1, dim=1).values)
     largest = max(float(each.square().sum(1).max()) for each in (centres, points))
     rim = radii + 16 * largest * torch.finfo(radii.dtype).eps  # equal distances must not differ by rounding
     for part in _parts(points, len(centres)):
@@ -238,7 +243,7 @@ def _squares(one: _Rows, other: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     return (lengths - 2 * one @ other.T).clamp(min=0)
 
 
-def _parts(rows: _Rows, width: int) -> tuple[Tensor, ...]:
+def _parts(rows: Tensor, width: int) -> tuple[Tensor, ...]:
     """Chunks of rows whose pairwise matrix with `width` others stays small."""
     return rows.split(max(1, _CELLS // width))
 
