@@ -8,7 +8,7 @@ import pytest
 from first_stages import store_first_stage
 from PIL import Image
 
-from darkroom.cli.evaluate import _unknown
+from darkroom.cli.evaluate_reports import _unknown
 from darkroom.data.sources import open_data
 
 Say = Callable[..., tuple[int, str, str]]
@@ -75,9 +75,12 @@ def test_the_split_is_that_of_the_models_training(say: Say, folder: Path, tmp_pa
 def test_a_report_that_cannot_be_written_is_told_before_measuring(
     say: Say, model: Path, folder: Path, tmp_path: Path
 ) -> None:
-    code, told, notes = say("evaluate", model, folder, "--first-stage", "--out", tmp_path)
-    assert (code, told) == (2, "")
-    assert "--out names the file of the report, and this is a folder" in notes
+    (tmp_path / "is.json").mkdir()
+    (tmp_path / "file").touch()
+    for name, sentence in (("is.json", "this is a folder"), ("file", "this is a file")):
+        code, told, notes = say("evaluate", model, folder, "--first-stage", "--out", tmp_path / name)
+        assert (code, told) == (2, "")
+        assert sentence in notes
 
 
 def test_the_size_is_asked_for_or_the_models_or_the_pictures(

@@ -25,7 +25,7 @@ from darkroom.core.memory import keep_freed_memory
 VERBS = {
     "sample": "Make pictures with a model.",
     "train": "Train a model from a folder or a recipe; run again to go on.",
-    "evaluate": "Measure a first stage, or whether a model does what it is told.",
+    "evaluate": "Measure pictures, a model or a first stage.",
     "reconstruct": "Send pictures through a first stage and back.",
     "inspect": "Say what a model, data set, run or picture is.",
     "convert": "Write a model in another format.",

@@ -13,7 +13,7 @@ from darkroom import __version__
 from darkroom.conditioning.spatial import MapSpec
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import from_bytes, to_bytes
-from darkroom.core.shapes import Images
+from darkroom.core.shapes import Images, PerSample
 from darkroom.core.spec import parse
 from darkroom.data.examples import Source
 from darkroom.data.inputs import captions, check_maps, label_of, seen_things
@@ -23,10 +23,11 @@ from darkroom.data.transforms import TransformSpec, still_map
 from darkroom.evaluate.protocol import about
 from darkroom.evaluate.report import ConditionsReport
 from darkroom.metrics.agreement import obeys, read_map, read_scene
+from darkroom.metrics.contributions import Estimate, frechet, interval, kernel, mean_of, reach, share_of
 from darkroom.metrics.extractors import Extractor
 from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.metrics.pairs import psnr, ssim
-from darkroom.metrics.sets import frechet_distance, kernel_distance, precision_recall
+from darkroom.metrics.sets import Gaussian, frechet_distance, kernel_distance
 from darkroom.scenes.agree import best_overlap
 from darkroom.scenes.vocabulary import NAMED
 from darkroom.tasks.generate import generate
@@ -38,7 +39,7 @@ from darkroom.tasks.settle import settle
 NEIGHBOURS: Final = 3
 SAMPLES: Final = 8  # of each hole, whose mean is compared with the mean fill
 Progress = Callable[[int, int], None]
-Ways = dict[str, dict[str, float]]
+Ways = dict[str, dict[str, Estimate]]
 
 
 def evaluate_conditions(
@@ -58,19 +59,8 @@ def evaluate_conditions(
     of what was drawn is compared with the set of what it was asked by. sample: seed, solver, steps, guidance ·
     judge: for distances · on_picture: called with (pictures done, of). `InputError` for a model that nothing steers.
     """
-    scenes = _is_scenes(source)
-    measured = set(model.fields)
-    if not measured:
-        raise InputError(
-            f"{model.name}: {model.words.takes()}; so it cannot be measured whether it does what it is told"
-        )
-    lacking = set(model.fields) - {"low_res", "masked"} - source.fields
-    if "label" in source.fields:  # the classes' names are captions
-        lacking -= {"caption"}
-    if lacking:
-        hint = "; shapes:single has labels" if scenes and "label" in lacking else ""
-        raise InputError(f"{source.name} does not say the {min(lacking)} that {model.name} is steered by{hint}")
-    _check_maps(model, source)
+    check_says(model, source)
+    scenes, measured = _is_scenes(source), set(model.fields)
     channels = model.spec.first_stage.image_channels
     transform = parse(TransformSpec, {"size": model.spec.image_size, "channels": channels}, where="evaluation")
     request = settle(
@@ -94,11 +84,36 @@ def evaluate_conditions(
         ways |= _filled(request, whole=whole, made=made, mean=again, judge=judge)
     if not ways:
         ways["model"] = _alike(whole, made, judge=judge)
-    return ConditionsReport(ways, _protocol(model, source, request, spoiling=spoiling, judge=judge))
+    within = {way: {name: interval(each) for name, each in figures.items()} for way, figures in ways.items()}
+    return ConditionsReport(
+        {way: {name: each.value for name, each in figures.items()} for way, figures in ways.items()},
+        _protocol(model, source, request, spoiling=spoiling, judge=judge),
+        {way: {name: each for name, each in known.items() if each is not None} for way, known in within.items()},
+    )
 
 
-def _check_maps(model: Model, source: Source) -> None:
-    """Before anything is drawn: maps of these classes alone."""
+def _alone(value: float) -> Estimate:
+    """A figure that is no mean over pictures, and has no interval."""
+    return Estimate(value, torch.empty(0, dtype=torch.float64))
+
+
+def _mean(values: PerSample) -> Estimate:
+    """The mean in the type that came, as it always was."""
+    return Estimate(float(values.mean()), values.double().cpu() - float(values.double().mean()))
+
+
+def check_says(model: Model, source: Source) -> None:
+    """`InputError`, before anything is drawn, where a source does not say what the model is steered by."""
+    if not model.fields:
+        raise InputError(
+            f"{model.name}: {model.words.takes()}; so it cannot be measured whether it does what it is told"
+        )
+    lacking = set(model.fields) - {"low_res", "masked"} - source.fields
+    if "label" in source.fields:  # the classes' names are captions
+        lacking -= {"caption"}
+    if lacking:
+        hint = "; shapes:single has labels" if _is_scenes(source) and "label" in lacking else ""
+        raise InputError(f"{source.name} does not say the {min(lacking)} that {model.name} is steered by{hint}")
     for spec in model.spec.conditioners:
         if isinstance(spec, MapSpec):
             check_maps(source, classes=len(source.map_classes) or spec.classes)
@@ -109,18 +124,20 @@ def _is_scenes(source: Source) -> bool:
     return isinstance(inner, ShapesSource)
 
 
-def _read_back(drawn: Sequence[Image.Image], source: Source, *, request: Request, fields: set[str]) -> dict[str, float]:
+def _read_back(
+    drawn: Sequence[Image.Image], source: Source, *, request: Request, fields: set[str]
+) -> dict[str, Estimate]:
     """Shares and overlaps, 0..1, by measure."""
-    found: dict[str, float] = {}
+    found: dict[str, Estimate] = {}
     seen = [read_scene(picture) for picture in drawn]
     if "label" in fields:
         wanted = [source.classes[label_of(source, row)] for row in range(len(source))]
         right = [len(each) == 1 and each[0].shape == name for each, name in zip(seen, wanted, strict=True)]
-        found["class right"] = float(np.mean(right))
+        found["class right"] = share_of(right)
     if "caption" in fields:
         unnamed = [max(0, len(source.objects(row) or ()) - NAMED) for row in range(len(source))]
         right = [obeys(*pair, unnamed=more) for *pair, more in zip(seen, captions(source), unnamed, strict=True)]
-        found["caption obeyed"] = float(np.mean(right))
+        found["caption obeyed"] = share_of(right)
     if "objects" in fields:
         pairs = [
             best_overlap(
@@ -131,12 +148,13 @@ def _read_back(drawn: Sequence[Image.Image], source: Source, *, request: Request
             for row, things in enumerate(seen)
             for thing in seen_things(source, row)[: len(request.layouts[row])]
         ]
-        found["category right"] = float(np.mean([right for right, _ in pairs]))
-        found["mean box IoU"] = float(np.mean([overlap for _, overlap in pairs]))
+        found["category right"] = share_of([right for right, _ in pairs])
+        found["mean box IoU"] = mean_of([overlap for _, overlap in pairs])
     if "map" in fields:
         maps = [read_map(picture) for picture in drawn]
         wanted_maps = [_map_of(source, row, size=drawn[row].size[0]) for row in range(len(source))]
-        found["mean IoU of classes"] = mean_iou(np.stack(maps), np.stack(wanted_maps), classes=len(source.map_classes))
+        overlap = mean_iou(np.stack(maps), np.stack(wanted_maps), classes=len(source.map_classes))
+        found["mean IoU of classes"] = _alone(overlap)
     return found
 
 
@@ -166,11 +184,11 @@ def _enlarged(request: Request, *, whole: Images, made: Images, judge: Extractor
     }
 
 
-def _shrunk_psnr(images: Images, small: Float[Tensor, "b c _h _w"]) -> float:
+def _shrunk_psnr(images: Images, small: Float[Tensor, "b c _h _w"]) -> Estimate:
     """How well a picture, made small again, is the small one it was made from, dB."""
     size = [*small.shape[-2:]]
     again = torch.nn.functional.interpolate(images.clamp(-1, 1), size=size, mode="bicubic", antialias=True)
-    return float((10 * torch.log10(4 / (again - small).square().mean(dim=(1, 2, 3)).clamp(min=4e-10))).mean())
+    return _mean(10 * torch.log10(4 / (again - small).square().mean(dim=(1, 2, 3)).clamp(min=4e-10)))
 
 
 def _mean_of_more(model: Model, request: Request, *, made: Images, batch: int, on_picture: Progress | None) -> Images:
@@ -194,11 +212,11 @@ def _filled(request: Request, *, whole: Images, made: Images, mean: Images, judg
     known = (masks <= 0.5).expand_as(whole)
     ways = {"mean fill": mean_fill(whole, masks), "telea": telea_fill(whole, masks), "model": made}
     found = {
-        name: _pairwise(whole, each, judge=judge) | {"hole PSNR (dB)": _hole_psnr(whole, each, masks)}
+        name: _pairwise(whole, each, judge=judge) | {"hole PSNR (dB)": _alone(_hole_psnr(whole, each, masks))}
         for name, each in ways.items()
     }
-    found["model"]["known pixels identical"] = float((made == whole)[known].float().mean())
-    found["model"][f"hole PSNR of the mean of {SAMPLES} (dB)"] = _hole_psnr(whole, mean, masks)
+    found["model"]["known pixels identical"] = _alone(float((made == whole)[known].float().mean()))
+    found["model"][f"hole PSNR of the mean of {SAMPLES} (dB)"] = _alone(_hole_psnr(whole, mean, masks))
     return found
 
 
@@ -209,30 +227,35 @@ def _hole_psnr(whole: Images, made: Images, masks: Float[Tensor, "b 1 _h _w"]) -
 
 
 @torch.no_grad()
-def _pairwise(whole: Images, made: Images, *, judge: Extractor) -> dict[str, float]:
+def _pairwise(whole: Images, made: Images, *, judge: Extractor) -> dict[str, Estimate]:
     """Of each picture with its original, and of both sets."""
     parts = list(zip(whole.split(64), made.clamp(-1, 1).split(64), strict=True))
     seen, drawn = (torch.cat([judge.features(pair[side]) for pair in parts]) for side in (0, 1))
     found = {
-        "PSNR (dB)": float(torch.cat([psnr(*pair) for pair in parts]).mean()),
-        "SSIM": float(torch.cat([ssim(*pair) for pair in parts]).mean()),
-        "judge distance": float(torch.cat([judge.distance(*pair) for pair in parts]).mean()),
+        "PSNR (dB)": _mean(torch.cat([psnr(*pair) for pair in parts])),
+        "SSIM": _mean(torch.cat([ssim(*pair) for pair in parts])),
+        "judge distance": _mean(torch.cat([judge.distance(*pair) for pair in parts])),
     }
-    return found | ({"Fréchet distance": frechet_distance(seen, drawn)} if len(whole) > 1 else {})
+    return found | ({"Fréchet distance": _distance(seen, drawn)} if len(whole) > 1 else {})
+
+
+def _distance(seen: Tensor, drawn: Tensor) -> Estimate:
+    """The value as it always was, with what each drawn picture adds."""
+    _, pull = frechet(Gaussian.of(drawn), Gaussian.of(seen))
+    return Estimate(frechet_distance(seen, drawn), pull.of(drawn))
 
 
 @torch.no_grad()
-def _alike(asked_by: Images, made: Images, *, judge: Extractor) -> dict[str, float]:
+def _alike(asked_by: Images, made: Images, *, judge: Extractor) -> dict[str, Estimate]:
     """Of both sets, seen by the judge, and of each picture with the one whose class, boxes, map or words it was."""
     parts = list(zip(asked_by.split(64), made.split(64), strict=True))
     seen, drawn = (torch.cat([judge.features(pair[side]) for pair in parts]) for side in (0, 1))
-    found = {"judge distance": float(torch.cat([judge.distance(*pair) for pair in parts]).mean())}
+    found = {"judge distance": _mean(torch.cat([judge.distance(*pair) for pair in parts]))}
     if len(asked_by) > 1:
-        found["Fréchet distance"] = frechet_distance(seen, drawn)
-        found["kernel distance"] = kernel_distance(seen, drawn)
+        found["Fréchet distance"] = _distance(seen, drawn)
+        found["kernel distance"] = Estimate(kernel_distance(seen, drawn), kernel(drawn, seen).contributions)
     if len(asked_by) > NEIGHBOURS:
-        reach = precision_recall(seen, drawn, k=NEIGHBOURS)
-        found |= {"precision": reach.precision, "recall": reach.recall}
+        found["precision"], found["recall"] = reach(seen, drawn, k=NEIGHBOURS)
     return found
 
 

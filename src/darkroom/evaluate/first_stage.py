@@ -22,9 +22,10 @@ from darkroom.data.sources import Joined, ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.report import CodeUse, Figures, FirstStageReport
 from darkroom.metrics.agreement import agrees, read_scene
+from darkroom.metrics.contributions import Estimate, Interval, frechet, interval, kernel, mean_of, reach, share_of
 from darkroom.metrics.extractors import Extractor, PairDistance
 from darkroom.metrics.pairs import bicubic_round_trip, psnr, ssim
-from darkroom.metrics.sets import frechet_distance, kernel_distance, precision_recall
+from darkroom.metrics.sets import Gaussian, frechet_distance, kernel_distance, precision_recall
 from darkroom.nn.taps import SMALLEST
 from darkroom.scenes.draw import Scene
 from darkroom.tasks.first_stage import check_channels, through
@@ -71,8 +72,10 @@ def evaluate_first_stage(
                 ways[f"x{factor}"].add(seen, as_saved(bicubic_round_trip(seen, factor)), scenes=scenes)
         if on_batch is not None:
             on_batch(part.rows[-1] + 1, len(source))
-    figures = {name: tally.figures(torch.cat(originals)) for name, tally in ways.items()}
+    seen_first = torch.cat(originals)
+    figures = {name: tally.figures(seen_first) for name, tally in ways.items()}
     return FirstStageReport(
+        intervals={name: tally.intervals(seen_first) for name, tally in ways.items()},
         figures=figures.pop("model"),
         bicubic=figures,
         codes=codes.use(),
@@ -124,6 +127,21 @@ class _Tally:
             recall=reach[1],
             scenes_right=sum(self._right) / len(self._right) if self._right else None,
         )
+
+    def intervals(self, originals: Tensor) -> dict[str, Interval]:
+        """Of each figure that has one, other pictures being drawn."""
+        features = torch.cat(self._features)
+        found = {name: mean_of(torch.cat(values)) for name, values in self._pairs.items()}
+        if self._right:
+            found["scenes_right"] = share_of(self._right)
+        if len(originals) > 1:
+            value, pull = frechet(Gaussian.of(features), Gaussian.of(originals))
+            found["frechet_distance"] = Estimate(value, pull.of(features))
+            found["kernel_distance"] = kernel(features, originals)
+        if len(originals) > NEIGHBOURS:
+            found["precision"], found["recall"] = reach(originals, features, k=NEIGHBOURS)
+        within = {name: interval(each) for name, each in found.items()}
+        return {name: each for name, each in within.items() if each is not None}
 
 
 @final

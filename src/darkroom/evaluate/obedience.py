@@ -28,6 +28,7 @@ def evaluate_obedience(
     seed: int = 0,
     solver: str | None = None,
     steps: int | None = None,
+    eta: float | None = None,
     guidance: float | None = None,
     trained_on: AbstractSet[str] = frozenset(),
     batch: int = 16,
@@ -37,7 +38,7 @@ def evaluate_obedience(
 
     Captions are those of scenes that nobody trains on; of two and three things none is in `trained_on` (of one thing
     there are 192 in all). A picture obeys when it shows what its caption names and nothing else, sized and placed as
-    it says. seed: of the noise · solver, steps, guidance: None for the model's own · on_picture: called with
+    it says. seed: of the noise · solver, steps, eta, guidance: None for the model's own · on_picture: called with
     (pictures done, of). `InputError` for a model that takes no captions.
     """
     if "caption" not in model.fields:
@@ -45,7 +46,7 @@ def evaluate_obedience(
             f"{model.name} takes no prompt, {model.words.takes()}: whether it draws what it is told is no question"
         )
     asked = _captions(model, count=count, trained_on=trained_on)
-    sample = {"seed": seed, "solver": solver, "steps": steps, "guidance": guidance}
+    sample = {"seed": seed, "solver": solver, "steps": steps, "eta": eta, "guidance": guidance}
     requests = {
         things: settle(model, Request.of(prompt=captions, others=_given(sample))) for things, captions in asked.items()
     }

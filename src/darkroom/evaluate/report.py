@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
+from darkroom.metrics.contributions import Interval
+
+Intervals = Mapping[str, Mapping[str, Interval]]  # by way and measure
+
 
 @final
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class FirstStageReport:
     """A first stage measured on pictures.
 
     figures: of the model · bicubic: the same of pictures made smaller and larger again, by factor (`"x4"`) · codes:
-    VQ only · protocol: model, data, preprocessing and networks that judge, as JSON values · notes: sentences.
+    VQ only · protocol: model, data, preprocessing and networks that judge, as JSON values · notes: sentences ·
+    intervals: of figures, for cards.
     """
 
     figures: Figures
@@ -54,10 +59,12 @@ class FirstStageReport:
     codes: CodeUse | None
     protocol: Mapping[str, Any] = field(repr=False)
     notes: tuple[str, ...] = ()
+    intervals: Intervals = field(default_factory=dict, repr=False)
 
     def plain(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {**asdict(self), "notes": list(self.notes)}
+        """The report as JSON values, without the intervals."""
+        values = {**asdict(self), "notes": list(self.notes)}
+        return {name: value for name, value in values.items() if name != "intervals"}
 
 
 @final
@@ -66,15 +73,16 @@ class ConditionsReport:
     """Whether a model does what it is steered to.
 
     ways: figures by way (`read back`; the model and what takes no model) and by measure · protocol: model, data, how
-    pictures were spoilt, the judge and sampling, as JSON values.
+    pictures were spoilt, the judge and sampling, as JSON values · intervals: of figures, for cards.
     """
 
     ways: Mapping[str, Mapping[str, float]]
     protocol: Mapping[str, Any] = field(repr=False)
+    intervals: Intervals = field(default_factory=dict, repr=False)
 
     def plain(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self)
+        """The report as JSON values, without the intervals."""
+        return {name: value for name, value in asdict(self).items() if name != "intervals"}
 
 
 @final

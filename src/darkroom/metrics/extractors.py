@@ -1,6 +1,7 @@
 """What turns pictures into features for the measures of sets."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -36,4 +37,20 @@ class PairDistance(Protocol):
 
     def __call__(self, images: Images, others: Images) -> PerSample:
         """How unlike two pictures look; pictures in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class FeatureNetwork(Protocol):
+    """A network that sets of pictures are seen through, with what is done to a picture before.
+
+    name, hash: as of an `Extractor` · preprocessing: resizing, its filter, normalisation, as JSON values.
+    """
+
+    name: str
+    hash: str
+    preprocessing: Mapping[str, Any]
+
+    def look(self, images: Images) -> dict[str, Tensor]:
+        """`features` (b, d) float32 on the CPU of pictures in [-1, 1]; `logits` (b, classes) where it names classes."""
         ...

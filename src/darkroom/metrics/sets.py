@@ -83,7 +83,7 @@ def frechet_distance(a: Features | Gaussian, b: Features | Gaussian) -> float:
     for each in (one, other):
         if each.count < 2:
             raise InputError(f"a covariance needs 2 rows of features at least, {each.count} came")
-    together = torch.linalg.svdvals(_root(one.covariance).T @ _root(other.covariance)).sum()
+    together = torch.linalg.svdvals(root_of(one.covariance).T @ root_of(other.covariance)).sum()
     spread = one.covariance.trace() + other.covariance.trace() - 2 * together
     return max(0.0, float((one.mean - other.mean).square().sum() + spread))
 
@@ -120,14 +120,39 @@ def kernel_distance_of_subsets(
     return Spread(float(values.mean()), float(values.std(correction=0)))
 
 
+def kernel_means(a: Features, b: Features) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Of each row of a (n, d) its mean kernel with the other rows of a, and with those of b (m, d)."""
+    one, other = _pair(a, b, least=2)
+    width = one.shape[1]
+    itself = (one.square().sum(1) / width + 1).pow(3)
+    sums = torch.zeros(2, len(one), dtype=one.dtype)
+    for total, rows in zip(sums, (one, other), strict=True):
+        for place, part in zip(_parts(total, len(rows)), _parts(one, len(rows)), strict=True):
+            place.copy_((part @ rows.T / width + 1).pow(3).sum(1))
+    return (sums[0] - itself) / (len(one) - 1), sums[1] / len(other)
+
+
+def kernel_within(rows: Features) -> float:
+    """The mean kernel of two different rows of a set (n, d)."""
+    return _within(_rows(rows, least=2))
+
+
+def balls(centres: Features, points: Features, *, k: int) -> Bool[Tensor, " m"]:
+    """Which points (m, d) lie within the reach of centres (n, d), as `precision_recall` has it."""
+    reals, fakes = _neighbours(centres, points, k=k)
+    found = torch.empty(len(fakes), dtype=torch.bool)
+    for place, inside in zip(_parts(found, len(reals)), _inside(reals, fakes, k=k), strict=True):
+        place.copy_(inside.any(1))
+    return found
+
+
 def precision_recall(real: Features, fake: Features, *, k: int = 3) -> PrecisionRecall:
     """Shares of fake rows within the reach of real ones, and of real rows within the reach of fake ones.
 
     The reach of a set is the union of balls around its rows, each as large as the distance to the k-th nearest other
     row. `InputError` for k rows or fewer, different widths or values that are not finite. Kynkaanniemi et al. 2019.
     """
-    reals, fakes = _neighbours(real, fake, k=k)
-    return PrecisionRecall(_share_within(reals, fakes, k=k), _share_within(fakes, reals, k=k))
+    return PrecisionRecall(*(float(balls(*pair, k=k).double().mean()) for pair in ((real, fake), (fake, real))))
 
 
 def density_coverage(real: Features, fake: Features, *, k: int = 5) -> DensityCoverage:
@@ -165,8 +190,8 @@ def _score(rows: _Rows) -> float:
     return float((torch.special.entr(rows.mean(0)).sum() - entropy).exp())
 
 
-def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
-    """R with R Rᵀ = covariance, columns that are rounding errors left out."""
+def root_of(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
+    """R with R Rᵀ = covariance and orthogonal columns; those that are rounding errors left out."""
     values, vectors = torch.linalg.eigh(covariance)
     smallest = values[-1].abs() * len(values) * torch.finfo(values.dtype).eps
     kept = values > smallest
@@ -174,10 +199,12 @@ def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
 
 
 def _kernel_distance(one: _Rows, other: Float[Tensor, "m d"]) -> float:
-    n, m = len(one), len(other)
-    within = (_kernel_sum(one, one) - _kernel_diagonal(one)) / (n * (n - 1))
-    within_other = (_kernel_sum(other, other) - _kernel_diagonal(other)) / (m * (m - 1))
-    return within + within_other - 2 * _kernel_sum(one, other) / (n * m)
+    across = _kernel_sum(one, other) / (len(one) * len(other))
+    return _within(one) + _within(other) - 2 * across
+
+
+def _within(rows: _Rows) -> float:
+    return (_kernel_sum(rows, rows) - _kernel_diagonal(rows)) / (len(rows) * (len(rows) - 1))
 
 
 def _kernel_sum(one: _Rows, other: Float[Tensor, "m d"]) -> float:
@@ -198,15 +225,12 @@ def _neighbours(real: Features, fake: Features, *, k: int) -> tuple[Tensor, Tens
     return reals - middle, fakes - middle
 
 
-def _share_within(centres: _Rows, points: Float[Tensor, "m d"], *, k: int) -> float:
-    found = sum(int(inside.any(1).sum()) for inside in _inside(centres, points, k=k))
-    return found / len(points)
-
-
 def _inside(centres: _Rows, points: Float[Tensor, "m d"], *, k: int) -> Iterator[Bool[Tensor, "_part n"]]:
     """Chunk by chunk of points: which lie in the ball of which centre, its k-th nearest other row on the rim."""
-    parts = [_squares(part, centres).kthvalue(k + 1, dim=1).values for part in _parts(centres, len(centres))]
-    radii = torch.cat(parts)  # squared; the nearest row of all is the centre itself
+    # Filled in place: small answers between large chunks would keep the chunks' memory from being given back.
+    radii = torch.empty(len(centres), dtype=centres.dtype)  # squared; the nearest row of all is the centre itself
+    for place, part in zip(_parts(radii, len(centres)), _parts(centres, len(centres)), strict=True):
+        place.copy_(_squares(part, centres).kthvalue(k + 1, dim=1).values)
     largest = max(float(each.square().sum(1).max()) for each in (centres, points))
     rim = radii + 16 * largest * torch.finfo(radii.dtype).eps  # equal distances must not differ by rounding
     for part in _parts(points, len(centres)):
@@ -219,7 +243,7 @@ def _squares(one: _Rows, other: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     return (lengths - 2 * one @ other.T).clamp(min=0)
 
 
-def _parts(rows: _Rows, width: int) -> tuple[Tensor, ...]:
+def _parts(rows: Tensor, width: int) -> tuple[Tensor, ...]:
     """Chunks of rows whose pairwise matrix with `width` others stays small."""
     return rows.split(max(1, _CELLS // width))
 

@@ -1,20 +1,20 @@
 """VGG16 (Simonyan & Zisserman 2015) up to relu5_3, and the LPIPS weights that were fitted to it."""
 
-import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from darkroom.core.errors import InputError, ModelFileError
-from darkroom.core.fetch import Source, fetch
+from darkroom.core.errors import ModelFileError
+from darkroom.core.fetch import Source
+from darkroom.nn.published import cached, find, load_table, of_torch_hub
 
 EPS = 1e-10
+_FOLDER: Final = "lpips"
 VGG16 = Source(
     url="https://download.pytorch.org/models/vgg16-397923af.pth",
     digest="sha256:397923af",
@@ -67,16 +67,16 @@ def load_vgg() -> tuple[VGG16Taps, tuple[Tensor, ...]]:
 
     `InputError` in one sentence when they are neither there nor to be had; `ModelFileError` when a file is damaged.
     """
-    network, state = VGG16Taps(), _load(_find(VGG16, torch_hub=True))
-    heads = _load(_find(HEADS, torch_hub=False))
+    network, state = VGG16Taps(), load_table(_find(VGG16, hub=True))
+    heads = load_table(_find(HEADS, hub=False))
     names = [f"lin{i}.model.1.weight" for i in range(len(_WIDTHS))]
     missing = [name for name in names if name not in heads]
     if missing:
-        raise ModelFileError(f"{cached(HEADS)}: no LPIPS weights, {missing[0]!r} is missing; remove the file")
+        raise ModelFileError(f"{_cached(HEADS)}: no LPIPS weights, {missing[0]!r} is missing; remove the file")
     try:
         network.load_state_dict(_ours(network, state))
     except (KeyError, RuntimeError):
-        raise ModelFileError(f"{cached(VGG16)}: no weights of VGG16; remove the file") from None
+        raise ModelFileError(f"{_cached(VGG16)}: no weights of VGG16; remove the file") from None
     return network, tuple(heads[name].flatten().float() for name in names)
 
 
@@ -92,38 +92,14 @@ def _ours(network: VGG16Taps, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def cached(source: Source) -> Path:
-    """Where a downloaded file is kept: `$DARKROOM_CACHE`, else `~/.cache/darkroom`."""
-    folder = os.environ.get("DARKROOM_CACHE")
-    base = Path(folder) if folder else Path.home() / ".cache" / "darkroom"
-    return base / "lpips" / source.url.rpartition("/")[2]
-
-
 def present() -> bool:
     """Are the network and its heads here, so that nothing need be downloaded?"""
-    theirs = Path(torch.hub.get_dir()) / "checkpoints" / cached(VGG16).name
-    return cached(HEADS).is_file() and (cached(VGG16).is_file() or theirs.is_file())
+    return _cached(HEADS).is_file() and (_cached(VGG16).is_file() or of_torch_hub(VGG16).is_file())
 
 
-def _find(source: Source, *, torch_hub: bool) -> Path:
-    """The file in our cache, else in torch hub's, else fetched into ours."""
-    path = cached(source)
-    if path.is_file():
-        return path
-    if torch_hub and (theirs := Path(torch.hub.get_dir()) / "checkpoints" / path.name).is_file():
-        return theirs
-    try:
-        return fetch(source, path=path)
-    except InputError as error:
-        raise InputError(
-            f"perceptual: lpips needs a file that is not here ({error}); put it at {path} yourself, "
-            "or use perceptual: small, which works without"
-        ) from None
+def _cached(source: Source) -> Path:
+    return cached(source, folder=_FOLDER)
 
 
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(f"{path}: damaged, remove it so that it is fetched again ({reason})") from None
+def _find(source: Source, *, hub: bool) -> Path:
+    return find(source, folder=_FOLDER, hub=hub, needs="perceptual: lpips", instead="perceptual: small")

@@ -1,0 +1,87 @@
+"""Rows on disk: whole or not there, never made twice, the same for one process and for two."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from darkroom.core.parallel import rank, together, wait_for_all
+from darkroom.evaluate.shards import Shards
+
+
+def squares(rows: range) -> dict[str, Tensor]:
+    return {"value": torch.tensor([row**2 for row in rows]), "pair": torch.tensor([[row, -row] for row in rows])}
+
+
+def test_rows_come_back_in_order(tmp_path: Path) -> None:
+    shards, told = Shards(tmp_path, 10, 4), []
+    shards.fill(squares, on_row=lambda done, total: told.append((done, total)))
+    assert len(shards) == 3
+    assert torch.cat(list(shards.each("value"))).tolist() == [row**2 for row in range(10)]
+    assert shards.take("value", range(3, 9)).tolist() == [9, 16, 25, 36, 49, 64]
+    assert shards.take("pair", torch.tensor([0, 5, 9])).tolist() == [[0, 0], [5, -5], [9, -9]]
+    assert told == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    made: list[range] = []
+
+    def make(rows: range) -> dict[str, Tensor]:
+        made.append(rows)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return squares(rows)
+
+    with pytest.raises(KeyboardInterrupt):
+        Shards(tmp_path, 20, 4).fill(make)
+    Shards(tmp_path, 20, 4).fill(make)
+    assert made == [range(4), range(4, 8), range(8, 12), range(8, 12), range(12, 16), range(16, 20)]
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", "short"])
+def test_a_file_that_is_not_whole_is_made_again(tmp_path: Path, content: bytes | str) -> None:
+    shards = Shards(tmp_path, 8, 4)
+    shards.fill(squares)
+    if isinstance(content, bytes):
+        shards.path(1).write_bytes(content)
+    else:
+        Shards(tmp_path, 6, 4).fill(squares)
+        shards.path(1).unlink()
+        Shards(tmp_path, 6, 4).fill(squares)  # two rows where four belong
+    (tmp_path / f".{shards.path(1).name}.abc").touch()  # left by a killed process
+    assert [shards.have(number) for number in (0, 1)] == [True, False]
+    shards.fill(squares)
+    assert torch.cat(list(shards.each("value"))).tolist() == [row**2 for row in range(8)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.safetensors", "000001.safetensors"]
+
+
+def _rank(number: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+    torch.set_num_threads(1)
+    made: list[int] = []
+
+    def make(rows: range) -> dict[str, Tensor]:
+        made.append(rows.start // 4)
+        return squares(rows)
+
+    shards = Shards(Path(folder) / "rows", 22, 4)
+    with together():  # they have met already
+        shards.fill(make)
+        found = torch.cat(list(shards.each("value")))  # of both, as soon as either is done
+        assert rank() == number
+        wait_for_all()
+    torch.save({"made": made, "found": found}, Path(folder) / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_share_the_work(tmp_path: Path) -> None:
+    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{number}.pt") for number in (0, 1))
+    assert (first["made"], second["made"]) == ([0, 2, 4], [1, 3, 5])
+    assert first["found"].tolist() == second["found"].tolist() == [row**2 for row in range(22)]
+    assert rank() == 0
+    with together():
+        wait_for_all()
