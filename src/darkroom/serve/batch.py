@@ -10,6 +10,7 @@ from typing import Final, final
 from PIL import Image
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.shapes import Number
 from darkroom.diffusion.walk import Step
 from darkroom.serve.news import Channel
 from darkroom.serve.shelf import Opened
@@ -53,7 +54,7 @@ class Batch:
     steps: int
     size: tuple[int, int]
     opened: Opened
-    seconds: float
+    seconds: Number
     stop_by: Callable[[], float | None]
     overdue: Callable[[Live], None]
 

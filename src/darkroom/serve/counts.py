@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final, final
 
+from darkroom.core.shapes import Number
+
 BUCKETS: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # seconds
 
 
@@ -17,12 +19,12 @@ class Counts:
         self._totals: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._seconds: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * (len(BUCKETS) + 2))
 
-    def add(self, name: str, amount: float = 1, *, label: str = "") -> None:
+    def add(self, name: str, amount: Number = 1, *, label: str = "") -> None:
         """More of something; label: as Prometheus writes it, e.g. `state="done"`."""
         with self._lock:
             self._totals[name, label] += amount
 
-    def took(self, name: str, seconds: float) -> None:
+    def took(self, name: str, seconds: Number) -> None:
         """One more that took so long."""
         with self._lock:
             row = self._seconds[name]
@@ -31,7 +33,7 @@ class Counts:
             row[-2] += seconds
             row[-1] += 1
 
-    def text(self, gauges: Mapping[str, float]) -> str:
+    def text(self, gauges: Mapping[str, Number]) -> str:
         """All of it, and what is measured now."""
         lines: list[str] = []
         with self._lock:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.shapes import Number
 from darkroom.core.spec import parse
 from darkroom.serve.asked import Asked, opened, read_json
 from darkroom.serve.batch import Batch, Live, Over
@@ -57,20 +58,22 @@ class Engine:
         """Take up what an earlier process left, and begin to draw."""
         self.store.sweep()
         for job in self.store.unfinished():
+            if job.id in self._live:
+                continue
             try:
                 self._enqueue(job, self._settled(job), done=len(self.store.notes(job.id)))
             except DarkroomError as error:  # its model is offered no more, or the limits are others now
                 self.store.end(job.id, "failed", now=self.clock(), why=str(error))
         self._thread.start()
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: Number) -> None:
         """Finish the batch that is being drawn if that takes no longer than `grace` seconds; all else waits on disk."""
         self.closing(grace)
         if self._thread.ident is not None:
             self._thread.join()
         self.store.close()
 
-    def closing(self, grace: float) -> None:
+    def closing(self, grace: Number) -> None:
         """Take no more jobs, and tell whoever listens."""
         with self._changed:
             if self._stop_by is None:
@@ -145,7 +148,7 @@ class Engine:
         return 0.0 if live is None else live.share
 
     async def follow(
-        self, id: str, *, after: int = 0, previews: bool = False, patience: float | None = None
+        self, id: str, *, after: int = 0, previews: bool = False, patience: Number | None = None
     ) -> AsyncGenerator[Event | None]:
         """A job's events of higher number than `after`, until it ends or the server does.
 
@@ -251,7 +254,7 @@ class Engine:
             log.error("drawing failed", exc_info=error)
         if len(lives) > 1:
             with self._changed:
-                for live in reversed([each for each in lives if not each.unwanted]):
+                for live in reversed([each for each in lives if each.job.id in self._live]):
                     self._line.remove(live.job.id)
                     self._line.add(self._place(live, alone=True), first=True)
             return

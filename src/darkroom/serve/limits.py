@@ -37,8 +37,8 @@ class Limits(Spec):
     objects: int = Field(default=200, gt=0)
     queue: int = Field(default=1000, gt=0)
     share: int = Field(default=500, gt=0)
-    seconds: FiniteFloat = Field(default=600, gt=0)
-    sending: FiniteFloat = Field(default=60, gt=0)
+    seconds: FiniteFloat = Field(default=600.0, gt=0)
+    sending: FiniteFloat = Field(default=60.0, gt=0)
     kept: int = Field(default=10_000, gt=0)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from darkroom.core.shapes import Number
+
 
 @final
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Channel:
                 del self._listening[key]
 
 
-async def rung(bell: asyncio.Event, patience: float | None) -> bool:
+async def rung(bell: asyncio.Event, patience: Number | None) -> bool:
     """Did the bell ring within so many seconds (None: whenever)?"""
     try:
         await asyncio.wait_for(bell.wait(), patience)

@@ -106,13 +106,12 @@ def stocked(
     decoders: tiny decoders for previews, each for the models whose latents it was made for. `InputError` for a source
     that is no model, for two of one name, and for a model larger than the memory.
     """
-    chosen = [*sources, *([] if folder is None else _inside(folder))]
+    chosen = [Offer(source, outline(source)) for source in sources] + ([] if folder is None else _inside(folder))
     offers: dict[str, Offer] = {}
-    for source in chosen or _built_in():
-        found = outline(source)
-        if found.name in offers:
-            raise InputError(f"two models are called {found.name!r}: {offers[found.name].source} and {source}")
-        offers[found.name] = Offer(str(source), found)
+    for each in chosen or _built_in():
+        if each.name in offers:
+            raise InputError(f"two models are called {each.name!r}: {offers[each.name].source} and {each.source}")
+        offers[each.name] = each
     for each in offers.values():
         if each.bytes > memory:
             raise InputError(f"{each.name} takes {each.bytes / 2**30:.3g} GB, more than --memory allows")
@@ -121,21 +120,21 @@ def stocked(
     return Shelf(offers, memory, decoders=decoders, device=device, dtype=dtype)
 
 
-def _built_in() -> list[str]:
+def _built_in() -> list[Offer]:
     """Built-in models that draw, the default first."""
-    whole = [name for name, path in built_in().items() if _draws(path)]
-    return sorted(whole, key=lambda name: name != DEFAULT)
+    return sorted(_drawing(list(built_in())), key=lambda each: each.name != DEFAULT)
 
 
-def _draws(path: Path | str) -> bool:
-    try:
-        outline(path)
-    except InputError:
-        return False
-    return True
+def _drawing(sources: Sequence[str]) -> list[Offer]:
+    """Those of them that are models which draw."""
+    found: list[Offer] = []
+    for each in sources:
+        with contextlib.suppress(InputError):
+            found.append(Offer(each, outline(each)))
+    return found
 
 
-def _inside(folder: Path) -> list[str]:
+def _inside(folder: Path) -> list[Offer]:
     """Model files, run folders and diffusers folders that lie in a folder and draw; `InputError` if there are none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of models")
@@ -144,7 +143,7 @@ def _inside(folder: Path) -> list[str]:
         for each in sorted(folder.iterdir())
         if each.suffix == ".safetensors" or (each / "model.safetensors").exists() or is_folder(each)
     ]
-    drawing = [each for each in found if _draws(each)]
+    drawing = _drawing(found)
     if not drawing:
         raise InputError(f"{folder}: no models in this folder")
     return drawing
