@@ -101,7 +101,9 @@ async def body_of(request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
     unknown = sorted(({*texts} - {"request"}) | ({*files} - {*NAMES}))
     if unknown:
         raise Refused(f"the form has an unknown part {unknown[0]!r}; `request` and pictures by field fit")
-    return read_json(texts.get("request", "{}").encode()), files
+    if "request" not in texts:
+        raise Refused("the form needs a part `request` that holds JSON", status=400, code="no_form")
+    return read_json(texts["request"].encode()), files
 
 
 async def form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:

@@ -25,13 +25,16 @@ CLEAR: Final = 128  # level of a mask's alpha below which OpenAI paints
 _SIZE: Final = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
-def _text_of_number(value: object) -> object:
-    """Forms have texts only."""
-    return value or None if isinstance(value, str) else value
+def _given(value: object) -> object:
+    """Forms have texts only, also where nothing was filled in."""
+    return None if value == "" else value
 
 
-Whole = Annotated[int | None, BeforeValidator(_text_of_number)]
-Share = Annotated[FiniteFloat | None, BeforeValidator(_text_of_number)]
+_FILLED: Final = BeforeValidator(_given)
+Counted = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, _FILLED]
+Whole = Annotated[Annotated[int, Field(ge=0, le=LARGEST)] | None, _FILLED]
+Scale = Annotated[FiniteFloat | None, _FILLED]
+Share = Annotated[Annotated[FiniteFloat, Field(gt=0, le=1)] | None, _FILLED]
 
 
 @final
@@ -44,7 +47,7 @@ class ImagesAsk(Spec):
 
     prompt: str | None = None
     model: str | None = Field(default=None, max_length=200)
-    n: Annotated[Whole, Field(ge=1, le=LARGEST)] = 1
+    n: Counted = 1
     size: str | None = Field(default=None, max_length=20)
     response_format: Literal["b64_json", "url"] = "b64_json"
     output_format: Literal["png"] | None = None
@@ -57,10 +60,10 @@ class ImagesAsk(Spec):
     user: str | None = None
     negative: str | None = None
     label: int | str | None = None
-    seed: Annotated[Whole, Field(ge=0, le=LARGEST)] = None
-    steps: Annotated[Whole, Field(ge=1, le=LARGEST)] = None
-    guidance: Share = None
-    strength: Annotated[Share, Field(gt=0, le=1)] = None
+    seed: Whole = None
+    steps: Counted = None
+    guidance: Scale = None
+    strength: Share = None
 
     def values(self) -> dict[str, Any]:
         """The fields of an `Ask`."""

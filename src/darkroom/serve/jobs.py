@@ -22,6 +22,7 @@ AS_FORM: Final = {
         "request": {"type": "string", "contentMediaType": "application/json", "description": "as in JSON"},
         **{name: {"type": "string", "format": "binary"} for name in NAMES},
     },
+    "required": ["request"],
     "additionalProperties": False,
 }
 BODY: Final[dict[str, Any]] = {
