@@ -56,12 +56,12 @@ def test_killed_it_loses_nothing_and_draws_nothing_twice_and_stopped_it_keeps_wh
     data, model = tmp_path / "served", model_files["plain"]
     ids = killed_under_load(model, data)
     files = {path.name: path.stat().st_mtime_ns for path in data.rglob("*.png") if not path.name.startswith(".")}
-    with command(model, data, "--batch", "2", "--limit", "steps=1000") as (process, client):
+    with command(model, data, "--batch", "2", "--limit", "steps=300") as (process, client):
         found = states(client)
         assert set(found) == set(ids)
         finished = [id for id, state in found.items() if state == "done"]
         wait_for(lambda: set(states(client).values()) == {"done"})
-        slow = client.post("/v1/jobs", json={"steps": 1000, "count": 16}).json()["id"]
+        slow = client.post("/v1/jobs", json={"steps": 300, "count": 16}).json()["id"]
         wait_for(lambda: states(client)[slow] == "running")
         process.send_signal(signal.SIGTERM)
         out, complaints = process.communicate(timeout=60)

@@ -12,10 +12,10 @@ from darkroom.core.shapes import Latent
 from darkroom.tasks.model import Model
 
 CHEAP = 10**10  # decoder's parameters times the picture's pixels; 2.5e9 take 27 ms on one core
-NOISES = 24  # latents that the linear decoder is fitted on
-SIDE = 16  # of them, at most
-SMOOTH = (1, 2, 4)  # how many times smaller their noise is drawn: pictures have flat parts
-RIDGE = 0.01  # of the variance of a latent channel
+FIELDS = 24  # pictures that the small matrix is fitted on
+CELLS = 16  # of a side of them, at most
+PARTS = (1, 2, 4)  # cells of a side of one colour in them: pictures have flat parts
+RIDGE = 0.01  # of the variance of latents
 SEED = 0
 
 Projection = Float[Tensor, "channels colours"]
@@ -24,8 +24,8 @@ Projection = Float[Tensor, "channels colours"]
 class Sketcher:
     """Pictures of latents: by the model's decoder where that is quick (a tiny one), else by one small matrix.
 
-    The matrix takes a cell's channels to the mean colour of its pixels, and is fitted to what the decoder makes of
-    noise, so every model has one without any picture.
+    The matrix takes a cell's channels to the mean colour of its pixels, and is fitted on drawn colours that the encoder
+    saw, so every model has one without any picture.
     """
 
     def __init__(self, model: Model) -> None:
@@ -44,23 +44,24 @@ class Sketcher:
 
 @torch.no_grad()
 def fitted(model: Model) -> Projection:
-    """Least squares from latents, and a constant, to mean colours of their cells."""
-    channels, height, width = model.diffusion.latent_shape((model.spec.image_size, model.spec.image_size))
-    size = min(height, SIDE), min(width, SIDE)
+    """Least squares from latents of random colour fields, and a constant, to the mean colours of their cells."""
+    stage = model.spec.first_stage
+    side = min(model.spec.image_size, CELLS * stage.factor)
     generator = torch.Generator().manual_seed(SEED)
-    noises: list[Tensor] = []
-    for number in range(NOISES):
-        smooth = SMOOTH[number % len(SMOOTH)]
-        drawn = torch.randn(1, channels, *(max(1, side // smooth) for side in size), generator=generator)
-        noises.append(F.interpolate(drawn, size=list(size), mode="bilinear"))
-    latents = torch.cat(noises)
-    colours = F.interpolate(model.decode(latents).cpu().clamp(-1, 1), size=list(size), mode="area")
+    fields: list[Tensor] = []
+    for number in range(FIELDS):
+        parts = max(1, side // stage.factor // PARTS[number % len(PARTS)])
+        drawn = 2 * torch.rand(1, stage.image_channels, parts, parts, generator=generator) - 1
+        fields.append(F.interpolate(drawn, size=[side, side], mode="bilinear" if number % 2 else "nearest"))
+    images = torch.cat(fields)
+    latents = model.encode(images).cpu()
+    colours = F.interpolate(images, size=list(latents.shape[-2:]), mode="area")
     given, wanted = _with_constant(latents), rearrange(colours, "b c h w -> (b h w) c")
-    ridge = RIDGE * len(given) * torch.eye(given.shape[1])
+    ridge = RIDGE * len(given) * latents.var() * torch.eye(given.shape[1])
     return torch.linalg.solve(given.T @ given + ridge, given.T @ wanted)
 
 
-def projected(latents: Latent, projection: Projection) -> Float[Tensor, "b c h w"]:
+def projected(latents: Latent, projection: Projection) -> Float[Tensor, "b colours h w"]:
     """Mean colours of cells, a pixel each."""
     height, width = latents.shape[-2:]
     return rearrange(_with_constant(latents) @ projection, "(b h w) c -> b c h w", h=height, w=width)
