@@ -247,7 +247,7 @@ def test_a_picture_says_how_it_was_made(small: Small) -> None:
     model = small("both")
     request = Request.of(prompt=["a", "é"], label=["star", 1], size=(16, 8), others={"seed": 5, "eta": 0.5})
     made = list(generate(model, request))
-    assert set(made[1].metadata) == {"darkroom"}
+    assert set(made[1].metadata) == {"darkroom", "XML:com.adobe.xmp"}
     told = json.loads(made[1].metadata["darkroom"])
     assert Path(told.pop("model")).stem == "both"
     assert told == {

@@ -113,7 +113,7 @@ def test_pictures_in_memory_can_be_repeated_and_changed(small: Small) -> None:
     assert same(leading[-1], last)
 
 
-def test_copies_and_other_formats_go_without(small: Small, tmp_path: Path) -> None:
+def test_copies_and_other_formats_go_without_a_note(small: Small, tmp_path: Path) -> None:
     (picture,) = small("plain").sample()
     frames = small("plain").sample(to_seed=1, count=3)
     picture.save(tmp_path / "a.jpg")

@@ -31,8 +31,9 @@ VERBS = {
     "convert": "Write a model in another format.",
     "recipes": "List the built-in recipes, or show one.",
     "models": "List the built-in models, or show one.",
+    "serve": "Answer over HTTP: every task, jobs with progress and previews.",
 }
-PLANNED = ("study", "serve")
+PLANNED = ("study",)
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 

@@ -208,6 +208,7 @@ class _Work:
         from darkroom.cli.watch import Line
         from darkroom.core.pictures import contact_sheet
         from darkroom.tasks.generate import generate
+        from darkroom.tasks.note import KEY, XMP_KEY, provenance
 
         for sentence in [*self.drawing.odd, *_noted(self.drawing, self.request), *self._left_over()]:
             typer.echo(f"note: {sentence}", err=True)
@@ -226,7 +227,9 @@ class _Work:
         if self.sheet is not None:
             note = {"model": self.drawing.name, "sheet_of": len(shown), "columns": self.columns}
             sheet = contact_sheet(shown, columns=self.columns)
-            _write(sheet, self.sheet, metadata={"darkroom": json.dumps(note, ensure_ascii=False)})
+            text = json.dumps(note, ensure_ascii=False)
+            painted = bool(self.request.masks)
+            _write(sheet, self.sheet, metadata={KEY: text, XMP_KEY: provenance(painted=painted)})
 
     def _left_over(self) -> list[str]:
         """A sentence when the folder keeps pictures of an earlier command beside the new ones."""

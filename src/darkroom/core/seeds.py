@@ -4,7 +4,7 @@ Sample k of a seed has the same noise whatever the batch, device or number of pr
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -21,12 +21,20 @@ def generator(seed: int, index: int, *, purpose: str) -> Generator:
     return Generator("cpu").manual_seed(stream(seed, index, purpose=purpose))
 
 
-def normal(shape: Sequence[int], *, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
-    """Standard normal numbers, (len(indices), *shape) float32 on the CPU, one generator per sample."""
-    return torch.stack([torch.randn(tuple(shape), generator=generator(seed, i, purpose=purpose)) for i in indices])
+def normal(shape: Sequence[int], *, seed: int | Sequence[int], indices: Sequence[int], purpose: str) -> Tensor:
+    """Standard normal numbers, (len(indices), *shape) float32 on the CPU, one generator per sample.
+
+    seed: one for all samples, or one for each.
+    """
+    each = [seed] * len(indices) if isinstance(seed, int) else seed
+    drawn = [
+        torch.randn(tuple(shape), generator=generator(own, index, purpose=purpose))
+        for own, index in zip(each, indices, strict=True)
+    ]
+    return torch.stack(drawn)
 
 
-def uniform(*, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
+def uniform(*, seed: int, indices: Sequence[int], purpose: str) -> Tensor:
     """One number in [0, 1) per sample, float64 on the CPU."""
     return torch.stack(
         [torch.rand((), generator=generator(seed, i, purpose=purpose), dtype=torch.float64) for i in indices]

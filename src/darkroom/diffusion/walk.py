@@ -156,8 +156,11 @@ def sample_latents(
     return x
 
 
-def seeded_noise(shape: Sequence[int], *, seed: int, indices: Sequence[int]) -> StepNoise:
-    """Noise of a step, (len(indices), *shape) float32: sample k of a seed gets the same in any batch."""
+def seeded_noise(shape: Sequence[int], *, seed: int | Sequence[int], indices: Sequence[int]) -> StepNoise:
+    """Noise of a step, (len(indices), *shape) float32: sample k of a seed gets the same in any batch.
+
+    seed: one for all samples, or one for each.
+    """
 
     def draw(index: int) -> Tensor:
         return seeds.normal(shape, seed=seed, indices=indices, purpose=f"step {index}")

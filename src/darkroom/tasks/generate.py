@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import torch
 from PIL import Image
@@ -21,11 +21,22 @@ from darkroom.tasks.guide import guided
 from darkroom.tasks.inpaint import composed, known_region, matched
 from darkroom.tasks.input_picture import InputPicture
 from darkroom.tasks.model import Model, Steps
-from darkroom.tasks.note import KEY, PICTURES, DecoderNote, Note, PictureField, sign
+from darkroom.tasks.note import KEY, PICTURES, XMP_KEY, DecoderNote, Note, PictureField, provenance, sign
 from darkroom.tasks.request import Request, Wish
 from darkroom.tasks.settle import settle
 from darkroom.tasks.steer import conditions_of, led_away_from, places, scales_of
 from darkroom.tasks.vary import beginning, times_left, window_of
+
+Watch: TypeAlias = Callable[[Step], None]
+
+
+@final
+@dataclass(frozen=True)
+class Member:
+    """A picture of a batch: one wish of a settled request."""
+
+    request: Request
+    wish: Wish
 
 
 @final
@@ -40,37 +51,55 @@ class Sampled:
     @property
     def metadata(self) -> dict[str, str]:
         """PNG text entries; no clock values, so equal requests give equal files."""
-        return {KEY: str(self.picture.info[KEY])}
+        painted = "mask" in self.recipe.get("pictures", {})
+        return {KEY: str(self.picture.info[KEY]), XMP_KEY: provenance(painted=painted)}
 
 
 def generate(model: Model, request: Request, *, batch: int = 16, on_step: Steps | None = None) -> Iterator[Sampled]:
     """Draw the pictures of a request, `batch` at a time; `InputError`, before any work, for what does not fit."""
     settled = settle(model, request)
-    wishes = settled.wishes()
-    groups = [wishes[start : start + batch] for start in range(0, len(wishes), batch)]
-    return _run(model, settled, groups=groups, on_step=on_step)
+    members = [Member(settled, wish) for wish in settled.wishes()]
+    groups = [members[start : start + batch] for start in range(0, len(members), batch)]
+    return _run(model, groups, on_step=on_step)
 
 
-def _run(
-    model: Model, request: Request, *, groups: Sequence[Sequence[Wish]], on_step: Steps | None
-) -> Iterator[Sampled]:
-    assert request.steps is not None
-    taken = len(times_left(model, request).visited)
-    channels = model.spec.first_stage.image_channels
+def _run(model: Model, groups: Sequence[Sequence[Member]], *, on_step: Steps | None) -> Iterator[Sampled]:
+    taken = steps_taken(model, groups[0][0].request)
     for number, group in enumerate(groups):
-        with _memory_permitting(request, group), model.compute.gradients():  # guides and holes ask for some
-            latents = None
-            for step in _steps(model, request, group):
-                latents = step.x
-                if on_step is not None:
-                    on_step(number * taken + step.index + 1, taken * len(groups))
-            assert latents is not None
-            pictures = to_pictures(enlarged(model, model.decode(latents), request=request, group=group))
-        for wish, drawn in zip(group, pictures, strict=True):
-            picture = composed(drawn, wish, channels=channels)
-            recipe = _note(model, request, wish).recipe()
-            sign(picture, recipe)
-            yield Sampled(picture, wish.index, recipe)
+
+        def watch(step: Step, number: int = number) -> None:
+            if on_step is not None:
+                on_step(number * taken + step.index + 1, taken * len(groups))
+
+        yield from draw(model, group, watch=watch)
+
+
+def steps_taken(model: Model, request: Request) -> int:
+    """Steps of the walk of a settled request: fewer than its `steps` where it begins with a picture."""
+    return len(times_left(model, request).visited)
+
+
+def draw(model: Model, members: Sequence[Member], *, watch: Watch) -> list[Sampled]:
+    """The pictures of one batch, in order. Requests in it must be settled and alike (`tasks.together.alike`).
+
+    watch: called after each step; what it raises ends the walk. `InputError` when memory does not suffice.
+    """
+    request, group = members[0].request, [each.wish for each in members]
+    with _memory_permitting(request, group), model.compute.gradients():  # guides and holes ask for some
+        latents = None
+        for step in _steps(model, request, group):
+            latents = step.x
+            watch(step)
+        assert latents is not None
+        pictures = to_pictures(enlarged(model, model.decode(latents), request=request, group=group))
+    return [_signed(model, member, drawn) for member, drawn in zip(members, pictures, strict=True)]
+
+
+def _signed(model: Model, member: Member, drawn: Image.Image) -> Sampled:
+    picture = composed(drawn, member.wish, channels=model.spec.first_stage.image_channels)
+    recipe = _note(model, member.request, member.wish).recipe()
+    sign(picture, recipe)
+    return Sampled(picture, member.wish.index, recipe)
 
 
 def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[Step]:
@@ -78,7 +107,7 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
     assert request.steps is not None
     assert request.solver is not None
     assert request.eta is not None
-    noise, step_noise = _noises(request, group, model.diffusion.latent_shape(request.size))
+    noise, step_noise = _noises(group, model.diffusion.latent_shape(request.size))
     noise = torch.zeros_like(noise) if model.spec.regresses else noise
     conditions = conditions_of(model, group, size=request.size, window=request.window)
     start = beginning(model, request, group=group, noise=noise, conditions=conditions)
@@ -108,18 +137,19 @@ def _one_wrap(wraps: Sequence[Wrap | None]) -> Wrap | None:
     return functools.reduce(lambda first, then: lambda denoise: then(first(denoise)), found) if found else None
 
 
-def _noises(request: Request, group: Sequence[Wish], shape: tuple[int, int, int]) -> tuple[Latent, StepNoise]:
+def _noises(group: Sequence[Wish], shape: tuple[int, int, int]) -> tuple[Latent, StepNoise]:
     """Where the walk starts, and what its steps may add."""
     indices = [wish.index for wish in group]
 
-    def of(seed: int) -> tuple[Latent, StepNoise]:
+    def of(seed: Sequence[int]) -> tuple[Latent, StepNoise]:
         start = seeds.normal(shape, seed=seed, indices=indices, purpose="noise")
         return start, seeded_noise(shape, seed=seed, indices=indices)
 
-    start, steps = of(request.seed)
-    if request.to_seed is None or request.to_seed == request.seed:
+    start, steps = of([wish.seed for wish in group])
+    ends = [wish.to_seed for wish in group if wish.to_seed is not None]
+    if not ends:
         return start, steps
-    last_start, last_steps = of(request.to_seed)
+    last_start, last_steps = of(ends)
     at = places(group)
     return slerp(start, last_start, at=at), noise_between(steps, last_steps, at=at)
 

@@ -5,16 +5,28 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.archive import check_torch_file
 from darkroom.checkpoint.compvis import load_original
 from darkroom.checkpoint.diffusers import INDEX, is_folder, load_first_stage, load_folder, load_unet
-from darkroom.checkpoint.store import StoredModel, build, is_ours, load_model, spec_hash
+from darkroom.checkpoint.store import (
+    StoredHeader,
+    StoredModel,
+    build,
+    is_ours,
+    load_model,
+    read_header,
+    spec_hash,
+)
 from darkroom.conditioning.text import TextSpec, Tokenizer
-from darkroom.core.compute import sampling_compute
+from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.errors import ModelFileError, NotYetError, did_you_mean
+from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNet
+from darkroom.process.schedule import build_schedule
 from darkroom.tasks.model import Model
 
 DEFAULT = "shapes"
@@ -36,23 +48,48 @@ def load(
     _check_engine(engine)
     path = find(source)
     stored = read(path, config=config)
-    if not isinstance(stored.spec, ModelSpec):
-        if (path.resolve().parent.parent / "recipe.yaml").exists():
-            raise ModelFileError(f"{source}: this run has only its first stage yet; run darkroom train again to go on")
-        raise ModelFileError(
-            f"{path}: a first stage alone, which draws nothing; `darkroom reconstruct` takes it and "
-            "`darkroom evaluate --first-stage`, in Python darkroom.load_autoencoder"
-        )
+    _whole(stored, path, source=source)
     diffusion = build(stored)
     assert isinstance(diffusion, LatentDiffusion)
+    return _model(diffusion, stored, path=path, compute=sampling_compute(device, dtype))
+
+
+def outline(source: str | Path, *, config: str | Path | None = None) -> Model:
+    """The model without its weights: enough to settle requests to it, and next to no memory. Errors as for `load`.
+
+    A file of ours is not read beyond its header.
+    """
+    path = find(source)
+    ours = not path.is_dir() and not foreign(path, config=config)
+    stored = read_header(path) if ours else read(path, config=config)
+    spec = _whole(stored, path, source=source)
+    with hollow():
+        diffusion = LatentDiffusion(spec)
+    diffusion.schedule = build_schedule(spec.schedule)  # a table of numbers, which times are checked with
+    return _model(diffusion, stored, path=path, compute=Compute(torch.device("meta")))
+
+
+def _whole(stored: StoredModel | StoredHeader, path: Path, *, source: str | Path) -> ModelSpec:
+    """The spec of a model that draws; `ModelFileError` for a first stage alone."""
+    if isinstance(stored.spec, ModelSpec):
+        return stored.spec
+    if (path.resolve().parent.parent / "recipe.yaml").exists():
+        raise ModelFileError(f"{source}: this run has only its first stage yet; run darkroom train again to go on")
+    raise ModelFileError(
+        f"{path}: a first stage alone, which draws nothing; `darkroom reconstruct` takes it and "
+        "`darkroom evaluate --first-stage`, in Python darkroom.load_autoencoder"
+    )
+
+
+def _model(diffusion: LatentDiffusion, stored: StoredModel | StoredHeader, *, path: Path, compute: Compute) -> Model:
     return Model(
         diffusion,
-        compute=sampling_compute(device, dtype),
+        compute=compute,
         name=_called(path),
         card={**stored.card, "spec_hash": spec_hash(stored)},
         names=stored.names,
         tokenizer=_tokenizer(stored, beside=path.parent),
-        odd=stored.odd,
+        odd=stored.odd if isinstance(stored, StoredModel) else (),
     )
 
 
@@ -214,7 +251,7 @@ def _yaml_beside(path: Path) -> list[Path]:
     return [each for each in found if each.stem not in others]
 
 
-def _tokenizer(stored: StoredModel, *, beside: Path) -> Tokenizer | None:
+def _tokenizer(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokenizer | None:
     assert isinstance(stored.spec, ModelSpec)
     spec = next((spec for spec in stored.spec.conditioners if isinstance(spec, TextSpec)), None)
     if spec is None:

@@ -64,13 +64,16 @@ def placed(value: "Placed | Mapping[str, Any]") -> Placed:
 @final
 @dataclass(frozen=True)
 class Wish:
-    """One picture of a request: its index in the seed, what steers it, and its place between two ends.
+    """One picture of a request: its seed and index in it, what steers it, and its place between two ends.
 
     to_prompt, to_label: those of the last end, None where the request names none · at: 0 at the first end, 1 at the
-    last; None without a second end · layout, map, low_res, image, mask, guide: as in `Request`.
+    last; None without a second end · to_seed: None too where it is the first one · layout, map, low_res, image, mask,
+    guide: as in `Request`.
     """
 
     index: int
+    seed: int = 0
+    to_seed: int | None = None
     prompt: str | None = None
     label: Label | None = None
     negative: str | None = None
@@ -174,6 +177,8 @@ class Request(Spec):
     def _wish(self, group: int, place: int) -> Wish:
         return Wish(
             index=self.first + (group if self.on_a_way else group * self.count + place),
+            seed=self.seed,
+            to_seed=None if self.to_seed == self.seed else self.to_seed,
             prompt=_of_group(self.prompts, group),
             label=_of_group(self.labels, group),
             negative=_of_group(self.negatives, group) or None,

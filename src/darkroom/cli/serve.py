@@ -1,0 +1,96 @@
+"""`darkroom serve`: one engine that draws for many, over HTTP."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLE = """
+darkroom serve
+darkroom serve runs/photos runs/maps --data gallery --port 8080
+darkroom serve --models runs --host 0.0.0.0 --token "$TOKEN" --limit steps=50 --limit queue=200
+"""
+SHARE = 0.5  # of the machine's memory, for weights
+
+
+def run(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models to offer, the first is the default; else all built-in ones.")
+    ] = None,
+    *,
+    folder: Annotated[Path | None, typer.Option("--models", help="Also offer every model in this folder.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; this machine alone without.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 is any free one.")] = 8000,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(envvar="DARKROOM_TOKEN", help="Whoever asks must send it; repeat it for one each."),
+    ] = None,
+    without_token: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without a token.")] = False,
+    data: Annotated[Path, typer.Option(help="Folder of jobs and pictures, which survive a restart.")] = Path("served"),
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together, at the model's own size.")] = 8,
+    memory: Annotated[float | None, typer.Option(min=0.01, help="GB for weights; half of what there is.")] = None,
+    decoder: Annotated[list[str] | None, typer.Option(help="A tiny decoder, for previews of what it fits.")] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE: body, picture, pixels, steps, count, prompt, objects, queue, share, seconds."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
+) -> None:
+    """Serve models over HTTP until Ctrl-C: jobs with events and previews, and images as OpenAI's clients ask."""
+    from darkroom.core.errors import InputError
+    from darkroom.core.spec import override, parse
+
+    try:
+        from darkroom.serve import api, server
+    except ModuleNotFoundError as error:
+        raise InputError(f"darkroom serve needs {error.name}: pip install 'darkroom[serve]'") from None
+    from darkroom.serve.engine import Engine
+    from darkroom.serve.guard import LOCAL, is_loopback
+    from darkroom.serve.limits import Limits
+    from darkroom.serve.shelf import stocked
+    from darkroom.serve.store import Store
+
+    tokens = _tokens(token)
+    local = is_loopback(host)
+    if not local and not tokens and not without_token:
+        raise InputError(f"--host {host} can be reached from elsewhere: give a --token, or --open if all may come in")
+    limits = parse(Limits, override({}, limit or []), where="--limit")
+    shelf = stocked(
+        models or [],
+        folder=folder,
+        memory=int((memory or SHARE * _machine()) * 2**30),
+        decoders=decoder or [],
+        device=device,
+        dtype=precision,
+    )
+    at = server.listening(host, port)
+    engine = Engine(shelf, Store(data), limits=limits, batch=batch)
+    app = api.build(engine, tokens=tokens, hosts=(*LOCAL, host) if local else None)
+    typer.echo(f"serving {', '.join(shelf.offers)} at {_address(at)}; jobs and pictures are in {data}; Ctrl-C ends it")
+    server.run(app, engine, at=at)
+    typer.echo("stopped; jobs that wait go on when it is started again")
+
+
+def _tokens(given: list[str] | None) -> list[str]:
+    """Those given, or the words of DARKROOM_TOKEN; `InputError` for one that anybody could guess or no header holds."""
+    from darkroom.core.errors import InputError
+
+    for each in given or []:
+        if len(each) < 8 or not each.isascii() or not each.isprintable() or " " in each:
+            raise InputError("a token has 8 printable ASCII characters or more, and no spaces")
+    return list(dict.fromkeys(given or []))
+
+
+def _machine() -> float:
+    """GB of memory of this machine, 4 where that is not known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, OSError, ValueError):
+        return 4.0
+
+
+def _address(at: Any) -> str:
+    host, port = at.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

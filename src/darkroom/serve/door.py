@@ -1,0 +1,134 @@
+"""What every route needs: the engine, who asks, and what came with the request."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Final, TypeVar, final
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import Depends, Path, Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from darkroom.serve.asked import NAMES, parted, read_json
+from darkroom.serve.engine import Engine
+from darkroom.serve.limits import Refused
+from darkroom.serve.store import Job
+
+T = TypeVar("T")
+FIELDS: Final = 40  # of a form
+AT_ONCE: Final = 2  # requests looked at closely, for that takes a processor and decoded pictures memory
+
+
+@final
+class Door:
+    """The engine, and a few threads beside the event loop for what takes a while."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._threads = anyio.CapacityLimiter(AT_ONCE)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """The answer of `work`, done in a thread."""
+        return await run_sync(work, limiter=self._threads)
+
+    async def submit(self, request: Request, values: dict[str, Any], *, files: dict[str, bytes]) -> Job:
+        """A new job of whoever asks."""
+
+        def work() -> Job:
+            asked, pictures = parted(values, files=files)
+            return self.engine.submit(asked, pictures, client=request.state.client, owner=request.state.owner)
+
+        return await self.aside(work)
+
+    async def own(self, request: Request, id: str) -> Job:
+        """The job of this id; `Refused` with 404 where whoever asks has none."""
+        job = await self.aside(partial(self.engine.store.job, id))
+        if job is None or job.owner != request.state.owner:
+            raise Refused("there is no such job", status=404, code="no_job")
+        return job
+
+    async def ended(self, request: Request, job: Job) -> Job:
+        """The job when it has ended; cancelled when whoever waits for it goes away. `Refused` when the server stops."""
+        waiting = asyncio.ensure_future(self._end(job))
+        leaving = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                await self.aside(partial(self.engine.cancel, job.id))
+                raise Refused("whoever asked has left", status=499, code="gone")
+            return await waiting
+        finally:
+            for each in (waiting, leaving):
+                each.cancel()
+
+    async def _end(self, job: Job) -> Job:
+        async for _ in self.engine.follow(job.id):
+            pass
+        found = await self.aside(partial(self.engine.store.job, job.id))
+        if found is None:
+            raise Refused("the job was removed while it was waited for", status=410, code="removed")
+        if not found.over:
+            sentence = f"this server is stopping; ask for /v1/jobs/{job.id} when it is there again"
+            raise Refused(sentence, status=503, code="stopping")
+        return found
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def door_of(request: Request) -> Door:
+    """The door of the application that a request came to."""
+    return request.app.state.door
+
+
+TheDoor = Annotated[Door, Depends(door_of)]
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{24}$", description="The id of a job.")]
+
+
+async def body_of(request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The values and files of a request in JSON, or in a form whose `request` is JSON; `Refused` for anything else."""
+    kind = media_type(request)
+    if kind == "application/json":
+        return read_json(await request.body()), {}
+    if kind != "multipart/form-data":
+        sentence = f"application/json or multipart/form-data is taken, {kind or 'nothing'} came"
+        raise Refused(sentence, status=415, code="media_type")
+    texts, files = await form_of(request)
+    unknown = sorted(({*texts} - {"request"}) | ({*files} - {*NAMES}))
+    if unknown:
+        raise Refused(f"the form has an unknown part {unknown[0]!r}; `request` and pictures by field fit")
+    if "request" not in texts:
+        raise Refused("the form needs a part `request` that holds JSON", status=400, code="no_form")
+    return read_json(texts["request"].encode()), files
+
+
+async def form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The texts and files of a form, read in memory; of several parts of one name the last counts."""
+    limits = door_of(request).engine.limits
+    parser = MultiPartParser(
+        request.headers, request.stream(), max_files=len(NAMES), max_fields=FIELDS, max_part_size=limits.body
+    )
+    parser.spool_max_size = limits.body  # nothing is laid down on disk
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError, LookupError) as error:
+        said = getattr(error, "message", None) or f"{type(error).__name__}"
+        raise Refused(f"the form cannot be read ({said})", status=400, code="no_form") from None
+    texts: dict[str, str] = {}
+    files: dict[str, bytes] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            files[name] = await value.read()
+        else:
+            texts[name] = value
+    await form.close()
+    return texts, files
+
+
+def media_type(request: Request) -> str:
+    """What the body says it is, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,0 +1,148 @@
+"""The guard at the door: who may come in, from which pages, and how much they may send. It looks at no path."""
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from darkroom.core.errors import InputError
+from darkroom.serve.counts import Counts
+from darkroom.serve.limits import Limits, Refused
+
+OPEN: Final = ("/health", "/ready")  # answered without a token: they say nothing about anybody
+LOCAL: Final = ("localhost", "127.0.0.1", "::1")
+SAFE: Final = ("GET", "HEAD", "OPTIONS")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """Wraps an application. tokens: those that open it, none for everybody.
+
+    hosts: names under which it may be called, None for any. Without a token that is what keeps a web page, which can
+    make its visitors' browsers call any address, away from a server that only listens to its own machine.
+    """
+
+    app: ASGIApp
+    limits: Limits
+    counts: Counts
+    tokens: Sequence[str] = ()
+    hosts: Sequence[str] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.counts.add("responses", label=f'status="{message["status"]}"')
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        headers = Headers(scope=scope)
+        try:
+            owner = "" if scope["path"] in OPEN else self._owner(headers)
+            self._check_page(headers, method=scope["method"])
+            self._check_length(headers)
+        except Refused as error:
+            await answer(error)(scope, receive, counted)
+            return
+        address = (scope.get("client") or ("unknown",))[0]
+        scope.setdefault("state", {}).update(owner=owner, client=owner if len(self.tokens) > 1 else address)
+        await self.app(scope, self._limited(receive), counted)
+
+    def _owner(self, headers: Headers) -> str:
+        """A name for whoever has this token, that does not tell the token; `Refused` with 401."""
+        if not self.tokens:
+            return ""
+        kind, _, came = headers.get("authorization", "").partition(" ")
+        same = [hmac.compare_digest(came.strip().encode(), each.encode()) for each in self.tokens]
+        if kind.lower() != "bearer" or not any(same):
+            sentence = "a token is needed: send the header `Authorization: Bearer TOKEN`"
+            raise Refused(sentence, status=401, code="no_token")
+        return hashlib.sha256(came.strip().encode()).hexdigest()[:16]
+
+    def _check_page(self, headers: Headers, *, method: str) -> None:
+        """`Refused` with 403 for a name that is not ours, and for what another site's page sends."""
+        if self.tokens:  # which no page of another site has
+            return
+        host = headers.get("host", "")
+        if self.hosts is not None and name_of(host) not in self.hosts:
+            sentence = f"this server is called {' or '.join(self.hosts)}, not {name_of(host)!r}"
+            raise Refused(sentence, status=403, code="host")
+        origin = headers.get("origin")
+        if origin is not None and method not in SAFE and urlsplit(origin).netloc != host:
+            raise Refused("pages of other sites may not send anything here", status=403, code="origin")
+
+    def _check_length(self, headers: Headers) -> None:
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit():
+            raise Refused("Content-Length must be a number", status=400, code="length")
+        if len(length) > 18 or int(length) > self.limits.body:
+            raise self._too_large()
+
+    def _too_large(self) -> Refused:
+        sentence = f"the request is larger than the {self.limits.body} bytes that this server allows"
+        return Refused(sentence, status=413, code="limit_body")
+
+    def _limited(self, receive: Receive) -> Receive:
+        """The body counted while it comes, whatever was announced, and not waited for for ever."""
+        seen, whole, by = 0, False, asyncio.get_running_loop().time() + self.limits.sending
+
+        async def limited() -> Message:
+            nonlocal seen, whole
+            if whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(by):
+                    message = await receive()
+            except TimeoutError:
+                sentence = f"the request took more than {self.limits.sending:g} seconds to arrive"
+                raise Refused(sentence, status=408, code="limit_sending") from None
+            seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if seen > self.limits.body:
+                raise self._too_large()
+            return message
+
+        return limited
+
+
+def name_of(host: str) -> str:
+    """A `Host` header without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Is what listens there heard on this machine only?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def answer(error: InputError) -> JSONResponse:
+    """What is answered to a request that does not fit, in the shape of OpenAI's errors."""
+    status, code = (error.status, error.code) if isinstance(error, Refused) else (422, "invalid_request")
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "2"}, 503: {"Retry-After": "5"}}
+    return failure(" ".join(str(error).split()), status=status, code=code, headers=headers.get(status))
+
+
+def failure(sentence: str, *, status: int, code: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error as JSON; text that is no UTF-8 is escaped."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    said = sentence.encode(errors="backslashreplace").decode()
+    told = {"error": {"message": said, "type": kind, "param": None, "code": code}}
+    return JSONResponse(told, status_code=status, headers=headers)

@@ -1,0 +1,166 @@
+"""Routes in the shape of OpenAI's images: ask, wait, and the answer holds the pictures."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Final, Literal, final
+
+from fastapi import APIRouter, Request
+from PIL import Image
+from pydantic import BeforeValidator, Field, FiniteFloat
+
+from darkroom.core.spec import Spec, parse
+from darkroom.serve.asked import LARGEST, opened
+from darkroom.serve.door import Door, TheDoor, form_of, media_type
+from darkroom.serve.door import body_of as json_of
+from darkroom.serve.limits import Limits, Refused
+from darkroom.serve.store import Job
+from darkroom.serve.views import ImagesView, ImageView, picture_url, schema_of
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+CLEAR: Final = 128  # level of a mask's alpha below which OpenAI paints
+_SIZE: Final = re.compile(r"(\d{1,5})x(\d{1,5})")
+
+
+def _given(value: object) -> object:
+    """Forms have texts only, also where nothing was filled in."""
+    return None if value == "" else value
+
+
+_FILLED: Final = BeforeValidator(_given)
+Counted = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, _FILLED]
+Whole = Annotated[Annotated[int, Field(ge=0, le=LARGEST)] | None, _FILLED]
+Scale = Annotated[FiniteFloat | None, _FILLED]
+Share = Annotated[Annotated[FiniteFloat, Field(gt=0, le=1)] | None, _FILLED]
+
+
+@final
+class ImagesAsk(Spec):
+    """A request as OpenAI's clients send it. n: pictures · size: WIDTHxHEIGHT, or `auto` for the model's own.
+
+    quality, style, background, moderation, output_compression and user are taken and mean nothing here. Ours are
+    negative, label, seed, steps, guidance and strength (of a variation).
+    """
+
+    prompt: str | None = None
+    model: str | None = Field(default=None, max_length=200)
+    n: Counted = 1
+    size: str | None = Field(default=None, max_length=20)
+    response_format: Literal["b64_json", "url"] = "b64_json"
+    output_format: Literal["png"] | None = None
+    quality: str | None = None
+    style: str | None = None
+    background: str | None = None
+    moderation: str | None = None
+    output_compression: Whole = None
+    input_fidelity: str | None = None
+    user: str | None = None
+    negative: str | None = None
+    label: int | str | None = None
+    seed: Whole = None
+    steps: Counted = None
+    guidance: Scale = None
+    strength: Share = None
+
+    def values(self) -> dict[str, Any]:
+        """The fields of an `Ask`."""
+        ours = ("prompt", "model", "negative", "label", "seed", "steps", "guidance", "strength")
+        found = {name: getattr(self, name) for name in ours if getattr(self, name) is not None}
+        return {**found, "count": self.n or 1, "size": size_of(self.size)}
+
+
+def _form(*files: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {name: {"type": "string", "format": "binary"} for name in files}
+    schema = schema_of(ImagesAsk)
+    whole = {**schema, "properties": {**schema["properties"], **properties}, "required": [files[0]]}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": whole}}}}
+
+
+JSON: Final[dict[str, Any]] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(ImagesAsk)}}}
+}
+
+
+@router.post("/generations", openapi_extra=JSON)
+async def generations(request: Request, door: TheDoor) -> ImagesView:
+    """Pictures of a prompt (or a label)."""
+    if media_type(request) != "application/json":
+        raise Refused("application/json is taken here", status=415, code="media_type")
+    values, _ = await json_of(request)
+    return await _answer(door, request, values, files={})
+
+
+@router.post("/edits", openapi_extra=_form("image", "mask"))
+async def edits(request: Request, door: TheDoor) -> ImagesView:
+    """A picture painted where its mask is transparent, or, without a mask, where it is transparent itself."""
+    texts, files = await _parts(request)
+
+    def holes() -> dict[str, bytes]:
+        return {"image": files["image"], "mask": mask_of(files.get("mask", files["image"]), door.engine.limits)}
+
+    return await _answer(door, request, texts, files=await door.aside(holes))
+
+
+@router.post("/variations", openapi_extra=_form("image"))
+async def variations(request: Request, door: TheDoor) -> ImagesView:
+    """Variations of a picture; `strength` says how much of it is left open."""
+    texts, files = await _parts(request)
+    if "mask" in files:
+        raise Refused("a mask belongs to /v1/images/edits")
+    return await _answer(door, request, texts, files=files)
+
+
+async def _parts(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
+    if media_type(request) != "multipart/form-data":
+        raise Refused("multipart/form-data is taken here", status=415, code="media_type")
+    texts, named = await form_of(request)
+    files = {name.removesuffix("[]"): data for name, data in named.items()}
+    if "image" not in files or set(files) - {"image", "mask"}:
+        raise Refused("the files image and, for edits, mask are needed", code="no_picture")
+    return texts, files
+
+
+async def _answer(door: Door, request: Request, values: Mapping[str, Any], *, files: dict[str, bytes]) -> ImagesView:
+    asked = parse(ImagesAsk, values, where="request")
+    job = await door.ended(request, await door.submit(request, asked.values(), files=files))
+    if job.state != "done":
+        raise Refused(job.why or f"the job was {job.state}", status=422, code=f"job_{job.state}")
+    return await door.aside(partial(_pictures, door, job, where=asked.response_format))
+
+
+def _pictures(door: Door, job: Job, *, where: str) -> ImagesView:
+    def one(place: int) -> ImageView:
+        if where == "url":
+            return ImageView(url=picture_url(job.id, place))
+        data = door.engine.store.path(job.id, place).read_bytes()
+        return ImageView(b64_json=base64.b64encode(data).decode())
+
+    seed = json.loads(job.asked)["seed"]
+    return ImagesView(
+        created=int(job.created), data=tuple(one(place) for place in range(job.total)), job=job.id, seed=seed
+    )
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """Height and width of `WIDTHxHEIGHT`; None for `auto`."""
+    if text in (None, "", "auto"):
+        return None
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise Refused(f"size {text!r} does not fit; write WIDTHxHEIGHT, e.g. 96x64, or auto")
+    width, height = found.groups()
+    return int(height), int(width)
+
+
+def mask_of(data: bytes, limits: Limits) -> bytes:
+    """Our mask (white: paint here), a PNG, of a picture that is transparent there; `Refused` where nothing is."""
+    picture = opened(data, what="mask", limits=limits).convert("RGBA").getchannel("A")
+    ink = picture.point([255 if level < CLEAR else 0 for level in range(256)])
+    if ink.getextrema() == (0, 0):
+        raise Refused("nothing is transparent in the mask, so there is nothing to paint", code="no_hole")
+    written = io.BytesIO()
+    Image.Image.save(ink, written, "PNG")
+    return written.getvalue()

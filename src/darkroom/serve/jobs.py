@@ -1,0 +1,138 @@
+"""Routes of jobs: every task, their events, their pictures."""
+
+import json
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, StreamingResponse
+
+from darkroom.serve.asked import NAMES, Ask
+from darkroom.serve.door import Door, JobId, TheDoor, body_of
+from darkroom.serve.limits import Refused
+from darkroom.serve.store import Job, State
+from darkroom.serve.views import JobsView, JobView, job_view, schema_of
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+PATIENCE: Final = 15.0  # seconds between comments that keep a silent connection open
+AS_FORM: Final = {
+    "type": "object",
+    "properties": {
+        "request": {"type": "string", "contentMediaType": "application/json", "description": "as in JSON"},
+        **{name: {"type": "string", "format": "binary"} for name in NAMES},
+    },
+    "required": ["request"],
+    "additionalProperties": False,
+}
+BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": schema_of(Ask)},
+            "multipart/form-data": {"schema": AS_FORM},
+        },
+    }
+}
+
+
+@router.post("", status_code=202, openapi_extra=BODY)
+async def begin(request: Request, door: TheDoor) -> JobView:
+    """A new job, which waits for its turn. The fields given choose the task, the model says which it takes."""
+    values, files = await body_of(request)
+    job = await door.submit(request, values, files=files)
+    return await door.aside(partial(job_view, door.engine, job))
+
+
+@router.get("")
+async def gallery(
+    request: Request,
+    door: TheDoor,
+    *,
+    state: State | None = None,
+    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+    count: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> JobsView:
+    """Your jobs, the newest first."""
+
+    def look() -> JobsView:
+        jobs = door.engine.store.jobs(owner=request.state.owner, before=before, count=count, state=state)
+        views = tuple(job_view(door.engine, job) for job in jobs)
+        return JobsView(jobs=views, next=jobs[-1].number if len(jobs) == count else None)
+
+    return await door.aside(look)
+
+
+@router.get("/{id}")
+async def show(request: Request, id: JobId, *, door: TheDoor) -> JobView:
+    """A job as it stands."""
+    job = await door.own(request, id)
+    return await door.aside(partial(job_view, door.engine, job))
+
+
+@router.post("/{id}/cancel")
+async def cancel(request: Request, id: JobId, *, door: TheDoor) -> JobView:
+    """Draw a job no further; one that has ended stays as it is."""
+    job = await door.own(request, id)
+    await door.aside(partial(door.engine.cancel, job.id))
+    return await door.aside(partial(job_view, door.engine, await door.own(request, id)))
+
+
+@router.delete("/{id}", status_code=204)
+async def forget(request: Request, id: JobId, *, door: TheDoor) -> None:
+    """Remove a job that has ended, and its pictures."""
+    job = await door.own(request, id)
+    if not await door.aside(partial(door.engine.store.forget, job.id)):
+        raise Refused("this job has not ended; cancel it first", status=409, code="not_ended")
+
+
+@router.get("/{id}/pictures/{place}", response_class=FileResponse)
+async def picture(request: Request, id: JobId, *, place: int, door: TheDoor) -> FileResponse:
+    """A finished picture, a PNG that says how it was made."""
+    job = await door.own(request, id)
+    if place not in await door.aside(partial(door.engine.store.notes, job.id)):
+        raise Refused("this job has no such picture, or not yet", status=404, code="no_picture")
+    return FileResponse(
+        door.engine.store.path(job.id, place),
+        media_type="image/png",
+        headers={"Cache-Control": "private, max-age=31536000, immutable"},
+    )
+
+
+@router.get("/{id}/events", response_class=StreamingResponse)
+async def events(
+    request: Request,
+    id: JobId,
+    *,
+    door: TheDoor,
+    previews: Annotated[bool, Query(description="Pictures of what is being drawn, as data URLs.")] = True,
+) -> StreamingResponse:
+    """Server-sent events: `state`, `step`, `preview`, `picture`, and `done` with the job as the last.
+
+    With the header `Last-Event-ID` they go on after that one.
+    """
+    job = await door.own(request, id)
+    lines = _lines(door, job, after=request.headers.get("last-event-id", ""), previews=previews)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+
+
+async def _lines(door: Door, job: Job, *, after: str, previews: bool) -> AsyncGenerator[str]:
+    """Ids name the attempt as well: another begins to count anew."""
+    attempt, _, number = after.partition("-")
+    epoch = door.engine.epoch
+    seen = int(number) if attempt == epoch and number.isdecimal() and len(number) < 10 else 0
+    yield "retry: 1000\n\n"
+    async for event in door.engine.follow(job.id, after=seen, previews=previews, patience=PATIENCE):
+        if event is None:
+            yield ": still here\n\n"
+        elif event.kind != "closing":
+            yield _line(event.kind, event.data, id=f"{epoch}-{event.number}")
+    found = await door.aside(partial(door.engine.store.job, job.id))
+    if found is not None and found.over:
+        view = await door.aside(partial(job_view, door.engine, found))
+        yield _line("done", view.plain(), id=f"{epoch}-{10**9 - 1}")
+
+
+def _line(kind: str, data: Any, *, id: str) -> str:
+    return f"id: {id}\nevent: {kind}\ndata: {json.dumps(dict(data), ensure_ascii=False)}\n\n"

@@ -1,0 +1,69 @@
+"""The process that serves: a socket, uvicorn, and an end that loses nothing."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, final
+
+import uvicorn
+from fastapi import FastAPI
+
+from darkroom.core.errors import InputError
+from darkroom.serve.api import GRACE
+from darkroom.serve.engine import Engine
+
+BACKLOG: Final = 1024
+IDLE: Final = 30  # seconds that a silent connection is kept
+
+
+@final
+class _Server(uvicorn.Server):
+    """Tells the engine of a signal at once: streams of events end, so that connections can be closed."""
+
+    def __init__(self, config: uvicorn.Config, *, closing: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """By uvicorn, for SIGINT and SIGTERM."""
+        self._closing()
+        super().handle_exit(sig, frame)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket there, port 0 for any free one; `InputError` where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{host}, port {port}: cannot listen there ({said}); choose another --port or --host"
+        ) from None
+    return found
+
+
+def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; returns when all that was being drawn is kept or waits on disk."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # whoever sends them could call himself anybody
+        server_header=False,
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=int(GRACE) + 5,
+        backlog=BACKLOG,
+    )
+    server = _Server(config, closing=lambda: engine.closing(GRACE))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again when it has stopped
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[at])
+    finally:
+        signal.signal(signal.SIGTERM, before)

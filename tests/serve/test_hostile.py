@@ -1,0 +1,248 @@
+"""Requests made to hurt: none is answered by 5xx, none touches a file it should not, and the server goes on."""
+
+import base64
+import io
+import json
+import socket
+import struct
+import threading
+import zlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from PIL import Image
+from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import response_schema_conformance
+from serving import KINDS, Served, engine_at, over, served, wait_for
+
+EXAMPLES = 12  # of each operation
+
+
+@pytest.fixture(scope="module")
+def small_server(sources: list[str], tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+    """A server with tight limits, so that what passes is soon drawn."""
+    limits = {"steps": 4, "count": 2, "pixels": 1024, "body": 200_000, "picture": 10_000, "queue": 50, "sending": 1.0}
+    with served(engine_at(tmp_path_factory.mktemp("hostile") / "served", sources, limits=limits)) as found:
+        wait_for(lambda: found.engine.ready)
+        yield found
+
+
+def everything(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width: int, height: int, *, data: bytes = b"", extra: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
+
+
+def coded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def saved(kind: str) -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(written, kind)
+    return written.getvalue()
+
+
+BOMB = png_of(60_000, 60_000, data=bytes(1000))
+TEXT_BOMB = png_of(4, 4, data=bytes(52), extra=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000))))
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n"
+JSON_BODIES: dict[str, tuple[Any, int]] = {
+    "a path for a picture": ({"image": "/etc/passwd"}, 422),
+    "a url for a picture": ({"image": "file:///etc/passwd"}, 422),
+    "a web address for a picture": ({"image": "http://127.0.0.1:1/a.png"}, 422),
+    "a data url of text": ({"image": "data:text/plain;base64,AAAA"}, 422),
+    "a picture of too many pixels": ({"image": coded(BOMB)}, 422),
+    "a picture with a bomb of text": ({"image": coded(TEXT_BOMB)}, 422),
+    "a picture cut short": ({"image": coded(saved("JPEG")[:300])}, 422),
+    "a drawing that names a file": ({"image": coded(SVG)}, 422),
+    "postscript": ({"image": coded(EPS)}, 422),
+    "a tiff": ({"image": coded(saved("TIFF"))}, 422),
+    "a model by its path": ({"model": "../../etc/passwd"}, 404),
+    "a model with a null byte": ({"model": "a\0b"}, 404),
+    "a model that is no text": ({"model": ["plain"]}, 422),
+    "an unknown key": ({"config": "/etc/passwd", "prompt": "a"}, 422),
+    "a decoder": ({"decoder": "/tmp/evil.ckpt"}, 422),
+    "a negative count": ({"count": -1}, 422),
+    "a huge count": ({"count": 2**63 - 1}, 422),
+    "a count beyond any": ({"count": 10**400}, 422),
+    "a huge size": ({"size": [10**9, 10**9]}, 422),
+    "a size below nothing": ({"size": [-16, -16]}, 422),
+    "a window of nothing": ({"window": 0}, 422),
+    "a huge window": ({"window": 2**62}, 202),
+    "a huge seed": ({"seed": 2**64}, 422),
+    "an endless guidance": ({"model": "text", "prompt": "a", "guidance": 1e308}, 202),
+    "a box outside": ({"model": "layout", "layout": [{"category": 1, "box": [0.9, 0, 0.9, 1]}]}, 422),
+    "many objects": ({"model": "layout", "layout": [{"category": 1, "box": [0, 0, 1, 1]}] * 1000}, 422),
+    "a prompt with a null byte": ({"model": "text", "prompt": "a\0b"}, 202),
+    "a prompt of right to left marks": ({"model": "text", "prompt": "\u202e\ufeff" * 50}, 202),
+    "a prompt in sql": ({"model": "text", "prompt": "'; DROP TABLE jobs; --"}, 202),
+    "an image and a mask of unequal sizes": (
+        {"image": coded(saved("PNG")), "mask": coded(png_of(2, 2, data=bytes(14)))},
+        422,
+    ),
+    "an unknown solver": ({"solver": "__import__"}, 422),
+    "times of another kind": ({"times": "/etc/passwd"}, 422),
+}
+RAW: dict[str, tuple[bytes, int]] = {
+    "no json": (b"{", 400),
+    "a list": (b"[]", 400),
+    "deep json": (b"[" * 100_000, 400),
+    "a number that is none": (b'{"at": NaN}', 400),
+    "half an emoji": (b'{"prompt": "\\ud83d"}', 400),
+    "no utf-8": (b'{"prompt": "\xff\xfe"}', 400),
+    "too large": (b'{"prompt": "' + b"a" * 300_000 + b'"}', 413),
+    "a long number": (b'{"seed": ' + b"9" * 10_000 + b"}", 400),
+}
+
+
+@pytest.mark.parametrize("case", JSON_BODIES)
+def test_a_hostile_job_is_refused_or_drawn_like_any(small_server: Served, case: str) -> None:
+    body, status = JSON_BODIES[case]
+    answer = small_server.client.post(
+        "/v1/jobs", content=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == status, answer.text
+    if status != 202:
+        error = answer.json()["error"]
+        assert len(error["message"]) < 1000
+        assert "Traceback" not in error["message"]
+
+
+@pytest.mark.parametrize("case", RAW)
+def test_a_hostile_body_is_refused(small_server: Served, case: str) -> None:
+    body, status = RAW[case]
+    answer = small_server.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/jobs/../../etc/passwd",
+        "/v1/jobs/..%2f..%2fdarkroom.sqlite",
+        "/v1/jobs/%00",
+        "/v1/jobs/" + "a" * 24 + "/pictures/..%2f..%2f..%2fdarkroom.sqlite",
+        "/v1/jobs/" + "a" * 24 + "/pictures/-1",
+        "/v1/jobs/" + "a" * 24 + "/pictures/99999999999999999999999999",
+        "/static/../../etc/passwd",
+        "/v1/jobs/'%20OR%201=1",
+        "//etc/passwd",
+    ],
+)
+def test_no_path_leads_to_files(small_server: Served, path: str) -> None:
+    host, port = small_server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as raw:  # clients would tidy the path up
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert int(answer.split(b" ", 2)[1]) in (404, 405, 422), answer[:200]
+    assert b"root:" not in answer
+    assert b"SQLite" not in answer
+
+
+FORMS: dict[str, bytes] = {
+    "no boundary": b"--x\r\n\r\n",
+    "no end": b'--b\r\nContent-Disposition: form-data; name="request"\r\n\r\n{',
+    "a file that is no picture": b'--b\r\nContent-Disposition: form-data; name="image"; filename="../../x"\r\n\r\n'
+    b"no\r\n--b--\r\n",
+    "an unknown part": b'--b\r\nContent-Disposition: form-data; name="evil"; filename="/etc/x"\r\n\r\nno\r\n--b--\r\n',
+    "a part without a name": b"--b\r\nContent-Disposition: form-data\r\n\r\nno\r\n--b--\r\n",
+    "many parts": b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 100 + b"--b--\r\n",
+    "bytes": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("case", FORMS)
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/edits", "/v1/images/variations"])
+def test_a_hostile_form_is_refused(small_server: Served, path: str, case: str) -> None:
+    kind = "multipart/form-data" + ("" if case == "no boundary" else "; boundary=b")
+    answer = small_server.client.post(path, content=FORMS[case], headers={"Content-Type": kind})
+    assert answer.status_code in (400, 422), answer.text
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("Content-Length: 99999999999", 413),
+        ("Content-Length: 20", 408),  # and nothing follows
+        ("Transfer-Encoding: chunked", 413),
+    ],
+)
+def test_a_body_that_lies_about_its_length(small_server: Served, head: str, status: int) -> None:
+    host, port = small_server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        start = f"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{head}\r\n\r\n"
+        raw.sendall(start.encode())
+        if "chunked" in head:
+            for _ in range(30):
+                raw.sendall(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
+        assert int(raw.recv(65536).split(b" ", 2)[1]) == status
+
+
+def test_a_full_queue_is_answered_by_429_at_once(model_files: dict[str, Path], tmp_path: Path) -> None:
+    engine = engine_at(tmp_path / "served", [str(model_files["plain"])], limits={"queue": 5})
+    with served(engine) as server:
+        slow = [server.client.post("/v1/jobs", json={"steps": 1000, "count": 16}) for _ in range(20)]
+        codes = [each.status_code for each in slow]
+        assert {*codes} == {202, 429}
+        assert all(each.headers["retry-after"] for each in slow if each.status_code == 429)
+
+
+def _schema(server: Served) -> Any:
+    described = server.client.get("/openapi.json").json()
+    return schemathesis.openapi.from_dict(described, config=SchemathesisConfig.from_dict({"base-url": server.url}))
+
+
+def test_what_the_description_allows_and_forbids_is_answered_below_500(small_server: Served) -> None:
+    folder = small_server.engine.store.folder.parent
+    before = {*everything(folder)}
+    seen: list[int] = []
+    lock = threading.Lock()
+    for found in _schema(small_server).get_all_operations():
+        operation = found.ok()
+
+        @hypothesis.given(operation.as_strategy())
+        @settings(
+            max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck]
+        )
+        def answered(case: Any) -> None:
+            response = case.call(timeout=30)
+            with lock:
+                seen.append(response.status_code)
+            case.validate_response(response, checks=[response_schema_conformance])
+            assert response.status_code < 500, response.text
+
+        answered()
+    assert len(seen) > 5 * EXAMPLES
+    assert {200, 404, 422} <= {*seen}
+    new = {name for name in everything(folder) if name not in before}
+    assert all(name.startswith("served/pictures/") and name.endswith(".png") for name in new if "sqlite" not in name)
+
+
+def test_after_all_that_it_still_draws(small_server: Served) -> None:
+    """Runs last in this file: nothing waits for ever, nobody's pictures are lost."""
+    wait_for(lambda: small_server.engine.unfinished == 0)
+    begun = [small_server.client.post("/v1/jobs", json={"model": kind}).json() for kind in KINDS[:1]]
+    jobs = [small_server.engine.store.job(each["id"]) for each in begun]
+    assert [job.state for job in over(small_server.engine, *(job for job in jobs if job))] == ["done"]
+    assert small_server.engine.alive
+    text = small_server.client.get("/metrics").text
+    assert 'status="5' not in text
