@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from measured import CornerJudge
+from miniature_clip import clip
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from torch import Tensor
@@ -21,16 +22,13 @@ from darkroom.data.transforms import TransformSpec, still
 from darkroom.evaluate import quality as room
 from darkroom.evaluate.card import Card
 from darkroom.evaluate.lots import Asking, Drawn, OfSource
+from darkroom.evaluate.networks import open_network
 from darkroom.evaluate.quality import Measuring, Pairs, measure
-from darkroom.recipes.read import recipe
-from darkroom.recipes.run import Run
 from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
 
 CPU = sampling_compute("cpu")
 TRANSFORM = TransformSpec(size=32)
-SMALL = ("data.count=8", "first_stage.train.steps=1", "first_stage.train.warmup=1", "denoiser.train.steps=1")
-SMALLER = ("denoiser.train.batch=2", "denoiser.train.warmup=1", "denoiser.sample.count=1", "denoiser.sample.steps=1")
 
 
 class Corners:
@@ -139,20 +137,16 @@ def test_another_protocol_is_refused_before_anything_is_looked_at(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    folder = tmp_path_factory.mktemp("sets")
-    found = {}
-    for name in ("tiny-uncond", "tiny-text", "tiny-superres"):
-        list(Run(recipe(name, overrides=SMALL + SMALLER), folder / name, device="cpu").develop())
-        found[name] = load(folder / name, device="cpu")
-    return found
+def models() -> dict[str, Model]:
+    return {name: load(name, device="cpu") for name in ("shapes", "shapes-superres")}
 
 
 def test_what_a_model_draws_is_kept_in_order(models: dict[str, Model], tmp_path: Path) -> None:
-    asking = Asking(models["tiny-uncond"], {"seed": 5, "steps": 1}, count=7)
+    model, source = models["shapes"], ShapesSource(3, count=7)
+    asking = Asking(model, {"seed": 5, "steps": 1}, count=7, source=source)
     drawn = Drawn.of(asking, folder=tmp_path, batch=3)
     drawn.draw(lambda done, total: None)
-    alone = models["tiny-uncond"].sample(count=7, seed=5, steps=1)
+    alone = model.sample([source.caption(row) or "" for row in range(7)], seed=5, steps=1)
     apart = drawn.pictures(range(7)).int() - torch.stack([to_bytes(each) for each in alone]).int()
     assert apart.abs().max() <= 2  # other batches
     assert torch.equal(drawn.pictures(range(4, 6)), drawn.pictures(range(7))[4:6])
@@ -162,18 +156,18 @@ def test_what_a_model_draws_is_kept_in_order(models: dict[str, Model], tmp_path:
     again = Drawn.of(asking, folder=tmp_path, batch=2)  # as it was begun
     again.draw(lambda done, total: None)
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("samples-*/*.safetensors"))] == before
-    other = Drawn.of(Asking(models["tiny-uncond"], {"seed": 6, "steps": 1}, count=7), folder=tmp_path, batch=3)
+    other = Drawn.of(Asking(model, {"seed": 6, "steps": 1}, count=7, source=source), folder=tmp_path, batch=3)
     assert other.key() != drawn.key()
 
 
 def test_rows_ask_in_turn_and_keep_their_number(models: dict[str, Model]) -> None:
     source = ShapesSource(5, side=32, count=4)
-    asking = Asking(models["tiny-text"], {"seed": 0}, count=6, source=source)
+    asking = Asking(models["shapes"], {"seed": 0}, count=6, source=source)
     assert asking.rows == (0, 1, 2, 3, 0, 1)
     request = asking.request(range(3, 6))
     assert request.prompts == tuple(source.caption(row) for row in (3, 0, 1))
     assert [wish.index for wish in request.wishes()] == [3, 4, 5]
-    few = Asking(models["tiny-text"], {"seed": 0}, count=2, source=source)
+    few = Asking(models["shapes"], {"seed": 0}, count=2, source=source)
     assert list(few.rows) == sorted(set(few.rows))
 
 
@@ -184,14 +178,27 @@ def test_pairs_and_scenes_that_are_read_back(
     transform = TransformSpec(size=64)
     scenes = OfSource(source, transform)
     for name, expected in (
-        ("tiny-text", {"caption obeyed": 1.0}),
-        ("tiny-superres", {"PSNR (dB)": 100.0, "SSIM": 1.0}),
+        ("shapes", {"caption obeyed": 1.0}),
+        ("shapes-superres", {"PSNR (dB)": 100.0, "SSIM": 1.0}),
     ):
         asking = Asking(models[name], {"seed": 0, "steps": 1}, count=12, source=source)
         monkeypatch.setattr(room, "Drawn", type("Never", (), {}))
         given = work(tmp_path / name, scenes, scenes, pairs=Pairs(asking, CornerJudge()))
         found = values(measure(given))
         assert {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-4)
-        if name == "tiny-text":
+        if name == "shapes":
             moved = OfSource(Subset(source, (*range(1, 12), 0)), transform)
             assert values(measure(work(tmp_path / name, moved, scenes, pairs=given.pairs)))["caption obeyed"] < 0.5
+
+
+def test_words_are_scored_where_the_network_knows_them(models: dict[str, Model], tmp_path: Path) -> None:
+    network, _ = open_network(str(clip(tmp_path / "clip")), CPU)
+    source = ShapesSource(5, count=12)
+    scenes = OfSource(source, TransformSpec(size=64))
+    asking = Asking(models["shapes"], {"seed": 0, "steps": 1}, count=12, source=source)
+    asked = measure(work(tmp_path, scenes, scenes, networks=[network], pairs=Pairs(asking, CornerJudge())))
+    scored = next(each for each in asked.figures if each.measure == "CLIP score")
+    assert (scored.network, scored.count) == ("clip", 12)
+    looked = network.look(from_bytes(scenes.pictures(range(12))))["features"]
+    assert scored.value == pytest.approx(float(network.texts.score(looked, asking.captions or []).mean()), rel=1e-4)
+    assert "CLIP score" not in values(measure(work(tmp_path, scenes, scenes, networks=[network])))

@@ -70,12 +70,11 @@ def interval(estimate: Estimate, *, resamples: int = RESAMPLES, level: float = L
     if estimate.share:
         return _wilson(estimate.value, count=len(parts), level=level)
     draw = generator(seed, len(parts), purpose="metrics/bootstrap")
-    means: list[Tensor] = []
-    for begin in range(0, resamples, max(1, _DRAWN // len(parts))):
-        count = min(max(1, _DRAWN // len(parts)), resamples - begin)
-        means.append(parts[torch.randint(len(parts), (count, len(parts)), generator=draw)].mean(1))
+    means = torch.empty(resamples, dtype=parts.dtype)
+    for place in means.split(max(1, _DRAWN // len(parts))):
+        place.copy_(parts[torch.randint(len(parts), (len(place), len(parts)), generator=draw)].mean(1))
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.quantile(torch.cat(means), ends).tolist()
+    low, high = torch.quantile(means, ends).tolist()
     return Interval(estimate.value + low, estimate.value + high)
 
 
