@@ -5,10 +5,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from serving import Served, engine_at, served, wait_for
+
+from darkroom.checkpoint.store import load_model, save_model
+from darkroom.tasks.load import built_in
 
 FENCE = re.compile(r"^```(\w+) no-run: tests/serve/test_examples.py[^\n]*\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 HERE = "http://127.0.0.1:8000"
@@ -16,7 +20,12 @@ HERE = "http://127.0.0.1:8000"
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
-    with served(engine_at(tmp_path_factory.mktemp("examples") / "served", ["shapes"])) as found:
+    """A server of the built-in model, but with few steps where none are asked for."""
+    folder = tmp_path_factory.mktemp("examples")
+    stored = load_model(built_in()["shapes"])
+    card = {**stored.card, "sample": {**stored.card["sample"], "steps": 3}}
+    quick = save_model(folder / "shapes.safetensors", replace(stored, card=card), dtype="bfloat16")
+    with served(engine_at(folder / "served", [str(quick)])) as found:
         wait_for(lambda: found.engine.ready)
         yield found
 

@@ -15,7 +15,7 @@ from serving import wait_for
 
 from darkroom.serve.store import Store
 
-QUICK = {"steps": 30}
+QUICK = {"steps": 20}
 
 
 @contextlib.contextmanager
@@ -41,10 +41,10 @@ def states(client: httpx.Client) -> dict[str, str]:
 
 
 def killed_under_load(model: Path, data: Path) -> list[str]:
-    """Twelve jobs of three pictures, and a process that died while it drew them."""
+    """Eight jobs of three pictures, and a process that died while it drew them."""
     with command(model, data, "--batch", "2") as (process, client):
-        ids = [client.post("/v1/jobs", json={**QUICK, "count": 3, "seed": seed}).json()["id"] for seed in range(12)]
-        wait_for(lambda: list(states(client).values()).count("done") >= 3)
+        ids = [client.post("/v1/jobs", json={**QUICK, "count": 3, "seed": seed}).json()["id"] for seed in range(8)]
+        wait_for(lambda: list(states(client).values()).count("done") >= 2)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     return ids
@@ -71,8 +71,8 @@ def test_killed_it_loses_nothing_and_draws_nothing_twice_and_stopped_it_keeps_wh
     assert [job.id for job in store.unfinished()] == [slow]
     pictures = {path.name: path for path in data.rglob("*.png") if not path.name.startswith(slow)}
     store.close()
-    assert len(finished) >= 3
+    assert len(finished) >= 2
     for name in [name for name in files if name.partition("-")[0] in finished]:
         assert pictures[name].stat().st_mtime_ns == files[name]
     assert {name.partition("-")[0] for name in pictures} == set(ids)
-    assert len({path.read_bytes() for path in pictures.values()}) == len(pictures) == 36  # none twice, none another's
+    assert len({path.read_bytes() for path in pictures.values()}) == len(pictures) == 24  # none twice, none another's
