@@ -9,6 +9,7 @@ from PIL import Image
 
 from darkroom.conditioning.spatial import PlanesConditioner
 from darkroom.core.compute import Compute
+from darkroom.core.parallel import own_share
 from darkroom.core.pictures import contact_sheet, save_png
 from darkroom.core.record import write_json
 from darkroom.data.inputs import Inputs
@@ -105,6 +106,7 @@ def train_denoiser(
     seed: int,
     preview: Preview,
     settle: Settle | None = None,
+    keep: int = 0,
 ) -> Iterator[Event]:
     """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
 
@@ -130,6 +132,7 @@ def train_denoiser(
         seed=seed,
         stage=STAGE,
         look=look,
+        keep=keep,
     )
     scale = model.known_scale.cpu()  # that of the state, where there is one
     held_out = still_batch(latents.test, latents.test_inputs, scale=scale, count=VALIDATED)
@@ -140,8 +143,9 @@ def train_denoiser(
         batch_size=train.batch,
         seed=seed,
         start=session.samples,
+        share=own_share(),
     )
-    yield from session.run(stream, losses=objective, settle=settle)
+    yield from session.run(stream, losses=objective, settle=settle, pieces=objective.pieces)
 
 
 @final

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -16,14 +16,19 @@ from darkroom.core.spec import Spec
 class TrainSpec(Spec):
     """How one stage is trained.
 
-    batch: pictures per step · warmup: steps over which the learning rate rises from 0 · decay: what it does then ·
+    batch: pictures per step, over all processes · micro: pictures that a process takes at a time; a step that has more
+    goes through in equal pieces whose gradients are added (None: all at once), which saves memory and changes nothing
+    else · warmup: steps over which the learning rate rises from 0 · decay: what it does then ·
     clip: largest gradient norm · ema: decay of the averaged weights (0: none), itself warmed up ·
     compiled: the denoiser's network is compiled for its steps, which costs a minute and needs a C++ compiler (a first
-    stage cannot be) · log_every, save_every, sample_every: in steps.
+    stage cannot be) · precision: float64 is slow and for checks · log_every, save_every, sample_every: in steps.
     """
+
+    written_where_used: ClassVar = frozenset({"micro"})
 
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
+    micro: int | None = Field(default=None, gt=0)
     learning_rate: float = Field(gt=0)
     warmup: int = Field(default=100, ge=0)
     decay: Literal["constant", "cosine"] = "constant"
