@@ -43,6 +43,9 @@ def run(
     keep: Annotated[
         int, typer.Option(min=0, help="States of so many looks at the samples that stay, besides the last two.")
     ] = 0,
+    best: Annotated[
+        bool, typer.Option("--best", help="Keep the model with the least held-out loss, too: RUN/best.safetensors.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
 ) -> None:
@@ -85,7 +88,17 @@ def run(
         return
     _announce_download(recipe)
     spent = time.monotonic() - began
-    run = Run(recipe, folder, device=device, first_stage=given, start=start, splits=splits, spent=spent, keep=keep)
+    run = Run(
+        recipe,
+        folder,
+        device=device,
+        first_stage=given,
+        start=start,
+        splits=splits,
+        spent=spent,
+        keep=keep,
+        best=best,
+    )
     if asked.of_folder and not run.begun:  # a person's pictures: say what will happen
         typer.echo(told(plan_of(run.recipe, splits, measure=measure)), err=True)
     watch(lambda tell: run.develop(tell=tell))

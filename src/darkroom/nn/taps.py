@@ -16,8 +16,8 @@ SMALLEST = 16  # pixels; below, the coarsest maps are smaller than their own fil
 Taps = Sequence[Tensor]
 
 
-def as_rgb(images: Images) -> Float[Tensor, "b 3 h w"]:
-    """Pictures as the networks see them: three channels, float32 at least, values in [-1, 1] as they came.
+def as_rgb(images: Images, *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:
+    """Pictures as the networks see them: three channels, in the type of their weights, values in [-1, 1] as they came.
 
     Grey is repeated; RGBA is laid over mid-grey (colour times opacity), so that what cannot be seen does not count.
     `InputError` for other numbers of channels, and for pictures under 16 x 16.
@@ -25,7 +25,7 @@ def as_rgb(images: Images) -> Float[Tensor, "b 3 h w"]:
     channels, height, width = images.shape[1:]
     if min(height, width) < SMALLEST:
         raise InputError(f"pictures of {height} x {width} are too small to compare; at least 16 x 16 fits")
-    pictures = wide(images)
+    pictures = images.to(dtype)
     match channels:
         case 1:
             return repeat(pictures, "b 1 h w -> b 3 h w")

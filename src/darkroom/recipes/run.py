@@ -47,7 +47,7 @@ from darkroom.train.state import before
 
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]
-TOKENIZER, MODEL = "tokenizer.json", "model.safetensors"
+TOKENIZER, MODEL, BEST = "tokenizer.json", "model.safetensors", "best.safetensors"
 PICTURES = "pictures.json"  # what a look at every picture found
 GIVEN = "given.safetensors"  # the first stage that a decoder is trained for
 
@@ -72,7 +72,7 @@ class Run:
 
     first_stage: one that is used as it is · start: the model that fine-tuning begins with (`recipe.start`) ·
     splits: the recipe's data, opened already · spent: seconds of the recipe's `minutes` that are gone · keep: see
-    `train.session.Session`.
+    `train.session.Session` · best: the model of the look with the least held-out loss is kept too.
     """
 
     def __init__(
@@ -86,10 +86,11 @@ class Run:
         splits: Splits | None = None,
         spent: float = 0.0,
         keep: int = 0,
+        best: bool = False,
     ) -> None:
         self.folder = folder
         self.device = device
-        self.start, self.keep = start, keep
+        self.start, self.keep, self.best = start, keep, best
         check_start(recipe, start)
         self.given = None if first_stage is None else first_stage_of(first_stage)
         recipe = written(recipe, self.folder / RECIPE)
@@ -267,6 +268,7 @@ class Run:
             folder=self.folder / "denoiser",
             seed=self.recipe.seed,
             keep=self.keep,
+            best=functools.partial(self._save_best, model, statistics) if self.best else None,
             preview=lambda: preview(
                 whole,
                 part.sample,
@@ -277,6 +279,10 @@ class Run:
             settle=lambda step: self._adopt(on_first(lambda: self._clock.settled_again(self.recipe, step=step))),
         )
         on_first(lambda: self._save(model, self.folder / MODEL, statistics))
+
+    def _save_best(self, model: LatentDiffusion, statistics: LatentStatistics) -> Event:
+        self._save(model, self.folder / BEST, statistics)
+        return Wrote("the best model so far", self.folder / BEST)
 
     def _adopt(self, recipe: Recipe) -> TrainSpec:
         """Be of this recipe from now on; answers how its denoiser is trained."""

@@ -106,11 +106,13 @@ def train_denoiser(
     seed: int,
     preview: Preview,
     settle: Settle | None = None,
+    best: Callable[[], Event] | None = None,
     keep: int = 0,
 ) -> Iterator[Event]:
     """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
 
-    `preview` draws pictures with the present weights; `settle` may then say how training goes on. Writes
+    `preview` draws pictures with the present weights; `settle` may then say how training goes on · best, keep: see
+    `Session`. Writes
     log.jsonl, state.pt, samples.png and report.json.
     """
     compute.host(model).train()
@@ -132,6 +134,7 @@ def train_denoiser(
         seed=seed,
         stage=STAGE,
         look=look,
+        best=best,
         keep=keep,
     )
     scale = model.known_scale.cpu()  # that of the state, where there is one

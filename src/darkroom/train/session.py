@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from darkroom.core.record import (
 )
 from darkroom.train.ema import Ema
 from darkroom.train.events import Advance, Event, Note
+from darkroom.train.guard import GOALS, Usual, skipped_words, told_when_late
 from darkroom.train.loop import After, Losses, Pieces, Progress, train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.ranks import Ranks
@@ -42,6 +43,7 @@ class Session:
     parameters: what is trained (its averages are kept if the spec asks) · beside, opponent: modules that only training
     needs, and the optimiser of an adversary among them · look: called at each `sample_every`-th
     step and at the end, with averaged weights applied; answers values for the log and the events of files it wrote ·
+    best: called then, too, when the look's goal (`guard.GOALS`) was never better ·
     keep: how many states of looks stay in `states`, besides the newest state and the one before it.
     """
 
@@ -56,12 +58,13 @@ class Session:
         seed: int,
         stage: str,
         look: Callable[[int], tuple[dict[str, float], list[Event]]],
+        best: Callable[[], Event] | None = None,
         beside: nn.ModuleDict | None = None,
         opponent: torch.optim.Optimizer | None = None,
         keep: int = 0,
     ) -> None:
         self.spec, self.compute, self.seed, self.stage, self.look = spec, compute, seed, stage, look
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self.best = folder, keep, best
         optimizer = build_optimizer(parameters, spec)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
         self.training = Training(module, optimizer, ema, opponent, beside or nn.ModuleDict())
@@ -80,8 +83,8 @@ class Session:
         found = on_first(lambda: find_state(state))
         if found.path is not None:
             restore_state(self.training, found.path)
-        if is_first():
-            self._forget_lines_after(self.training.step)
+        self._lines = self._known_lines(self.training.step) if is_first() else []
+        self._usual = Usual(self._lines)
         return [] if found.said is None else [Note(f"{found.said}, of step {self.training.step}")]
 
     @property
@@ -105,7 +108,8 @@ class Session:
         """
         yield from self._said
         try:
-            progress = self._progress(batches, losses=losses, after=after, pieces=pieces)
+            on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}")
+            progress = self._progress(on_time, losses=losses, after=after, pieces=pieces)
             yield from self._recorded(progress, settle)
         except (GeneratorExit, TrainingError):  # between two steps; within one the last saved state is the good one
             if self.training.step > self._saved:
@@ -117,12 +121,15 @@ class Session:
 
     def _recorded(self, steps: Iterator[Progress], settle: Settle | None) -> Iterator[Event]:
         """Step after step, each logged, looked at and saved when it is time."""
-        due = _Due()
+        due, skipped = _Due(), self.training.skipped
         for progress in steps:
+            if self.training.skipped > skipped:
+                skipped = self.training.skipped
+                yield from _notes(skipped_words(progress.step, skipped))
             spec, last = self.spec, progress.step == self.spec.steps
             looked = progress.step % spec.sample_every == 0 or last
             if progress.step % spec.log_every == 0 or progress.step == 1 or looked:
-                self._log(progress)
+                yield from self._log(progress)
             if looked and is_first():
                 yield from self._look(progress.step)
             if progress.step % spec.save_every == 0 or looked or due():
@@ -179,12 +186,13 @@ class Session:
                     break
             self.training.seconds = before + time.monotonic() - started
 
-    def _forget_lines_after(self, step: int) -> None:
+    def _known_lines(self, step: int) -> list[dict[str, Any]]:
         """A run killed after its last save makes some steps again; the log keeps one line of each."""
         lines = read_lines(self.folder / LOG)
         kept = [line for line in lines if line["step"] <= step]
         if len(kept) < len(lines) or is_torn(self.folder / LOG):
             write_lines(self.folder / LOG, kept)
+        return kept
 
     def _look(self, step: int) -> Iterator[Event]:
         module, ema = self.training.module, self.training.ema
@@ -192,11 +200,16 @@ class Session:
         with self._disk():
             with contextlib.nullcontext() if ema is None else ema.applied():
                 values, events = self.look(step)
-            append_line(self.folder / LOG, {"step": step, **values})
+                self._lines.append({"step": step, **values})
+                goal = GOALS.get(self.stage)
+                if self.best is not None and goal is not None and goal.best(self._lines) is self._lines[-1]:
+                    events.append(self.best())
+            append_line(self.folder / LOG, self._lines[-1])
         module.train()
         yield from events
+        yield from _notes(None if goal is None else goal.risen(self._lines))
 
-    def _log(self, progress: Progress) -> None:
+    def _log(self, progress: Progress) -> Iterator[Event]:
         """A line of the log, with the means over all processes."""
         values = mean_over_ranks(torch.stack([value.detach().double() for value in progress.values.values()]))
         entry = {
@@ -208,9 +221,19 @@ class Session:
             "pictures_per_second": round(progress.rate, 2),
             "seconds": round(self.training.seconds, 2),
         }
-        if is_first():
-            with self._disk():
-                append_line(self.folder / LOG, entry)
+        if not is_first():
+            return
+        leap = self._usual.leap(entry["loss"])
+        if leap is not None:
+            entry["leap"] = round(leap, 1)
+        with self._disk():
+            append_line(self.folder / LOG, entry)
+        if leap is not None:
+            yield Note(f"step {progress.step}: the loss leapt to {entry['loss']:.4g}, {leap:.1f} times what is usual")
+
+
+def _notes(sentence: str | None) -> list[Event]:
+    return [] if sentence is None else [Note(sentence)]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
