@@ -115,6 +115,8 @@ class _Work:
                 optimizer.step()
             if training.ema is not None:
                 training.ema.update()
+            if training.averages is not None:
+                training.averages.update()
         else:
             _skip(training)
         for optimizer in self.optimizers:

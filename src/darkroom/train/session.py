@@ -21,6 +21,7 @@ from darkroom.core.record import (
     writable_folder,
     write_lines,
 )
+from darkroom.train.averages import FOLDER, PowerAverages
 from darkroom.train.ema import Ema
 from darkroom.train.events import Advance, Event, Note
 from darkroom.train.guard import GOALS, Usual, skipped_words, told_when_late
@@ -67,7 +68,8 @@ class Session:
         self.folder, self.keep, self.best = folder, keep, best
         optimizer = build_optimizer(parameters, spec)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
-        self.training = Training(module, optimizer, ema, opponent, beside or nn.ModuleDict())
+        averages = None if spec.averages is None else PowerAverages(parameters, spec.averages)
+        self.training = Training(module, optimizer, ema, opponent, beside or nn.ModuleDict(), averages=averages)
         self._said = self._restored()
         self._saved = self.training.step
         self._ranks = Ranks(module, self.training.beside)
@@ -132,6 +134,8 @@ class Session:
                 yield from self._log(progress)
             if looked and is_first():
                 yield from self._look(progress.step)
+            if spec.averages is not None and (progress.step % spec.averages.every == 0 or last):
+                self._snapshot(progress.step)
             if progress.step % spec.save_every == 0 or looked or due():
                 with due:
                     self._save(keep=looked)
@@ -147,6 +151,12 @@ class Session:
                 if keep and self.keep:
                     self._keep(self.training.step)
         self._saved = self.training.step
+
+    def _snapshot(self, step: int) -> None:
+        averages = self.training.averages
+        if averages is not None and is_first():
+            with self._disk():
+                averages.save(self.training.module, self.folder / FOLDER / f"{step:08}.safetensors")
 
     def _keep(self, step: int) -> None:
         kept = self.folder / STATES

@@ -120,6 +120,8 @@ class FirstStageObjective:
         rows, codes = self.revival.revive(codebook.codes.weight), codebook.codes.weight
         if len(rows) and training.ema is not None:
             training.ema.forget(codes, rows)
+        if len(rows) and training.averages is not None:
+            training.averages.forget(codes, rows)
         for name, moment in training.optimizer.state.get(codes, {}).items():
             if len(rows) and name != "step":
                 moment[rows] = 0

@@ -16,6 +16,7 @@ from torch import nn
 
 from darkroom.core.errors import ModelFileError
 from darkroom.core.record import atomic
+from darkroom.train.averages import PowerAverages
 from darkroom.train.ema import Ema
 
 
@@ -25,7 +26,7 @@ class Training:
     """The moving parts of one stage: what is trained, how, and how far it is.
 
     opponent: the optimiser of an adversary · beside: modules that training needs and the model does not (an adversary,
-    counters); they are saved with the state.
+    counters); they are saved with the state · averages: of the weights, for a width that is chosen afterwards.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class Training:
     step: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    averages: PowerAverages | None = None
 
 
 def before(path: Path) -> Path:
@@ -49,6 +51,7 @@ def save_state(training: Training, path: Path) -> None:
         "module": training.module.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "ema": None if training.ema is None else training.ema.state(),
+        "averages": None if training.averages is None else training.averages.state(),
         "opponent": None if training.opponent is None else training.opponent.state_dict(),
         "beside": training.beside.state_dict(),
         "step": training.step,
@@ -126,6 +129,8 @@ def restore_state(training: Training, path: Path) -> bool:
         training.optimizer.load_state_dict(state["optimizer"])
         if training.ema is not None:
             training.ema.restore(state["ema"]["updates"], state["ema"]["shadow"])
+        if training.averages is not None:
+            training.averages.restore(state["averages"])
         if training.opponent is not None:
             training.opponent.load_state_dict(state["opponent"])
         training.beside.load_state_dict(state["beside"])
