@@ -1,7 +1,7 @@
 """How far losses differ when one training is shared by several processes (gloo, one machine).
 
 python tools/measure_ranks.py                     # 1, 2 and 4 processes, pieces, and 2 -> 1 -> 2 on the way
-python tools/measure_ranks.py --precision float32 --steps 50
+python tools/measure_ranks.py --precision float32 --learning-rate 1e-5
 """
 
 import argparse
@@ -24,6 +24,7 @@ def command(folder: Path, *, ranks: int, options: argparse.Namespace, pieces: bo
     changes += ["first_stage.loss.adversary={start: 10, layers: 2, channels: 16}", "denoiser.network.dropout=0.1"]
     wanted = [f"steps={options.steps}", "warmup=10", "log_every=1", f"precision={options.precision}", "batch=8"]
     wanted += ["micro=2"] if pieces else []
+    wanted += [] if options.learning_rate is None else [f"learning_rate={options.learning_rate}"]
     changes += [f"{stage}.train.{each}" for stage in STAGES for each in wanted]
     changes += ["denoiser.sample.count=2", "denoiser.sample.steps=2"]
     start = [sys.executable, "-m"]
@@ -65,6 +66,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--steps", type=int, default=50)
     asked.add_argument("--precision", choices=("float32", "float64"), default="float64")
+    asked.add_argument("--learning-rate", type=float, help="of both stages; the recipe's without")
     options = asked.parse_args()
     with tempfile.TemporaryDirectory() as place:
         alone, pieces, moved = (Path(place, name) for name in ("alone", "pieces", "moved"))

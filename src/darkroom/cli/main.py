@@ -35,6 +35,7 @@ VERBS = {
     "models": "List the built-in models, or show one.",
 }
 PLANNED = ("study", "serve")
+SHARED = ("train",)  # verbs that several processes carry out together
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 
@@ -46,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     keep_freed_memory()
     try:
-        with _with_others():
-            code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        with _with_others(words):
+            code = _dispatch(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = STOPPED
@@ -66,11 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _with_others() -> Generator[None]:
+def _with_others(words: Sequence[str]) -> Generator[None]:
     """Within the block this process works with the others that `torchrun` started, and only the first one speaks."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # torch need not be imported
         yield
         return
+    if not words or words[0] not in SHARED:
+        raise NotYetError(f"only {', '.join(SHARED)} is shared by several processes yet; run this without torchrun")
     from darkroom.core.parallel import is_first, together
 
     with contextlib.ExitStack() as stack:
