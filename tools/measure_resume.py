@@ -2,6 +2,7 @@
 
 python tools/measure_resume.py --kills 20                 # an adversarial first stage on a codebook
 python tools/measure_resume.py --kills 20 --run text      # both stages of tiny-text, as it is
+python tools/measure_resume.py --kills 51 --run all       # both stages, shorter: text and holes on KL, nothing on VQ
 """
 
 import argparse
@@ -36,6 +37,20 @@ RUNS = {
     ),
     "text": ("tiny-text", "first_stage.train.log_every=1", "denoiser.train.log_every=1"),
 }
+SHORT = (
+    "data.count=300",
+    "first_stage.loss.perceptual_weight=0.2",
+    "first_stage.loss.adversary={start: {window: 20, gain: 0.5}, layers: 2, channels: 16}",
+    *(
+        f"{stage}.train.{change}"
+        for stage in STAGES
+        for change in ("steps=150", "warmup=10", "log_every=1", "save_every=7", "sample_every=60")
+    ),
+    "denoiser.sample.count=4",
+    "denoiser.sample.steps=4",
+)
+ALL = ("short-text", "short-inpaint", "short-vq")
+RUNS |= {name: (name.replace("short", "tiny"), *SHORT) for name in ALL}
 
 
 def command(run: str, folder: Path) -> list[str]:
@@ -80,17 +95,24 @@ def main() -> None:
     """Both runs, and the verdict."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--kills", type=int, default=20)
-    asked.add_argument("--run", choices=sorted(RUNS), default="vq")
+    asked.add_argument("--run", choices=sorted([*RUNS, "all"]), default="vq")
     asked.add_argument("--seed", type=int, default=0)
     options = asked.parse_args()
+    runs = ALL if options.run == "all" else (options.run,)
+    for number, run in enumerate(runs):
+        measure(run, kills=options.kills // len(runs), seed=options.seed + number)
+
+
+def measure(run: str, *, kills: int, seed: int) -> None:
+    """A calm run and a disturbed one, and whether they end alike."""
     with tempfile.TemporaryDirectory() as place:
         calm, killed = Path(place, "calm"), Path(place, "killed")
-        train(options.run, calm)
-        disturb(options.run, killed, kills=options.kills, total=reached(calm), seed=options.seed)
+        train(run, calm)
+        disturb(run, killed, kills=kills, total=reached(calm), seed=seed)
         first, second = (load_model(folder / "model.safetensors").state for folder in (calm, killed))
         same = sum(torch.equal(first[name], second[name]) for name in first)
-        print(f"the run of {reached(calm)} steps was killed {options.kills} times{_adversary(calm)}")
-        print(f"{same} of {len(first)} tensors are equal bit for bit")
+        print(f"the run {run} of {reached(calm)} steps was killed {kills} times{_adversary(calm)}")
+        print(f"{same} of {len(first)} tensors are equal bit for bit", flush=True)
 
 
 def _adversary(folder: Path) -> str:

@@ -198,3 +198,13 @@ class Leaving:
 
     def flush(self) -> None:
         raise BrokenPipeError
+
+
+def test_what_several_processes_cannot_share_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["sample", "a red circle"]) == 2
+    assert capsys.readouterr().err == (
+        "darkroom: only train is shared by several processes yet; run this without torchrun\n"
+    )

@@ -9,7 +9,18 @@ from torch import nn
 
 from darkroom.autoencoder.adversary import adaptive_weight
 from darkroom.autoencoder.revival import Revival, RevivalSpec
-from darkroom.core.parallel import mean_over_ranks, rows_of_all_ranks, world_size
+from darkroom.core.errors import DataError
+from darkroom.core.parallel import (
+    Share,
+    gathered,
+    is_first,
+    mean_over_ranks,
+    on_any,
+    on_first,
+    own_share,
+    rows_of_all_ranks,
+    world_size,
+)
 
 
 def test_alone_everything_is_what_it_was() -> None:
@@ -17,6 +28,22 @@ def test_alone_everything_is_what_it_was() -> None:
     assert world_size() == 1
     assert mean_over_ranks(value) is value
     assert rows_of_all_ranks(value) is value
+    assert gathered(value) is value
+    assert on_first(lambda: value) is value
+    assert (is_first(), on_any(True), on_any(False), own_share()) == (True, True, False, Share(0, 1))
+
+
+def _refused(rank: int) -> list[bool]:
+    """Is an error of the first rank one of all, and told by the first alone?"""
+
+    def work() -> None:
+        raise DataError(f"found by {rank}")
+
+    try:
+        on_first(work)
+    except DataError as error:
+        return [str(error) == "found by 0", error.told]
+    return []
 
 
 def _rank(rank: int, folder: str) -> None:
@@ -37,6 +64,9 @@ def _rank(rank: int, folder: str) -> None:
         "table": table,
         "values": values,
         "use": revival.use,
+        "gathered": gathered(torch.full((1 + 2 * rank, 2), float(rank))),
+        "said": torch.tensor([on_first(lambda: 7 + rank), on_any(rank == 1), on_any(False), own_share().number]),
+        "refused": torch.tensor(_refused(rank)),
     }
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
@@ -56,3 +86,6 @@ def test_two_ranks_agree(tmp_path: Path) -> None:
     assert found.any(1).all()
     assert {int(row) // 4 for row in found.int().argmax(1)} == {0, 1}  # ... from the latents of both
     assert torch.equal(first["use"], second["use"])
+    assert first["gathered"].tolist() == second["gathered"].tolist() == [[0.0, 0.0], *[[1.0, 1.0]] * 3]
+    assert [found["said"].tolist() for found in (first, second)] == [[7, 1, 0, 0], [7, 1, 0, 1]]
+    assert [found["refused"].tolist() for found in (first, second)] == [[True, False], [True, True]]

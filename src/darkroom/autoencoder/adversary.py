@@ -12,6 +12,7 @@ from jaxtyping import Float
 from pydantic import Field, StrictFloat, StrictInt, field_validator
 from torch import Tensor, nn
 
+from darkroom.core.compute import wide
 from darkroom.core.errors import SpecError
 from darkroom.core.parallel import mean_over_ranks
 from darkroom.core.shapes import Images
@@ -115,6 +116,12 @@ class Adversary(nn.Module):
     window_count: Tensor
     window_before: Tensor
 
+    @property
+    def waits(self) -> bool:
+        """Is it certain before a step that the adversary has no part in it, whatever the loss?"""
+        start = self.spec.start
+        return not self.begun and not isinstance(start, PlateauSpec) and int(self.steps) < start
+
     def watch(self, reconstruction: Scalar) -> bool:
         """Take in the reconstruction loss of a step; has the adversary begun, as of this step?"""
         start = self.spec.start
@@ -146,7 +153,7 @@ class Adversary(nn.Module):
         made: a leaf, cut off from the first stage: the first answer's gradient is taken there, and the second's
         goes no further.
         """
-        fake, real = self.discriminator(made).float(), self.discriminator(images).float()
+        fake, real = wide(self.discriminator(made)), wide(self.discriminator(images))
         return -fake.mean(), 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
@@ -156,10 +163,20 @@ def adaptive_weight(pull: Images, push: Images, *, made: Images, last_layer: Ten
     pull, push: the gradients of both losses at the pictures `made`. At the kernel they are averaged over ranks before
     their lengths are compared, so that all ranks weigh alike.
     """
+    return weight_between(*at_kernel(pull, push, made=made, last_layer=last_layer))
+
+
+def at_kernel(pull: Images, push: Images, *, made: Images, last_layer: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients at the pictures `made`, carried on to the decoder's last kernel; those of pieces of a batch add up."""
     first, second = (
-        mean_over_ranks(torch.autograd.grad(made, last_layer, at_pictures, retain_graph=True)[0]).float().norm()
-        for at_pictures in (pull, push)
+        torch.autograd.grad(made, last_layer, at_pictures, retain_graph=True)[0] for at_pictures in (pull, push)
     )
+    return first, second
+
+
+def weight_between(pull: Tensor, push: Tensor) -> Scalar:
+    """The adaptive weight of two gradients at the kernel, which are averaged over ranks."""
+    first, second = (wide(mean_over_ranks(each)).norm() for each in (pull, push))
     return (first / (second + SMALL)).clamp(0, LARGEST_WEIGHT)
 
 

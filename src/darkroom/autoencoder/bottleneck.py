@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
+from darkroom.core.compute import wide
 from darkroom.core.shapes import Latent, PerSample
 from darkroom.core.spec import Spec
 
@@ -87,8 +88,8 @@ class Codebook(nn.Module):
 
     def nearest(self, latents: Latent) -> Int[Tensor, "b h w"]:
         """Index of the nearest code at every position (squared Euclidean distance)."""
-        flat = rearrange(latents, "b c h w -> (b h w) c").float()
-        codes = self.codes.weight.float()
+        flat = wide(rearrange(latents, "b c h w -> (b h w) c"))
+        codes = wide(self.codes.weight)
         with torch.autocast(latents.device.type, enabled=False):  # rounded distances choose other codes
             distance = (flat**2).sum(1, keepdim=True) + (codes**2).sum(1) - 2 * flat @ codes.T
         return rearrange(distance.argmin(dim=1), "(b h w) -> b h w", b=latents.shape[0], h=latents.shape[2])

@@ -14,6 +14,7 @@ from darkroom.autoencoder.adversary import AdversarySpec
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, Reconstruction
 from darkroom.autoencoder.revival import RevivalSpec
+from darkroom.core.compute import wide
 from darkroom.core.shapes import Images, PerSample
 from darkroom.core.spec import Spec
 from darkroom.nn.features import PerceptualDistance
@@ -67,15 +68,18 @@ def first_stage_loss(
     model: AutoencoderSpec,
     distance: PerceptualDistance | None = None,
 ) -> FirstStageLoss:
-    """All terms but the adversary's, in float32, per sample. distance: needed when perceptual_weight is not 0."""
-    difference = made.images.float() - images.float()
+    """All terms but the adversary's, in float32 at least, a value per sample each.
+
+    distance: needed when perceptual_weight is not 0.
+    """
+    difference = wide(made.images) - wide(images)
     pixel = _per_sample(difference.abs() if spec.pixel == "l1" else difference**2)
     perceptual, reconstruction = None, pixel
     if spec.perceptual_weight:
         assert distance is not None
         perceptual = distance(made.images, images)
         reconstruction = pixel + spec.perceptual_weight * perceptual
-    regularizer = made.regularizer.float()
+    regularizer = wide(made.regularizer)
     penalty = _regularizer_weight(spec, model, images[0].numel()) * regularizer
     return FirstStageLoss(pixel, perceptual, regularizer, reconstruction, penalty)
 

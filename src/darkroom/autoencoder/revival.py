@@ -52,6 +52,7 @@ class Revival(nn.Module):
         for name in ("steps", "revived"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self._seen = torch.empty(0)
+        self._pieces = list[tuple[Tensor, Tensor]]()
 
     @property
     def perplexity(self) -> Float[Tensor, ""]:
@@ -59,13 +60,19 @@ class Revival(nn.Module):
         return effective(self.counted)
 
     @torch.no_grad()
-    def watch(self, latents: Latent, indices: Int[Tensor, "b h w"]) -> None:
-        """Take in one batch: what the encoder answered, and the codes chosen for it."""
-        count = mean_over_ranks(torch.bincount(indices.flatten(), minlength=len(self.use)).float())
+    def watch(self, latents: Latent, indices: Int[Tensor, "b h w"], *, of: int = 1) -> None:
+        """Take in one batch, or one of so many pieces of it: what the encoder answered, and the codes chosen for it."""
+        counted = torch.bincount(indices.flatten(), minlength=len(self.use)).to(self.use.dtype)
+        self._pieces.append((counted, rearrange(latents.detach(), "b c h w -> (b h w) c")))
+        if len(self._pieces) < of:
+            return
+        counts, seen = zip(*self._pieces, strict=True)
+        self._pieces.clear()
+        count = mean_over_ranks(torch.stack(counts).sum(0))
         share = count * (len(self.use) / count.sum())
         for average in (self.use, self.counted):
             average.lerp_(share, 1 - self.spec.memory)
-        self._seen = rearrange(latents.detach(), "b c h w -> (b h w) c")
+        self._seen = torch.cat(seen)
 
     @torch.no_grad()
     def revive(self, codes: Float[Tensor, "codes c"]) -> Int[Tensor, " dead"]:

@@ -1,6 +1,7 @@
 """`darkroom convert`: a model from one format into another."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 EXAMPLE = """
 darkroom convert model.ckpt model.safetensors --config config.yaml
 darkroom convert model.safetensors model.ckpt --dtype float16
+darkroom convert runs/tiny-text-0 wide.safetensors --ema 0.1
 darkroom convert model.ckpt clean.safetensors --to compvis --keep-all
 """
 
@@ -31,6 +33,9 @@ def run(
         str | None,
         typer.Option(help="Of the weights: float32 (default), bfloat16, float16; int8 for darkroom."),
     ] = None,
+    width: Annotated[
+        float | None, typer.Option("--ema", help="Of a run that stored averages: the one so wide, e.g. 0.1.")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="ema or raw: which ones of an original (ema if there).")] = None,
     keep_all: Annotated[
         bool, typer.Option("--keep-all", help="From original to original: every tensor, raw and averaged.")
@@ -43,6 +48,7 @@ def run(
 
     form = _form(target, to)
     _check_options(form, dtype=dtype, weights=weights, keep_all=keep_all)
+    averaged = None if width is None else _averaged(source, width)
     path = find(source)
     facts = look(str(path), config=config, ema=weights != "raw")
     _check_weights(path, facts, weights=weights, keep_all=keep_all)
@@ -50,7 +56,9 @@ def run(
     if keep_all:
         written, dropped = _rewritten(path, target, config=config, dtype=dtype)
     else:
-        written, dropped = _converted(source, target, form=form, config=config, dtype=dtype, ema=weights != "raw")
+        written, dropped = _converted(
+            source, target, form=form, config=config, dtype=dtype, ema=weights != "raw", averaged=averaged
+        )
         dropped = [*_unread(facts), *dropped]
     report = {
         "read": {"path": str(path), **{key: facts[key] for key in READ.split() if key in facts}},
@@ -133,8 +141,20 @@ def _check_free(target: Path, form: str) -> None:
             raise InputError(f"{path}: this is there already; choose another DST")
 
 
+def _averaged(source: str, width: float) -> dict[str, Any]:
+    """The weights of a run averaged so wide; `InputError` for what is no run, or stored no averages."""
+    from darkroom.core.errors import InputError
+    from darkroom.train.averages import FOLDER, reconstructed
+
+    run = Path(source)
+    if not (run / "recipe.yaml").exists():
+        raise InputError(f"{source}: --ema chooses among the averages that a run stored; give its folder")
+    stage = "denoiser" if (run / "denoiser").exists() else "first_stage"
+    return reconstructed(run / stage / FOLDER, width=width)
+
+
 def _converted(
-    source: str, target: Path, *, form: str, config: Path | None, dtype: Any, ema: bool
+    source: str, target: Path, *, form: str, config: Path | None, dtype: Any, ema: bool, averaged: dict[str, Any] | None
 ) -> tuple[list[Path], list[str]]:
     """What was written, and what the format has no place for."""
     from darkroom.checkpoint.store import save_model
@@ -144,6 +164,8 @@ def _converted(
     if form == "compvis":
         check_suffix(target)
     stored = read_whole(source, config=config, ema=ema)
+    if averaged is not None:
+        stored = replace(stored, state={**stored.state, **averaged})
     match form:
         case "darkroom":
             return [save_model(target, stored, dtype=dtype or "float32")], _mute(stored)

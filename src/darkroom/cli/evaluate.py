@@ -52,7 +52,6 @@ def run(
     """
     from darkroom.cli.evaluate_reports import reconstructions, steered
     from darkroom.cli.evaluate_sets import Wanted, evaluate_pictures, evaluate_whole, holds_pictures
-    from darkroom.core.parallel import together
     from darkroom.evaluate.card import read_card
 
     sampling = {"solver": solver, "steps": steps, "eta": eta, "guidance": guidance, "match": match}
@@ -62,38 +61,37 @@ def run(
     places = {"out": out, "device": device, "precision": precision, "against": other}
     wanted = Wanted(data, tuple(features or ()), split, count, batch, **places)
     answer = Answer(out, other, as_json=as_json)
-    with together():
-        if first_stage:
-            _refuse({**sampling, "masks": masks, "features": features}, why="it is not for --first-stage")
-            answer.of_report(
-                reconstructions(
-                    model,
-                    data,
-                    split=split or "test",
-                    count=count,
-                    size=size,
-                    seed=seed,
-                    batch=batch,
-                    config=config,
-                    device=device,
-                    precision=precision,
-                ),
-            )
-            return
-        if holds_pictures(model):
-            _refuse({**sampling, "masks": masks, "config": config, "seed": seed}, why=f"{model} holds pictures")
-            answer.of_set(evaluate_pictures(model, wanted, size=size))
-            return
-        _refuse({"size": size}, why="it is for --first-stage and for folders of pictures")
-        from darkroom.tasks.load import load
+    if first_stage:
+        _refuse({**sampling, "masks": masks, "features": features}, why="it is not for --first-stage")
+        answer.of_report(
+            reconstructions(
+                model,
+                data,
+                split=split or "test",
+                count=count,
+                size=size,
+                seed=seed,
+                batch=batch,
+                config=config,
+                device=device,
+                precision=precision,
+            ),
+        )
+        return
+    if holds_pictures(model):
+        _refuse({**sampling, "masks": masks, "config": config, "seed": seed}, why=f"{model} holds pictures")
+        answer.of_set(evaluate_pictures(model, wanted, size=size))
+        return
+    _refuse({"size": size}, why="it is for --first-stage and for folders of pictures")
+    from darkroom.tasks.load import load
 
-        loaded = load(model, config=config, device=device, dtype="float32" if precision == "auto" else precision)
-        sample = {"seed": seed or 0, **sampling}
-        if features or not loaded.fields:
-            answer.of_set(evaluate_whole(loaded, wanted, sample=sample, masks=masks))
-            return
-        _refuse({"split": split}, why="it is for --first-stage and for sets, which --features asks for")
-        answer.of_report(steered(loaded, data, count=count, batch=batch, masks=masks, sample=sample))
+    loaded = load(model, config=config, device=device, dtype="float32" if precision == "auto" else precision)
+    sample = {"seed": seed or 0, **sampling}
+    if features or not loaded.fields:
+        answer.of_set(evaluate_whole(loaded, wanted, sample=sample, masks=masks))
+        return
+    _refuse({"split": split}, why="it is for --first-stage and for sets, which --features asks for")
+    answer.of_report(steered(loaded, data, count=count, batch=batch, masks=masks, sample=sample))
 
 
 @final

@@ -177,9 +177,11 @@ def _megabytes(path: Path) -> float:
 def _run(folder: Path) -> dict[str, Any]:
     from darkroom.core.record import read_json, read_lines
     from darkroom.recipes.read import recipe
+    from darkroom.train.guard import health
 
     made = recipe(folder / "recipe.yaml")
     stages: dict[str, Any] = {}
+    odd: list[str] = []
     for stage in ("first_stage", "denoiser"):
         lines = [line for line in read_lines(folder / stage / "log.jsonl") if "loss" in line]
         report = folder / stage / "report.json"
@@ -187,12 +189,14 @@ def _run(folder: Path) -> dict[str, Any]:
             stages[stage] = {"step": lines[-1]["step"], "loss": lines[-1]["loss"], "seconds": lines[-1]["seconds"]}
         if report.exists():
             stages.setdefault(stage, {})["report"] = read_json(report)
+        odd += [f"{stage}: {sentence}" for sentence in health(folder / stage, stage)]
     return {
         "kind": "run",
         "recipe": made.name,
         "summary": made.summary,
         "stages": stages,
         "finished": (folder / "model.safetensors").exists(),
+        "odd": odd,
     }
 
 

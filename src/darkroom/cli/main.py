@@ -8,11 +8,13 @@ A verb is a module `darkroom.cli.VERB` with two names:
 Modules of verbs import their heavy rooms inside `run`, so that `--help` answers at once.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from importlib import import_module
 from inspect import cleandoc
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +36,7 @@ VERBS = {
     "serve": "Answer over HTTP: every task, jobs with progress and previews.",
 }
 PLANNED = ("study",)
+SHARED = ("train", "evaluate")  # verbs that several processes carry out together
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 
@@ -45,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     keep_freed_memory()
     try:
-        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        with _with_others(words):
+            code = _dispatch(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = STOPPED
@@ -54,12 +59,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         return _say(_first(error), code=REFUSED)
     except DarkroomError as error:
-        return _say(str(error), code=REFUSED if isinstance(error, InputError) else FAILED)
+        code = REFUSED if isinstance(error, InputError) else FAILED
+        return code if error.told else _say(str(error), code=code)
     except BrokenPipeError:
         return _quiet()
     if code == STOPPED:
         return _say("stopped; what was written is kept", code=STOPPED)
     return code
+
+
+@contextlib.contextmanager
+def _with_others(words: Sequence[str]) -> Generator[None]:
+    """Within the block this process works with the others that `torchrun` started, and only the first one speaks."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # torch need not be imported
+        yield
+        return
+    if not words or words[0] not in SHARED:
+        raise NotYetError(f"only {', '.join(SHARED)} is shared by several processes yet; run this without torchrun")
+    from darkroom.core.parallel import is_first, together
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(together())
+        if not is_first():
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
 
 
 def _dispatch(words: list[str]) -> int:

@@ -40,12 +40,19 @@ def run(
     first_stage: Annotated[
         str | None, typer.Option(help="A model whose first stage is used as it is; for none: pixels, patches.")
     ] = None,
+    keep: Annotated[
+        int, typer.Option(min=0, help="States of so many looks at the samples that stay, besides the last two.")
+    ] = 0,
+    best: Annotated[
+        bool, typer.Option("--best", help="Keep the model with the least held-out loss, too: RUN/best.safetensors.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
 ) -> None:
     """Train both stages, or the first; run the same command again to go on where it stopped."""
     from darkroom.cli.watch import watch
     from darkroom.core.errors import InputError
+    from darkroom.core.parallel import on_first
     from darkroom.recipes.asked import Asked
     from darkroom.recipes.given import on_pixels, pictures_of
     from darkroom.recipes.plan import fit, plan_of, told
@@ -73,14 +80,25 @@ def run(
     measure = functools.cache(lambda: _said(fitted(), device=device))
     minutes = asked.minutes or recipe.minutes
     if minutes is not None:
-        recipe = fit(recipe, minutes=minutes, folder=folder, measure=measure, spent=lambda: time.monotonic() - began)
+        fits = fit(recipe, minutes=minutes, folder=folder, measure=measure, spent=lambda: time.monotonic() - began)
+        recipe = on_first(lambda: fits)  # one machine's pace holds for all
     if plan:
         found = plan_of(fitted(), splits, measure=measure)
         typer.echo(json.dumps(found, indent=2) if as_json else told(found))
         return
     _announce_download(recipe)
     spent = time.monotonic() - began
-    run = Run(recipe, folder, device=device, first_stage=given, start=start, splits=splits, spent=spent)
+    run = Run(
+        recipe,
+        folder,
+        device=device,
+        first_stage=given,
+        start=start,
+        splits=splits,
+        spent=spent,
+        keep=keep,
+        best=best,
+    )
     if asked.of_folder and not run.begun:  # a person's pictures: say what will happen
         typer.echo(told(plan_of(run.recipe, splits, measure=measure)), err=True)
     watch(lambda tell: run.develop(tell=tell))

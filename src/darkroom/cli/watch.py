@@ -8,9 +8,11 @@ from collections.abc import Callable, Generator
 from types import FrameType
 from typing import final
 
+from darkroom.core.parallel import on_any, world_size
 from darkroom.recipes.run import Tell
 from darkroom.train.events import Advance, Event, Note, Wrote
 
+AT_ONCE = 3.0  # seconds
 SHOWN = ("loss", "pixel", "perceptual", "perplexity")  # the log has all of them
 
 
@@ -61,18 +63,23 @@ class Counter:
 
 @contextlib.contextmanager
 def gentle_stop() -> Generator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C or TERM only makes the answer true; a second one stops at once."""
-    asked = False
+    """Within the block the first Ctrl-C or TERM only makes the answer true; a second one stops at once.
+
+    `torchrun` passes on a Ctrl-C that the terminal sends to all processes already: there, what follows at once is the
+    same one.
+    """
+    asked: float | None = None
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked is None:
+            asked = time.monotonic()
+        elif world_size() == 1 or time.monotonic() - asked > AT_ONCE:
             raise KeyboardInterrupt
-        asked = True
 
     kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: asked is not None
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
@@ -93,7 +100,7 @@ def watch(develop: Callable[[Tell], Generator[Event]]) -> None:
 
 def _show(events: Generator[Event], line: Line, *, stopping: Callable[[], bool]) -> None:
     for event in events:
-        if stopping():
+        if _agreed(event, stopping):
             events.close()
             raise KeyboardInterrupt
         match event:
@@ -103,6 +110,13 @@ def _show(events: Generator[Event], line: Line, *, stopping: Callable[[], bool])
                 line.say(f"{what}: {path}")
             case Advance():
                 _advance(line, event)
+
+
+def _agreed(event: Event, stopping: Callable[[], bool]) -> bool:
+    """Is it time to stop? Several processes stop after the same step, which is an event of each."""
+    if world_size() == 1:
+        return stopping()
+    return isinstance(event, Advance) and on_any(stopping())
 
 
 def _advance(line: Line, event: Advance) -> None:

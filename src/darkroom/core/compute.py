@@ -10,38 +10,54 @@ from torch import Tensor, nn
 from darkroom.core.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
-Precision = Literal["auto", "float32", "bfloat16"]
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Precision = Literal["auto", "float32", "bfloat16", "float64"]
+WHOLE_TYPES = (torch.float32, torch.float64)  # in which nothing is cast on the way
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 @final
 @dataclass(frozen=True)
 class Compute:
-    """A device and the type that convolutions and matrix products run in (weights stay float32)."""
+    """A device and the type that convolutions and matrix products run in.
+
+    Weights stay float32; but float64, which is for checks, is the type of everything.
+    """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """A context in which eligible operations run in `dtype`; float32 means float32, on CUDA not TF32 either."""
-        if self.dtype == torch.float32:
+        if self.dtype in WHOLE_TYPES:
             return _without_tf32() if self.device.type == "cuda" else contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def gradients(self) -> contextlib.AbstractContextManager[object]:
         """A context for `backward()`: float32 means float32 there too, and other types follow the forward pass."""
-        return self.autocast() if self.dtype == torch.float32 else contextlib.nullcontext()
+        return self.autocast() if self.dtype in WHOLE_TYPES else contextlib.nullcontext()
+
+    def same_draws(self) -> contextlib.AbstractContextManager[object]:
+        """A context after which torch's own generators stand where they stood."""
+        return torch.random.fork_rng([] if self.device.type == "cpu" else [self.device], device_type=self.device.type)
 
     def place(self, tensor: Tensor) -> Tensor:
         """The tensor on this device; pictures and latents (4-d, floating) in channels_last."""
         image_like = tensor.ndim == 4 and tensor.is_floating_point()
         layout = torch.channels_last if image_like else torch.preserve_format
-        return tensor.to(self.device, memory_format=layout, non_blocking=True)
+        dtype = torch.float64 if self.dtype == torch.float64 and tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self.device, dtype, memory_format=layout, non_blocking=True)
 
     def host(self, module: M) -> M:
         """The module moved to this device, kernels in channels_last."""
         cast("Any", module).to(self.device, memory_format=torch.channels_last)
+        if self.dtype == torch.float64:
+            module.double()
         return module
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Numbers in float32 at least, for sums that would lose too much in fewer bits."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _without_tf32() -> contextlib.AbstractContextManager[object]:
@@ -96,6 +112,7 @@ def sampling_compute(device: str = "auto", precision: str = "auto") -> Compute:
     place = choose_device(device)
     if precision == "auto":
         return Compute(place)
-    if precision not in _DTYPES:
-        raise InputError(f"precision {precision!r} is unknown; auto, {', '.join(_DTYPES)} fit")
+    names = [name for name in _DTYPES if name != "float64"]
+    if precision not in names:
+        raise InputError(f"precision {precision!r} is unknown; auto, {', '.join(names)} fit")
     return Compute(place, _DTYPES[precision])

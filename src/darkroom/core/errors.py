@@ -14,7 +14,9 @@ from collections.abc import Iterable
 
 
 class DarkroomError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. told: another process says it, this one need not."""
+
+    told: bool = False
 
 
 class InputError(DarkroomError):

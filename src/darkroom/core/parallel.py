@@ -1,34 +1,76 @@
-"""What ranks of one training or evaluation agree on; a single process is answered what it gave."""
+"""What ranks of one training or evaluation agree on; in a single process every function answers what it was given.
+
+Processes are started by `torchrun`, which tells each of them who it is through its environment.
+"""
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeVar, cast, final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-PATIENCE: Final = timedelta(days=7)  # that ranks wait for one another: some draw pictures for hours
+from darkroom.core.errors import DarkroomError, InputError, TrainingError
+
+T = TypeVar("T")
+_PATIENCE: Final = timedelta(days=7)  # that ranks wait for one another: some look at pictures, or draw, for hours
+_GONE: Final = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+
+
+@final
+@dataclass(frozen=True)
+class Share:
+    """One of `of` equal, consecutive parts of every batch."""
+
+    number: int = 0
+    of: int = 1
+
+    def taken(self, items: Sequence[T]) -> Sequence[T]:
+        """The items of this part; their count must be a multiple of `of`."""
+        count = len(items) // self.of
+        return items[self.number * count : (self.number + 1) * count]
+
+    def piece(self, number: int, of: int) -> "Share":
+        """A part of this part."""
+        return Share(self.number * of + number, self.of * of)
+
+
+WHOLE: Final = Share()
 
 
 @contextlib.contextmanager
 def together() -> Generator[None]:
-    """Within the block, processes that `torchrun` started know one another, each on a GPU of its own where there are.
+    """Within the block this process is one of those that `torchrun` started, if it was; on GPUs they speak NCCL.
 
-    A single process stays alone, and one whose ranks have met already is left as it is.
+    `TrainingError` when another of them is gone.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_available() or dist.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
+    backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    dist.init_process_group("gloo", timeout=PATIENCE)
+        torch.cuda.set_device(local_rank() or 0)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield
+        on_any(False)  # whoever left earlier would look to the others as if it were gone
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _GONE):
+            raise
+        raise TrainingError(f"process {rank()} of {world_size()} stopped, for another one is gone") from None
     finally:
         dist.destroy_process_group()
+
+
+def local_rank() -> int | None:
+    """Which of this machine's processes this is; None where there is only one."""
+    found = os.environ.get("LOCAL_RANK") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    return None if found is None else int(found)
 
 
 def world_size() -> int:
@@ -37,14 +79,63 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Which of them this one is, from 0 on."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def is_first() -> bool:
+    """Is this the one that writes and speaks?"""
+    return rank() == 0
+
+
+def own_share() -> Share:
+    """This process's part of every batch."""
+    return Share(rank(), world_size())
+
+
+def check_shared(batch: int, *, what: str) -> None:
+    """`InputError` for a batch that the processes cannot share evenly."""
+    ranks = world_size()
+    if batch % ranks:
+        fits = [each for each in (batch // ranks * ranks, -(-batch // ranks) * ranks) if each]
+        raise InputError(
+            f"{what} is {batch}, which {ranks} processes cannot share evenly; {' or '.join(map(str, fits))} fits"
+        )
+
+
+def on_first(work: Callable[[], T]) -> T:
+    """What `work` answers on the first rank, on all of them: it begins when all have come, and is done when they go on.
+
+    An error of ours is raised on all, and told by the first alone.
+    """
+    if world_size() == 1:
+        return work()
+    on_any(False)
+    box: list[object] = [None, None]
+    if is_first():
+        try:
+            box[0] = work()
+        except DarkroomError as error:
+            box[1] = error
+    dist.broadcast_object_list(box, device=torch.device("cpu"))
+    if isinstance(box[1], DarkroomError):
+        box[1].told = not is_first()
+        raise box[1]
+    return cast("T", box[0])
+
+
+def on_any(flag: bool) -> bool:
+    """Is it true on any rank?"""
+    if world_size() == 1:
+        return flag
+    count = torch.tensor(int(flag))
+    dist.all_reduce(count)
+    return int(count) > 0
 
 
 def wait_for_all() -> None:
     """Go on when every rank has come here."""
-    if world_size() > 1:
-        dist.barrier()
+    on_any(False)
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
@@ -65,3 +156,15 @@ def rows_of_all_ranks(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(ranks)]
     dist.all_gather(parts, tensor.detach().contiguous())
     return torch.cat(parts)
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """The same where ranks may have different numbers of rows, also none."""
+    ranks = world_size()
+    if ranks == 1:
+        return tensor
+    counts = rows_of_all_ranks(torch.tensor([len(tensor)], device=tensor.device)).tolist()
+    padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
+    padded[: len(tensor)] = tensor
+    rows = rows_of_all_ranks(padded).split(max(counts))
+    return torch.cat([part[:count] for part, count in zip(rows, counts, strict=True)])

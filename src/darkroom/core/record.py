@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
-from darkroom.core.errors import InputError
+from darkroom.core.errors import InputError, TrainingError
 
 
 def writable_folder(folder: Path) -> Path:
@@ -60,6 +61,24 @@ def atomic_folder(path: Path) -> Generator[Path]:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_faults(folder: Path, *, kept: str) -> Generator[None]:
+    """Within the block, a disk that is full, read-only or gone ends work in `folder` with a `TrainingError`.
+
+    kept: what is safe nevertheless, as it stands in the error's sentence.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # whoever read our words has left
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise TrainingError(
+            f"{folder}: what a run writes could not be written ({reason}); {kept}. When there is room, run the same "
+            "command again to go on"
+        ) from None
 
 
 def forget_unfinished(path: Path) -> None:

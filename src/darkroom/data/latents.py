@@ -15,6 +15,7 @@ from torch import Tensor
 
 from darkroom.autoencoder.statistics import LatentStatistics, LatentSums
 from darkroom.core.errors import DataError, SpecError
+from darkroom.core.parallel import gathered, on_first, rank, world_size
 from darkroom.core.pictures import from_bytes
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.seeds import normal
@@ -93,11 +94,12 @@ def cache_latents(
     encode: images (b, c, h, w) in [-1, 1] to (mean, logvar or None) · stale: what to do with a file of
     another key (a damaged one is computed anew) · dtype: float16 or float32 on disk · progress: called with (pictures
     done, pictures).
-    `SpecError` for a transform that differs from sample to sample by more than the view.
+    `SpecError` for a transform that differs from sample to sample by more than the view. Several processes encode a
+    part each, in the batches that one would encode.
     """
     if spec.random:
         raise SpecError("latents of random crops or scales cannot be cached; use crop: centre without scale")
-    path = writable_folder(folder) / FILE
+    path = on_first(lambda: writable_folder(folder)) / FILE
     if path.exists():
         found = _read(path)
         if found is not None and found.key == key and found.mean.shape[:2] == (len(spec.views.each), len(source)):
@@ -105,10 +107,14 @@ def cache_latents(
         if found is not None and found.key != key and stale == "refuse":
             raise DataError(f"{path}: made by another first stage, data set or transform; remove it to recompute")
     mean, logvar = _compute(encode, source, spec=spec, batch_size=batch_size, dtype=dtype, progress=progress)
+    on_first(lambda: _save(mean, logvar, path=path, key=key))
+    return LatentTable(mean, logvar, key, spec.views)
+
+
+def _save(mean: Stored, logvar: Stored | None, *, path: Path, key: str) -> None:
     tensors = {"mean": mean} | ({} if logvar is None else {"logvar": logvar})
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"format": _VERSION, "key": key})
-    return LatentTable(mean, logvar, key, spec.views)
 
 
 @final
@@ -147,8 +153,9 @@ def _compute(
 ) -> tuple[Stored, Stored | None]:
     means: list[Tensor] = []
     logvars: list[Tensor] = []
+    rows = _own_rows(len(source), batch_size)
     done = 0
-    for batch in still_batches(source, spec, batch_size=batch_size):
+    for batch in still_batches(source, spec, batch_size=batch_size, rows=rows):
         images = from_bytes(batch.images)
         variants = [view.of(images) for view in spec.views.each]
         with torch.no_grad():
@@ -160,8 +167,23 @@ def _compute(
             raise DataError(f"{source.name}: the first stage answers non-finite latents in rows {batch.rows[:3]}...")
         done += len(batch.rows)
         if progress is not None:
-            progress(done, len(source))
-    return torch.cat(means, 1), torch.cat(logvars, 1) if logvars else None
+            progress(done * len(source) // len(rows), len(source))
+    return _whole(means, len(source)), _whole(logvars, len(source)) if logvars else None
+
+
+def _own_rows(count: int, batch_size: int) -> range:
+    """The rows that this process encodes, in whole batches; where there are too few of these, each encodes all."""
+    batches = -(-count // batch_size)
+    if batches < world_size():
+        return range(count)
+    first, end = (batches * each // world_size() * batch_size for each in (rank(), rank() + 1))
+    return range(first, min(count, end))
+
+
+def _whole(parts: Sequence[Tensor], count: int) -> Stored:
+    """Parts (v, n, c, h, w) one after another, and those of other processes, for so many pictures."""
+    mine = torch.cat(list(parts), 1)
+    return mine if mine.shape[1] == count else gathered(mine.transpose(0, 1)).transpose(0, 1).contiguous()
 
 
 def _stored(variants: Sequence[Tensor], dtype: torch.dtype) -> Stored:

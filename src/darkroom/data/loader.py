@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from darkroom.core.errors import DataError
+from darkroom.core.parallel import WHOLE, Share
 from darkroom.core.seeds import generator
 from darkroom.core.shapes import Bytes, Labels
 from darkroom.data.examples import Source
@@ -72,10 +73,12 @@ def batches(
     seed: int,
     start: int = 0,
     memory: int = MEMORY,
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
     """Endless training batches from sample `start` on (samples already consumed), across epochs.
 
-    memory: bytes of prepared pictures kept after first use; a larger set is decoded anew, ahead of time.
+    share: the part of every batch that is answered · memory: bytes of prepared pictures kept after first use; a larger
+    set is decoded anew, ahead of time.
     """
     if len(source) == 0:
         raise DataError(f"{source.name}: no examples to train on")
@@ -90,7 +93,7 @@ def batches(
         ]
         return _batch(images, prepared, rows=rows, indices=indices)
 
-    runs = ((indices, [order.row(index) for index in indices]) for indices in _runs(start, batch_size))
+    runs = ((indices, [order.row(index) for index in indices]) for indices in _runs(start, batch_size, share))
     yield from itertools.starmap(collect, runs) if kept else _ahead(collect, runs)
 
 
@@ -119,9 +122,9 @@ def estimated_bytes(source: Source, spec: TransformSpec) -> int:
     return round(sum(square * max(size) / min(size) for size in sizes))
 
 
-def _runs(start: int, batch_size: int) -> Iterator[list[int]]:
+def _runs(start: int, batch_size: int, share: Share) -> Iterator[list[int]]:
     while True:
-        yield list(range(start, start + batch_size))
+        yield list(share.taken(range(start, start + batch_size)))
         start += batch_size
 
 

@@ -39,8 +39,9 @@ class PerceptualDistance(nn.Module):
     def forward(self, images: Images, targets: Images) -> PerSample:
         """A float32 value per sample, 0 for equal pictures; pictures in [-1, 1] as `as_rgb` takes them."""
         with torch.no_grad():
-            wanted = self.network(as_rgb(targets))
-        return tap_distance(self.network(as_rgb(images)), wanted, heads=list(self.heads), eps=self.eps)
+            wanted = self.network(as_rgb(targets, dtype=self.heads[0].dtype))
+        made = self.network(as_rgb(images, dtype=self.heads[0].dtype))
+        return tap_distance(made, wanted, heads=list(self.heads), eps=self.eps)
 
 
 @final
@@ -59,12 +60,13 @@ class Judge(nn.Module):
 
     def features(self, images: Images) -> Float[Tensor, "b d"]:
         """The mean of the last map, one vector a picture, for Fréchet distance, KID, precision and recall."""
-        return pooled(self.network(as_rgb(images)))
+        return pooled(self.network(as_rgb(images, dtype=self.heads[0].dtype)))
 
     def distance(self, images: Images, others: Images) -> PerSample:
         """The feature distance of two pictures, 0 for equal ones."""
         heads = list(self.heads)
-        return tap_distance(self.network(as_rgb(images)), self.network(as_rgb(others)), heads=heads, eps=self.eps)
+        first, second = (self.network(as_rgb(each, dtype=heads[0].dtype)) for each in (images, others))
+        return tap_distance(first, second, heads=heads, eps=self.eps)
 
 
 def pooled(taps: Sequence[Tensor]) -> Float[Tensor, "b d"]:

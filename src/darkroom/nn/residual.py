@@ -8,6 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from darkroom.nn.dropout import Dropout
+
 Resample = Callable[[Tensor], Tensor]
 
 
@@ -37,7 +39,7 @@ class ResidualBlock(nn.Module):
         self.norm1 = nn.GroupNorm(groups, channels, eps=eps)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
         width = 2 * out_channels if scale_shift else out_channels

@@ -7,6 +7,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from darkroom.core.compute import wide
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Images, PerSample
 
@@ -15,8 +16,8 @@ SMALLEST = 16  # pixels; below, the coarsest maps are smaller than their own fil
 Taps = Sequence[Tensor]
 
 
-def as_rgb(images: Images) -> Float[Tensor, "b 3 h w"]:
-    """Pictures as the networks see them: three channels, float32, values in [-1, 1] as they came.
+def as_rgb(images: Images, *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:
+    """Pictures as the networks see them: three channels, in the type of their weights, values in [-1, 1] as they came.
 
     Grey is repeated; RGBA is laid over mid-grey (colour times opacity), so that what cannot be seen does not count.
     `InputError` for other numbers of channels, and for pictures under 16 x 16.
@@ -24,7 +25,7 @@ def as_rgb(images: Images) -> Float[Tensor, "b 3 h w"]:
     channels, height, width = images.shape[1:]
     if min(height, width) < SMALLEST:
         raise InputError(f"pictures of {height} x {width} are too small to compare; at least 16 x 16 fits")
-    pictures = images.float()
+    pictures = images.to(dtype)
     match channels:
         case 1:
             return repeat(pictures, "b 1 h w -> b 3 h w")
@@ -48,7 +49,7 @@ def tap_distance(first: Taps, second: Taps, *, heads: Sequence[Tensor], eps: flo
     """
     return torch.stack(
         [
-            ((unit(a.float(), eps=eps) - unit(b.float(), eps=eps)).square().mean((2, 3)) * w).sum(1)
+            ((unit(wide(a), eps=eps) - unit(wide(b), eps=eps)).square().mean((2, 3)) * w).sum(1)
             for a, b, w in zip(first, second, heads, strict=True)
         ]
     ).sum(0)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Final, final
 
+from darkroom.core.parallel import on_first
 from darkroom.core.record import read_lines, writable_folder, write_json, write_yaml
 from darkroom.recipes.length import stretched, trained, with_steps
 from darkroom.recipes.pace import OVERHEAD, denoiser_pace
@@ -31,7 +32,7 @@ class Clock:
         pace = denoiser_pace(recipe, device=device)
         left = max(0.0, recipe.minutes * 60 - used) * (1 - OVERHEAD)
         fitted = with_steps(recipe, stage="denoiser", steps=max(FEWEST, int(left / pace)))
-        return self._keep(fitted, pace=pace, used=used, at=0)
+        return on_first(lambda: self._keep(fitted, pace=pace, used=used, at=0))
 
     def settled_again(self, recipe: Recipe, *, step: int) -> Recipe:
         """So many steps are made: with another number of them in all, where the pace has changed.

@@ -18,14 +18,22 @@ from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import TextSpec
 from darkroom.core.compute import training_compute
+from darkroom.core.parallel import own_share
 from darkroom.data.loader import Batch
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.recipes.length import trained
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
 from darkroom.train.first_stage import only_decoder
-from darkroom.train.loop import Losses, train
+from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.stages import LatentBatch, denoiser_objective, first_stage_objective, opponent_of
+from darkroom.train.stages import (
+    DenoiserObjective,
+    FirstStageObjective,
+    LatentBatch,
+    denoiser_objective,
+    first_stage_objective,
+    opponent_of,
+)
 from darkroom.train.state import Training
 
 WARM: Final = 2
@@ -80,8 +88,8 @@ def _time_first_stage_with(
     model = compute.host(Autoencoder(part.model))
     if part.only is not None:
         only_decoder(model)
-    images = torch.randint(256, (spec.batch, part.model.image_channels, size, size), dtype=torch.uint8)
-    indices = list(range(spec.batch))
+    indices = list(own_share().taken(range(spec.batch)))
+    images = torch.randint(256, (len(indices), part.model.image_channels, size, size), dtype=torch.uint8)
     batch = Batch(images, indices, indices)
     losses = first_stage_objective(model, loss, train=spec, compute=compute, seed=0)
     opponent = opponent_of(losses, spec)
@@ -94,10 +102,11 @@ def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> fl
     model = compute.host(LatentDiffusion(model_spec))
     model.scale = torch.where(model.scale.isnan(), 1.0, model.scale)  # not measured yet, and masked pictures need one
     side = model_spec.image_size
-    latents = torch.randn(spec.batch, *model.latent_shape((side, side)))
+    indices = own_share().taken(range(spec.batch))
+    latents = torch.randn(len(indices), *model.latent_shape((side, side)))
     shape = model.latent_shape((side, side))
-    fields = {each.field: _like(each, model_spec, batch=spec.batch, latent=shape) for each in model_spec.conditioners}
-    batch = LatentBatch(latents, fields, list(range(spec.batch)))
+    fields = {each.field: _like(each, model_spec, batch=len(indices), latent=shape) for each in model_spec.conditioners}
+    batch = LatentBatch(latents, fields, indices)
     losses = denoiser_objective(model, train=spec, compute=compute, seed=0)
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
 
@@ -129,7 +138,7 @@ def _time(
     model: torch.nn.Module,
     batch: Callable[[], Any],
     *,
-    losses: Losses[Any],
+    losses: FirstStageObjective | DenoiserObjective,
     spec: TrainSpec,
     device: str,
     opponent: torch.optim.Optimizer | None = None,
@@ -139,7 +148,8 @@ def _time(
     training = Training(model.train(), build_optimizer(parameters, spec), None, opponent)
     compute = training_compute(device, spec.precision)
     ends = [time.perf_counter()]
-    for _ in train(training, iter(batch, None), losses=losses, spec=spec, compute=compute):
+    stream = iter(batch, None)
+    for _ in train(training, stream, losses=losses, spec=spec, compute=compute, pieces=losses.pieces):
         ends.append(time.perf_counter())
     steps = sorted(after - before for before, after in zip(ends[WARM:-1], ends[WARM + 1 :], strict=True))
     return steps[len(steps) // 4]

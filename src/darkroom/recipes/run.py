@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar, final
 
 import torch
-from torch import Tensor
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Pixels
 from darkroom.autoencoder.statistics import LatentStatistics
@@ -17,15 +16,15 @@ from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.hashes import weights_hash
-from darkroom.core.record import atomic, read_json, writable_folder, write_yaml
+from darkroom.core.parallel import on_first
+from darkroom.core.record import atomic, disk_faults, read_json, writable_folder, write_yaml
 from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examine import examine
-from darkroom.data.examples import Source
 from darkroom.data.inputs import captions, check_maps
-from darkroom.data.latents import LatentTable, cache_key, cache_latents
 from darkroom.data.sources import Splits, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
+from darkroom.recipes.cached import cached
 from darkroom.recipes.card import card_of
 from darkroom.recipes.check import check_trainable
 from darkroom.recipes.clock import RECIPE, Clock
@@ -34,19 +33,21 @@ from darkroom.recipes.length import trained, written
 from darkroom.recipes.preview import preview
 from darkroom.recipes.report.afterwards import report_on
 from darkroom.recipes.report.page import PAGE
-from darkroom.recipes.resolve import inputs, resolve
+from darkroom.recipes.resolve import resolve
 from darkroom.recipes.schema import DataSpec, Recipe, difference
 from darkroom.recipes.tune import begin_with, check_start
 from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
-from darkroom.train.denoiser import Latents, fit_guesses, train_denoiser
+from darkroom.train.denoiser import fit_guesses, train_denoiser
 from darkroom.train.events import Event, Note, Wrote
 from darkroom.train.first_stage import measure_latents, train_decoder, train_first_stage
 from darkroom.train.optim import TrainSpec
+from darkroom.train.session import STATE
+from darkroom.train.state import before
 
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]
-TOKENIZER, MODEL = "tokenizer.json", "model.safetensors"
+TOKENIZER, MODEL, BEST = "tokenizer.json", "model.safetensors", "best.safetensors"
 PICTURES = "pictures.json"  # what a look at every picture found
 GIVEN = "given.safetensors"  # the first stage that a decoder is trained for
 
@@ -70,7 +71,8 @@ class Run:
     """A recipe being carried out in a folder. `develop` is the work; the rest says where things are.
 
     first_stage: one that is used as it is · start: the model that fine-tuning begins with (`recipe.start`) ·
-    splits: the recipe's data, opened already · spent: seconds of the recipe's `minutes` that are gone.
+    splits: the recipe's data, opened already · spent: seconds of the recipe's `minutes` that are gone · keep: see
+    `train.session.Session` · best: the model of the look with the least held-out loss is kept too.
     """
 
     def __init__(
@@ -83,10 +85,12 @@ class Run:
         start: StoredModel | None = None,
         splits: Splits | None = None,
         spent: float = 0.0,
+        keep: int = 0,
+        best: bool = False,
     ) -> None:
         self.folder = folder
         self.device = device
-        self.start = start
+        self.start, self.keep, self.best = start, keep, best
         check_start(recipe, start)
         self.given = None if first_stage is None else first_stage_of(first_stage)
         recipe = written(recipe, self.folder / RECIPE)
@@ -99,7 +103,7 @@ class Run:
         train, test = self.splits
         self.resolved = resolve(recipe, train, tokenizer=self._tokenizer(recipe), start=start, held_out=test)
         self._clock = Clock(folder, spent=spent)
-        self._claim()
+        on_first(self._claim)
 
     @property
     def recipe(self) -> Recipe:
@@ -116,13 +120,18 @@ class Run:
     @property
     def begun(self) -> bool:
         """Has a step been made in this folder before?"""
-        return any((self.folder / stage / "state.pt").exists() for stage in ("first_stage", "denoiser"))
+        states = (STATE, before(Path(STATE)).name)
+        return any((self.folder / stage / name).exists() for stage in ("first_stage", "denoiser") for name in states)
 
     def develop(self, *, tell: Tell | None = None) -> Generator[Event]:
         """All that is left to do; stop listening at any event and run again to go on.
 
         tell: called with (what, done, of) during work between events; it may raise, nothing is then half-written.
         """
+        with disk_faults(self.folder, kept="the last state that was saved is whole"):
+            yield from self._developed(tell)
+
+    def _developed(self, tell: Tell | None) -> Generator[Event]:
         path = self.folder / MODEL
         if path.exists() and (self.folder / PAGE).exists():
             yield Note("this run is finished")
@@ -131,32 +140,33 @@ class Run:
         yield from self._examined(tell)
         if not path.exists():
             yield from self._cut_captions()
-            self._check_maps(tell)
+            on_first(lambda: self._check_maps(tell))
             yield from self._stages(tell)
         yield Wrote("model", path)
-        model = None if self.recipe.denoiser is None else load(path, device=self.device)
-        page = report_on(
+        yield Wrote("report", on_first(lambda: self._reported(path, tell)))
+
+    def _reported(self, path: Path, tell: Tell | None) -> Path:
+        return report_on(
             self.folder,
             self.recipe,
             splits=self.splits,
             transform=self.transform,
-            model=model,
+            model=None if self.recipe.denoiser is None else load(path, device=self.device),
             device=self.device,
             tell=tell,
         )
-        yield Wrote("report", page)
 
     def _stages(self, tell: Tell | None) -> Generator[Event]:
         first_stage = yield from self._first_stage()
         if self.recipe.denoiser is not None:
             yield from self._denoiser(first_stage, tell=tell)
         else:
-            save_model(self.folder / MODEL, load_model(self.folder / "first_stage" / MODEL))
+            on_first(lambda: save_model(self.folder / MODEL, load_model(self.folder / "first_stage" / MODEL)))
 
     def _examined(self, tell: Tell | None) -> Iterator[Event]:
         """Look at every pixel of the pictures once; a run that goes on leaves out what it left out before."""
         progress = None if tell is None else functools.partial(tell, "looking at pictures")
-        self.splits = examine(self.splits, memo=self.folder / PICTURES, progress=progress)
+        self.splits = on_first(lambda: examine(self.splits, memo=self.folder / PICTURES, progress=progress))
         skipped = self.splits.skipped
         if skipped:
             name, reason = skipped[0]
@@ -208,16 +218,17 @@ class Run:
             compute=compute,
             folder=path.parent,
             seed=self.recipe.seed,
+            keep=self.keep,
         )
-        report = read_json(path.parent / "report.json")
+        report = on_first(lambda: read_json(path.parent / "report.json"))
         stored = StoredModel(
             kind="first-stage",
             spec=part.model,
             state=model.state_dict(),
             card=card_of(self.recipe, pictures=len(self.splits.train), quality={"first_stage": report}),
-            latents=known or measure(model),
+            latents=known or on_first(lambda: measure(model)),
         )
-        save_model(path, stored)
+        on_first(lambda: save_model(path, stored))
         yield Note(_first_stage_sentence(report))
         yield Wrote("first stage", path)
         return model
@@ -233,7 +244,15 @@ class Run:
         model.first_stage.load_state_dict(first_stage.state_dict())
         compute = self._compute(part.train)
         yield Note(f"caching latents of {len(self.splits.train)} training pictures")
-        latents = self._latents(model, compute=compute, tell=tell)
+        latents = cached(
+            model,
+            self.splits,
+            resolved=self.resolved,
+            transform=self.transform,
+            folder=self.folder / "latents",
+            compute=compute,
+            progress=None if tell is None else functools.partial(tell, "latents"),
+        )
         statistics = latents.train.statistics()
         if spec.scale is None and self.start is None:
             model.scale = statistics.scale(part.spread).to(model.scale.device)
@@ -248,6 +267,8 @@ class Run:
             compute=compute,
             folder=self.folder / "denoiser",
             seed=self.recipe.seed,
+            keep=self.keep,
+            best=functools.partial(self._save_best, model, statistics) if self.best else None,
             preview=lambda: preview(
                 whole,
                 part.sample,
@@ -255,39 +276,18 @@ class Run:
                 transform=self.transform,
                 spoiling=self.recipe.data.spoiling,
             ),
-            settle=lambda step: self._adopt(self._clock.settled_again(self.recipe, step=step)),
+            settle=lambda step: self._adopt(on_first(lambda: self._clock.settled_again(self.recipe, step=step))),
         )
-        self._save(model, self.folder / MODEL, statistics)
+        on_first(lambda: self._save(model, self.folder / MODEL, statistics))
+
+    def _save_best(self, model: LatentDiffusion, statistics: LatentStatistics) -> Event:
+        self._save(model, self.folder / BEST, statistics)
+        return Wrote("the best model so far", self.folder / BEST)
 
     def _adopt(self, recipe: Recipe) -> TrainSpec:
         """Be of this recipe from now on; answers how its denoiser is trained."""
         self.resolved = replace(self.resolved, recipe=recipe)
         return trained(recipe)["denoiser"]
-
-    def _latents(self, model: LatentDiffusion, *, compute: Compute, tell: Tell | None) -> Latents:
-        """Posterior moments of all pictures, cut from their centre, for a table holds one crop of each."""
-        compute.host(model).eval()
-        transform = self.transform.model_copy(update={"crop": "centre", "scale": None})
-        unturned = transform.model_copy(update={"turn": False})
-
-        def table(source: Source, name: str, transform: TransformSpec) -> LatentTable:
-            return cache_latents(
-                lambda images: _moments(model, images, compute=compute),
-                source,
-                spec=transform,
-                batch_size=64,
-                folder=self.folder / "latents" / name,
-                key=cache_key(weights_hash(model.first_stage.state_dict().items()), source=source, spec=transform),
-                progress=None if tell is None else lambda done, of: tell("latents", done, of),
-            )
-
-        train, test = self.splits
-        return Latents(
-            train=table(train, "train", transform),
-            train_inputs=inputs(self.resolved, train, transform=transform),
-            test=table(test, "test", unturned),
-            test_inputs=inputs(self.resolved, test, transform=unturned),
-        )
 
     def _tell_empty(self, model: LatentDiffusion) -> None:
         """The text conditioner learns which ids the empty caption has."""
@@ -372,13 +372,6 @@ class Run:
             return
         if weights_hash(load_model(path).state.items()) != weights_hash(self.given.state.items()):
             raise InputError(f"{self.folder}: this run was begun with another first stage; choose another --out")
-
-
-@torch.no_grad()
-def _moments(model: LatentDiffusion, images: Tensor, *, compute: Compute) -> tuple[Tensor, Tensor | None]:
-    with compute.autocast():
-        mean, log_variance = model.first_stage.moments(compute.place(images))
-    return mean.float().cpu(), None if log_variance is None else log_variance.float().cpu()
 
 
 def _seeded(build: Callable[[], T], *, seed: int) -> T:

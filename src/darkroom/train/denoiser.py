@@ -9,6 +9,7 @@ from PIL import Image
 
 from darkroom.conditioning.spatial import PlanesConditioner
 from darkroom.core.compute import Compute
+from darkroom.core.parallel import own_share
 from darkroom.core.pictures import contact_sheet, save_png
 from darkroom.core.record import write_json
 from darkroom.data.inputs import Inputs
@@ -105,10 +106,13 @@ def train_denoiser(
     seed: int,
     preview: Preview,
     settle: Settle | None = None,
+    best: Callable[[], Event] | None = None,
+    keep: int = 0,
 ) -> Iterator[Event]:
     """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
 
-    `preview` draws pictures with the present weights; `settle` may then say how training goes on. Writes
+    `preview` draws pictures with the present weights; `settle` may then say how training goes on · best, keep: see
+    `Session`. Writes
     log.jsonl, state.pt, samples.png and report.json.
     """
     compute.host(model).train()
@@ -130,6 +134,8 @@ def train_denoiser(
         seed=seed,
         stage=STAGE,
         look=look,
+        best=best,
+        keep=keep,
     )
     scale = model.known_scale.cpu()  # that of the state, where there is one
     held_out = still_batch(latents.test, latents.test_inputs, scale=scale, count=VALIDATED)
@@ -140,8 +146,9 @@ def train_denoiser(
         batch_size=train.batch,
         seed=seed,
         start=session.samples,
+        share=own_share(),
     )
-    yield from session.run(stream, losses=objective, settle=settle)
+    yield from session.run(stream, losses=objective, settle=settle, pieces=objective.pieces)
 
 
 @final

@@ -14,6 +14,7 @@ from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.autoencoder.statistics import LatentStatistics, LatentSums
 from darkroom.core.compute import Compute
+from darkroom.core.parallel import on_first, own_share
 from darkroom.core.pictures import contact_sheet, from_bytes, save_png, to_pictures
 from darkroom.core.record import write_json
 from darkroom.data.examples import Source
@@ -42,6 +43,7 @@ def train_first_stage(
     compute: Compute,
     folder: Path,
     seed: int,
+    keep: int = 0,
 ) -> Iterator[Event]:
     """Train in `folder` from where it stands; the model ends with averaged weights, in eval mode.
 
@@ -49,7 +51,7 @@ def train_first_stage(
     """
     compute.host(model).train()
     viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder)
-    work = _Work(viewer=viewer, splits=splits, transform=transform, loss=loss, train=train, seed=seed)
+    work = _Work(viewer=viewer, splits=splits, transform=transform, loss=loss, train=train, seed=seed, keep=keep)
     yield from work.on(model)
 
 
@@ -64,6 +66,7 @@ def train_decoder(
     compute: Compute,
     folder: Path,
     seed: int,
+    keep: int = 0,
 ) -> Iterator[Event]:
     """Train what turns latents into pictures and nothing else; all other weights stay as they are, bit for bit.
 
@@ -72,7 +75,7 @@ def train_decoder(
     """
     trained = only_decoder(compute.host(model).eval()).train()
     viewer = _Viewer(model, splits, transform=transform, compute=compute, folder=folder, full=compute.host(full).eval())
-    work = _Work(viewer=viewer, splits=splits, transform=transform, loss=loss, train=train, seed=seed)
+    work = _Work(viewer=viewer, splits=splits, transform=transform, loss=loss, train=train, seed=seed, keep=keep)
     yield from work.on(trained)
 
 
@@ -97,6 +100,7 @@ class _Work:
     loss: FirstStageLossSpec
     train: TrainSpec
     seed: int
+    keep: int
 
     def on(self, trained: nn.Module) -> Iterator[Event]:
         viewer, train = self.viewer, self.train
@@ -116,12 +120,18 @@ class _Work:
             look=viewer.look,
             beside=objective.beside,
             opponent=opponent_of(objective, train),
+            keep=self.keep,
         )
         stream = batches(
-            self.splits.train, self.transform, batch_size=train.batch, seed=self.seed, start=session.samples
+            self.splits.train,
+            self.transform,
+            batch_size=train.batch,
+            seed=self.seed,
+            start=session.samples,
+            share=own_share(),
         )
-        yield from session.run(stream, losses=objective, after=objective.after)
-        write_json(viewer.folder / "report.json", viewer.measure())
+        yield from session.run(stream, losses=objective, after=objective.after, pieces=objective.pieces)
+        on_first(lambda: write_json(viewer.folder / "report.json", viewer.measure()))
 
 
 @torch.no_grad()

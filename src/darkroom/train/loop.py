@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, final
 
@@ -12,14 +12,18 @@ from torch import Tensor
 
 from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
+from darkroom.core.parallel import Share
 from darkroom.core.seeds import stream
 from darkroom.train.optim import TrainSpec, learning_rate, parameters_of, set_learning_rate
+from darkroom.train.ranks import Ranks, Values, shares
 from darkroom.train.state import Training
 
 MOST_SKIPPED = 100
 RECENT = 100
+MINIMISED = ("loss", "opponent")
 B = TypeVar("B")
 Losses = Callable[[B], Mapping[str, Tensor]]
+Pieces = Callable[[B, Sequence[Share]], Iterable[Mapping[str, Tensor]]]
 After = Callable[[Training], None]
 
 
@@ -47,18 +51,23 @@ def train(
     compute: Compute,
     seed: int = 0,
     after: After | None = None,
+    pieces: Pieces[B] | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Progress]:
     """Optimise until `spec.steps`, from where `training` stands; `losses(batch)["loss"]` is minimised.
 
     With an opponent in `training`, `losses(batch)["opponent"]`, if it is there, is minimised by that one in the same
-    step · after: called when weights have moved.
+    step · after: called when weights have moved · batches: of each, this process's part · pieces: instead of `losses`
+    where a batch goes through in pieces or is shared with other processes: the losses of each piece, one after another
+    (several values of a name count as their mean; a step's losses are those of the whole batch) · ranks: those of this
+    training, where it goes on after another call.
     A step whose loss or gradient is not finite changes nothing and is counted; more than 100 stop the run.
     """
+    work = _Work(training, losses=losses, pieces=pieces, ranks=ranks, spec=spec, compute=compute, seed=seed)
     started, seconds, recent = time.monotonic(), training.seconds, deque([time.monotonic()], maxlen=RECENT + 1)
     while training.step < spec.steps:
         rate = learning_rate(spec, training.step)
-        torch.manual_seed(stream(seed, training.step, purpose="dropout"))  # the one draw that torch makes by itself
-        values, moved = _step(training, next(batches), losses=losses, rate=rate, spec=spec, compute=compute)
+        values, moved = work.step(next(batches), rate=rate)
         if moved and after is not None:
             after(training)
         training.step += 1
@@ -74,36 +83,73 @@ def train(
         )
 
 
-def _step(
-    training: Training,
-    batch: B,
-    *,
-    losses: Losses[B],
-    rate: float,
-    spec: TrainSpec,
-    compute: Compute,
-) -> tuple[Mapping[str, Tensor], bool]:
-    """One step's values, and whether it moved anything."""
-    optimizers = [training.optimizer] if training.opponent is None else [training.optimizer, training.opponent]
-    with compute.autocast():
-        values = losses(batch)
-    with compute.gradients():
-        for name in ("loss", "opponent"):
-            if name in values:
-                values[name].backward()
-    norms = [torch.nn.utils.clip_grad_norm_(parameters_of(each), spec.clip) for each in optimizers]
-    finite = all(math.isfinite(float(norm)) for norm in norms)
-    if finite:
-        for optimizer in optimizers:
-            set_learning_rate(optimizer, rate)
-            optimizer.step()
-        if training.ema is not None:
-            training.ema.update()
-    else:
-        _skip(training)
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    return {name: value.detach() for name, value in values.items()} | {"gradient": norms[0].detach()}, finite
+@final
+class _Work:
+    """What is done at every step of a training."""
+
+    def __init__(
+        self,
+        training: Training,
+        *,
+        losses: Losses[B],
+        pieces: Pieces[B] | None,
+        ranks: Ranks | None,
+        spec: TrainSpec,
+        compute: Compute,
+        seed: int,
+    ) -> None:
+        self.training, self.spec, self.compute, self.seed = training, spec, compute, seed
+        self.shares, self.ranks = shares(spec), ranks or Ranks(training.module, training.beside)
+        self.pieces = pieces or _in_one(losses)
+        opponent = training.opponent
+        self.optimizers = [training.optimizer] if opponent is None else [training.optimizer, opponent]
+
+    def step(self, batch: B, *, rate: float) -> tuple[Values, bool]:
+        """One step's values, and whether it moved anything."""
+        training, values = self.training, self._differentiated(batch)
+        norms = [torch.nn.utils.clip_grad_norm_(parameters_of(each), self.spec.clip) for each in self.optimizers]
+        finite = all(math.isfinite(float(norm)) for norm in norms)
+        if finite:
+            for optimizer in self.optimizers:
+                set_learning_rate(optimizer, rate)
+                optimizer.step()
+            if training.ema is not None:
+                training.ema.update()
+            if training.averages is not None:
+                training.averages.update()
+        else:
+            _skip(training)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return values | {"gradient": norms[0].detach()}, finite
+
+    def _differentiated(self, batch: B) -> dict[str, Tensor]:
+        """The mean of each value over the pieces, whose gradients are added up."""
+        found: dict[str, list[Tensor]] = {}
+        count, pieces = len(self.shares), iter(self.pieces(batch, self.shares))
+        for number in range(count):
+            torch.manual_seed(stream(self.seed, self.training.step, purpose="dropout"))  # torch's own one draw
+            with self.ranks.more_follow(number < count - 1):
+                with self.compute.autocast():
+                    values = self.ranks.do(lambda: _kept(next(pieces)))
+                with self.compute.gradients():  # both at once, for they share no weight, and DDP goes through one graph
+                    torch.stack([values[name] for name in MINIMISED if name in values]).sum().div(count).backward()
+            for name, value in values.items():
+                found.setdefault(name, []).append(value.detach())
+        return {name: torch.stack(each).mean(0) if len(each) > 1 else each[0] for name, each in found.items()}
+
+
+def _kept(values: Values) -> Values:
+    """Only what is minimised keeps its graph."""
+    return {name: value if name in MINIMISED else value.detach() for name, value in values.items()}
+
+
+def _in_one(losses: Losses[B]) -> Pieces[B]:
+    def pieces(batch: B, shares: Sequence[Share]) -> Iterator[Mapping[str, Tensor]]:
+        assert len(shares) == 1, "losses of a whole batch cannot tell those of its pieces"
+        yield losses(batch)
+
+    return pieces
 
 
 def _skip(training: Training) -> None:

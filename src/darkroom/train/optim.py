@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Annotated, ClassVar, Final, Literal, final
 
 import torch
 from pydantic import Field
@@ -11,19 +11,40 @@ from torch import nn
 from darkroom.core.compute import Precision
 from darkroom.core.spec import Spec
 
+WIDEST: Final = 0.2886  # of what power functions have: the deviation of a plain mean is 1/sqrt(12)
+Width = Annotated[float, Field(gt=0, lt=WIDEST)]
+
+
+@final
+class AveragesSpec(Spec):
+    """Averages of the weights that are stored along the way, so that their width can be chosen afterwards.
+
+    every: steps from snapshot to snapshot, each as large as the weights times the number of widths; some thirty of them
+    in a run are good · widths: deviations of their profiles, as shares of training.
+    """
+
+    every: int = Field(gt=0)
+    widths: tuple[Width, Width] = (0.05, 0.1)
+
 
 @final
 class TrainSpec(Spec):
     """How one stage is trained.
 
-    batch: pictures per step · warmup: steps over which the learning rate rises from 0 · decay: what it does then ·
+    batch: pictures per step, over all processes · micro: pictures that a process takes at a time; a step that has more
+    goes through in equal pieces whose gradients are added (None: all at once), which saves memory and changes nothing
+    else · warmup: steps over which the learning rate rises from 0 · decay: what it does then ·
     clip: largest gradient norm · ema: decay of the averaged weights (0: none), itself warmed up ·
+    averages: others, stored to choose from afterwards (`darkroom convert RUN OUT --ema WIDTH`) ·
     compiled: the denoiser's network is compiled for its steps, which costs a minute and needs a C++ compiler (a first
-    stage cannot be) · log_every, save_every, sample_every: in steps.
+    stage cannot be) · precision: float64 is slow and for checks · log_every, save_every, sample_every: in steps.
     """
+
+    written_where_used: ClassVar = frozenset({"micro", "averages"})
 
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
+    micro: int | None = Field(default=None, gt=0)
     learning_rate: float = Field(gt=0)
     warmup: int = Field(default=100, ge=0)
     decay: Literal["constant", "cosine"] = "constant"
@@ -31,6 +52,7 @@ class TrainSpec(Spec):
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.9999, ge=0, lt=1)
+    averages: AveragesSpec | None = None
     precision: Precision = "auto"
     compiled: bool = False
     log_every: int = Field(default=50, gt=0)

@@ -1,43 +1,51 @@
 """One stage in its folder: optimise, log, save; stops between steps without losing one."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 import torch
 from torch import nn
 
 from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
+from darkroom.core.parallel import is_first, mean_over_ranks, on_first
 from darkroom.core.record import (
     append_line,
+    disk_faults,
     forget_unfinished,
     is_torn,
     read_lines,
     writable_folder,
     write_lines,
 )
+from darkroom.train.averages import FOLDER, PowerAverages
 from darkroom.train.ema import Ema
-from darkroom.train.events import Advance, Event
-from darkroom.train.loop import After, Losses, Progress, train
+from darkroom.train.events import Advance, Event, Note
+from darkroom.train.guard import GOALS, Usual, skipped_words, told_when_late
+from darkroom.train.loop import After, Losses, Pieces, Progress, train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.state import Training, restore_state, save_state
+from darkroom.train.ranks import Ranks
+from darkroom.train.state import Training, before, find_state, keep_state, restore_state, save_state
 
 B = TypeVar("B")
 Settle = Callable[[int], TrainSpec]
-STATE, LOG = "state.pt", "log.jsonl"
+STATE, LOG, STATES = "state.pt", "log.jsonl", "states"
 SAVE_AFTER: Final = 4.0  # seconds of work that a kill may cost at most, unless saving takes long
 SAVE_SHARE: Final = 0.02  # of the time may go into saving for that reason
 
 
 @final
 class Session:
-    """The training of one module in one folder.
+    """The training of one module in one folder. Of several processes the first writes, and all keep step.
 
     parameters: what is trained (its averages are kept if the spec asks) · beside, opponent: modules that only training
     needs, and the optimiser of an adversary among them · look: called at each `sample_every`-th
-    step and at the end, with averaged weights applied; answers values for the log and the events of files it wrote.
+    step and at the end, with averaged weights applied; answers values for the log and the events of files it wrote ·
+    best: called then, too, when the look's goal (`guard.GOALS`) was never better ·
+    keep: how many states of looks stay in `states`, besides the newest state and the one before it.
     """
 
     def __init__(
@@ -51,17 +59,35 @@ class Session:
         seed: int,
         stage: str,
         look: Callable[[int], tuple[dict[str, float], list[Event]]],
+        best: Callable[[], Event] | None = None,
         beside: nn.ModuleDict | None = None,
         opponent: torch.optim.Optimizer | None = None,
+        keep: int = 0,
     ) -> None:
         self.spec, self.compute, self.seed, self.stage, self.look = spec, compute, seed, stage, look
-        self.folder = writable_folder(folder)
+        self.folder, self.keep, self.best = folder, keep, best
         optimizer = build_optimizer(parameters, spec)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
-        self.training = Training(module, optimizer, ema, opponent, beside or nn.ModuleDict())
-        forget_unfinished(self.folder / STATE)
-        restore_state(self.training, self.folder / STATE)
-        self._forget_lines_after(self.training.step)
+        averages = None if spec.averages is None else PowerAverages(parameters, spec.averages)
+        self.training = Training(module, optimizer, ema, opponent, beside or nn.ModuleDict(), averages=averages)
+        self._said = self._restored()
+        self._saved = self.training.step
+        self._ranks = Ranks(module, self.training.beside)
+
+    def _restored(self) -> list[Event]:
+        """Go on from the newest state that is whole; what is to be said about that."""
+        state = self.folder / STATE
+        on_first(lambda: writable_folder(self.folder))
+        self._place = _identity(self.folder)
+        if is_first():
+            for each in (state, before(state)):
+                forget_unfinished(each)
+        found = on_first(lambda: find_state(state))
+        if found.path is not None:
+            restore_state(self.training, found.path)
+        self._lines = self._known_lines(self.training.step) if is_first() else []
+        self._usual = Usual(self._lines)
+        return [] if found.said is None else [Note(f"{found.said}, of step {self.training.step}")]
 
     @property
     def samples(self) -> int:
@@ -69,79 +95,161 @@ class Session:
         return self.training.step * self.spec.batch
 
     def run(
-        self, batches: Iterator[B], *, losses: Losses[B], after: After | None = None, settle: Settle | None = None
+        self,
+        batches: Iterator[B],
+        *,
+        losses: Losses[B],
+        after: After | None = None,
+        settle: Settle | None = None,
+        pieces: Pieces[B] | None = None,
     ) -> Iterator[Event]:
         """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights.
 
-        settle: asked at every look but the last, with the state saved, how training goes on.
+        settle: asked at every look but the last, with the state saved, how training goes on · pieces: see `train`.
+        A disk that fails is a `TrainingError`; the last state that it took is whole.
         """
-        training, saved, due = self.training, self.training.step, _Due()
+        yield from self._said
         try:
-            for progress in self._progress(batches, losses=losses, after=after):
-                spec, last = self.spec, progress.step == self.spec.steps
-                looked = progress.step % spec.sample_every == 0 or last
-                if progress.step % spec.log_every == 0 or progress.step == 1 or looked:
-                    self._log(progress)
-                if looked:
-                    yield from self._look(progress.step)
-                if progress.step % spec.save_every == 0 or looked or due():
-                    with due:
-                        save_state(training, self.folder / STATE)
-                    saved = progress.step
-                if looked and not last and settle is not None:
-                    self.spec = settle(progress.step)
-                yield Advance(self.stage, self.spec.steps, progress)
+            on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}")
+            progress = self._progress(on_time, losses=losses, after=after, pieces=pieces)
+            yield from self._recorded(progress, settle)
         except (GeneratorExit, TrainingError):  # between two steps; within one the last saved state is the good one
-            if training.step > saved:
-                save_state(training, self.folder / STATE)
+            if self.training.step > self._saved:
+                self._save()
             raise
-        if training.ema is not None:
-            training.ema.keep()
-        training.module.eval()
+        if self.training.ema is not None:
+            self.training.ema.keep()
+        self.training.module.eval()
 
-    def _progress(self, batches: Iterator[B], *, losses: Losses[B], after: After | None) -> Iterator[Progress]:
+    def _recorded(self, steps: Iterator[Progress], settle: Settle | None) -> Iterator[Event]:
+        """Step after step, each logged, looked at and saved when it is time."""
+        due, skipped = _Due(), self.training.skipped
+        for progress in steps:
+            if self.training.skipped > skipped:
+                skipped = self.training.skipped
+                yield from _notes(skipped_words(progress.step, skipped))
+            spec, last = self.spec, progress.step == self.spec.steps
+            looked = progress.step % spec.sample_every == 0 or last
+            if progress.step % spec.log_every == 0 or progress.step == 1 or looked:
+                yield from self._log(progress)
+            if looked and is_first():
+                yield from self._look(progress.step)
+            if spec.averages is not None and (progress.step % spec.averages.every == 0 or last):
+                self._snapshot(progress.step)
+            if progress.step % spec.save_every == 0 or looked or due():
+                with due:
+                    self._save(keep=looked)
+            if looked and not last and settle is not None:
+                self.spec = settle(progress.step)
+            yield Advance(self.stage, self.spec.steps, progress)
+
+    def _save(self, *, keep: bool = False) -> None:
+        """The state, by the first process; keep: under a name of its own too."""
+        if is_first():
+            with self._disk():
+                save_state(self.training, self.folder / STATE)
+                if keep and self.keep:
+                    self._keep(self.training.step)
+        self._saved = self.training.step
+
+    def _snapshot(self, step: int) -> None:
+        averages = self.training.averages
+        if averages is not None and is_first():
+            with self._disk():
+                averages.save(self.training.module, self.folder / FOLDER / f"{step:08}.safetensors")
+
+    def _keep(self, step: int) -> None:
+        kept = self.folder / STATES
+        keep_state(self.folder / STATE, kept / f"{step:08}.pt")
+        for old in sorted(kept.glob("*.pt"))[: -self.keep]:
+            old.unlink()
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Within the block the run's folder is written to, and is the one that the run began in."""
+        kept = f"the state of step {self._saved} is kept" if self._saved else "no state was saved yet"
+        with disk_faults(self.folder, kept=kept):
+            if _identity(self.folder) != self._place:  # another would be filled, say what lies under a lost mount
+                raise OSError("the folder is no longer the one that this run began in")
+            yield
+
+    def _progress(
+        self, batches: Iterator[B], *, losses: Losses[B], after: After | None, pieces: Pieces[B] | None
+    ) -> Iterator[Progress]:
         """Step after step by the spec that holds at that time; the clock runs on when it changes."""
         started, before = time.monotonic(), self.training.seconds
         while self.training.step < self.spec.steps:
             spec = self.spec
             for progress in train(
-                self.training, batches, losses=losses, spec=spec, compute=self.compute, seed=self.seed, after=after
+                self.training,
+                batches,
+                losses=losses,
+                spec=spec,
+                compute=self.compute,
+                seed=self.seed,
+                after=after,
+                pieces=pieces,
+                ranks=self._ranks,
             ):
                 yield progress
                 if self.spec is not spec:
                     break
             self.training.seconds = before + time.monotonic() - started
 
-    def _forget_lines_after(self, step: int) -> None:
+    def _known_lines(self, step: int) -> list[dict[str, Any]]:
         """A run killed after its last save makes some steps again; the log keeps one line of each."""
         lines = read_lines(self.folder / LOG)
         kept = [line for line in lines if line["step"] <= step]
         if len(kept) < len(lines) or is_torn(self.folder / LOG):
             write_lines(self.folder / LOG, kept)
+        return kept
 
     def _look(self, step: int) -> Iterator[Event]:
         module, ema = self.training.module, self.training.ema
         module.eval()
-        if ema is None:
-            values, events = self.look(step)
-        else:
-            with ema.applied():
+        with self._disk():
+            with contextlib.nullcontext() if ema is None else ema.applied():
                 values, events = self.look(step)
+                self._lines.append({"step": step, **values})
+                goal = GOALS.get(self.stage)
+                if self.best is not None and goal is not None and goal.best(self._lines) is self._lines[-1]:
+                    events.append(self.best())
+            append_line(self.folder / LOG, self._lines[-1])
         module.train()
-        append_line(self.folder / LOG, {"step": step, **values})
         yield from events
+        yield from _notes(None if goal is None else goal.risen(self._lines))
 
-    def _log(self, progress: Progress) -> None:
+    def _log(self, progress: Progress) -> Iterator[Event]:
+        """A line of the log, with the means over all processes."""
+        values = mean_over_ranks(torch.stack([value.detach().double() for value in progress.values.values()]))
         entry = {
             "step": progress.step,
             "samples": progress.step * self.spec.batch,
-            **{name: float(value) for name, value in progress.values.items()},
+            **dict(zip(progress.values, values.tolist(), strict=True)),
             "learning_rate": progress.learning_rate,
             "skipped": self.training.skipped,
             "pictures_per_second": round(progress.rate, 2),
             "seconds": round(self.training.seconds, 2),
         }
-        append_line(self.folder / LOG, entry)
+        if not is_first():
+            return
+        leap = self._usual.leap(entry["loss"])
+        if leap is not None:
+            entry["leap"] = round(leap, 1)
+        with self._disk():
+            append_line(self.folder / LOG, entry)
+        if leap is not None:
+            yield Note(f"step {progress.step}: the loss leapt to {entry['loss']:.4g}, {leap:.1f} times what is usual")
+
+
+def _notes(sentence: str | None) -> list[Event]:
+    return [] if sentence is None else [Note(sentence)]
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What a folder is known by, whatever its name leads to."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 @final

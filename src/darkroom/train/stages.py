@@ -7,19 +7,21 @@ from typing import cast, final
 import torch
 from torch import Tensor, nn
 
-from darkroom.autoencoder.adversary import Adversary, adaptive_weight, carry
+from darkroom.autoencoder.adversary import Adversary, adaptive_weight, at_kernel, carry, weight_between
 from darkroom.autoencoder.losses import FirstStageLoss, FirstStageLossSpec, first_stage_loss
-from darkroom.autoencoder.model import Autoencoder
+from darkroom.autoencoder.model import Autoencoder, Reconstruction
 from darkroom.autoencoder.revival import Revival
 from darkroom.core import seeds
 from darkroom.core.compute import Compute
+from darkroom.core.parallel import WHOLE, Share
 from darkroom.core.pictures import from_bytes
-from darkroom.core.shapes import Choice, Latent, Time
+from darkroom.core.shapes import Choice, Images, Latent, Time
 from darkroom.data.inputs import Inputs
 from darkroom.data.latents import LatentTable
 from darkroom.data.loader import Batch, Order
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.model import LatentDiffusion
+from darkroom.nn.dropout import share_dropout
 from darkroom.nn.features import PerceptualDistance, perceptual
 from darkroom.process.objective import TimesSpec, way_to_noise
 from darkroom.process.schedule import Schedule
@@ -51,19 +53,64 @@ class FirstStageObjective:
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a step's whole batch."""
+        (values,) = self.pieces(batch, [WHOLE])
+        return values
+
+    def pieces(self, batch: Batch, shares: Sequence[Share]) -> Iterator[dict[str, Tensor]]:
+        """Those of each piece of this process's part, one after another; shares: of the batch of all processes.
+
+        Whether and how much an adversary plays follows from the whole batch: of several pieces all are looked at first.
+        """
+        parts = [_piece(batch, number, len(shares)) for number in range(len(shares))]
+        play = self._play(parts, shares) if self.adversary is not None and len(parts) > 1 else None
+        for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
+            share_dropout(self.model, share)
+            images, made = self._reconstructed(part)
+            values = self._losses(images, made, play)
+            if self.revival is not None and made.latents is not None and made.indices is not None:
+                self.revival.watch(made.latents, made.indices, of=len(parts))
+                if number == len(parts) - 1:
+                    values |= {"perplexity": self.revival.perplexity, "revived": self.revival.revived.float()}
+            yield values
+
+    def _reconstructed(self, batch: Batch) -> tuple[Images, Reconstruction]:
         images = self.compute.place(from_bytes(batch.images))
-        made = self.model.reconstruct(images, noise=self._noise(batch))
+        return images, self.model.reconstruct(images, noise=self._noise(batch))
+
+    def _losses(self, images: Images, made: Reconstruction, play: "_Play | None") -> dict[str, Tensor]:
         leaf = made if self.adversary is None else replace(made, images=made.images.detach().requires_grad_())
         terms = first_stage_loss(images, leaf, spec=self.loss, model=self.model.spec, distance=self.distance)
         values = {"pixel": terms.pixel.mean(), "regularizer": terms.regularizer.mean()}
         if terms.perceptual is not None:
             values["perceptual"] = terms.perceptual.mean()
-        if self.revival is not None and made.latents is not None and made.indices is not None:
-            self.revival.watch(made.latents, made.indices)
-            values |= {"perplexity": self.revival.perplexity, "revived": self.revival.revived.float()}
         if self.adversary is None:
             return {"loss": terms.total.mean()} | values
-        return self._against(self.adversary, images, made=made.images, leaf=leaf.images, terms=terms) | values
+        against = self._against(self.adversary, images, made=made.images, leaf=leaf.images, terms=terms, play=play)
+        return against | values
+
+    def _play(self, parts: Sequence[Batch], shares: Sequence[Share]) -> "_Play":
+        """The adversary's part in a step of several pieces, which all go through once more for it."""
+        assert self.adversary is not None
+        if self.adversary.waits:
+            return _Play(self.adversary.watch(torch.zeros(())))  # the loss does not matter
+        looks = [self._look(part, share) for part, share in zip(parts, shares, strict=True)]
+        reconstructions, pulls, pushes = ([torch.as_tensor(each[at]) for each in looks] for at in range(3))
+        begun = self.adversary.watch(torch.stack(reconstructions).mean())
+        return _Play(begun, weight_between(torch.stack(pulls).mean(0), torch.stack(pushes).mean(0)))
+
+    def _look(self, batch: Batch, share: Share) -> tuple[Tensor, Tensor, Tensor]:
+        """A piece's reconstruction loss, and its two gradients at the decoder's last kernel."""
+        assert self.adversary is not None
+        share_dropout(self.model, share)
+        with self.compute.same_draws():
+            images, made = self._reconstructed(batch)
+        leaf = replace(made, images=made.images.detach().requires_grad_())
+        terms = first_stage_loss(images, leaf, spec=self.loss, model=self.model.spec, distance=self.distance)
+        reconstruction = terms.reconstruction.mean()
+        (pull,) = torch.autograd.grad(reconstruction, leaf.images)
+        (push,) = torch.autograd.grad(self.adversary.scores(images, leaf.images)[0], leaf.images)
+        return reconstruction.detach(), *at_kernel(pull, push, made=made.images, last_layer=self.model.last_layer)
 
     def after(self, training: Training) -> None:
         """Dead codes are revived, their averages and moments with them."""
@@ -73,6 +120,8 @@ class FirstStageObjective:
         rows, codes = self.revival.revive(codebook.codes.weight), codebook.codes.weight
         if len(rows) and training.ema is not None:
             training.ema.forget(codes, rows)
+        if len(rows) and training.averages is not None:
+            training.averages.forget(codes, rows)
         for name, moment in training.optimizer.state.get(codes, {}).items():
             if len(rows) and name != "step":
                 moment[rows] = 0
@@ -84,20 +133,29 @@ class FirstStageObjective:
         return self.compute.place(seeds.normal(shape, seed=self.seed, indices=batch.indices, purpose="posterior"))
 
     def _against(
-        self, adversary: Adversary, images: Tensor, *, made: Tensor, leaf: Tensor, terms: FirstStageLoss
+        self,
+        adversary: Adversary,
+        images: Tensor,
+        *,
+        made: Tensor,
+        leaf: Tensor,
+        terms: FirstStageLoss,
+        play: "_Play | None",
     ) -> dict[str, Tensor]:
         """`loss` with the adversary's part once it has begun, and then its own.
 
         Every gradient at the pictures is worked out once, on a leaf, and then carried into the first stage: neither
-        side can leave anything in the other.
+        side can leave anything in the other. play: known already, of a batch in several pieces.
         """
         reconstruction = terms.reconstruction.mean()
         (pull,) = torch.autograd.grad(reconstruction, leaf)
-        if not adversary.watch(reconstruction):
+        if not (adversary.watch(reconstruction) if play is None else play.begun):
             return {"loss": carry(reconstruction, made, gradient=pull) + terms.penalty.mean()}
         fooled, judged = adversary.scores(images, leaf)
         (push,) = torch.autograd.grad(fooled, leaf, retain_graph=True)
-        weight = adaptive_weight(pull, push, made=made, last_layer=self.model.last_layer)
+        weight = None if play is None else play.weight
+        if weight is None:
+            weight = adaptive_weight(pull, push, made=made, last_layer=self.model.last_layer)
         share = adversary.spec.weight * weight
         against = carry(reconstruction + share * fooled, made, gradient=pull + share * push)
         return {
@@ -106,6 +164,23 @@ class FirstStageObjective:
             "adaptive_weight": weight,
             "opponent": judged,
         }
+
+
+@final
+@dataclass(frozen=True)
+class _Play:
+    """An adversary's part in a step: whether it has begun, and what it weighs."""
+
+    begun: bool
+    weight: Tensor | None = None
+
+
+def _piece(batch: Batch, number: int, of: int) -> Batch:
+    """One of `of` equal parts of a batch; objectives read pictures and indices alone."""
+    share = Share(number, of)
+    count = len(batch.rows) // of
+    images = batch.images[number * count : (number + 1) * count]
+    return Batch(images, list(share.taken(batch.rows)), list(share.taken(batch.indices)))
 
 
 def first_stage_objective(
@@ -164,11 +239,15 @@ def latent_batches(
     batch_size: int,
     seed: int,
     start: int = 0,
+    share: Share = WHOLE,
 ) -> Iterator[LatentBatch]:
-    """Endless batches from cached moments, from sample `start` on, and what steers them by field."""
+    """Endless batches from cached moments, from sample `start` on, and what steers them by field.
+
+    share: the part of every batch that is answered.
+    """
     order = Order(len(table), seed=seed)
     while True:
-        indices = list(range(start, start + batch_size))
+        indices = list(share.taken(range(start, start + batch_size)))
         rows = [order.row(index) for index in indices]
         latents = table.sample(rows, indices, seed=seed, scale=scale)
         yield LatentBatch(latents, _taken(inputs, rows, indices, seed=seed), indices)
@@ -205,6 +284,15 @@ class DenoiserObjective:
     compute: Compute
     seed: int
     network: Network | None = None
+
+    def pieces(self, batch: LatentBatch, shares: Sequence[Share]) -> Iterator[dict[str, Tensor]]:
+        """The losses of each piece of this process's part; shares: of the batch of all processes."""
+        for number, share in enumerate(shares):
+            mine = Share(number, len(shares))
+            rows = mine.taken(range(len(batch.indices)))
+            inputs = {field: values[rows[0] : rows[-1] + 1] for field, values in batch.inputs.items()}
+            share_dropout(self.model.network, share)
+            yield self(LatentBatch(batch.latents[rows[0] : rows[-1] + 1], inputs, mine.taken(batch.indices)))
 
     def __call__(self, batch: LatentBatch) -> dict[str, Tensor]:
         noise = seeds.normal(batch.latents.shape[1:], seed=self.seed, indices=batch.indices, purpose="diffusion")

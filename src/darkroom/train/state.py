@@ -1,14 +1,22 @@
-"""What a stage needs to go on exactly where it stopped, in one file replaced atomically."""
+"""What a stage needs to go on exactly where it stopped: the newest state in one file, and the one before it beside it.
 
+A state is written aside, brought to the disk, and only then takes the newest one's place; so a kill, a full disk or a
+lost power line at any moment leaves at least one state that is whole.
+"""
+
+import os
+import shutil
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, BinaryIO, NamedTuple, final
 
 import torch
 from torch import nn
 
 from darkroom.core.errors import ModelFileError
 from darkroom.core.record import atomic
+from darkroom.train.averages import PowerAverages
 from darkroom.train.ema import Ema
 
 
@@ -18,7 +26,7 @@ class Training:
     """The moving parts of one stage: what is trained, how, and how far it is.
 
     opponent: the optimiser of an adversary · beside: modules that training needs and the model does not (an adversary,
-    counters); they are saved with the state.
+    counters); they are saved with the state · averages: of the weights, for a width that is chosen afterwards.
     """
 
     module: nn.Module
@@ -29,14 +37,21 @@ class Training:
     step: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    averages: PowerAverages | None = None
+
+
+def before(path: Path) -> Path:
+    """Where the state before the newest is kept."""
+    return path.with_name(f"{path.stem}.before{path.suffix}")
 
 
 def save_state(training: Training, path: Path) -> None:
-    """Write all of it."""
+    """Write all of it; what was the newest state becomes the one before. `OSError` when the disk does not take it."""
     state: dict[str, Any] = {
         "module": training.module.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "ema": None if training.ema is None else training.ema.state(),
+        "averages": None if training.averages is None else training.averages.state(),
         "opponent": None if training.opponent is None else training.opponent.state_dict(),
         "beside": training.beside.state_dict(),
         "step": training.step,
@@ -44,7 +59,64 @@ def save_state(training: Training, path: Path) -> None:
         "seconds": training.seconds,
     }
     with atomic(path) as temporary:
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:
+            _write(state, file)
+        if path.exists():
+            os.replace(path, before(path))
+
+
+def _write(state: dict[str, Any], file: BinaryIO) -> None:
+    """All of it on the disk, not only on its way there: what fails, fails while the states before are untouched."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # torch hides the disk's own error behind one of its archive
+        reason = error.__context__
+        raise reason if isinstance(reason, OSError) else OSError(str(error)) from None
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def keep_state(path: Path, kept: Path) -> Path:
+    """A second name for a state, so that it stays when newer ones come; a copy where the disk knows no links."""
+    kept.parent.mkdir(exist_ok=True)
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(path, kept)
+    except OSError:
+        with atomic(kept) as temporary:
+            shutil.copyfile(path, temporary)
+    return kept
+
+
+@final
+class Found(NamedTuple):
+    """A state that is whole (None: there is no state at all), and a sentence where a newer one was passed over."""
+
+    path: Path | None
+    said: str | None = None
+
+
+def find_state(path: Path) -> Found:
+    """The newest state that is whole; `ModelFileError` when there are states and none is."""
+    there = [each for each in (path, before(path)) if each.exists()]
+    whole = next((each for each in there if _is_whole(each)), None)
+    if there and whole is None:
+        raise ModelFileError(
+            f"{path}: this training state cannot be read, nor is there one before it that can; "
+            "remove it to start this stage again"
+        )
+    if whole is None or whole == there[0]:
+        return Found(whole)
+    return Found(whole, f"{path}: this training state is damaged and was passed over; the one before it is used")
+
+
+def _is_whole(path: Path) -> bool:
+    """Is every byte what was written? Torch itself does not look at the checksums of its archives."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged archive makes its reader raise many kinds
+        return False
 
 
 def restore_state(training: Training, path: Path) -> bool:
@@ -57,6 +129,8 @@ def restore_state(training: Training, path: Path) -> bool:
         training.optimizer.load_state_dict(state["optimizer"])
         if training.ema is not None:
             training.ema.restore(state["ema"]["updates"], state["ema"]["shadow"])
+        if training.averages is not None:
+            training.averages.restore(state["averages"])
         if training.opponent is not None:
             training.opponent.load_state_dict(state["opponent"])
         training.beside.load_state_dict(state["beside"])

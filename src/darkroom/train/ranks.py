@@ -1,0 +1,71 @@
+"""How the ranks of one training move together: PyTorch's DistributedDataParallel averages gradients as they arise."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, cast, final
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from darkroom.core.errors import SpecError
+from darkroom.core.parallel import Share, check_shared, own_share, world_size
+from darkroom.train.optim import TrainSpec
+
+Values = Mapping[str, Tensor]
+Work = Callable[[], Values]
+
+
+@final
+class _Doing(nn.Module):
+    """DDP hooks the forward pass of a module; here that is whatever is done with what is trained."""
+
+    def __init__(self, trained: list[nn.Parameter]) -> None:
+        super().__init__()
+        self.trained = nn.ParameterList(trained)
+
+    def forward(self, work: Work) -> Values:
+        return work()
+
+
+@final
+class Ranks:
+    """Does work whose gradients belong together. In one process that is all; on several, gradients become means.
+
+    module, beside: everything that gradients are kept for; what is beside may have no part in some steps, an adversary
+    that has not begun, say. All ranks begin with the weights of the first.
+    """
+
+    def __init__(self, module: nn.Module, beside: nn.Module) -> None:
+        self._doing: DistributedDataParallel | None = None
+        if world_size() > 1:
+            sides = [[value for value in each.parameters() if value.requires_grad] for each in (module, beside)]
+            self._doing = DistributedDataParallel(
+                _Doing([*sides[0], *sides[1]]),
+                find_unused_parameters=bool(sides[1]),
+                gradient_as_bucket_view=True,
+            )
+
+    def do(self, work: Work) -> Values:
+        """The answer of work, its gradients hooked."""
+        return work() if self._doing is None else self._doing(work)
+
+    def more_follow(self, follow: bool) -> contextlib.AbstractContextManager[Any]:
+        """A context for work and its backward pass: while more pieces of a step follow, gradients stay here."""
+        if self._doing is None or not follow:
+            return contextlib.nullcontext()
+        return cast("Any", self._doing).no_sync()
+
+
+def shares(spec: TrainSpec) -> list[Share]:
+    """The pieces of every batch that this process takes, one after another; `SpecError` when it cannot be shared.
+
+    They are the fewest of at most `spec.micro` pictures that are equally large.
+    """
+    check_shared(spec.batch, what="train.batch")
+    each = spec.batch // world_size()
+    fewest = 1 if spec.micro is None else -(-each // spec.micro)
+    count = next((count for count in range(fewest, each + 1) if each % count == 0), None)
+    if count is None:
+        raise SpecError(f"train.batch ({spec.batch}) is smaller than {world_size()} processes can share")
+    own = own_share()
+    return [own.piece(number, count) for number in range(count)]
