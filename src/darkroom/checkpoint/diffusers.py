@@ -12,9 +12,10 @@ import torch
 
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.clip_text import CLASS, read_clip_tokenizer
 from darkroom.checkpoint.diffusers_config import SCALE, STAGES, UNETS, Plain, parsed
 from darkroom.checkpoint.diffusers_files import read_object
-from darkroom.checkpoint.diffusers_parts import CONFIG, Part, encoder_part, first_stage_part, unet_part
+from darkroom.checkpoint.diffusers_parts import CONFIG, Part, clip_part, encoder_part, first_stage_part, unet_part
 from darkroom.checkpoint.diffusers_schedule import SCHEDULERS, read_scheduler
 from darkroom.checkpoint.diffusers_text import TOKENS, read_tokenizer
 from darkroom.checkpoint.store import StoredModel
@@ -47,8 +48,16 @@ PIPELINES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "unet": ("UNet2DConditionModel",),
         "scheduler": SCHEDULERS,
     },
-    STABLE: {"vae": ("AutoencoderKL",), "unet": ("UNet2DConditionModel",), "scheduler": SCHEDULERS},
+    STABLE: {
+        "vae": ("AutoencoderKL",),
+        "text_encoder": (CLASS,),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "unet": ("UNet2DConditionModel",),
+        "scheduler": SCHEDULERS,
+    },
 }
+LATER: Final = {"StableDiffusionInpaintPipeline": "Stable Diffusion with a mask as input"}
+UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")  # components that draw nothing
 TASKS: Final = {
     UNCONDITIONAL: "unconditional",
     TEXT: "text",
@@ -102,9 +111,8 @@ def open_folder(folder: Path) -> Opened:
             raise ModelFileError(f"{folder / name}: is of class {part.family}, {INDEX} says {names[name]}")
     place = folder / "scheduler" / SCHEDULER
     schedule, prediction, odd = read_scheduler(read_object(place), where=str(place))
-    encoder = encoder_part(folder / "bert") if "bert" in names else None
-    tokenizer = None if encoder is None else read_tokenizer(folder / "tokenizer", encoder=encoder.spec)
-    sentences = [*_about_scale(first_stage, family), *first_stage.odd, *network.odd, *odd]
+    encoder, tokenizer = _of_captions(folder, family)
+    sentences = [*_about_scale(first_stage, family), *first_stage.odd, *network.odd, *odd, *_about_unused(folder)]
     if encoder is not None:
         sentences += [*encoder.odd, *_about_length(encoder.spec)]
     return Opened(family, network, first_stage, encoder, tokenizer, schedule, prediction, tuple(sentences))
@@ -117,11 +125,6 @@ def load_folder(folder: Path) -> StoredModel:
     planned. What is remarkable stands in `odd`.
     """
     opened = open_folder(folder)
-    if opened.family == STABLE:
-        raise NotYetError(
-            f"{folder}: Stable Diffusion's text encoder (CLIP) is not there yet; its first stage and its U-Net can be "
-            "loaded alone (darkroom.load_autoencoder, darkroom.load_network)"
-        )
     if opened.first_stage is None:
         raise ModelFileError(f"{folder}: a U-Net alone, which draws nothing; in Python darkroom.load_network takes it")
     if opened.network is None:
@@ -135,6 +138,18 @@ def load_folder(folder: Path) -> StoredModel:
     tokenizer = None if opened.tokenizer is None else opened.tokenizer.to_json()
     card = _card(opened.family, folder, opened.odd)
     return StoredModel("model", spec, state, card, tokenizer=tokenizer, odd=opened.odd)
+
+
+def _of_captions(folder: Path, family: str) -> tuple[Part[SequenceEncoderSpec] | None, Tokenizer | None]:
+    """Text encoder and tokenizer, where captions steer."""
+    place = folder / "tokenizer"
+    if family == TEXT:
+        encoder = encoder_part(folder / "bert")
+        return encoder, read_tokenizer(place, encoder=encoder.spec)
+    if family == STABLE:
+        encoder = clip_part(folder / "text_encoder")
+        return encoder, read_clip_tokenizer(place, encoder=encoder.spec)
+    return None, None
 
 
 def load_first_stage(folder: Path) -> StoredModel:
@@ -214,6 +229,13 @@ def _about_length(encoder: SequenceEncoderSpec) -> list[str]:
     return [] if length == TOKENS else [f"captions are padded to {length} tokens, diffusers pads them to {TOKENS}"]
 
 
+def _about_unused(folder: Path) -> list[str]:
+    """Of components that are there and that nothing is drawn with."""
+    values = read_object(folder / INDEX)
+    there = [name for name in UNUSED if isinstance(values.get(name), list) and any(values[name])]
+    return [f"{' and '.join(there)} of the folder: not read, nothing is drawn with them"] if there else []
+
+
 def _alone(folder: Path) -> Opened:
     family = str(read_object(folder / CONFIG).get("_class_name"))[:60]
     if family in UNETS:
@@ -232,6 +254,8 @@ def _index(folder: Path) -> tuple[str, dict[str, str]]:
     """The pipeline's class, and its components' classes by name; `ModelFileError` unless they are known ones."""
     values = read_object(folder / INDEX)
     family = str(values.get("_class_name"))[:60]
+    if family in LATER:
+        raise NotYetError(f"{folder / INDEX}: {family} ({LATER[family]}) is not read yet")
     if family not in PIPELINES:
         raise ModelFileError(
             f"{folder / INDEX}: pipelines of class {family!r} are not read{did_you_mean(family, PIPELINES)}"
@@ -252,8 +276,6 @@ def _stage(names: Mapping[str, str]) -> str:
 
 
 def _known(kind: str, fits: Sequence[str], *, where: str) -> str:
-    if kind.startswith("CLIPText"):
-        raise NotYetError(f"{where}: the CLIP text encoder is not there yet")
     if kind not in fits:
         raise ModelFileError(f"{where}: class {kind[:60]!r} does not fit{did_you_mean(kind[:60], fits)}")
     return kind

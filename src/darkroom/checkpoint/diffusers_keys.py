@@ -10,7 +10,8 @@ from torch import nn
 
 from darkroom.autoencoder.coder import Decoder, Encoder
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
-from darkroom.checkpoint.keymap import Entry, Table, leaf, transformer_block
+from darkroom.checkpoint.clip_names import INSIDE
+from darkroom.checkpoint.keymap import Entry, Table, clip_text, leaf, transformer_block
 from darkroom.conditioning.text import SequenceEncoder, SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError
 from darkroom.core.hollow import hollow
@@ -53,6 +54,13 @@ def bert_table(spec: SequenceEncoderSpec) -> Table:
     with hollow():
         encoder = SequenceEncoder(spec)
     return Table(tuple(_bert(encoder)))
+
+
+def clip_table(spec: SequenceEncoderSpec, *, inside: str = INSIDE) -> Table:
+    """The text encoder of StableDiffusionPipeline (`CLIPTextModel`); inside: what its names begin with."""
+    with hollow():
+        encoder = SequenceEncoder(spec)
+    return Table(tuple(clip_text(encoder, inside)))
 
 
 def _residual(block: ResidualBlock, theirs: str, *, ours: str) -> Iterator[Entry]:

@@ -1,7 +1,7 @@
 """One component of a diffusers folder: its configuration as our spec, its weights still in their files."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, final
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.clip_names import INSIDE, PLACES
+from darkroom.checkpoint.clip_text import CLASS, clip_spec
 from darkroom.checkpoint.diffusers_config import STAGES, UNETS, first_stage_spec, side, unet_spec
 from darkroom.checkpoint.diffusers_files import ENCODERS, NETWORK, read_object, weights_in
-from darkroom.checkpoint.diffusers_keys import bert_table, first_stage_table, unet_table
+from darkroom.checkpoint.diffusers_keys import bert_table, clip_table, first_stage_table, unet_table
 from darkroom.checkpoint.diffusers_text import bert_spec
 from darkroom.checkpoint.keymap import Table, some, to_ours
 from darkroom.checkpoint.store import fewest_tensors
@@ -93,6 +95,21 @@ def encoder_part(folder: Path) -> Part[SequenceEncoderSpec]:
     return _part(folder, "LDMBertModel", spec=spec, table=lambda: bert_table(spec), stems=ENCODERS)
 
 
+def clip_part(folder: Path) -> Part[SequenceEncoderSpec]:
+    """A CLIPTextModel, by whatever version of transformers; `ModelFileError` as for `unet_part`."""
+    spec = clip_spec(read_object(folder / CONFIG), where=str(folder / CONFIG))
+    held = weights_in(folder, stems=ENCODERS).tensors
+    inside = INSIDE if any(name.startswith(INSIDE) for name in held) else ""
+    return _part(
+        folder,
+        CLASS,
+        spec=spec,
+        table=lambda: clip_table(spec, inside=inside),
+        stems=ENCODERS,
+        known={inside + PLACES},
+    )
+
+
 def component(folder: Path, families: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The class that a component says it is, one of `families`, and its configuration; else `ModelFileError`."""
     config = read_object(folder / CONFIG)
@@ -113,8 +130,12 @@ def _part(
     scale: float = 1.0,
     scaled: bool = False,
     stems: tuple[str, ...] = (NETWORK,),
+    known: Container[str] = (),
 ) -> Part[S]:
-    """The component with its weights looked for and compared; a spec far larger than its files is not built."""
+    """The component with its weights looked for and compared; a spec far larger than its files is not built.
+
+    known: names of what may lie in the files besides and is not needed.
+    """
     found = weights_in(folder, stems=stems)
     if fewest_tensors(spec) > len(found.tensors):
         raise ModelFileError(f"{folder}: damaged, its {CONFIG} has more layers than its weights have tensors")
@@ -122,7 +143,7 @@ def _part(
         names = table()
     except (RuntimeError, OverflowError) as error:
         raise ModelFileError(f"{folder / CONFIG}: cannot be built ({str(error)[:200]})") from None
-    strays = _compare(names, found.tensors, where=folder)
+    strays = [name for name in _compare(names, found.tensors, where=folder) if name not in known]
     unused = (f"{folder.name}: {some(strays)} in the file and not used",) if strays else ()
     return Part(family, spec, names, found.tensors, size, scale, scaled, (*found.odd, *unused))
 

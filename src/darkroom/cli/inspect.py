@@ -146,14 +146,12 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
 
 def _diffusers(folder: Path) -> dict[str, Any]:
     """A pipeline or one of its parts, by its configurations and the headers of its files."""
-    from darkroom.checkpoint.diffusers import STABLE, TASKS, model_spec, open_folder
+    from darkroom.checkpoint.diffusers import TASKS, model_spec, open_folder
 
     opened = open_folder(folder)
     parts = {"first_stage": opened.first_stage, "network": opened.network, "conditioner": opened.encoder}
     there = {name: part for name, part in parts.items() if part is not None}
-    planned = opened.family == STABLE
-    whole = len(there) > 1 and not planned
-    spec = model_spec(opened, where=str(folder)) if whole else None
+    spec = model_spec(opened, where=str(folder)) if len(there) > 1 else None
     return {
         "kind": "diffusers pipeline" if len(there) > 1 else "diffusers part",
         "name": folder.resolve().name,
@@ -165,7 +163,7 @@ def _diffusers(folder: Path) -> dict[str, Any]:
         "parameters": {name: part.sizes["parameters"] for name, part in there.items()},
         "megabytes": round(sum(part.sizes["bytes"] for part in there.values()) / 1e6, 2),
         "precision": sorted({str(each).removeprefix("torch.") for part in there.values() for each in part.dtypes}),
-        "odd": [*opened.odd, *(["its text encoder (CLIP) is not there yet: only its parts can be loaded"] * planned)],
+        "odd": list(opened.odd),
         "spec": {name: part.spec.plain() for name, part in there.items()} if spec is None else spec.plain(),
     }
 

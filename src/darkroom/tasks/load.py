@@ -7,6 +7,7 @@ from typing import Any
 
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.archive import check_torch_file
+from darkroom.checkpoint.clip_text import find_clip_tokenizer
 from darkroom.checkpoint.compvis import load_original
 from darkroom.checkpoint.diffusers import INDEX, is_folder, load_first_stage, load_folder, load_unet
 from darkroom.checkpoint.store import StoredModel, build, is_ours, load_model, spec_hash
@@ -221,6 +222,8 @@ def _tokenizer(stored: StoredModel, *, beside: Path) -> Tokenizer | None:
         return None
     if stored.tokenizer is not None:
         return Tokenizer.from_json(stored.tokenizer, length=spec.encoder.length)
+    if spec.encoder.family == "clip":
+        return find_clip_tokenizer(beside, encoder=spec.encoder)
     vocabulary = beside / "vocab.txt"
     if vocabulary.exists():
         return Tokenizer.from_vocabulary(vocabulary, length=spec.encoder.length)
