@@ -34,6 +34,7 @@ UNCONDITIONAL, TEXT, SUPER_RESOLUTION, STABLE = (
     "LDMSuperResolutionPipeline",
     "StableDiffusionPipeline",
 )
+TINY: Final = "AutoencoderTiny"  # read by `previews`
 SOURCE: Final = "diffusers folder"  # of a card
 SCHEDULER: Final = "scheduler_config.json"
 CAPTION: Final = "conditioning.by_field.caption."
@@ -245,6 +246,10 @@ def _alone(folder: Path) -> Opened:
         first_stage = first_stage_part(folder)
         odd = (*_about_scale(first_stage, family), *first_stage.odd)
         return Opened(family, first_stage=first_stage, odd=odd)
+    if family == TINY:
+        raise ModelFileError(
+            f"{folder}: a tiny decoder, which draws nothing alone; `darkroom sample --decoder` takes it"
+        )
     raise ModelFileError(
         f"{folder / CONFIG}: models of class {family!r} are not read{did_you_mean(family, (*UNETS, *STAGES))}"
     )

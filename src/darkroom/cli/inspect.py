@@ -111,6 +111,8 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
 
     file = find(path)
     beside = find_config(file, config=config)
+    if beside is None and (tiny := _preview(file)) is not None:
+        return tiny
     if beside is None:
         checkpoint = read_checkpoint(file)
         needs = "an original checkpoint needs its YAML, which says what it is; give it with --config FILE"
@@ -141,6 +143,25 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
         "left_out": list(found.left_out),
         "odd": list(found.odd),
         "spec": spec.plain(),
+    }
+
+
+def _preview(path: Path) -> dict[str, Any] | None:
+    """Of a tiny decoder of others; None for all else."""
+    import math
+
+    from darkroom.checkpoint.previews import find_preview
+
+    found = find_preview(path)
+    if found is None:
+        return None
+    return {
+        "kind": "tiny decoder",
+        "name": path.resolve().name,
+        "factor": found.spec.factor,
+        "parameters": {"decoder": sum(math.prod(entry.shape) for entry in found.table.entries)},
+        "odd": list(found.odd),
+        "spec": found.spec.plain(),
     }
 
 
@@ -203,7 +224,7 @@ def _folder(folder: Path | str) -> dict[str, Any]:
     known = any(Path(folder, name).exists() for name in ("model.safetensors", "unet/config.json"))
     if known or is_folder(Path(folder)):
         place = find(folder)
-        return _diffusers(place) if place.is_dir() else _model(place)
+        return _model(place) if place.is_file() else _preview(place) or _diffusers(place)
     splits = open_data(folder)
     return {"kind": "data set", **summary(splits.train), "test": len(splits.test)}
 
