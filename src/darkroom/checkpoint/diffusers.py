@@ -15,10 +15,19 @@ from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.clip_text import CLASS, read_clip_tokenizer
 from darkroom.checkpoint.diffusers_config import SCALE, STAGES, UNETS, Plain, parsed
 from darkroom.checkpoint.diffusers_files import read_object
-from darkroom.checkpoint.diffusers_parts import CONFIG, Part, clip_part, encoder_part, first_stage_part, unet_part
+from darkroom.checkpoint.diffusers_parts import (
+    CONFIG,
+    Part,
+    class_part,
+    clip_part,
+    encoder_part,
+    first_stage_part,
+    unet_part,
+)
 from darkroom.checkpoint.diffusers_schedule import SCHEDULERS, read_scheduler
 from darkroom.checkpoint.diffusers_text import TOKENS, read_tokenizer
 from darkroom.checkpoint.store import StoredModel
+from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import ModelFileError, NotYetError, did_you_mean
 from darkroom.core.hollow import hollow
@@ -38,6 +47,7 @@ TINY: Final = "AutoencoderTiny"  # read by `previews`
 SOURCE: Final = "diffusers folder"  # of a card
 SCHEDULER: Final = "scheduler_config.json"
 CAPTION: Final = "conditioning.by_field.caption."
+LABEL: Final = "conditioning.by_field.label."
 _LATENTS: Final = {"vqvae": STAGES, "unet": ("UNet2DModel",), "scheduler": SCHEDULERS}
 PIPELINES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     UNCONDITIONAL: _LATENTS,
@@ -59,12 +69,6 @@ PIPELINES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 }
 LATER: Final = {"StableDiffusionInpaintPipeline": "Stable Diffusion with a mask as input"}
 UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")  # components that draw nothing
-TASKS: Final = {
-    UNCONDITIONAL: "unconditional",
-    TEXT: "text",
-    SUPER_RESOLUTION: "super-resolution",
-    STABLE: "text",
-}
 
 
 @final
@@ -72,7 +76,7 @@ TASKS: Final = {
 class Opened:
     """What a folder holds, none of its weights read. family: class of the pipeline, or of the only component.
 
-    encoder, tokenizer: of captions · odd: sentences for the user.
+    encoder, tokenizer: of captions · labels: of classes · odd: sentences for the user.
     """
 
     family: str
@@ -80,6 +84,7 @@ class Opened:
     first_stage: Part[AutoencoderSpec] | None = None
     encoder: Part[SequenceEncoderSpec] | None = None
     tokenizer: Tokenizer | None = None
+    labels: Part[ClassSpec] | None = None
     schedule: ScheduleSpec | None = None
     prediction: PredictionName = "eps"
     odd: tuple[str, ...] = ()
@@ -87,7 +92,12 @@ class Opened:
     @property
     def parts(self) -> dict[str, Part[Any]]:
         """Those that are there, by the prefix of their tensors in our models."""
-        found = {"first_stage.": self.first_stage, "network.": self.network, CAPTION: self.encoder}
+        found = {
+            "first_stage.": self.first_stage,
+            "network.": self.network,
+            CAPTION: self.encoder,
+            LABEL: self.labels,
+        }
         return {prefix: part for prefix, part in found.items() if part is not None}
 
 
@@ -113,10 +123,12 @@ def open_folder(folder: Path) -> Opened:
     place = folder / "scheduler" / SCHEDULER
     schedule, prediction, odd = read_scheduler(read_object(place), where=str(place))
     encoder, tokenizer = _of_captions(folder, family)
+    labels = class_part(folder / "unet", network)
     sentences = [*_about_scale(first_stage, family), *first_stage.odd, *network.odd, *odd, *_about_unused(folder)]
     if encoder is not None:
         sentences += [*encoder.odd, *_about_length(encoder.spec)]
-    return Opened(family, network, first_stage, encoder, tokenizer, schedule, prediction, tuple(sentences))
+    sentences += [] if labels is None else labels.odd
+    return Opened(family, network, first_stage, encoder, tokenizer, labels, schedule, prediction, tuple(sentences))
 
 
 def load_folder(folder: Path) -> StoredModel:
@@ -162,7 +174,10 @@ def load_first_stage(folder: Path) -> StoredModel:
 
 
 def load_unet(folder: Path) -> UNet:
-    """The U-Net of any pipeline that is known, or alone, in float32; `ModelFileError` as for `load_folder`."""
+    """The U-Net of any pipeline that is known, or alone, in float32; `ModelFileError` as for `load_folder`.
+
+    One that tells classes apart takes what their embedding gives as the vector of its conditions.
+    """
     whole = (folder / INDEX).is_file()
     if whole:
         _index(folder)
@@ -182,6 +197,8 @@ def model_spec(opened: Opened, *, where: str) -> ModelSpec:
     conditioners: list[Plain] = []
     if opened.encoder is not None:
         conditioners.append({"kind": "text", "encoder": opened.encoder.spec.plain()})
+    if opened.labels is not None:
+        conditioners.append(opened.labels.spec.plain())
     if opened.family == SUPER_RESOLUTION:
         beside = network.spec.in_channels - first_stage.spec.latent_channels
         if beside != first_stage.spec.latent_channels:

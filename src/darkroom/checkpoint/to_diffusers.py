@@ -15,6 +15,7 @@ from darkroom.checkpoint.clip_text import clip_config, write_clip_tokenizer
 from darkroom.checkpoint.diffusers import (
     CAPTION,
     INDEX,
+    LABEL,
     PIPELINES,
     SCHEDULER,
     SOURCE,
@@ -26,13 +27,14 @@ from darkroom.checkpoint.diffusers import (
 )
 from darkroom.checkpoint.diffusers_config import Plain, first_stage_config, unet_config
 from darkroom.checkpoint.diffusers_files import ENCODERS, NETWORK, write_object
-from darkroom.checkpoint.diffusers_keys import bert_table, clip_table, first_stage_table, unet_table
+from darkroom.checkpoint.diffusers_keys import bert_table, class_table, clip_table, first_stage_table, unet_table
 from darkroom.checkpoint.diffusers_parts import CONFIG
 from darkroom.checkpoint.diffusers_schedule import scheduler_config
 from darkroom.checkpoint.diffusers_text import bert_config, write_tokenizer
 from darkroom.checkpoint.fold import with_scale_one
-from darkroom.checkpoint.keymap import Table, to_original
+from darkroom.checkpoint.keymap import Table, joined, to_original
 from darkroom.checkpoint.store import FIRST_STAGE, StoredModel, build
+from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import LowResSpec
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.errors import ModelFileError
@@ -101,6 +103,10 @@ def _sayable(stored: StoredModel) -> tuple[str | None, StoredModel, list[str]]:
             f"the scale of latents, {reason}, is made part of the first stage's last and first convolutions: numbers "
             "agree up to rounding"
         )
+    if isinstance(stored.spec, ModelSpec) and "label" in stored.spec.fields:
+        said.append(
+            f"{family} gives no class to its U-Net: diffusers loads it, and its U-Net is called with class_labels"
+        )
     factor = stored.spec.first_stage.factor if isinstance(stored.spec, ModelSpec) else FACTOR
     if family == TEXT and factor != FACTOR:
         said.append(
@@ -119,7 +125,7 @@ def _family(stored: StoredModel) -> str:
     if spec.regresses:
         raise ModelFileError("diffusers has no pipeline for a model that answers in one step from pure noise")
     match spec.conditioners:
-        case ():
+        case () | (ClassSpec(port="vector"),):
             return UNCONDITIONAL
         case (TextSpec(encoder=encoder),):
             family = STABLE if encoder.family == "clip" else TEXT
@@ -154,9 +160,13 @@ def _components(stored: StoredModel, family: str | None) -> list[_Component]:
         fits, came = PIPELINES[family][name], config["_class_name"]
         if came not in fits:
             raise ModelFileError(f"diffusers' {family} has a {fits[0]}, this {what} could only be a {came}")
+    labels = [each for each in spec.conditioners if isinstance(each, ClassSpec)]
+    classes = [class_table(each).under(ours=LABEL) for each in labels]
+    if classes:
+        unet |= {"num_class_embeds": classes[0].entries[0].shape[0]}
     found = [
         _Component(named, "diffusers", stage, first_stage_table(spec.first_stage), FIRST_STAGE),
-        _Component("unet", "diffusers", unet, unet_table(spec.network), "network."),
+        _Component("unet", "diffusers", unet, joined([unet_table(spec.network).under(ours="network."), *classes])),
         _Component("scheduler", "diffusers", scheduler_config(spec.schedule, spec.prediction)),
     ]
     for each in spec.conditioners:
@@ -231,6 +241,8 @@ def _lost(stored: StoredModel) -> list[str]:
         lost["the objective it was trained with"] = spec.objective != ObjectiveSpec()
         texts = [each for each in spec.conditioners if isinstance(each, TextSpec)]
         lost["which share of captions training dropped"] = any(each.drop != 0.1 for each in texts)
+        nulls = [each.null for each in spec.conditioners if isinstance(each, ClassSpec)]
+        lost["which of its classes means none"] = any(each is not None for each in nulls)
         lost["the ids of its empty caption, for the tokenizer gives others"] = bool(texts) and _other_empty(stored)
     return [f"left out: {what}" for what, so in lost.items() if so]
 

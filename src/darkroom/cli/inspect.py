@@ -167,17 +167,23 @@ def _preview(path: Path) -> dict[str, Any] | None:
 
 def _diffusers(folder: Path) -> dict[str, Any]:
     """A pipeline or one of its parts, by its configurations and the headers of its files."""
-    from darkroom.checkpoint.diffusers import TASKS, model_spec, open_folder
+    from darkroom.checkpoint.diffusers import model_spec, open_folder
+    from darkroom.tasks.fields import task_of
 
     opened = open_folder(folder)
-    parts = {"first_stage": opened.first_stage, "network": opened.network, "conditioner": opened.encoder}
+    parts: dict[str, Any] = {
+        "first_stage": opened.first_stage,
+        "network": opened.network,
+        "conditioner": opened.encoder,
+        "classes": opened.labels,
+    }
     there = {name: part for name, part in parts.items() if part is not None}
     spec = model_spec(opened, where=str(folder)) if len(there) > 1 else None
     return {
         "kind": "diffusers pipeline" if len(there) > 1 else "diffusers part",
         "name": folder.resolve().name,
         "family": opened.family,
-        "task": TASKS.get(opened.family),
+        "task": None if spec is None else task_of(spec),
         "fields": [] if spec is None else list(spec.fields),
         "image_size": None if spec is None else spec.image_size,
         "factor": None if opened.first_stage is None else opened.first_stage.spec.factor,
