@@ -62,8 +62,7 @@ class Fields:
         if self._tokenizer is None:
             files = "vocab.json and merges.txt" if family == "clip" else "vocab.txt"
             raise InputError(
-                f"{self._model} came without a tokenizer: put its {files} beside the checkpoint, or, in Python, give "
-                "caption_ids"
+                f"{self._model} came without a tokenizer: put its {files} beside the checkpoint, or give caption_ids"
             )
         return self._tokenizer([caption] if isinstance(caption, str) else list(caption))
 
