@@ -1,7 +1,8 @@
 """Names and shapes of the tensors in an original checkpoint, from its YAML by written rules.
 
 A second source beside `darkroom.checkpoint.keymap`, which derives them from our modules: nothing here knows the
-package. The rules are those of the layout of ADM's U-Net, of the VQGAN's coder and of a pre-norm BERT.
+package. The rules are those of the layout of ADM's U-Net, of the VQGAN's coder, of a pre-norm BERT and of CLIP's text
+model.
 """
 
 from collections.abc import Iterator
@@ -190,6 +191,8 @@ def cond_stage(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield "channel_mapper.weight", (p["out_channels"], p["in_channels"], 1, 1)
         case "BERTEmbedder":
             yield from bert(p)
+        case "FrozenCLIPEmbedder":
+            yield from clip(layers=12, width=768, words=49408)
         case _:
             return
 
@@ -209,3 +212,20 @@ def bert(p: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from both(f"{feeds}.1.net.2", width, 4 * width)
     yield from both(f"{base}.norm", width)
     yield from both(f"{base}.to_logits", words, width)
+
+
+def clip(*, layers: int, width: int, words: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """CLIP's text model, in a version of transformers of 2022."""
+    base = "transformer.text_model"
+    yield f"{base}.embeddings.position_ids", (1, 77)
+    yield f"{base}.embeddings.token_embedding.weight", (words, width)
+    yield f"{base}.embeddings.position_embedding.weight", (77, width)
+    for layer in range(layers):
+        at = f"{base}.encoder.layers.{layer}"
+        for each in ("k_proj", "v_proj", "q_proj", "out_proj"):
+            yield from both(f"{at}.self_attn.{each}", width, width)
+        yield from both(f"{at}.layer_norm1", width)
+        yield from both(f"{at}.mlp.fc1", 4 * width, width)
+        yield from both(f"{at}.mlp.fc2", width, 4 * width)
+        yield from both(f"{at}.layer_norm2", width)
+    yield from both(f"{base}.final_layer_norm", width)

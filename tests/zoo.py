@@ -1,4 +1,4 @@
-"""The configurations of the published checkpoints: nine first stages and fourteen models, sizes as published."""
+"""The configurations of the published checkpoints: nine first stages and fifteen models, sizes as published."""
 
 from typing import Any
 
@@ -162,5 +162,17 @@ MODELS: dict[str, dict[str, Any]] = {
         image_size=48,
         **{**BY_TOKENS, "linear_end": 0.015},
         scale_factor=0.22765929,
+    ),
+}
+DESCENDANTS: dict[str, dict[str, Any]] = {  # not of the paper, so there is no recipe for them
+    "stable-diffusion-v1": model(
+        "kl-f8",
+        unet(320, [1, 2, 4, 4], [4, 2, 1], num_heads=8, legacy=False, use_checkpoint=True, **tokens(768)),
+        {"target": f"{ENCODERS}FrozenCLIPEmbedder"},
+        image_size=64,
+        **{**BY_TOKENS, "cond_stage_key": "txt", "linear_start": 0.00085, "linear_end": 0.012},
+        cond_stage_trainable=False,
+        scale_factor=0.18215,
+        use_ema=False,
     ),
 }

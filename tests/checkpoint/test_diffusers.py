@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 import darkroom
-from darkroom.checkpoint.diffusers import load_first_stage, load_folder, load_unet, open_folder
+from darkroom.checkpoint.diffusers import load_first_stage, load_folder, load_unet
 from darkroom.checkpoint.to_diffusers import save_folder
 from darkroom.core.conditions import Conditions
-from darkroom.core.errors import ModelFileError, NotYetError
+from darkroom.core.errors import ModelFileError
 from darkroom.process.schedule import LinearSpec
 from pipelines import (
+    ATTEND,
+    CROSS,
     Words,
     all_close,
     change,
@@ -228,15 +230,58 @@ def test_of_stable_diffusion_the_parts(tmp_path: Path) -> None:
     for name, part in parts.items():
         part.save_pretrained(tmp_path / name)
     named = {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
-    others = {"text_encoder": ["transformers", "CLIPTextModel"], "safety_checker": [None, None]}
+    others = {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
     write(tmp_path / "model_index.json", {"_class_name": "StableDiffusionPipeline", **named, **others})
-    with pytest.raises(NotYetError, match=r"text encoder \(CLIP\) is not there yet; its first stage and its U-Net"):
+    with pytest.raises(ModelFileError, match=r"text_encoder/config.json: no such file"):
         darkroom.load(tmp_path)
     x, t, tokens = noise(1, 3, 8, 8), torch.tensor([5]), torch.randn(1, 7, 24)
     mine = load_unet(tmp_path)(x, t, Conditions(tokens=tokens))
     all_close(mine, unet(x, t, tokens).sample)
     all_close(darkroom.load_autoencoder(tmp_path, device="cpu").decode(x), parts["vae"].decode(x).sample)
-    assert open_folder(tmp_path).family == "StableDiffusionPipeline"
+
+
+@pytest.mark.parametrize("count", [4, 11])
+@torch.no_grad()
+def test_networks_that_tell_classes_apart(count: int, tmp_path: Path) -> None:
+    pipeline = unconditional()
+    pipeline.unet = unet = network(**ATTEND, attention_head_dim=16, num_class_embeds=count)
+    pipeline.save_pretrained(tmp_path)
+    model = loaded(tmp_path)
+    assert (model.fields, model.spec.guided) == (("label",), count == 11)
+    assert ("no null class" in model.odd[0]) == (count == 4)
+    x, t, labels = noise(2, 3, 8, 8), torch.tensor([3, 700]), torch.tensor([3, 0])
+    conditions = model.condition(label=labels)
+    all_close(model.network(x, t, conditions), unet(x, t, class_labels=labels).sample)
+    if count == 11:
+        nothing = unet(x, t, class_labels=torch.tensor([10, 10])).sample
+        all_close(model.network(x, t, model.null(conditions)), nothing)
+    save_folder(tmp_path / "back", load_folder(tmp_path))
+    again = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "back").unet
+    assert same(again, unet)
+    assert meaning(again) == meaning(unet)
+    vector = model.condition(label=labels).vector
+    assert vector is not None
+    mine = darkroom.load_network(tmp_path / "unet", device="cpu")(x, t, Conditions(vector=vector))
+    all_close(mine, unet(x, t, class_labels=labels).sample)
+
+
+@torch.no_grad()
+def test_classes_beside_captions(tmp_path: Path) -> None:
+    parts = text_parts()
+    parts["unet"] = network(**CROSS, cross_attention_dim=24, attention_head_dim=4, num_class_embeds=5)
+    model = loaded(save_text(tmp_path, parts))
+    assert model.fields == ("caption", "label")
+    x, t, labels = noise(2, 3, 8, 8), torch.tensor([3, 700]), torch.tensor([3, 0])
+    conditions = model.condition(caption=["a red", "blue"], label=labels)
+    all_close(model.network(x, t, conditions), parts["unet"](x, t, conditions.tokens, class_labels=labels).sample)
+
+
+@pytest.mark.parametrize("kind", ["timestep", "identity", "projection"])
+def test_other_embeddings_of_classes_are_refused(kind: str, tmp_path: Path) -> None:
+    unconditional().save_pretrained(tmp_path)
+    change(tmp_path / "unet" / "config.json", class_embed_type=kind)
+    with pytest.raises(ModelFileError, match=f"class_embed_type '{kind}' is not supported"):
+        load_folder(tmp_path)
 
 
 def test_what_its_scheduler_would_do_besides_is_said(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ REFUSED = {
     ),
     "way": ({**UNET, "downsample_type": "k", "upsample_type": "k"}, "downsample_type 'k' is not supported"),
     "shift": ({**UNET, "resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift 'spatial' is not supported"),
-    "classes": ({**UNET, "num_class_embeds": 5}, "num_class_embeds '5' is not supported"),
+    "classes": ({**UNET, "class_embed_type": "timestep"}, "class_embed_type 'timestep' is not supported"),
     "added": ({**CROSS, "addition_embed_type": "text_time"}, "addition_embed_type 'text_time'"),
 }
 

@@ -187,7 +187,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "remap": (vq(n_embed=8, remap="used.npy"), "remap"),
 }
 LATER = {
-    "clip": config(embedder("FrozenCLIPEmbedder"), unet=SPATIAL, concat_mode=False),
+    "openclip": config(embedder("FrozenOpenCLIPEmbedder"), unet=SPATIAL, concat_mode=False),
     "clip-planes": config(embedder("FrozenClipImageEmbedder")),
     "upscale": {"target": "ldm.models.diffusion.ddpm.LatentUpscaleDiffusion", "params": {}},
     "inpaint": {"target": "ldm.models.diffusion.ddpm.LatentInpaintDiffusion", "params": {}},

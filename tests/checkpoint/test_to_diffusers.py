@@ -186,6 +186,24 @@ def test_a_text_model_of_ours(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("classes", "null"), [(10, 10), (3, None)])
+@torch.no_grad()
+def test_a_class_model_of_ours(classes: int, null: int | None, tmp_path: Path) -> None:
+    label = ClassSpec(classes=classes, width=32, null=null, port="vector", drop=0.1 if null else 0)
+    stored = made(spec(conditioners=(label,)), names=Names(tuple("abcdefghij"[:classes])))
+    said = save_folder(tmp_path / "folder", stored)
+    assert "LDMPipeline gives no class to its U-Net" in said[0]
+    left = ["which of its classes means none"] if null else []
+    assert [each.removeprefix("left out: ") for each in said[1:]] == ["names of classes and categories", *left]
+    unet = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "folder").unet
+    labels, x, t = torch.tensor([2, 0]), noise(2, 3, 8, 8), torch.tensor([3, 300])
+    mine = loaded(stored, tmp_path)
+    all_close(mine.network(x, t, mine.condition(label=labels)), unet(x, t, class_labels=labels).sample)
+    again = load_folder(tmp_path / "folder")
+    assert again.spec.plain()["conditioners"] == stored.spec.plain()["conditioners"]
+    assert all(torch.equal(again.state[key], stored.state[key]) for key in stored.state)
+
+
 def test_a_first_stage_of_ours(tmp_path: Path) -> None:
     latents = LatentStatistics(mean=(0.0,) * 3, std=(2.0,) * 3, whole=2.0, pictures=9)
     card = {"data": {"size": 32}, "summary": "x"}
@@ -240,7 +258,10 @@ def test_what_has_no_place_is_said(tmp_path: Path) -> None:
 
 
 PIXELS = UNetSpec(in_channels=3, out_channels=3, channels=8, multipliers=(1,), heads=1, norm_groups=4)
-LABEL = {"conditioners": (ClassSpec(classes=3, width=32, null=3, port="vector"),)}
+LABEL = {
+    "network": NETWORK.model_copy(update={"transformer_depth": 1, "context_width": 8}),
+    "conditioners": (ClassSpec(classes=3, width=8, null=3),),
+}
 REFUSED: dict[str, tuple[Callable[[], StoredModel], str]] = {
     "pixels": (lambda: made(spec(first_stage=PixelsSpec(), network=PIXELS)), "a model on pixels"),
     "label": (lambda: made(spec(**LABEL)), "no latent diffusion pipeline steered by label"),

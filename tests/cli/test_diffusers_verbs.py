@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from darkroom.checkpoint.store import load_model
-from pipelines import first_stage, network, save_text, super_resolution, text_parts, unconditional, write
+from pipelines import save_text, super_resolution, text_parts, unconditional, write
 
 Say = Callable[..., tuple[int, str, str]]
 SHORT = ("denoiser.train.steps=2", "denoiser.train.batch=2", "denoiser.train.warmup=0", "denoiser.sample.steps=1")
@@ -68,20 +68,18 @@ def test_what_a_part_is(say: Say, folder: Path) -> None:
 
 
 def test_what_stable_diffusion_is(say: Say, tmp_path: Path) -> None:
-    from pipelines import CROSS, scheduler
+    from stable import pipeline
 
-    unet = network(**CROSS, cross_attention_dim=24, attention_head_dim=4)
-    parts = {"vae": first_stage("kl"), "unet": unet, "scheduler": scheduler()}
-    for name, part in parts.items():
-        part.save_pretrained(tmp_path / name)
-    named = {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
-    write(tmp_path / "model_index.json", {"_class_name": "StableDiffusionPipeline", **named})
-    found = facts(say, tmp_path)
+    pipeline(tmp_path / "words").save_pretrained(tmp_path / "sd")
+    found = facts(say, tmp_path / "sd")
     assert (found["family"], found["task"], found["factor"]) == ("StableDiffusionPipeline", "text", 2)
-    assert found["odd"] == ["its text encoder (CLIP) is not there yet: only its parts can be loaded"]
-    code, _, complaint = say("sample", "a cat", "--model", tmp_path)
-    assert code == 2
-    assert "text encoder (CLIP) is not there yet" in complaint
+    assert (found["kind"], found["fields"], found["odd"]) == ("diffusers pipeline", ["caption"], [])
+    code, _, complaint = say("convert", tmp_path / "sd", tmp_path / "one.safetensors")
+    assert code == 0, complaint
+    steered = ("the red cat", "--negative", "a cat", "--guidance", "7.5", "--steps", "2", "--device", "cpu")
+    code, _, complaint = say("sample", *steered, "--model", tmp_path / "one.safetensors", "--out", tmp_path / "drawn")
+    assert code == 0, complaint
+    assert Image.open(tmp_path / "drawn" / "0000.png").size == (16, 16)
 
 
 def test_pictures_and_reconstructions(say: Say, folder: Path, tmp_path: Path) -> None:

@@ -272,6 +272,16 @@ def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> N
     assert "\n  sample:\n    solver: dpm++2m\n" in words
 
 
+def test_inspect_does_not_wait_for_the_compiler_of_torch() -> None:
+    """It takes longer to import than all else together, and arithmetic on tensors without memory imports it."""
+    code = (
+        "import sys; from darkroom.cli.inspect import look; from darkroom.tasks.load import built_in\n"
+        "for name in built_in(): look(name)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_inspect_refuses_nonsense(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("hello")
     (tmp_path / "broken.safetensors").write_bytes(b"hello")

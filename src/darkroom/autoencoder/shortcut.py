@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from darkroom.core.shapes import Images, Latent
 from darkroom.nn.resample import enlarge
 
+FIRST = "cpu"  # where starting weights are worked out: on meta tensors that imports torch's compiler, which takes 2 s
 NOISE = -9.0  # log-variance of the posterior at the start: 1.4 of 256 levels
 
 
@@ -29,7 +30,9 @@ class ShortcutIn(nn.Module):
     def __init__(self, *, image_channels: int, latent_channels: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
-        self.kernel = nn.Parameter(_analysis(image_channels, latent_channels, factor=factor))
+        self.kernel = nn.Parameter(torch.empty(latent_channels, image_channels, 2 * factor, 2 * factor))
+        with torch.no_grad(), torch.device(FIRST):
+            self.kernel.copy_(_analysis(image_channels, latent_channels, factor=factor))
 
     def forward(self, images: Images) -> Latent:
         """(b, c, f h, f w) to (b, k, h, w); pictures are continued by their edges."""
@@ -46,7 +49,7 @@ class ShortcutOut(nn.Module):
         self.factor = factor
         self.mix = nn.Conv2d(latent_channels, image_channels, 1)
         nn.init.zeros_(self.mix.bias)
-        with torch.no_grad():
+        with torch.no_grad(), torch.device(FIRST):
             self.mix.weight.copy_(torch.eye(image_channels, latent_channels)[..., None, None])
 
     def forward(self, latents: Latent) -> Images:

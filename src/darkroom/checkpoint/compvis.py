@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from darkroom.checkpoint.clip_names import clip_empty
 from darkroom.checkpoint.inventory import Inventory, describe_original
 from darkroom.checkpoint.keymap import some, to_ours
 from darkroom.checkpoint.specs import OriginalSpec
@@ -113,5 +114,8 @@ def _own_buffers(described: OriginalSpec) -> dict[str, Tensor]:
         buffers["scale"] = torch.tensor(spec.scale)
     for each in spec.conditioners:
         if each.kind == "text":
-            buffers[EMPTY_CAPTION] = empty_caption(each.encoder.length, bert=described.bert)
+            encoder = each.encoder
+            clip = encoder.family == "clip"
+            empty = clip_empty(encoder) if clip else empty_caption(encoder.length, bert=described.bert)
+            buffers[EMPTY_CAPTION] = empty
     return buffers

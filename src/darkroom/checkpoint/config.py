@@ -20,10 +20,9 @@ LATER = {
     "ldm.models.diffusion.ddpm.LatentFinetuneDiffusion": "the fine-tuning variant",
     "ldm.models.diffusion.ddpm.DDPM": "pixel diffusion without a first stage",
     "ldm.models.diffusion.ddpm.Layout2ImgDiffusion": "the plotting variant; rename it to LatentDiffusion",
-    "ldm.modules.encoders.modules.FrozenCLIPEmbedder": "the CLIP text encoder",
     "ldm.modules.encoders.modules.FrozenCLIPTextEmbedder": "the CLIP text encoder",
     "ldm.modules.encoders.modules.FrozenClipImageEmbedder": "the CLIP image encoder",
-    "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder": "the OpenCLIP text encoder",
+    "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder": "the OpenCLIP text encoder of Stable Diffusion 2",
 }
 
 
@@ -163,6 +162,17 @@ class SequenceParams(Spec):
     use_tokenizer: bool = True
     device: Any = None
     embedding_dropout: Any = None
+
+
+class ClipParams(Spec):
+    """FrozenCLIPEmbedder, as Stable Diffusion 1 and its descendants have it."""
+
+    version: Literal["openai/clip-vit-large-patch14"] = "openai/clip-vit-large-patch14"
+    max_length: Literal[77] = 77
+    layer: Literal["last"] = "last"
+    layer_idx: None = None
+    device: Any = None
+    freeze: Any = None
 
 
 class RescalerParams(Spec):

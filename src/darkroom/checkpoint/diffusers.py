@@ -12,12 +12,22 @@ import torch
 
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.clip_text import CLASS, read_clip_tokenizer
 from darkroom.checkpoint.diffusers_config import SCALE, STAGES, UNETS, Plain, parsed
 from darkroom.checkpoint.diffusers_files import read_object
-from darkroom.checkpoint.diffusers_parts import CONFIG, Part, encoder_part, first_stage_part, unet_part
+from darkroom.checkpoint.diffusers_parts import (
+    CONFIG,
+    Part,
+    class_part,
+    clip_part,
+    encoder_part,
+    first_stage_part,
+    unet_part,
+)
 from darkroom.checkpoint.diffusers_schedule import SCHEDULERS, read_scheduler
 from darkroom.checkpoint.diffusers_text import TOKENS, read_tokenizer
 from darkroom.checkpoint.store import StoredModel
+from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import ModelFileError, NotYetError, did_you_mean
 from darkroom.core.hollow import hollow
@@ -33,9 +43,11 @@ UNCONDITIONAL, TEXT, SUPER_RESOLUTION, STABLE = (
     "LDMSuperResolutionPipeline",
     "StableDiffusionPipeline",
 )
+TINY: Final = "AutoencoderTiny"  # read by `previews`
 SOURCE: Final = "diffusers folder"  # of a card
 SCHEDULER: Final = "scheduler_config.json"
 CAPTION: Final = "conditioning.by_field.caption."
+LABEL: Final = "conditioning.by_field.label."
 _LATENTS: Final = {"vqvae": STAGES, "unet": ("UNet2DModel",), "scheduler": SCHEDULERS}
 PIPELINES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     UNCONDITIONAL: _LATENTS,
@@ -47,14 +59,16 @@ PIPELINES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "unet": ("UNet2DConditionModel",),
         "scheduler": SCHEDULERS,
     },
-    STABLE: {"vae": ("AutoencoderKL",), "unet": ("UNet2DConditionModel",), "scheduler": SCHEDULERS},
+    STABLE: {
+        "vae": ("AutoencoderKL",),
+        "text_encoder": (CLASS,),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "unet": ("UNet2DConditionModel",),
+        "scheduler": SCHEDULERS,
+    },
 }
-TASKS: Final = {
-    UNCONDITIONAL: "unconditional",
-    TEXT: "text",
-    SUPER_RESOLUTION: "super-resolution",
-    STABLE: "text",
-}
+LATER: Final = {"StableDiffusionInpaintPipeline": "Stable Diffusion with a mask as input"}
+UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")  # components that draw nothing
 
 
 @final
@@ -62,7 +76,7 @@ TASKS: Final = {
 class Opened:
     """What a folder holds, none of its weights read. family: class of the pipeline, or of the only component.
 
-    encoder, tokenizer: of captions · odd: sentences for the user.
+    encoder, tokenizer: of captions · labels: of classes · odd: sentences for the user.
     """
 
     family: str
@@ -70,6 +84,7 @@ class Opened:
     first_stage: Part[AutoencoderSpec] | None = None
     encoder: Part[SequenceEncoderSpec] | None = None
     tokenizer: Tokenizer | None = None
+    labels: Part[ClassSpec] | None = None
     schedule: ScheduleSpec | None = None
     prediction: PredictionName = "eps"
     odd: tuple[str, ...] = ()
@@ -77,7 +92,12 @@ class Opened:
     @property
     def parts(self) -> dict[str, Part[Any]]:
         """Those that are there, by the prefix of their tensors in our models."""
-        found = {"first_stage.": self.first_stage, "network.": self.network, CAPTION: self.encoder}
+        found = {
+            "first_stage.": self.first_stage,
+            "network.": self.network,
+            CAPTION: self.encoder,
+            LABEL: self.labels,
+        }
         return {prefix: part for prefix, part in found.items() if part is not None}
 
 
@@ -102,12 +122,13 @@ def open_folder(folder: Path) -> Opened:
             raise ModelFileError(f"{folder / name}: is of class {part.family}, {INDEX} says {names[name]}")
     place = folder / "scheduler" / SCHEDULER
     schedule, prediction, odd = read_scheduler(read_object(place), where=str(place))
-    encoder = encoder_part(folder / "bert") if "bert" in names else None
-    tokenizer = None if encoder is None else read_tokenizer(folder / "tokenizer", encoder=encoder.spec)
-    sentences = [*_about_scale(first_stage, family), *first_stage.odd, *network.odd, *odd]
+    encoder, tokenizer = _of_captions(folder, family)
+    labels = class_part(folder / "unet", network)
+    sentences = [*_about_scale(first_stage, family), *first_stage.odd, *network.odd, *odd, *_about_unused(folder)]
     if encoder is not None:
         sentences += [*encoder.odd, *_about_length(encoder.spec)]
-    return Opened(family, network, first_stage, encoder, tokenizer, schedule, prediction, tuple(sentences))
+    sentences += [] if labels is None else labels.odd
+    return Opened(family, network, first_stage, encoder, tokenizer, labels, schedule, prediction, tuple(sentences))
 
 
 def load_folder(folder: Path) -> StoredModel:
@@ -117,11 +138,6 @@ def load_folder(folder: Path) -> StoredModel:
     planned. What is remarkable stands in `odd`.
     """
     opened = open_folder(folder)
-    if opened.family == STABLE:
-        raise NotYetError(
-            f"{folder}: Stable Diffusion's text encoder (CLIP) is not there yet; its first stage and its U-Net can be "
-            "loaded alone (darkroom.load_autoencoder, darkroom.load_network)"
-        )
     if opened.first_stage is None:
         raise ModelFileError(f"{folder}: a U-Net alone, which draws nothing; in Python darkroom.load_network takes it")
     if opened.network is None:
@@ -137,6 +153,18 @@ def load_folder(folder: Path) -> StoredModel:
     return StoredModel("model", spec, state, card, tokenizer=tokenizer, odd=opened.odd)
 
 
+def _of_captions(folder: Path, family: str) -> tuple[Part[SequenceEncoderSpec] | None, Tokenizer | None]:
+    """Text encoder and tokenizer, where captions steer."""
+    place = folder / "tokenizer"
+    if family == TEXT:
+        encoder = encoder_part(folder / "bert")
+        return encoder, read_tokenizer(place, encoder=encoder.spec)
+    if family == STABLE:
+        encoder = clip_part(folder / "text_encoder")
+        return encoder, read_clip_tokenizer(place, encoder=encoder.spec)
+    return None, None
+
+
 def load_first_stage(folder: Path) -> StoredModel:
     """The first stage of any pipeline that is known, or alone; `ModelFileError` as for `load_folder`."""
     if not (folder / INDEX).is_file():
@@ -146,7 +174,10 @@ def load_first_stage(folder: Path) -> StoredModel:
 
 
 def load_unet(folder: Path) -> UNet:
-    """The U-Net of any pipeline that is known, or alone, in float32; `ModelFileError` as for `load_folder`."""
+    """The U-Net of any pipeline that is known, or alone, in float32; `ModelFileError` as for `load_folder`.
+
+    One that tells classes apart takes what their embedding gives as the vector of its conditions.
+    """
     whole = (folder / INDEX).is_file()
     if whole:
         _index(folder)
@@ -166,6 +197,8 @@ def model_spec(opened: Opened, *, where: str) -> ModelSpec:
     conditioners: list[Plain] = []
     if opened.encoder is not None:
         conditioners.append({"kind": "text", "encoder": opened.encoder.spec.plain()})
+    if opened.labels is not None:
+        conditioners.append(opened.labels.spec.plain())
     if opened.family == SUPER_RESOLUTION:
         beside = network.spec.in_channels - first_stage.spec.latent_channels
         if beside != first_stage.spec.latent_channels:
@@ -214,6 +247,13 @@ def _about_length(encoder: SequenceEncoderSpec) -> list[str]:
     return [] if length == TOKENS else [f"captions are padded to {length} tokens, diffusers pads them to {TOKENS}"]
 
 
+def _about_unused(folder: Path) -> list[str]:
+    """Of components that are there and that nothing is drawn with."""
+    values = read_object(folder / INDEX)
+    there = [name for name in UNUSED if isinstance(values.get(name), list) and any(values[name])]
+    return [f"{' and '.join(there)} of the folder: not read, nothing is drawn with them"] if there else []
+
+
 def _alone(folder: Path) -> Opened:
     family = str(read_object(folder / CONFIG).get("_class_name"))[:60]
     if family in UNETS:
@@ -223,6 +263,10 @@ def _alone(folder: Path) -> Opened:
         first_stage = first_stage_part(folder)
         odd = (*_about_scale(first_stage, family), *first_stage.odd)
         return Opened(family, first_stage=first_stage, odd=odd)
+    if family == TINY:
+        raise ModelFileError(
+            f"{folder}: a tiny decoder, which draws nothing alone; `darkroom sample --decoder` takes it"
+        )
     raise ModelFileError(
         f"{folder / CONFIG}: models of class {family!r} are not read{did_you_mean(family, (*UNETS, *STAGES))}"
     )
@@ -232,6 +276,8 @@ def _index(folder: Path) -> tuple[str, dict[str, str]]:
     """The pipeline's class, and its components' classes by name; `ModelFileError` unless they are known ones."""
     values = read_object(folder / INDEX)
     family = str(values.get("_class_name"))[:60]
+    if family in LATER:
+        raise NotYetError(f"{folder / INDEX}: {family} ({LATER[family]}) is not read yet")
     if family not in PIPELINES:
         raise ModelFileError(
             f"{folder / INDEX}: pipelines of class {family!r} are not read{did_you_mean(family, PIPELINES)}"
@@ -252,8 +298,6 @@ def _stage(names: Mapping[str, str]) -> str:
 
 
 def _known(kind: str, fits: Sequence[str], *, where: str) -> str:
-    if kind.startswith("CLIPText"):
-        raise NotYetError(f"{where}: the CLIP text encoder is not there yet")
     if kind not in fits:
         raise ModelFileError(f"{where}: class {kind[:60]!r} does not fit{did_you_mean(kind[:60], fits)}")
     return kind

@@ -50,6 +50,7 @@ class UNetConfig(_NetworkConfig):
     mid_block_type: str | None = None
     attn_norm_num_groups: Count | None = None
     dropout: float = 0.0
+    num_class_embeds: Count | None = None
 
 
 class FirstStageConfig(_NetworkConfig):

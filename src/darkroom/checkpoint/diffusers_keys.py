@@ -10,7 +10,9 @@ from torch import nn
 
 from darkroom.autoencoder.coder import Decoder, Encoder
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
-from darkroom.checkpoint.keymap import Entry, Table, leaf, transformer_block
+from darkroom.checkpoint.clip_names import INSIDE
+from darkroom.checkpoint.keymap import Entry, Table, clip_text, leaf, transformer_block
+from darkroom.conditioning.label import ClassConditioner, ClassSpec
 from darkroom.conditioning.text import SequenceEncoder, SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError
 from darkroom.core.hollow import hollow
@@ -53,6 +55,20 @@ def bert_table(spec: SequenceEncoderSpec) -> Table:
     with hollow():
         encoder = SequenceEncoder(spec)
     return Table(tuple(_bert(encoder)))
+
+
+def clip_table(spec: SequenceEncoderSpec, *, inside: str = INSIDE) -> Table:
+    """The text encoder of StableDiffusionPipeline (`CLIPTextModel`); inside: what its names begin with."""
+    with hollow():
+        encoder = SequenceEncoder(spec)
+    return Table(tuple(clip_text(encoder, inside)))
+
+
+def class_table(spec: ClassSpec) -> Table:
+    """The embedding of classes that a U-Net adds to its times."""
+    with hollow():
+        module = ClassConditioner(spec)
+    return Table(tuple(leaf(module.embedding, "class_embedding", ours="embedding")))
 
 
 def _residual(block: ResidualBlock, theirs: str, *, ours: str) -> Iterator[Entry]:

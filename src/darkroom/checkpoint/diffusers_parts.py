@@ -1,8 +1,8 @@
 """One component of a diffusers folder: its configuration as our spec, its weights still in their files."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, final
 
@@ -10,19 +10,23 @@ import torch
 from torch import Tensor
 
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.clip_names import INSIDE, PLACES
+from darkroom.checkpoint.clip_text import CLASS, clip_spec
 from darkroom.checkpoint.diffusers_config import STAGES, UNETS, first_stage_spec, side, unet_spec
 from darkroom.checkpoint.diffusers_files import ENCODERS, NETWORK, read_object, weights_in
-from darkroom.checkpoint.diffusers_keys import bert_table, first_stage_table, unet_table
+from darkroom.checkpoint.diffusers_keys import bert_table, class_table, clip_table, first_stage_table, unet_table
 from darkroom.checkpoint.diffusers_text import bert_spec
 from darkroom.checkpoint.keymap import Table, some, to_ours
 from darkroom.checkpoint.store import fewest_tensors
 from darkroom.checkpoint.unpickle import Tensors
+from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError, did_you_mean
 from darkroom.network.unet import UNetSpec
 
 CONFIG: Final = "config.json"
-S = TypeVar("S", UNetSpec, AutoencoderSpec, SequenceEncoderSpec)
+CLASSES: Final = "class_embedding.weight"  # in the weights of a U-Net
+S = TypeVar("S", UNetSpec, AutoencoderSpec, SequenceEncoderSpec, ClassSpec)
 
 
 @final
@@ -31,8 +35,8 @@ class Part(Generic[S]):
     """A component whose weights are all there and of the right shapes, none of them read.
 
     family: its class · table: which of its tensors are which of ours · size: side of the pictures or latents that it is
-    for, if it says so · scale: of a first stage, the factor on its latents; scaled: does it say that itself? · odd:
-    sentences for the user.
+    for, if it says so · scale: of a first stage, the factor on its latents; scaled: does it say that itself? · classes:
+    of a U-Net, how many it is told apart (0: none) · odd: sentences for the user.
     """
 
     family: str
@@ -42,6 +46,7 @@ class Part(Generic[S]):
     size: int | None = None
     scale: float = 1.0
     scaled: bool = False
+    classes: int = 0
     odd: tuple[str, ...] = ()
 
     def state(self) -> dict[str, Tensor]:
@@ -66,7 +71,29 @@ def unet_part(folder: Path) -> Part[UNetSpec]:
     family, config = component(folder, UNETS)
     spec = unet_spec(config, where=str(folder / CONFIG))
     linear = config.get("use_linear_projection") is True
-    return _part(folder, family, spec=spec, table=lambda: unet_table(spec, linear=linear), size=side(config))
+    part = _part(
+        folder, family, spec=spec, table=lambda: unet_table(spec, linear=linear), size=side(config), known={CLASSES}
+    )
+    return replace(part, classes=config.get("num_class_embeds") or 0)
+
+
+def class_part(folder: Path, network: Part[UNetSpec]) -> Part[ClassSpec] | None:
+    """The embedding of classes in a U-Net's folder, None where it has none; `ModelFileError` as for `unet_part`.
+
+    Whether one of them means none is not said: the last is taken for it where their number ends in 1.
+    """
+    count, width = network.classes, network.spec.embedding_width
+    if not count:
+        return None
+    if count > 1 and count % 10 == 1:
+        spec = ClassSpec(classes=count - 1, width=width, port="vector", null=count - 1)
+        odd = f"class {count - 1}, the last, is taken as the null class"
+    else:
+        spec = ClassSpec(classes=count, width=width, port="vector", drop=0)
+        odd = "no null class, so it cannot be guided"
+    table = class_table(spec)
+    _compare(table, network.tensors, where=folder)
+    return Part("class_embedding", spec, table, network.tensors, odd=(odd,))
 
 
 def first_stage_part(folder: Path) -> Part[AutoencoderSpec]:
@@ -93,6 +120,21 @@ def encoder_part(folder: Path) -> Part[SequenceEncoderSpec]:
     return _part(folder, "LDMBertModel", spec=spec, table=lambda: bert_table(spec), stems=ENCODERS)
 
 
+def clip_part(folder: Path) -> Part[SequenceEncoderSpec]:
+    """A CLIPTextModel, by whatever version of transformers; `ModelFileError` as for `unet_part`."""
+    spec = clip_spec(read_object(folder / CONFIG), where=str(folder / CONFIG))
+    held = weights_in(folder, stems=ENCODERS).tensors
+    inside = INSIDE if any(name.startswith(INSIDE) for name in held) else ""
+    return _part(
+        folder,
+        CLASS,
+        spec=spec,
+        table=lambda: clip_table(spec, inside=inside),
+        stems=ENCODERS,
+        known={inside + PLACES},
+    )
+
+
 def component(folder: Path, families: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The class that a component says it is, one of `families`, and its configuration; else `ModelFileError`."""
     config = read_object(folder / CONFIG)
@@ -113,8 +155,12 @@ def _part(
     scale: float = 1.0,
     scaled: bool = False,
     stems: tuple[str, ...] = (NETWORK,),
+    known: Container[str] = (),
 ) -> Part[S]:
-    """The component with its weights looked for and compared; a spec far larger than its files is not built."""
+    """The component with its weights looked for and compared; a spec far larger than its files is not built.
+
+    known: names of what may lie in the files besides and is not needed.
+    """
     found = weights_in(folder, stems=stems)
     if fewest_tensors(spec) > len(found.tensors):
         raise ModelFileError(f"{folder}: damaged, its {CONFIG} has more layers than its weights have tensors")
@@ -122,9 +168,9 @@ def _part(
         names = table()
     except (RuntimeError, OverflowError) as error:
         raise ModelFileError(f"{folder / CONFIG}: cannot be built ({str(error)[:200]})") from None
-    strays = _compare(names, found.tensors, where=folder)
+    strays = [name for name in _compare(names, found.tensors, where=folder) if name not in known]
     unused = (f"{folder.name}: {some(strays)} in the file and not used",) if strays else ()
-    return Part(family, spec, names, found.tensors, size, scale, scaled, (*found.odd, *unused))
+    return Part(family, spec, names, found.tensors, size, scale, scaled, odd=(*found.odd, *unused))
 
 
 def _compare(table: Table, tensors: Tensors, *, where: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 import torch
 
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.clip_names import INSIDE, PLACES, named_in
 from darkroom.checkpoint.config import read_config
 from darkroom.checkpoint.keymap import (
     CONDITIONER,
@@ -29,6 +30,7 @@ from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedul
 Averages = Literal["none", "incomplete", "complete"]
 PARTS = {"first_stage.": "first_stage", "network.": "network", "conditioning.": "conditioner"}
 MOST_GROUPS = 20  # first parts of names that are told apart
+PLACES_OF_TOKENS = f"{CONDITIONER}transformer.{INSIDE}{PLACES}"
 LOSSES = ("loss.", f"{FIRST_STAGE}loss.")  # feature network and discriminator, which only train
 
 
@@ -112,7 +114,7 @@ def _compare(described: OriginalSpec, checkpoint: Checkpoint, *, ema: bool) -> I
     averaged = averaged_names(table, base=base)
     averages = _averages(averaged.values(), state)
     used = ema and described.ema and averages == "complete"
-    names = {each.original: each.original for each in table.entries} | (averaged if used else {})
+    names = {each.original: named_in(state, each.original) for each in table.entries} | (averaged if used else {})
     strays = _strays(described, state, explained={*names.values(), *names, *averaged.values()})
     sentences = [_which_weights(averaged, state, wanted=ema, configured=described.ema)]
     sentences += [f"{some(strays)} in the file and not used"] if strays else []
@@ -218,7 +220,7 @@ def _misshapen(table: Table, names: Mapping[str, str], *, state: Tensors) -> Ite
 
 def _strays(described: OriginalSpec, state: Tensors, *, explained: set[str]) -> tuple[str, ...]:
     """Keys that are neither taken nor known to be left out."""
-    known = {*_COUNTERS, *explained}
+    known = {*_COUNTERS, *explained, named_in(state, PLACES_OF_TOKENS)}
     prefixes = list(LOSSES)
     if isinstance(described.spec, ModelSpec):
         schedule = build_schedule(described.spec.schedule)

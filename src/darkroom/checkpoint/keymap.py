@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from darkroom.autoencoder.coder import Decoder, Encoder
 from darkroom.autoencoder.coder import Middle as CoderMiddle
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec
+from darkroom.checkpoint.clip_names import INSIDE, clip_names
 from darkroom.conditioning.conditioner import ConditionerSpec, build_conditioner
 from darkroom.conditioning.label import ClassConditioner
 from darkroom.conditioning.layout import LayoutConditioner
@@ -359,8 +360,17 @@ def _conditioner(spec: ConditionerSpec) -> Table:
             return Table(())
 
 
+def clip_text(encoder: SequenceEncoder, original: str) -> Iterator[Entry]:
+    """CLIP's text model; ours begin with `encoder.`."""
+    for theirs, ours in clip_names(encoder.spec.depth).items():
+        yield from leaf(encoder.get_submodule(ours), original + theirs, ours=f"encoder.{ours}")
+
+
 def _sequence(encoder: SequenceEncoder) -> Iterator[Entry]:
     base = f"{CONDITIONER}transformer"
+    if encoder.spec.family == "clip":
+        yield from clip_text(encoder, f"{base}.{INSIDE}")
+        return
     yield from leaf(encoder.tokens, f"{base}.token_emb", ours="encoder.tokens")
     yield from leaf(encoder.positions, f"{base}.pos_emb.emb", ours="encoder.positions")
     for index, layer in enumerate(encoder.transformer.layers):

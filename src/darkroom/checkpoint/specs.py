@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSpec
+from darkroom.checkpoint.clip_names import VIT_L
 from darkroom.checkpoint.config import (
     ClassParams,
+    ClipParams,
     CoderParams,
     DiffusionParams,
     FirstStageParams,
@@ -31,7 +33,7 @@ from darkroom.network.unet import UNetSpec
 
 MODELS = "ldm.models.diffusion.ddpm.LatentDiffusion"
 COMPRESSORS = ("AutoencoderKL", "VQModel", "VQModelInterface", "IdentityFirstStage")
-ENCODERS = ("ClassEmbedder", "BERTEmbedder", "TransformerEmbedder", "SpatialRescaler")
+ENCODERS = ("ClassEmbedder", "BERTEmbedder", "TransformerEmbedder", "FrozenCLIPEmbedder", "SpatialRescaler")
 UNETS = "ldm.modules.diffusionmodules.openaimodel.UNetModel"
 LAYOUT_KEYS = ("coordinates_bbox", "objects_bbox", "objects_center_points")
 NULL_SHARE = 0.1  # of a model known to be trained with a null condition; how much is not in the file
@@ -286,6 +288,9 @@ def _tokens(params: DiffusionParams, unet: UNetParams, *, where: str) -> tuple[C
         case "BERTEmbedder" | "TransformerEmbedder":
             read = read_params(SequenceParams, values, where=f"{where}, {target}")
             return _sequence(read, params=params, tokenized=target == "BERTEmbedder" and read.use_tokenizer)
+        case "FrozenCLIPEmbedder":
+            read_params(ClipParams, values, where=f"{where}, {target}")
+            return TextSpec(encoder=VIT_L, drop=NULL_SHARE), []
         case "torch.nn.Identity":
             width = unet.context_dim[0] if isinstance(unet.context_dim, tuple) else unet.context_dim
             spec = EmbeddingSpec(width=width or 1, length=RETRIEVED, drop=NULL_SHARE)
@@ -335,7 +340,7 @@ def _planes(params: DiffusionParams, unet: UNetParams, *, where: str) -> Conditi
             return LowResSpec(channels=max(extra, 1))
         case "__is_first_stage__":
             return MaskedSpec(channels=max(extra, 1))
-        case "ClassEmbedder" | "BERTEmbedder" | "TransformerEmbedder":
+        case "ClassEmbedder" | "BERTEmbedder" | "TransformerEmbedder" | "FrozenCLIPEmbedder":
             raise ModelFileError(f"{where}: {target} makes tokens and cannot enter by concatenation")
         case _:
             return refuse_target(_full(params), known=[*(_ENCODER + name for name in ENCODERS)], where=where)

@@ -23,7 +23,7 @@ from darkroom.core.hashes import weights_hash
 from darkroom.core.hollow import hollow
 from darkroom.core.names import NAMELESS, Names
 from darkroom.core.record import atomic, writable_folder
-from darkroom.core.spec import parse
+from darkroom.core.spec import Spec, parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
 
@@ -74,7 +74,7 @@ class StoredHeader:
     latents_of: str | None = field(default=None, repr=False)
 
 
-def spec_hash(model: StoredModel | StoredHeader | ModelSpec | AutoencoderSpec) -> str:
+def spec_hash(model: StoredModel | StoredHeader | Spec) -> str:
     """Twelve hexadecimal digits that change with the spec (sha256 of its canonical JSON)."""
     spec = model.spec if isinstance(model, StoredModel | StoredHeader) else model
     text = json.dumps(spec.plain(), sort_keys=True, separators=(",", ":"))

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSpec
+from darkroom.checkpoint.clip_names import VIT_L
 from darkroom.checkpoint.specs import LAYOUT_KEYS, MODELS, UNETS
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.embedding import EmbeddingSpec
@@ -202,6 +203,10 @@ def _conditioner(spec: ConditionerSpec, *, bert: bool) -> Plain:
             rows = max(spec.classes, 0 if spec.null is None else spec.null + 1)
             params = {"n_classes": rows, "embed_dim": spec.width, "key": "class_label"}
             found = "class_label", _made("ClassEmbedder", params)
+        case TextSpec(encoder=encoder) if encoder.family == "clip":
+            if encoder != VIT_L:
+                raise _refuse("a CLIP text encoder of other sizes than those of ViT-L/14")
+            found = "txt", _made("FrozenCLIPEmbedder", {})
         case TextSpec():
             found = "caption", _made("BERTEmbedder", _sequence(spec.encoder) | {"use_tokenizer": bert})
         case LayoutSpec():
@@ -225,6 +230,8 @@ def _made(name: str, params: Plain) -> Plain:
 
 
 def _sequence(encoder: SequenceEncoderSpec) -> Plain:
+    if encoder.family != "bert":
+        raise _refuse("a layout that passes CLIP's text model")
     if (encoder.heads, encoder.head_width) != HEADS:
         raise _refuse(f"a text encoder of {encoder.heads} heads of {encoder.head_width}")
     sizes = {"n_embed": encoder.width, "n_layer": encoder.depth}

@@ -11,25 +11,30 @@ from torch import Tensor
 
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.clip_text import clip_config, write_clip_tokenizer
 from darkroom.checkpoint.diffusers import (
     CAPTION,
     INDEX,
+    LABEL,
     PIPELINES,
     SCHEDULER,
     SOURCE,
+    STABLE,
     SUPER_RESOLUTION,
     TEXT,
     UNCONDITIONAL,
+    UNUSED,
 )
 from darkroom.checkpoint.diffusers_config import Plain, first_stage_config, unet_config
 from darkroom.checkpoint.diffusers_files import ENCODERS, NETWORK, write_object
-from darkroom.checkpoint.diffusers_keys import bert_table, first_stage_table, unet_table
+from darkroom.checkpoint.diffusers_keys import bert_table, class_table, clip_table, first_stage_table, unet_table
 from darkroom.checkpoint.diffusers_parts import CONFIG
 from darkroom.checkpoint.diffusers_schedule import scheduler_config
 from darkroom.checkpoint.diffusers_text import bert_config, write_tokenizer
 from darkroom.checkpoint.fold import with_scale_one
-from darkroom.checkpoint.keymap import Table, to_original
+from darkroom.checkpoint.keymap import Table, joined, to_original
 from darkroom.checkpoint.store import FIRST_STAGE, StoredModel, build
+from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import LowResSpec
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.errors import ModelFileError
@@ -71,10 +76,10 @@ def save_folder(folder: Path, stored: StoredModel) -> tuple[str, ...]:
     family, sayable, said = _sayable(stored)
     components = _components(sayable, family)
     with atomic_folder(folder) as place:
-        if family == TEXT:
+        if family in (TEXT, STABLE):
             assert stored.tokenizer is not None
             (place / "tokenizer").mkdir()
-            write_tokenizer(place / "tokenizer", stored.tokenizer)
+            (write_tokenizer if family == TEXT else write_clip_tokenizer)(place / "tokenizer", stored.tokenizer)
         for each in components:
             _write(place / each.name, each, state=sayable.state)
         if family is not None:
@@ -98,6 +103,10 @@ def _sayable(stored: StoredModel) -> tuple[str | None, StoredModel, list[str]]:
             f"the scale of latents, {reason}, is made part of the first stage's last and first convolutions: numbers "
             "agree up to rounding"
         )
+    if isinstance(stored.spec, ModelSpec) and "label" in stored.spec.fields:
+        said.append(
+            f"{family} gives no class to its U-Net: diffusers loads it, and its U-Net is called with class_labels"
+        )
     factor = stored.spec.first_stage.factor if isinstance(stored.spec, ModelSpec) else FACTOR
     if family == TEXT and factor != FACTOR:
         said.append(
@@ -116,12 +125,13 @@ def _family(stored: StoredModel) -> str:
     if spec.regresses:
         raise ModelFileError("diffusers has no pipeline for a model that answers in one step from pure noise")
     match spec.conditioners:
-        case ():
+        case () | (ClassSpec(port="vector"),):
             return UNCONDITIONAL
-        case (TextSpec(),):
+        case (TextSpec(encoder=encoder),):
+            family = STABLE if encoder.family == "clip" else TEXT
             if stored.tokenizer is None:
-                raise ModelFileError(f"diffusers' {TEXT} needs a tokenizer, and this model has none")
-            return TEXT
+                raise ModelFileError(f"diffusers' {family} needs a tokenizer, and this model has none")
+            return family
         case (LowResSpec() as low,):
             if (low.patch, low.enlarge, low.guesses) != (1, 1, 0) or low.channels != spec.first_stage.latent_channels:
                 raise ModelFileError(
@@ -145,16 +155,25 @@ def _components(stored: StoredModel, family: str | None) -> list[_Component]:
     scale = spec.scale if spec.scale is not None and torch.tensor(spec.scale).item() == held else held
     stage = first_stage_config(spec.first_stage, size=spec.image_size, scale=scale)
     unet = unet_config(spec.network, size=spec.image_size // spec.first_stage.factor)
-    fits = PIPELINES[family]["unet"]
-    if unet["_class_name"] not in fits:
-        raise ModelFileError(f"diffusers' {family} has a {fits[0]}, this network could only be a {unet['_class_name']}")
+    named = "vae" if family == STABLE else "vqvae"
+    for name, config, what in (("unet", unet, "network"), (named, stage, "first stage")):
+        fits, came = PIPELINES[family][name], config["_class_name"]
+        if came not in fits:
+            raise ModelFileError(f"diffusers' {family} has a {fits[0]}, this {what} could only be a {came}")
+    labels = [each for each in spec.conditioners if isinstance(each, ClassSpec)]
+    classes = [class_table(each).under(ours=LABEL) for each in labels]
+    if classes:
+        unet |= {"num_class_embeds": classes[0].entries[0].shape[0]}
     found = [
-        _Component("vqvae", "diffusers", stage, first_stage_table(spec.first_stage), FIRST_STAGE),
-        _Component("unet", "diffusers", unet, unet_table(spec.network), "network."),
+        _Component(named, "diffusers", stage, first_stage_table(spec.first_stage), FIRST_STAGE),
+        _Component("unet", "diffusers", unet, joined([unet_table(spec.network).under(ours="network."), *classes])),
         _Component("scheduler", "diffusers", scheduler_config(spec.schedule, spec.prediction)),
     ]
     for each in spec.conditioners:
-        if isinstance(each, TextSpec):
+        if isinstance(each, TextSpec) and family == STABLE:
+            config, table = clip_config(each.encoder), clip_table(each.encoder)
+            found.append(_Component("text_encoder", "transformers", config, table, CAPTION, ENCODERS[0]))
+        elif isinstance(each, TextSpec):
             config, table = bert_config(each.encoder), bert_table(each.encoder)
             found.append(_Component("bert", "latent_diffusion", config, table, CAPTION, ENCODERS[0]))
     return found
@@ -175,6 +194,9 @@ def _index(family: str, components: list[_Component]) -> Plain:
     named: Plain = {each.name: [each.library, each.family] for each in components}
     if family == TEXT:
         named["tokenizer"] = ["transformers", "BertTokenizer"]
+    if family == STABLE:
+        named["tokenizer"] = ["transformers", "CLIPTokenizer"]
+        named |= {key: [None, None] for key in UNUSED} | {"requires_safety_checker": False}
     return {"_class_name": family, "_diffusers_version": VERSION, **named}
 
 
@@ -219,6 +241,8 @@ def _lost(stored: StoredModel) -> list[str]:
         lost["the objective it was trained with"] = spec.objective != ObjectiveSpec()
         texts = [each for each in spec.conditioners if isinstance(each, TextSpec)]
         lost["which share of captions training dropped"] = any(each.drop != 0.1 for each in texts)
+        nulls = [each.null for each in spec.conditioners if isinstance(each, ClassSpec)]
+        lost["which of its classes means none"] = any(each is not None for each in nulls)
         lost["the ids of its empty caption, for the tokenizer gives others"] = bool(texts) and _other_empty(stored)
     return [f"left out: {what}" for what, so in lost.items() if so]
 

@@ -9,15 +9,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.checkpoint.clip_names import clip_empty, clip_places
 from darkroom.checkpoint.compvis import EMPTY_CAPTION, UNFUSED, empty_caption
 from darkroom.checkpoint.config import Target, read_params
 from darkroom.checkpoint.fold import with_scale_one
+from darkroom.checkpoint.inventory import PLACES_OF_TOKENS
 from darkroom.checkpoint.keymap import CONDITIONER, FIRST_STAGE, first_stage_table, model_table, to_original
 from darkroom.checkpoint.specs import original_spec
 from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel, apart, compact
 from darkroom.checkpoint.to_compvis import original_config
 from darkroom.checkpoint.unpickle import STEP, read_checkpoint
 from darkroom.conditioning.spatial import MaskedSpec
+from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
 from darkroom.core.errors import ModelFileError
 from darkroom.core.record import atomic, writable_folder, write_yaml
 from darkroom.diffusion.model import ModelSpec
@@ -80,7 +83,8 @@ def original_state(stored: StoredModel, *, fused_by_head: bool = True) -> dict[s
     assert isinstance(schedule, DiscreteSchedule)  # others have no words in a YAML
     tables = {name: table.float() for name, table in original_buffers(schedule).items() if name != _NOT_SAID}
     buffers = {name: weights.pop(name) for name in ("scale_factor", "logvar") if name in weights}
-    return {**tables, **buffers, **weights, **(_first_stage_again(weights) if _is_first_stage(spec) else {})}
+    again = _first_stage_again(weights) if _is_first_stage(spec) else {}
+    return {**tables, **buffers, **weights, **again, **_places_of_tokens(spec)}
 
 
 def check_suffix(path: Path) -> None:
@@ -112,6 +116,19 @@ def _first_stage_again(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in weights.items()
         if name.startswith(FIRST_STAGE)
     }
+
+
+def _places_of_tokens(spec: ModelSpec) -> dict[str, Tensor]:
+    """The numbers 0, 1, ... that CLIP's text model held when the original was written."""
+    encoder = _clip(spec)
+    return {} if encoder is None else {PLACES_OF_TOKENS: clip_places(encoder.length)}
+
+
+def _clip(spec: ModelSpec | AutoencoderSpec) -> SequenceEncoderSpec | None:
+    """CLIP's text model, where captions pass it."""
+    given = spec.conditioners if isinstance(spec, ModelSpec) else ()
+    found = [each.encoder for each in given if isinstance(each, TextSpec) and each.encoder.family == "clip"]
+    return found[0] if found else None
 
 
 def _in_type(state: Mapping[str, Tensor], dtype: FloatName) -> dict[str, Tensor]:
@@ -161,15 +178,17 @@ def _reads_bert(stored: StoredModel) -> bool:
 def _lost(stored: StoredModel, config: Mapping[str, Any], *, bert: bool) -> Iterator[str]:
     """What the original's file has no place for, a clause each."""
     yield from _lost_facts(stored)
+    spec, clip = stored.spec, _clip(stored.spec)
     if stored.tokenizer is not None:
-        what = "the original fetches BERT's own" if bert else "captions must be given as ids"
+        whose = "CLIP's" if clip else "BERT's"
+        what = f"the original fetches {whose} own" if bert or clip else "captions must be given as ids"
         yield f"its tokenizer ({what})"
     ids = stored.state.get(EMPTY_CAPTION)
-    if ids is not None and not bert and bool(ids.any()):
+    if ids is not None and not torch.equal(ids.cpu(), clip_empty(clip) if clip else empty_caption(len(ids), bert=bert)):
         yield "the ids of its empty caption"
-    spec = stored.spec
     if isinstance(spec, ModelSpec) and any(
-        each.kind in ("text", "layout") and not each.encoder.spare_logits for each in spec.conditioners
+        each.kind in ("text", "layout") and each.encoder.family == "bert" and not each.encoder.spare_logits
+        for each in spec.conditioners
     ):
         yield "the unused output layer of its text encoder, which it never had (the original's scripts load without it)"
     if isinstance(spec, ModelSpec) and spec.prediction == "v":

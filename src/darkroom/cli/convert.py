@@ -183,7 +183,9 @@ def _mute(stored: Any) -> list[str]:
     """A sentence for a text model that came without its tokenizer."""
     if stored.tokenizer is not None or "caption" not in getattr(stored.spec, "fields", ()):
         return []
-    return ["the tokenizer: no vocab.txt lies beside the checkpoint, so captions can only be given as ids"]
+    clip = any(each.kind == "text" and each.encoder.family == "clip" for each in stored.spec.conditioners)
+    files = "vocab.json with merges.txt" if clip else "vocab.txt"
+    return [f"the tokenizer: no {files} lies beside the checkpoint, so captions can only be given as ids"]
 
 
 def _rewritten(path: Path, target: Path, *, config: Path | None, dtype: Any) -> tuple[list[Path], list[str]]:

@@ -111,6 +111,8 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
 
     file = find(path)
     beside = find_config(file, config=config)
+    if beside is None and (tiny := _preview(file)) is not None:
+        return tiny
     if beside is None:
         checkpoint = read_checkpoint(file)
         needs = "an original checkpoint needs its YAML, which says what it is; give it with --config FILE"
@@ -144,28 +146,51 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
     }
 
 
+def _preview(path: Path) -> dict[str, Any] | None:
+    """Of a tiny decoder of others; None for all else."""
+    import math
+
+    from darkroom.checkpoint.previews import find_preview
+
+    found = find_preview(path)
+    if found is None:
+        return None
+    return {
+        "kind": "tiny decoder",
+        "name": path.resolve().name,
+        "factor": found.spec.factor,
+        "parameters": {"decoder": sum(math.prod(entry.shape) for entry in found.table.entries)},
+        "odd": list(found.odd),
+        "spec": found.spec.plain(),
+    }
+
+
 def _diffusers(folder: Path) -> dict[str, Any]:
     """A pipeline or one of its parts, by its configurations and the headers of its files."""
-    from darkroom.checkpoint.diffusers import STABLE, TASKS, model_spec, open_folder
+    from darkroom.checkpoint.diffusers import model_spec, open_folder
+    from darkroom.tasks.fields import task_of
 
     opened = open_folder(folder)
-    parts = {"first_stage": opened.first_stage, "network": opened.network, "conditioner": opened.encoder}
+    parts: dict[str, Any] = {
+        "first_stage": opened.first_stage,
+        "network": opened.network,
+        "conditioner": opened.encoder,
+        "classes": opened.labels,
+    }
     there = {name: part for name, part in parts.items() if part is not None}
-    planned = opened.family == STABLE
-    whole = len(there) > 1 and not planned
-    spec = model_spec(opened, where=str(folder)) if whole else None
+    spec = model_spec(opened, where=str(folder)) if len(there) > 1 else None
     return {
         "kind": "diffusers pipeline" if len(there) > 1 else "diffusers part",
         "name": folder.resolve().name,
         "family": opened.family,
-        "task": TASKS.get(opened.family),
+        "task": None if spec is None else task_of(spec),
         "fields": [] if spec is None else list(spec.fields),
         "image_size": None if spec is None else spec.image_size,
         "factor": None if opened.first_stage is None else opened.first_stage.spec.factor,
         "parameters": {name: part.sizes["parameters"] for name, part in there.items()},
         "megabytes": round(sum(part.sizes["bytes"] for part in there.values()) / 1e6, 2),
         "precision": sorted({str(each).removeprefix("torch.") for part in there.values() for each in part.dtypes}),
-        "odd": [*opened.odd, *(["its text encoder (CLIP) is not there yet: only its parts can be loaded"] * planned)],
+        "odd": list(opened.odd),
         "spec": {name: part.spec.plain() for name, part in there.items()} if spec is None else spec.plain(),
     }
 
@@ -209,7 +234,7 @@ def _folder(folder: Path | str) -> dict[str, Any]:
     known = any(Path(folder, name).exists() for name in ("model.safetensors", "unet/config.json"))
     if known or is_folder(Path(folder)):
         place = find(folder)
-        return _diffusers(place) if place.is_dir() else _model(place)
+        return _model(place) if place.is_file() else _preview(place) or _diffusers(place)
     splits = open_data(folder)
     return {"kind": "data set", **summary(splits.train), "test": len(splits.test)}
 

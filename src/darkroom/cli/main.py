@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from darkroom import __version__
 from darkroom.core.errors import DarkroomError, InputError, NotYetError, did_you_mean
-from darkroom.core.memory import keep_freed_memory
+from darkroom.core.memory import keep_freed_memory, leave_at_once
 
 VERBS = {
     "sample": "Make pictures with a model.",
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done · 1 a run had to stop · 2 what was asked for does not fit · 130 stopped by Ctrl-C.
     """
     keep_freed_memory()
+    leave_at_once()
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         with _with_others(words):

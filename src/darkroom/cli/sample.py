@@ -27,7 +27,9 @@ def run(
     *,
     model: Annotated[str | None, typer.Option(help="Built-in name, model file, checkpoint or run folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
-    decoder: Annotated[str | None, typer.Option(help="Decode with this one, e.g. a tiny-decoder run.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Decode with this one, e.g. a tiny-decoder run, or TAESD's.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Class name or number; may be repeated.")] = None,
     negative: Annotated[

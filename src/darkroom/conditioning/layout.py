@@ -142,6 +142,8 @@ def _tell_places(tokens: nn.Embedding, *, grid: int) -> None:
     Thousands of corners, each learnt by itself, take far more pictures than a folder has. Categories share ids with
     the first corners and begin with their waves as well; what they are apart from that tells them apart.
     """
+    if tokens.weight.is_meta:  # nobody would see it, and there arithmetic imports torch's compiler
+        return
     with torch.no_grad():
         tokens.weight[: grid**2] += place_waves((grid, grid), tokens.embedding_dim, device=tokens.weight.device)
 

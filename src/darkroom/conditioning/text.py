@@ -2,9 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, final
+from typing import ClassVar, Final, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -13,22 +13,29 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
+from darkroom.conditioning.byte_pairs import END, START, clip_engine
 from darkroom.conditioning.wordpiece import learn_pieces
 from darkroom.core.errors import DataError, InputError
 from darkroom.core.shapes import Choice, Ids, Tokens
 from darkroom.core.spec import Spec
-from darkroom.nn.transformer import TransformerEncoder
+from darkroom.nn.transformer import EncoderFamily, TransformerEncoder
 
 SHORT = 2  # letters of a word that may well be spelt
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MARKS: Final[dict[EncoderFamily, tuple[str, str, str]]] = {  # begin, end, and what a caption is filled up with
+    "bert": ("[CLS]", "[SEP]", "[PAD]"),
+    "clip": (START, END, END),
+}
 
 
 class SequenceEncoderSpec(Spec):
     """A transformer over token ids.
 
     vocabulary: number of ids · length: longest sequence · width, depth, heads x head_width: of the transformer ·
-    spare_logits: keep the unused output head that original checkpoints hold.
+    spare_logits: keep the unused output head that original checkpoints hold · family: see `TransformerEncoder`.
     """
+
+    written_where_used: ClassVar = frozenset({"family"})
 
     vocabulary: int = Field(gt=0)
     length: int = Field(gt=0)
@@ -37,6 +44,7 @@ class SequenceEncoderSpec(Spec):
     heads: int = Field(default=8, gt=0)
     head_width: int = Field(default=64, gt=0)
     spare_logits: bool = False
+    family: EncoderFamily = "bert"
 
 
 class TextSpec(Spec):
@@ -60,7 +68,7 @@ class TextSpec(Spec):
 
 @final
 class SequenceEncoder(nn.Module):
-    """Token and position embeddings, then a transformer (the original's BERT-like encoder, without a mask)."""
+    """Token and position embeddings, then a transformer (the original's BERT-like encoder, or CLIP's)."""
 
     def __init__(self, spec: SequenceEncoderSpec) -> None:
         super().__init__()
@@ -70,7 +78,7 @@ class SequenceEncoder(nn.Module):
         self.tokens = nn.Embedding(spec.vocabulary, spec.width)
         self.positions = nn.Embedding(spec.length, spec.width)
         self.transformer = TransformerEncoder(
-            spec.width, depth=spec.depth, heads=spec.heads, head_width=spec.head_width
+            spec.width, depth=spec.depth, heads=spec.heads, head_width=spec.head_width, family=spec.family
         )
         self.logits = nn.Linear(spec.width, spec.vocabulary) if spec.spare_logits else None
 
@@ -120,17 +128,21 @@ class TextConditioner(nn.Module):
 
 @final
 class Tokenizer:
-    """WordPiece as BERT uses it: lower case, [CLS] ... [SEP], padded and cut to one length."""
+    """Words in pieces, between marks of begin and end, filled up and cut to one length.
+
+    WordPiece as BERT uses it (lower case, [CLS] ... [SEP] [PAD] ...), or CLIP's byte pairs, which fill up with the end.
+    """
 
     def __init__(self, engine: Engine, *, length: int) -> None:
         self._engine = engine
         self.length = length
-        cls, sep, pad = (_id(engine, token) for token in ("[CLS]", "[SEP]", "[PAD]"))
+        begin, end, pad = MARKS["clip" if isinstance(engine.model, models.BPE) else "bert"]
+        ids = {token: _id(engine, token) for token in (begin, end, pad)}
         engine.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+            single=f"{begin} $A {end}", special_tokens=[(token, ids[token]) for token in (begin, end)]
         )
         engine.enable_truncation(length)
-        engine.enable_padding(length=length, pad_id=pad, pad_token="[PAD]")
+        engine.enable_padding(length=length, pad_id=ids[pad], pad_token=pad)
 
     @classmethod
     def train(cls, captions: Iterable[str], *, vocabulary: int, length: int) -> "Tokenizer":
@@ -153,6 +165,13 @@ class Tokenizer:
             raise DataError(f"{path}: not a BERT vocabulary, it lacks {', '.join(missing)}")
         vocabulary = {piece: place for place, piece in enumerate(pieces)}
         return cls(_bert(models.WordPiece(vocabulary, unk_token="[UNK]")), length=length)
+
+    @classmethod
+    def from_pieces(
+        cls, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], *, length: int
+    ) -> "Tokenizer":
+        """CLIP's, from what `byte_pairs.read_pieces` answers; `DataError` where that does not fit."""
+        return cls(clip_engine(vocabulary, merges), length=length)
 
     @classmethod
     def from_json(cls, text: str, *, length: int) -> "Tokenizer":
@@ -201,9 +220,9 @@ def _bert(model: models.WordPiece) -> Engine:
 
 
 def _words(engine: Engine, caption: str) -> list[str]:
-    """The words of a caption as the engine cuts it, lower case and without accents."""
+    """The words of a caption as the engine cuts it, lower case, for BERT without accents."""
     normal = engine.normalizer.normalize_str(caption)
-    return [word for word, _ in engine.pre_tokenizer.pre_tokenize_str(normal)]
+    return [normal[slice(*place)] for _, place in engine.pre_tokenizer.pre_tokenize_str(normal)]
 
 
 def _id(engine: Engine, token: str) -> int:

@@ -1,7 +1,8 @@
 """Transformers: the block inside the U-Net, and the encoder of texts and layouts."""
 
-from typing import Literal, final
+from typing import Final, Literal, TypeAlias, final
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 
 from darkroom.nn.attention import Attention
 from darkroom.nn.embed import place_waves
+
+EncoderFamily: TypeAlias = Literal["bert", "clip"]
+QUICK: Final = 1.702  # CLIP's GELU(x) is x sigmoid(1.702 x)
 
 
 @final
@@ -91,31 +95,46 @@ class SpatialTransformer(nn.Module):
         return x + rearrange(self.project_out(sequence), "b (h w) c -> b c h w", h=x.shape[2])
 
 
+def _gelu(x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+    return F.gelu(x)
+
+
+def _quick_gelu(x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+    return x * torch.sigmoid(QUICK * x)
+
+
 @final
 class EncoderLayer(nn.Module):
-    """Pre-norm attention and a plain GELU feed-forward of four times the width."""
+    """Pre-norm attention and a plain feed-forward of four times the width; families as in `TransformerEncoder`."""
 
-    def __init__(self, width: int, *, heads: int, head_width: int) -> None:
+    def __init__(self, width: int, *, heads: int, head_width: int, family: EncoderFamily = "bert") -> None:
         super().__init__()
+        clip = family == "clip"
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads=heads, head_width=head_width)
+        self.attention = Attention(width, heads=heads, head_width=head_width, bias=clip, causal=clip)
         self.norm2 = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 4 * width)
+        self.gelu = _quick_gelu if clip else _gelu
         self.out = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         """(b, l, d) to the same."""
         x = x + self.attention(self.norm1(x))
-        return x + self.out(F.gelu(self.expand(self.norm2(x))))
+        return x + self.out(self.gelu(self.expand(self.norm2(x))))
 
 
 @final
 class TransformerEncoder(nn.Module):
-    """`depth` layers and a last norm; no mask, as the paper's text encoder has none."""
+    """`depth` layers and a last norm.
 
-    def __init__(self, width: int, *, depth: int, heads: int, head_width: int) -> None:
+    family: `bert` sees the whole sequence, as the paper's text encoder does; `clip` is CLIP's text model (Radford et
+    al. 2021): each token sees itself and those before it, queries, keys and values have biases, GELUs are quick ones.
+    """
+
+    def __init__(self, width: int, *, depth: int, heads: int, head_width: int, family: EncoderFamily = "bert") -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(width, heads=heads, head_width=head_width) for _ in range(depth))
+        sizes = {"heads": heads, "head_width": head_width}
+        self.layers = nn.ModuleList(EncoderLayer(width, **sizes, family=family) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:

@@ -58,10 +58,11 @@ class Fields:
 
     def caption_ids(self, caption: Sequence[str] | str) -> Tensor:
         """(b, l) token ids of texts; `InputError` when the model came without a tokenizer."""
-        self.find(TextSpec, word="prompt")
+        family = self.find(TextSpec, word="prompt").encoder.family
         if self._tokenizer is None:
+            files = "vocab.json and merges.txt" if family == "clip" else "vocab.txt"
             raise InputError(
-                f"{self._model} came without a tokenizer: put its vocab.txt beside the checkpoint, or give caption_ids"
+                f"{self._model} came without a tokenizer: put its {files} beside the checkpoint, or give caption_ids"
             )
         return self._tokenizer([caption] if isinstance(caption, str) else list(caption))
 

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from darkroom.autoencoder.model import Autoencoder
+from darkroom.autoencoder.preview import Preview
 from darkroom.checkpoint.archive import check_torch_file
+from darkroom.checkpoint.clip_text import find_clip_tokenizer
 from darkroom.checkpoint.compvis import load_original
 from darkroom.checkpoint.diffusers import INDEX, is_folder, load_first_stage, load_folder, load_unet
+from darkroom.checkpoint.previews import find_preview
 from darkroom.checkpoint.store import (
     StoredHeader,
     StoredModel,
@@ -106,6 +109,19 @@ def load_autoencoder(
     if not isinstance(first_stage, Autoencoder):
         raise ModelFileError(f"{source}: this model works on pixels, it has no first stage")
     return _placed(first_stage, device=device, dtype=dtype)
+
+
+def load_decoder(source: str | Path, *, device: str = "auto") -> Autoencoder | Preview:
+    """What makes pictures of latents: a first stage, or a tiny decoder of others (TAESD's, diffusers' AutoencoderTiny).
+
+    Weights in float32. `ModelFileError` as for `load_autoencoder`.
+    """
+    path = find(source)
+    ours = path.suffix == ".safetensors" and is_ours(path)
+    found = None if ours else find_preview(path)
+    if found is None:
+        return load_autoencoder(source, device=device)
+    return sampling_compute(device, "auto").host(found.built()).eval()
 
 
 def load_network(
@@ -258,6 +274,8 @@ def _tokenizer(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokenizer
         return None
     if stored.tokenizer is not None:
         return Tokenizer.from_json(stored.tokenizer, length=spec.encoder.length)
+    if spec.encoder.family == "clip":
+        return find_clip_tokenizer(beside, encoder=spec.encoder)
     vocabulary = beside / "vocab.txt"
     if vocabulary.exists():
         return Tokenizer.from_vocabulary(vocabulary, length=spec.encoder.length)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from darkroom.autoencoder import tiles
 from darkroom.autoencoder.model import Autoencoder, FirstStage, same_latents
+from darkroom.autoencoder.preview import Preview
 from darkroom.checkpoint.store import spec_hash
 from darkroom.conditioning.text import Tokenizer
 from darkroom.core.compute import Compute
@@ -48,10 +49,12 @@ class Model:
         names: Names = NAMELESS,
         tokenizer: Tokenizer | None = None,
         odd: Sequence[str] = (),
-        decoder: Autoencoder | None = None,
+        decoder: Autoencoder | Preview | None = None,
     ) -> None:
         self.diffusion = compute.host(diffusion).eval()
-        self.decoder: FirstStage = self.diffusion.first_stage if decoder is None else compute.host(decoder).eval()
+        self.decoder: FirstStage | Preview = (
+            self.diffusion.first_stage if decoder is None else compute.host(decoder).eval()
+        )
         self.compute = compute
         self.name = name
         self.card = card or {}
@@ -120,33 +123,36 @@ class Model:
     def decode(self, latents: Latent) -> Images:
         """Pictures in about [-1, 1] from latents in the denoiser's units; large ones in tiles, and then on the CPU."""
         with self.compute.autocast():
-            unscaled = self.diffusion.unscaled(self.compute.place(latents))
-            return tiles.decoded(self.decoder.decode, unscaled, factor=self.spec.first_stage.factor).float()
+            placed = self._for_decoder(latents)
+            return tiles.decoded(self.decoder.decode, placed, factor=self.spec.first_stage.factor).float()
 
     def decode_smoothly(self, latents: Latent) -> Images:
         """`decode` with a slope everywhere: nothing is quantised, the picture is whole, and gradient is carried."""
         with self.compute.autocast():
-            unscaled = self.diffusion.unscaled(self.compute.place(latents))
             raw = self.decoder.decode_raw if isinstance(self.decoder, Autoencoder) else self.decoder.decode
-            return raw(unscaled).float()
+            return raw(self._for_decoder(latents)).float()
 
-    def with_decoder(self, decoder: Autoencoder | str | Path) -> "Model":
+    def _for_decoder(self, latents: Latent) -> Latent:
+        """Latents in the units that the decoder takes."""
+        placed = self.compute.place(latents)
+        return placed if isinstance(self.decoder, Preview) else self.diffusion.unscaled(placed)
+
+    def with_decoder(self, decoder: Autoencoder | Preview | str | Path) -> "Model":
         """The same model with another decoder for its latents, a tiny one perhaps; this one stays as it is.
 
-        decoder: a first stage, or what `darkroom.load_autoencoder` takes. `InputError` when its encoder (or codebook)
-        is not that of this model, up to rounding to bfloat16: it was made for other latents.
+        decoder: a first stage, or what `darkroom.load_autoencoder` takes; or a tiny decoder of others (TAESD's file, a
+        folder of diffusers' AutoencoderTiny). `InputError` when its encoder (or codebook) is not that of this model, up
+        to rounding to bfloat16: it was made for other latents. Tiny decoders of others do not say for which: of them
+        only sizes are compared.
         """
-        from darkroom.tasks.load import load_autoencoder, name_of  # noqa: PLC0415  (load makes a Model)
+        from darkroom.tasks.load import load_decoder, name_of  # noqa: PLC0415  (load makes a Model)
 
-        given = isinstance(decoder, Autoencoder)
-        found = copy.deepcopy(decoder).float() if given else load_autoencoder(decoder, device=str(self.compute.device))
+        given = isinstance(decoder, Autoencoder | Preview)
+        found = copy.deepcopy(decoder).float() if given else load_decoder(decoder, device=str(self.compute.device))
         name = "decoder" if given else name_of(decoder)
         if not isinstance(self.first_stage, Autoencoder):
             raise InputError(f"{self.name} works on pixels, so there are no latents for {name} to decode")
-        if not same_latents(self.first_stage, found):
-            raise InputError(
-                f"{name} does not fit {self.name}: its encoder is another, so it was made for other latents"
-            )
+        check_decoder(self.first_stage, found, model=self.name, name=name)
         return Model(
             self.diffusion,
             compute=self.compute,
@@ -321,3 +327,16 @@ class Model:
         """A sampling default from the card (`solver`, `eta`, `steps`, `guidance`, `match`), or `otherwise`."""
         defaults = cast("dict[str, Any]", self.card.get("sample", {}))
         return defaults.get(name, otherwise)
+
+
+def check_decoder(first_stage: Autoencoder, decoder: Autoencoder | Preview, *, model: str, name: str) -> None:
+    """`InputError` when a decoder was made for other latents than those of a first stage, as far as that is known."""
+    if isinstance(decoder, Autoencoder):
+        if not same_latents(first_stage, decoder):
+            raise InputError(f"{name} does not fit {model}: its encoder is another, so it was made for other latents")
+        return
+    sizes = ("latent_channels", "factor", "image_channels")
+    ours, theirs = (tuple(getattr(each.spec, size) for size in sizes) for each in (first_stage, decoder))
+    if ours != theirs:
+        words = "latents of {} channels, f = {} and pictures of {} channels"
+        raise InputError(f"{name} does not fit {model}: it has {words.format(*theirs)}, not {words.format(*ours)}")
