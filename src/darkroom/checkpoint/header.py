@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -13,6 +13,8 @@ import torch
 from darkroom.core.errors import ModelFileError
 
 HEADER_LIMIT = 16 * 2**20  # what Python makes of a header takes up to thirty times its size
+MOST_AXES = 8
+MOST_NUMBERS = 2**48  # of a tensor, counted as if no side were 0
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -53,7 +55,7 @@ def read_header(path: Path) -> Header:
         values = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         twice = isinstance(error, TwiceError)
-        reason = f"its header names {error} twice" if twice else "its header is not valid JSON"
+        reason = f"its header names {str(error)[:200]} twice" if twice else "its header is not valid JSON"
         raise ModelFileError(f"{path}: not a safetensors file, {reason}") from None
     if not isinstance(values, dict):
         raise ModelFileError(f"{path}: not a safetensors file, its header is not a JSON object")
@@ -78,6 +80,11 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise TwiceError(repr(name))
         values[name] = value
     return values
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """Can there be a tensor of this shape? Sides may be numbers of thousands of digits."""
+    return len(shape) <= MOST_AXES and math.prod(max(side, 1) for side in shape) < MOST_NUMBERS
 
 
 def _read(path: Path) -> tuple[int, int, bytes]:
@@ -109,15 +116,14 @@ def _tensor(path: Path, name: str, *, value: object, start: int) -> TensorInfo:
             type(side) is int and side >= 0 for side in shape
         ):
             if kind not in DTYPES:
-                raise ModelFileError(f"{path}: tensor {name!r} is of type {kind}; {', '.join(DTYPES)} fit")
+                raise ModelFileError(f"{path}: tensor {name[:200]!r} is of type {kind[:40]}; {', '.join(DTYPES)} fit")
             dtype = DTYPES[kind]
-            if end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
-                raise ModelFileError(
-                    f"{path}: damaged, tensor {name!r} of shape {shape} does not fill its {end - begin} bytes"
-                )
+            if not is_possible(shape) or end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
+                came = f"of shape {str(shape)[:100]} does not fill its {str(end - begin)[:20]} bytes"
+                raise ModelFileError(f"{path}: damaged, tensor {name[:200]!r} {came}")
             return TensorInfo(tuple(shape), dtype, (start + begin, start + end))
         case _:
-            raise ModelFileError(f"{path}: damaged, the entry of tensor {name!r} cannot be read")
+            raise ModelFileError(f"{path}: damaged, the entry of tensor {name[:200]!r} cannot be read")
 
 
 def _check_spans(path: Path, tensors: Mapping[str, TensorInfo], *, start: int, end: int) -> None:

@@ -29,7 +29,8 @@ from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedul
 Averages = Literal["none", "incomplete", "complete"]
 PARTS = {"first_stage.": "first_stage", "network.": "network", "conditioning.": "conditioner"}
 MOST_GROUPS = 20  # first parts of names that are told apart
-LOSSES = ("loss.", f"{FIRST_STAGE}loss.")  # feature network and discriminator, which only train
+LOSSES = ("loss.", f"{FIRST_STAGE}loss.", f"{CONDITIONER}loss.")  # feature network and discriminator: they only train
+NOTHING = "\0"  # begins no name: what moving averages cover of a first stage inside a whole model
 
 
 @final
@@ -73,7 +74,16 @@ def describe_original(checkpoint_path: Path, config_path: Path, *, ema: bool = T
 
     Arguments and errors as for `convert_original`, but missing and misshapen tensors are reported.
     """
-    described = original_spec(read_config(config_path), where=str(config_path))
+    return compare_original(checkpoint_path, read_original_spec(config_path), ema=ema)
+
+
+def read_original_spec(config_path: Path) -> OriginalSpec:
+    """What an original YAML says; `ModelFileError` or `NotYetError` name what does not fit."""
+    return original_spec(read_config(config_path), where=str(config_path))
+
+
+def compare_original(checkpoint_path: Path, described: OriginalSpec, *, ema: bool = True) -> Inventory:
+    """`describe_original` for a YAML that has been read."""
     checkpoint = read_checkpoint(checkpoint_path)
     try:
         return _compare(described, checkpoint, ema=ema)
@@ -177,7 +187,7 @@ def _table(described: OriginalSpec, state: Tensors) -> tuple[Table, str]:
         return model_table(spec, fused_by_head=described.fused_by_head), "model."
     table = first_stage_table(spec)
     if _inside_a_model(described, state):
-        return table.under(original=FIRST_STAGE), "no average:"
+        return table.under(original=FIRST_STAGE), NOTHING
     return table, ""
 
 
@@ -219,17 +229,22 @@ def _misshapen(table: Table, names: Mapping[str, str], *, state: Tensors) -> Ite
 def _strays(described: OriginalSpec, state: Tensors, *, explained: set[str]) -> tuple[str, ...]:
     """Keys that are neither taken nor known to be left out."""
     known = {*_COUNTERS, *explained}
-    prefixes = list(LOSSES)
     if isinstance(described.spec, ModelSpec):
         schedule = build_schedule(described.spec.schedule)
         assert isinstance(schedule, DiscreteSchedule)
         known |= set(original_buffers(schedule))
         if described.shared_conditioner:
-            prefixes.append(CONDITIONER)  # a second copy of the first stage
-    left = [name for name in state if name not in known and not name.startswith(tuple(prefixes))]
+            known |= set(copies(state))
+    left = [name for name in state if name not in known and not name.startswith(LOSSES)]
     if _inside_a_model(described, state):
         left = [name for name in left if name.startswith(FIRST_STAGE)]
     return tuple(sorted(left))
+
+
+def copies(state: Tensors) -> dict[str, str]:
+    """Tensors of the first stage that lie there once more as the conditioner, and which those are."""
+    pairs = ((name, FIRST_STAGE + name.removeprefix(CONDITIONER)) for name in state if name.startswith(CONDITIONER))
+    return {name: first for name, first in pairs if first in state}
 
 
 def _left_out(

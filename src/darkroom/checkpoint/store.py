@@ -9,7 +9,6 @@ from typing import Any, Final, Literal, cast, final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
@@ -17,12 +16,12 @@ from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.header import Header, TensorInfo
 from darkroom.checkpoint.header import read_header as read_safetensors_header
 from darkroom.checkpoint.rows import STEPS, in_rows, read, unfolded
+from darkroom.checkpoint.writing import whole_file, write_safetensors
 from darkroom.conditioning.text import SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.hashes import weights_hash
 from darkroom.core.hollow import hollow
 from darkroom.core.names import NAMELESS, Names
-from darkroom.core.record import atomic, writable_folder
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
@@ -86,7 +85,7 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
 
     int8: matrices and kernels of the denoiser and its conditioners in rows of eight bits (`checkpoint.rows`), all else,
     first stages too, in bfloat16.
-    `ModelFileError` when the tensors are not those of the spec; `InputError` when the folder cannot be written.
+    `ModelFileError` when the tensors are not those of the spec; `InputError` when it cannot be written.
     """
     skeleton = _skeleton(stored.spec)
     _check_tensors(str(path), _described(stored.state), skeleton=skeleton)
@@ -100,9 +99,8 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
         else:
             written[name] = tensor.to(FLOATS["bfloat16" if dtype == "int8" else dtype])
     tensors = apart(written)
-    writable_folder(path.parent)
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=_metadata(stored, tensors))
+    with whole_file(path) as temporary:
+        write_safetensors(temporary, tensors, metadata=_metadata(stored, tensors))
     return path
 
 

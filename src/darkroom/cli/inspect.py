@@ -103,20 +103,17 @@ def _elements(tensors: Any) -> int:
 
 def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
     """Of a checkpoint of others, from names, shapes and types alone: its weights are not read."""
-    from darkroom.checkpoint.inventory import describe_original, outline, precisions
-    from darkroom.checkpoint.unpickle import read_checkpoint
+    from darkroom.checkpoint.inventory import compare_original, precisions
     from darkroom.diffusion.model import ModelSpec
     from darkroom.tasks.fields import task_of
     from darkroom.tasks.load import find, find_config
 
     file = find(path)
     beside = find_config(file, config=config)
-    if beside is None:
-        checkpoint = read_checkpoint(file)
-        needs = "an original checkpoint needs its YAML, which says what it is; give it with --config FILE"
-        facts = {"kind": "checkpoint without its YAML", "megabytes": _megabytes(file), **outline(checkpoint)}
-        return {**facts, "odd": [*checkpoint.odd, needs]}
-    found = describe_original(file, beside, ema=ema)
+    described = _without_yaml(file) if beside is None else _understood(beside, given=config is not None)
+    if isinstance(described, str):
+        return _outline(file, beside, described)
+    found = compare_original(file, described, ema=ema)
     spec, state = found.described.spec, found.checkpoint.state_dict
     whole = isinstance(spec, ModelSpec)
     return {
@@ -142,6 +139,40 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
         "odd": list(found.odd),
         "spec": spec.plain(),
     }
+
+
+def _without_yaml(file: Path) -> str:
+    """What an original checkpoint lacks, and which YAML files beside it leave the choice open."""
+    from darkroom.tasks.load import yaml_beside
+
+    several = ", ".join(path.name for path in yaml_beside(file)[:5])
+    open_choice = f" (beside it lie {several})" if several else ""
+    return f"an original checkpoint needs its YAML, which says what it is; give it with --config FILE{open_choice}"
+
+
+def _understood(yaml: Path, *, given: bool) -> Any:
+    """What a YAML describes, or why it is refused; `ModelFileError` when one was given that is no configuration."""
+    from darkroom.checkpoint.config import read_config
+    from darkroom.checkpoint.inventory import read_original_spec
+    from darkroom.core.errors import InputError
+
+    try:
+        return read_original_spec(yaml)
+    except InputError as error:
+        if given:
+            read_config(yaml)
+        return str(error)
+
+
+def _outline(file: Path, yaml: Path | None, reason: str) -> dict[str, Any]:
+    """Of a checkpoint whose YAML is not there or not understood: its tensors."""
+    from darkroom.checkpoint.inventory import outline
+    from darkroom.checkpoint.unpickle import read_checkpoint
+
+    checkpoint = read_checkpoint(file)
+    kind = f"checkpoint {'without its YAML' if yaml is None else 'whose YAML is refused'}"
+    known = {"kind": kind, "config": None if yaml is None else str(yaml), "megabytes": _megabytes(file)}
+    return {**known, **outline(checkpoint), "odd": [*checkpoint.odd, reason]}
 
 
 def _diffusers(folder: Path) -> dict[str, Any]:
