@@ -1,5 +1,6 @@
 """Our models as checkpoints of the original code: all that its module holds, its YAML beside, and what is lost."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -166,8 +167,7 @@ def _write(path: Path, state: Mapping[str, Tensor], *, step: int | None, yaml: b
     YAML that lies there.
     """
     beside = path.with_suffix(".yaml")
-    new = yaml is not None and not beside.exists()
-    try:
+    with contextlib.ExitStack() as undo:
         with whole_file(path) as temporary:
             if path.suffix == ".ckpt":
                 tensors = {name: compact(tensor) for name, tensor in state.items()}
@@ -175,13 +175,11 @@ def _write(path: Path, state: Mapping[str, Tensor], *, step: int | None, yaml: b
             else:
                 said = {} if step is None else {STEP: str(step)}
                 write_safetensors(temporary, apart(state), metadata={"format": "pt", **said})
-            if yaml is not None and new:
+            if yaml is not None and not beside.exists():
                 with whole_file(beside) as text:
                     text.write_bytes(yaml)
-    except BaseException:
-        if new:
-            beside.unlink(missing_ok=True)
-        raise
+                undo.callback(beside.unlink)
+        undo.pop_all()
 
 
 def _steps(card: Mapping[str, Any]) -> int | None:
