@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from darkroom.checkpoint.header import refuse_other_than_files
 from darkroom.core.errors import ModelFileError
 
 ENTRY_LIMIT = 100_000
@@ -65,6 +66,7 @@ def open_archive(path: Path) -> Archive:
 
 def check_torch_file(path: Path) -> None:
     """`ModelFileError` says what a file is that is no zip archive."""
+    refuse_other_than_files(path)
     try:
         with path.open("rb") as file:
             start = file.read(512)

@@ -12,7 +12,8 @@ import torch
 
 from darkroom.core.errors import ModelFileError
 
-HEADER_LIMIT = 16 * 2**20  # what Python makes of a header takes up to thirty times its size
+HEADER_LIMIT = 8 * 2**20  # what Python makes of a header takes up to thirty times its size
+MOST_TENSORS = 50_000
 MOST_AXES = 8
 MOST_NUMBERS = 2**48  # of a tensor, counted as if no side were 0
 DTYPES = {
@@ -62,6 +63,8 @@ def read_header(path: Path) -> Header:
     metadata = values.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ModelFileError(f"{path}: damaged, its metadata is not a table of texts")
+    if len(values) > MOST_TENSORS:
+        raise ModelFileError(f"{path}: refused, it has {len(values)} tensors, {MOST_TENSORS} at most fit")
     start = 8 + declared
     tensors = {name: _tensor(path, name, value=value, start=start) for name, value in values.items()}
     _check_spans(path, tensors, start=start, end=size)
@@ -82,6 +85,12 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def refuse_other_than_files(path: Path) -> None:
+    """`ModelFileError` for a folder, and for a pipe or device, whose reading might never end."""
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path}: cannot be read (it is no file)")
+
+
 def is_possible(shape: Sequence[int]) -> bool:
     """Can there be a tensor of this shape? Sides may be numbers of thousands of digits."""
     return len(shape) <= MOST_AXES and math.prod(max(side, 1) for side in shape) < MOST_NUMBERS
@@ -89,6 +98,7 @@ def is_possible(shape: Sequence[int]) -> bool:
 
 def _read(path: Path) -> tuple[int, int, bytes]:
     """Size of the file, declared size of its header, and the header's bytes."""
+    refuse_other_than_files(path)
     try:
         with path.open("rb") as file:
             size = path.stat().st_size

@@ -38,13 +38,13 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
 ) -> None:
     """Convert a model, and say what was read, written and dropped; DST must not be there yet."""
-    from darkroom.cli.inspect import in_lines, look
+    from darkroom.cli.inspect import in_lines
     from darkroom.tasks.load import find, read_whole
 
     form = _form(target, to)
     _check_options(form, dtype=dtype, weights=weights, keep_all=keep_all)
     path = find(source)
-    facts = look(str(path), config=config, ema=weights != "raw")
+    facts = _facts(path, config, keep_all=keep_all, ema=weights != "raw")
     _check_weights(path, facts, weights=weights, keep_all=keep_all)
     _check_free(target, form)
     if keep_all:
@@ -67,6 +67,21 @@ def run(
         typer.echo(line)
     for sentence in dropped:
         typer.echo(in_lines({"dropped": sentence})[0])
+
+
+def _facts(path: Path, config: Path | None, *, keep_all: bool, ema: bool) -> dict[str, Any]:
+    """What is known of the source; with `keep_all` the YAML may say what it likes."""
+    from darkroom.checkpoint.store import is_ours
+    from darkroom.cli.inspect import look, without_yaml
+    from darkroom.core.errors import ModelFileError
+    from darkroom.tasks.load import find_config
+
+    try:
+        return look(str(path), config=config, ema=ema)
+    except ModelFileError as error:
+        if not keep_all or path.is_dir() or (path.suffix == ".safetensors" and is_ours(path)):
+            raise
+        return without_yaml(path, find_config(path, config=config), str(error))
 
 
 def _form(target: Path, to: str | None) -> str:

@@ -67,7 +67,7 @@ def _absent(path: str, known: dict[str, Path]) -> dict[str, Any]:
 
 def _model(path: Path) -> dict[str, Any]:
     from darkroom.checkpoint.store import read_header, spec_hash
-    from darkroom.diffusion.model import ModelSpec, count_parameters
+    from darkroom.diffusion.model import ModelSpec
     from darkroom.tasks.fields import task_of
 
     header = read_header(path)
@@ -81,7 +81,7 @@ def _model(path: Path) -> dict[str, Any]:
         "fields": list(spec.fields) if whole else [],
         "image_size": spec.image_size if whole else None,
         "factor": spec.first_stage.factor if whole else spec.factor,
-        "parameters": count_parameters(spec) if whole else {"first_stage": _elements(header.tensors)},
+        "parameters": _counted(path, spec) if whole else {"first_stage": _elements(header.tensors)},
         "megabytes": _megabytes(path),
         "precision": sorted({str(info.dtype).removeprefix("torch.") for info in header.tensors.values()}),
         "classes": list(header.names.classes),
@@ -93,6 +93,17 @@ def _model(path: Path) -> dict[str, Any]:
         "card": header.card,
         "spec": spec.plain(),
     }
+
+
+def _counted(path: Path, spec: Any) -> dict[str, int]:
+    from darkroom.core.errors import ModelFileError, first_line
+    from darkroom.core.hollow import UNBUILDABLE
+    from darkroom.diffusion.model import count_parameters
+
+    try:
+        return count_parameters(spec)
+    except UNBUILDABLE as error:
+        raise ModelFileError(f"{path}: its spec cannot be built ({first_line(error)})") from None
 
 
 def _elements(tensors: Any) -> int:
@@ -110,9 +121,9 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
 
     file = find(path)
     beside = find_config(file, config=config)
-    described = _without_yaml(file) if beside is None else _understood(beside, given=config is not None)
+    described = _needs(file) if beside is None else _understood(beside, given=config is not None)
     if isinstance(described, str):
-        return _outline(file, beside, described)
+        return without_yaml(file, beside, described)
     found = compare_original(file, described, ema=ema)
     spec, state = found.described.spec, found.checkpoint.state_dict
     whole = isinstance(spec, ModelSpec)
@@ -141,7 +152,7 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
     }
 
 
-def _without_yaml(file: Path) -> str:
+def _needs(file: Path) -> str:
     """What an original checkpoint lacks, and which YAML files beside it leave the choice open."""
     from darkroom.tasks.load import yaml_beside
 
@@ -164,7 +175,7 @@ def _understood(yaml: Path, *, given: bool) -> Any:
         return str(error)
 
 
-def _outline(file: Path, yaml: Path | None, reason: str) -> dict[str, Any]:
+def without_yaml(file: Path, yaml: Path | None, reason: str) -> dict[str, Any]:
     """Of a checkpoint whose YAML is not there or not understood: its tensors."""
     from darkroom.checkpoint.inventory import outline
     from darkroom.checkpoint.unpickle import read_checkpoint

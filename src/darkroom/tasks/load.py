@@ -211,7 +211,7 @@ def yaml_beside(path: Path) -> list[Path]:
     """YAML files beside a checkpoint, but for those named after another one."""
     others = {each.stem for ending in ("ckpt", "safetensors") for each in path.parent.glob(f"*.{ending}")} - {path.stem}
     found = sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")])
-    return [each for each in found if each.stem not in others]
+    return [each for each in found if each.is_file() and each.stem not in others]
 
 
 def _tokenizer(stored: StoredModel, *, beside: Path) -> Tokenizer | None:
