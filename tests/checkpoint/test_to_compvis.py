@@ -4,15 +4,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
+from darkroom.checkpoint.ramp import nearest_ramp
 from darkroom.checkpoint.to_compvis import original_config
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.core.errors import ModelFileError
 from darkroom.diffusion.model import ModelSpec
 from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec
-from darkroom.process.schedule import FlowSpec, LinearSpec
+from darkroom.process.schedule import (
+    CosineSpec,
+    DiscreteSchedule,
+    FlowSpec,
+    LinearSpec,
+    ScheduleSpec,
+    SqrtSpec,
+    TableSpec,
+    TrueLinearSpec,
+    build_schedule,
+)
 from darkroom.recipes.read import groups, recipe
 from originals import CONFIGS, HYBRID, described
 
@@ -65,9 +77,40 @@ def stage_of(**changes: Any) -> ModelSpec:
     return spec_of(first_stage=spec_of().first_stage.model_copy(update=changes))
 
 
+RAMPS = [LinearSpec(start=a, end=b) for a, b in ((0.0015, 0.0195), (0.0015, 0.0205), (0.00085, 0.012), (1e-4, 2e-2))]
+RAMPS += [TrueLinearSpec(start=0.0015, end=0.0155), SqrtSpec(start=1e-6, end=1e-4), LinearSpec(steps=50)]
+
+
+def table(schedule: ScheduleSpec, dtype: torch.dtype) -> TableSpec:
+    built = build_schedule(schedule)
+    assert isinstance(built, DiscreteSchedule)
+    return TableSpec(powers=tuple(built.alphas_cumprod[:-1].float().to(dtype).tolist()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_rounded_table_is_the_ramp_that_it_was(dtype: torch.dtype) -> None:
+    for ramp in RAMPS:
+        assert nearest_ramp(table(ramp, dtype)) == (ramp, 0.0)
+
+
+def test_a_table_that_is_no_ramp_has_a_nearest_one() -> None:
+    """How far off is measured on the powers themselves: no other ramp that was tried is nearer."""
+    own = table(CosineSpec(steps=40), torch.float64)
+    ramp, off = nearest_ramp(own)
+    near = torch.tensor(table(ramp, torch.float32).powers)
+    assert (near - torch.tensor(own.powers)).abs().max().item() == pytest.approx(off, abs=1e-6)
+    assert 0.01 < off < 0.3
+    bent = table(LinearSpec(steps=40), torch.float32).plain()
+    bent["powers"][20] *= 1 - 1e-4
+    ramp, off = nearest_ramp(TableSpec(**bent))
+    assert (ramp.start, ramp.end) == (pytest.approx(0.0015, rel=1e-2), pytest.approx(0.0195, rel=1e-2))
+    assert off == pytest.approx(1e-4 * bent["powers"][20], rel=0.1)
+
+
 REFUSED = {
     "flow": (spec_of(schedule=FlowSpec()), "the schedule 'flow'"),
     "terminal": (spec_of(schedule=LinearSpec(zero_terminal_snr=True)), "zero terminal SNR"),
+    "terminal table": (spec_of(schedule=TableSpec(powers=(0.5, 0.0))), "zero terminal SNR"),
     "regression": (spec_of(objective=ObjectiveSpec(times=NoisiestTimeSpec())), "a regression"),
     "velocity": (spec_of(prediction="velocity"), "prediction 'velocity'"),
     "waves": (network_of(places="waves"), "waves"),

@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from darkroom.autoencoder.statistics import LatentStatistics
+from darkroom.checkpoint import write_compvis
 from darkroom.checkpoint.compvis import convert_original
 from darkroom.checkpoint.inventory import describe_original
 from darkroom.checkpoint.store import StoredModel, build, load_model, save_model
+from darkroom.checkpoint.to_compvis import original_config
 from darkroom.checkpoint.unpickle import read_checkpoint
 from darkroom.checkpoint.write_compvis import rewrite_original, save_original
 from darkroom.conditioning.conditioner import ConditionerSpec
@@ -25,7 +27,7 @@ from darkroom.core.errors import InputError, ModelFileError
 from darkroom.core.names import Names
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.process.objective import MinSnrSpec, ObjectiveSpec
-from darkroom.process.schedule import TableSpec
+from darkroom.process.schedule import TableSpec, TrueLinearSpec, build_schedule
 from original_layout import layout
 from originals import CONFIGS, KL, averages, both, checkpoint, config, described, state_of, written
 
@@ -149,10 +151,11 @@ def test_a_first_stage_twice_lies_once_in_a_torch_file(tmp_path: Path) -> None:
     files = both(tmp_path, CONFIGS["masked"][0])
     stored = convert_original(*files).stored
     for dtype in ("float32", "bfloat16"):
-        save_original(tmp_path / "once.ckpt", stored, dtype=dtype)
-        save_original(tmp_path / "twice.safetensors", stored, dtype=dtype)
-        sizes = [(tmp_path / name).stat().st_size for name in ("once.ckpt", "twice.safetensors")]
-        first = sum(t.numel() * t.itemsize for n, t in tensors(tmp_path / "once.ckpt").items() if "cond_stage" in n)
+        files = tmp_path / dtype / "once.ckpt", tmp_path / dtype / "twice.safetensors"
+        for path in files:
+            save_original(path, stored, dtype=dtype)
+        sizes = [path.stat().st_size for path in files]
+        first = sum(t.numel() * t.itemsize for n, t in tensors(files[0]).items() if "cond_stage" in n)
         assert sizes[1] > sizes[0] + first / 2  # the zip file has a frame around each tensor
 
 
@@ -205,7 +208,7 @@ def test_captions_with_a_vocabulary_of_their_own(tmp_path: Path) -> None:
     made = yaml.safe_load((tmp_path / "mine.yaml").read_text())["model"]["params"]["cond_stage_config"]
     assert made["params"]["use_tokenizer"] is False
     stored.state["conditioning.by_field.caption.empty_ids"][:2] = torch.tensor([101, 102])
-    assert save_original(tmp_path / "mine.ckpt", stored)[0] == "its tokenizer (the original fetches BERT's own)"
+    assert save_original(tmp_path / "bert.ckpt", stored)[0] == "its tokenizer (the original fetches BERT's own)"
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -226,6 +229,53 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         save_original(tmp_path / "file" / "m.ckpt", stored)
+
+
+def test_noise_levels_of_a_table(tmp_path: Path) -> None:
+    """Rounded ones are said as the ramp that they were; others as the nearest, and that is said; both come back."""
+    levels = TrueLinearSpec(start=0.0015, end=0.0155, steps=50)
+    rounded = TableSpec(powers=tuple(build_schedule(levels).alpha(torch.arange(50)).square().half().tolist()))
+    bent = TableSpec(powers=(*(0.97**n for n in range(1, 50)), 0.1))
+    for name, table, lost in (("rounded", rounded, 0), ("bent", bent, 1)):
+        stored = model_of(ClassSpec(classes=10, width=24, drop=0), folder=tmp_path, schedule=table)
+        said = [each for each in save_original(tmp_path / f"{name}.ckpt", stored) if "noise levels" in each]
+        assert len(said) == lost
+        params = yaml.safe_load((tmp_path / f"{name}.yaml").read_text())["model"]["params"]
+        if not lost:
+            ramp = {"beta_schedule": "sqrt_linear", "linear_start": 0.0015, "linear_end": 0.0155, "timesteps": 50}
+            assert {key: params[key] for key in ramp} == ramp
+        again = describe_original(tmp_path / f"{name}.ckpt", tmp_path / f"{name}.yaml").described.spec
+        assert isinstance(again, ModelSpec)
+        assert isinstance(again.schedule, TableSpec)
+        assert torch.equal(torch.tensor(again.schedule.powers), torch.tensor(table.powers))
+    assert said == ["its noise levels in the YAML, whose ramp is off by up to 0.09; the checkpoint holds them"]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("unet_config.params.num_heads", "network.heads, which is 4 and will be read as 2"),
+        ("first_stage_config.params.ddconfig.num_res_blocks", "first_stage.blocks, which is 1"),
+    ],
+)
+def test_a_yaml_of_another_model_is_not_written(
+    tmp_path: Path, place: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = model_of(ClassSpec(classes=10, width=24, drop=0), folder=tmp_path)
+
+    def wrong(*words: Any, **options: Any) -> dict[str, Any]:
+        made = original_config(*words, **options)
+        *names, last = place.split(".")
+        part = made["params"]
+        for name in names:
+            part = part[name]
+        part[last] = 2
+        return made
+
+    monkeypatch.setattr(write_compvis, "original_config", wrong)
+    with pytest.raises(ModelFileError, match=f"not written, for the YAML would be another model's: {said}"):
+        save_original(tmp_path / "other.ckpt", stored)
+    assert not list(tmp_path.glob("other*"))
 
 
 def test_a_scale_for_each_channel_goes_into_the_first_stage(tmp_path: Path) -> None:
@@ -269,8 +319,9 @@ def test_everything_can_be_kept(tmp_path: Path, suffix: str) -> None:
     assert_same(tensors(target), state)
     assert target.with_suffix(".yaml").read_bytes() == (tmp_path / "config.yaml").read_bytes()
     assert read_checkpoint(target).global_step == 9
-    rewrite_original(target, source, dtype="bfloat16")
-    halved = tensors(target)
+    smaller = target.with_stem("smaller")
+    rewrite_original(smaller, source, dtype="bfloat16")
+    halved = tensors(smaller)
     assert halved["model.diffusion_model.out.2.bias"].dtype == torch.bfloat16
     assert halved["model_ema.decay"].dtype == torch.float32
     written(tmp_path, config())

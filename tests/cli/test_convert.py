@@ -100,6 +100,44 @@ def test_every_tensor_is_kept(told: Callable[..., dict[str, Any]], averaged: Pat
     assert alone["read"]["kind"] == "checkpoint without its YAML"
 
 
+def test_every_tensor_is_kept_whatever_the_yaml_says(
+    told: Callable[..., dict[str, Any]], refused: Refused, averaged: Path, tmp_path: Path
+) -> None:
+    """It is copied as it is, understood or not, but when there is a choice, or when it is none."""
+    yaml = tmp_path / "config.yaml"
+    for number, text in enumerate(("model: {target: mine.Model}\n", "name: x\n", "model: [")):
+        yaml.write_text(text)
+        report = told(averaged, tmp_path / f"{number}.ckpt", "--keep-all")
+        assert report["read"]["kind"] == "checkpoint whose YAML is refused"
+        assert report["dropped"] == ["what config.yaml means: it is copied as it is, not understood"]
+        assert (tmp_path / f"{number}.yaml").read_text() == text
+        assert set(read_checkpoint(tmp_path / f"{number}.ckpt").state_dict) == set(read_checkpoint(averaged).state_dict)
+    assert "not valid YAML" in refused("convert", averaged, tmp_path / "x.safetensors")
+    yaml.write_text("#" * 2**18)
+    report = told(averaged, tmp_path / "large.ckpt", "--keep-all")
+    assert report["dropped"] == ["config.yaml, which is too large for a YAML"]
+    (tmp_path / "another.yaml").write_text("")
+    report = told(averaged, tmp_path / "several.ckpt", "--keep-all")
+    beside = "another.yaml, config.yaml lie beside it"
+    assert report["dropped"] == [f"every YAML: {beside}, and none is copied (--config chooses)"]
+    assert not list(tmp_path.glob("large.y*")) + list(tmp_path.glob("several.y*"))
+
+
+def test_a_yaml_of_the_same_name_serves_both(told: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    path = both(tmp_path, KL)[0]
+    yaml = (tmp_path / "config.yaml").rename(tmp_path / "model.yaml").read_bytes()
+    report = told(path, tmp_path / "model.safetensors", "--to", "compvis", "--keep-all")
+    assert report["written"]["paths"][1] == str(tmp_path / "model.yaml")
+    assert (tmp_path / "model.yaml").read_bytes() == yaml
+
+
+def test_a_first_stage_of_two_kinds_is_told(told: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    name = "cond_stage_model.quant_conv.bias"
+    path, _ = both(tmp_path, CONFIGS["masked"][0], **{name: torch.zeros(8)})
+    report = told(path, tmp_path / "m.safetensors")
+    assert f"{name!r} is not equal to the first stage's of that name" in report["read"]["odd"][-1]
+
+
 def test_first_stages_and_words(say: Say, told: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     report = told(both(tmp_path, KL)[0], tmp_path / "stage.safetensors")
     assert report["read"]["kind"] == "original first stage"

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from darkroom.checkpoint.unpickle import read_checkpoint
 from darkroom.diffusion.model import ModelSpec
-from originals import KL, averages, both, checkpoint, config, described, state_of, written
+from originals import KL, SPATIAL, averages, both, checkpoint, config, described, state_of, written
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -77,7 +78,7 @@ def test_without_its_yaml(told: Callable[..., dict[str, Any]], say: Say, tmp_pat
     path = tmp_path / f"model{suffix}"
     torch.save({"state_dict": state}, path) if suffix == ".ckpt" else save_file(state, path)
     found = told(path)
-    assert found["kind"] == "checkpoint without its YAML"
+    assert (found["kind"], found["config"]) == ("checkpoint without its YAML", None)
     assert set(found["numbers"]) == {"model", "first_stage_model", "buffers"}
     assert "--config FILE" in found["odd"][-1]
     assert say("inspect", path)[0] == 0
@@ -85,3 +86,42 @@ def test_without_its_yaml(told: Callable[..., dict[str, Any]], say: Say, tmp_pat
     assert whole["kind"] == "original model"
     written(tmp_path, KL)
     assert told(path)["kind"] == "original first stage"
+
+
+CLIP = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder"}
+REFUSED = {
+    "planned": (yaml.safe_dump({"model": config(CLIP, unet=SPATIAL, concat_mode=False)}), "FrozenCLIPEmbedder"),
+    "unheard": (yaml.safe_dump({"model": {"target": "mine.Model", "params": {}}}), "unknown target 'mine.Model'"),
+    "other": ("name: environment\n", "it has no 'model:'"),
+    "broken": ("model: [", "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_yaml_leaves_the_outline(told: Callable[..., dict[str, Any]], tmp_path: Path, name: str) -> None:
+    text, reason = REFUSED[name]
+    state = state_of(described(tmp_path, config()))
+    path = checkpoint(tmp_path, state)
+    (tmp_path / "config.yaml").write_text(text)
+    found = told(path)
+    assert (found["kind"], found["config"]) == ("checkpoint whose YAML is refused", str(tmp_path / "config.yaml"))
+    assert (found["tensors"], found["precision"], found["averages"]) == (len(state), ["float32"], False)
+    assert set(found["numbers"]) == {"model", "first_stage_model", "buffers"}
+    assert len(found["odd"]) == 1
+    assert reason in found["odd"][0]
+
+
+def test_a_given_yaml_that_is_none_is_refused(say: Say, tmp_path: Path) -> None:
+    """One that describes what is not read here leaves the outline, though."""
+    path = checkpoint(tmp_path, state_of(described(tmp_path, config())))
+    for name, code in (("planned", 0), ("unheard", 0), ("other", 2), ("broken", 2)):
+        (tmp_path / "other.yaml").write_text(REFUSED[name][0])
+        answer, out, complaint = say("inspect", path, "--config", tmp_path / "other.yaml")
+        assert answer == code
+        assert REFUSED[name][1] in (complaint if code else out)
+
+
+def test_several_yaml_files_are_named(told: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, state_of(described(tmp_path, config())))
+    (tmp_path / "other.yaml").write_text("")
+    assert told(path)["odd"][-1].endswith("--config FILE (beside it lie config.yaml, other.yaml)")

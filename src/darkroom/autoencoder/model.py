@@ -61,9 +61,9 @@ class AutoencoderSpec(Spec):
     kind: Literal["autoencoder"] = "autoencoder"
     image_channels: int = Field(default=3, gt=0)
     channels: int = Field(default=128, gt=0)
-    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), min_length=1)
+    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), min_length=1, max_length=16)
     blocks: int = Field(default=2, gt=0)
-    attention: tuple[int, ...] = ()
+    attention: tuple[int, ...] = Field(default=(), max_length=16)
     middle_attention: bool = True
     stem: Literal["conv", "patch2", "patch4"] = "conv"
     latent_channels: int = Field(default=4, gt=0)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from darkroom.checkpoint.header import refuse_other_than_files
 from darkroom.core.errors import ModelFileError
 
 ENTRY_LIMIT = 100_000
-DIRECTORY_LIMIT = 16 * 2**20  # bytes; what Python makes of it takes thirteen times as many
-PICKLE_LIMIT = 64 * 2**20
+DIRECTORY_LIMIT = 8 * 2**20  # bytes; what Python makes of it takes thirteen times as many
+PICKLE_LIMIT = 16 * 2**20  # a tensor takes about 200 bytes
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _END = b"PK\x05\x06"
 _LONGEST_END = 22 + 65535 + 20  # bytes: the end of the directory, its comment, and where to find a large one
@@ -65,6 +66,7 @@ def open_archive(path: Path) -> Archive:
 
 def check_torch_file(path: Path) -> None:
     """`ModelFileError` says what a file is that is no zip archive."""
+    refuse_other_than_files(path)
     try:
         with path.open("rb") as file:
             start = file.read(512)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, FiniteFloat
 
-from darkroom.checkpoint.diffusers_config import MOST, Plain, parsed, read_config
+from darkroom.checkpoint.diffusers_config import MOST, Plain, parsed, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
 from darkroom.checkpoint.diffusers_text import SAME, TOKENS
 from darkroom.conditioning.byte_pairs import END, START, pieces_of, read_pieces
@@ -36,7 +36,7 @@ class ClipConfig(Spec):
 
 def clip_spec(config: Mapping[str, Any], *, where: str) -> SequenceEncoderSpec:
     """Of a CLIPTextModel; `NotYetError` for OpenCLIP's, `ModelFileError` names what else our encoder does not have."""
-    found = read_config(ClipConfig, config, where=where)
+    found = read_options(ClipConfig, config, where=where)
     if found.hidden_act == "gelu":
         raise NotYetError(
             f"{where}: OpenCLIP's text encoder (hidden_act 'gelu'), as of Stable Diffusion 2, is not read"

@@ -1,6 +1,6 @@
 """Original latent-diffusion models: YAML to our spec, checkpoint to our tensors, with a report of what is odd."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from darkroom.checkpoint.clip_names import clip_empty
-from darkroom.checkpoint.inventory import Inventory, describe_original
+from darkroom.checkpoint.inventory import Inventory, copies, describe_original
 from darkroom.checkpoint.keymap import some, to_ours
 from darkroom.checkpoint.specs import OriginalSpec
 from darkroom.checkpoint.store import StoredModel
@@ -56,13 +56,15 @@ def convert_original(checkpoint_path: Path, config_path: Path, *, ema: bool = Tr
     if found.misshapen:
         raise ModelFileError(f"{checkpoint_path}: {found.misshapen[0]}")
     described = found.described
-    tensors = to_ours(found.table, _Renamed(found.checkpoint.state_dict, found.names))
+    state = found.checkpoint.state_dict
+    tensors = to_ours(found.table, _Renamed(state, found.names))
     whole = isinstance(described.spec, ModelSpec)
     if whole:
         tensors |= _own_buffers(described)
-    card = _card(found, file=checkpoint_path.name)
+    odd = (*found.odd, *(_about_copy(state) if described.shared_conditioner else ()))
+    card = _card(found, file=checkpoint_path.name, odd=odd)
     kind = "model" if whole else "first-stage"
-    return Original(StoredModel(kind, described.spec, tensors, card, odd=found.odd), found.ema, found.strays, found.odd)
+    return Original(StoredModel(kind, described.spec, tensors, card, odd=odd), found.ema, found.strays, odd)
 
 
 def empty_caption(length: int, *, bert: bool) -> Int[Tensor, " l"]:
@@ -73,7 +75,22 @@ def empty_caption(length: int, *, bert: bool) -> Int[Tensor, " l"]:
     return torch.tensor(ids[:length])
 
 
-def _card(found: Inventory, *, file: str) -> dict[str, object]:
+def _about_copy(state: Tensors) -> list[str]:
+    """A sentence when the first stage that lies there once more, as the conditioner, is another one.
+
+    Tensors are compared one by one, and those that lie at one place not at all.
+    """
+    differ = [name for name, first in copies(state).items() if not _same(state, name, first)]
+    if not differ:
+        return []
+    return [f"{some(differ)} not equal to the first stage's of that name, which is taken in both places"]
+
+
+def _same(state: Tensors, one: str, other: str) -> bool:
+    return state.place(one) == state.place(other) or torch.equal(state.stored(one), state.stored(other))
+
+
+def _card(found: Inventory, *, file: str, odd: Sequence[str]) -> dict[str, object]:
     return {
         "source": "original checkpoint",
         "file": file,
@@ -81,7 +98,7 @@ def _card(found: Inventory, *, file: str) -> dict[str, object]:
         "weights": "ema" if found.ema else "raw",
         "steps": found.checkpoint.global_step,
         **({} if found.described.fused_by_head else {UNFUSED: True}),
-        "odd": list(found.odd),
+        "odd": list(odd),
     }
 
 

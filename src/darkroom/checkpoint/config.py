@@ -6,6 +6,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 from pydantic import Field
 
+from darkroom.checkpoint.header import refuse_other_than_files
 from darkroom.core.errors import ModelFileError, NotYetError, SpecError, did_you_mean
 from darkroom.core.spec import Spec, parse, parse_yaml
 
@@ -203,6 +204,7 @@ def refuse_target(target: str, *, known: Iterable[str], where: str) -> NoReturn:
 
 def read_config(path: Path) -> Target:
     """The `model:` of an original YAML file; `ModelFileError` when it is missing, too large or of another kind."""
+    refuse_other_than_files(path)
     try:
         if path.stat().st_size > CONFIG_LIMIT:
             raise ModelFileError(f"{path}: too large for a configuration")

@@ -94,10 +94,9 @@ _STAGE_USUAL: Final[dict[str, tuple[object, ...]]] = {
 }
 
 
-def read_config(kind: type[S], config: Mapping[str, Any], *, where: str, otherwise: Mapping[str, Any] = {}) -> S:
-    """The options of `config` that `kind` has; `otherwise`: its defaults that differ. `ModelFileError` by name."""
-    given = {name: value for name, value in config.items() if name in kind.model_fields}
-    return parsed(kind, {**otherwise, **given}, where=where)
+def read_options(kind: type[S], config: Mapping[str, Any], *, where: str) -> S:
+    """The options of `config` that `kind` has; `ModelFileError` by name."""
+    return parsed(kind, {name: value for name, value in config.items() if name in kind.model_fields}, where=where)
 
 
 def parsed(kind: type[S], values: Mapping[str, Any], *, where: str) -> S:
@@ -125,7 +124,7 @@ def unet_spec(config: Mapping[str, Any], *, where: str) -> UNetSpec:
     """Of a UNet2DModel or UNet2DConditionModel; `ModelFileError` names an option that our network does not have."""
     crossed = config.get("_class_name") == "UNet2DConditionModel"
     _check(config, read=UNetConfig.model_fields, usual=_UNET_USUAL, where=where)
-    found = read_config(UNetConfig, _without_empty(config), where=where, otherwise=_OF_CROSSED if crossed else {})
+    found = read_options(UNetConfig, (_OF_CROSSED if crossed else {}) | _without_empty(config), where=where)
     widths = found.block_out_channels
     levels = _levels(found, attending="CrossAttn" if crossed else "Attn", where=where)
     _check_kinds(found, crossed=crossed, where=where)
@@ -248,7 +247,7 @@ def first_stage_spec(config: Mapping[str, Any], *, where: str) -> tuple[Autoenco
     """
     quantised = config.get("_class_name") == "VQModel"
     _check(config, read=FirstStageConfig.model_fields, usual=_STAGE_USUAL, where=where)
-    found = read_config(FirstStageConfig, config, where=where)
+    found = read_options(FirstStageConfig, config, where=where)
     widths = found.block_out_channels
     levels = _levels(found, attending="Attn", where=where)
     code = found.latent_channels or (3 if quantised else 4)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -16,7 +16,7 @@ from darkroom.checkpoint.unpickle import Tensors, read_checkpoint
 from darkroom.core.errors import ModelFileError
 
 MOST_JSON: Final = 2**20  # bytes of a configuration
-MOST_INDEX: Final = 32 * 2**20
+MOST_INDEX: Final = 4 * 2**20
 MOST_SHARDS: Final = 1000
 NETWORK: Final = "diffusion_pytorch_model"  # how the weights of a component are called
 ENCODERS: Final = ("model", "pytorch_model")  # and those of a text encoder
@@ -126,6 +126,9 @@ def _sharded(path: Path) -> tuple[Places, list[str]]:
     if not isinstance(named, dict) or not named or not all(isinstance(each, str) for each in named.values()):
         raise ModelFileError(f"{path}: damaged, its weight_map does not say which file holds which tensor")
     kind = ".safetensors" if ".safetensors." in path.name else ".bin"
+    promised: dict[str, list[str]] = {}
+    for name, shard in named.items():
+        promised.setdefault(shard, []).append(name)
     places: Places = {}
     odd: list[str] = []
     for shard in _shards(path, named, kind=kind):
@@ -135,7 +138,7 @@ def _sharded(path: Path) -> tuple[Places, list[str]]:
             raise ModelFileError(f"{path}: damaged, tensor {twice[:200]!r} lies in two of its shards")
         places |= found
         odd += sentences
-        lacking = [name for name, place in named.items() if place == shard and name not in found]
+        lacking = [name for name in promised[shard] if name not in found]
         if lacking:
             raise ModelFileError(f"{path.parent / shard}: {some(lacking)} missing, which {path.name} says lies there")
     return places, odd
@@ -183,6 +186,10 @@ class _Placed(Tensors):
     def stored(self, name: str) -> Tensor:
         tensors, there = self._places[name]
         return tensors.stored(there)
+
+    def place(self, name: str) -> Hashable:
+        tensors, there = self._places[name]
+        return id(tensors), tensors.place(there)
 
     def shape(self, name: str) -> tuple[int, ...]:
         tensors, there = self._places[name]

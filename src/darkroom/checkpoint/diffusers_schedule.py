@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from darkroom.checkpoint.diffusers_config import Plain, parsed, read_config
+from darkroom.checkpoint.diffusers_config import Plain, parsed, read_options
 from darkroom.core.errors import ModelFileError
 from darkroom.core.spec import Spec
 from darkroom.process.prediction import PredictionName
@@ -57,7 +57,7 @@ def read_scheduler(config: Mapping[str, Any], *, where: str) -> tuple[ScheduleSp
     if family not in SCHEDULERS:
         raise ModelFileError(f"{where}: a scheduler {str(family)[:60]!r} is not read; {', '.join(SCHEDULERS)} are")
     schedule, prediction = schedule_spec(config, where=where)
-    found = read_config(SchedulerConfig, config, where=where)
+    found = read_options(SchedulerConfig, config, where=where)
     clips = family in ("DDIMScheduler", "DDPMScheduler") if found.clip_sample is None else found.clip_sample
     odd = {
         "its scheduler clips x0 to [-1, 1] at every step, which is not done here": clips,
@@ -68,7 +68,7 @@ def read_scheduler(config: Mapping[str, Any], *, where: str) -> tuple[ScheduleSp
 
 def schedule_spec(config: Mapping[str, Any], *, where: str) -> tuple[ScheduleSpec, PredictionName]:
     """Noise levels and prediction of a scheduler's configuration; how it steps is not in them."""
-    found = read_config(SchedulerConfig, config, where=where)
+    found = read_options(SchedulerConfig, config, where=where)
     said = found.prediction_type
     if said not in PREDICTIONS:
         raise ModelFileError(f"{where}: prediction_type {said[:40]!r} is unknown; {', '.join(PREDICTIONS)} fit")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from darkroom.checkpoint.diffusers_config import MOST, Plain, parsed, read_config
+from darkroom.checkpoint.diffusers_config import MOST, Plain, parsed, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import DataError, ModelFileError
@@ -45,7 +45,7 @@ class TokenizerConfig(Spec):
 
 def bert_spec(config: Mapping[str, Any], *, where: str) -> SequenceEncoderSpec:
     """Of an LDMBertModel; `ModelFileError` names what our encoder does not have."""
-    found = read_config(BertConfig, config, where=where)
+    found = read_options(BertConfig, config, where=where)
     odd = {
         "model_type": (found.model_type, "ldmbert"),
         "activation_function": (found.activation_function, "gelu"),
@@ -97,7 +97,7 @@ def read_tokenizer(folder: Path, *, encoder: SequenceEncoderSpec) -> Tokenizer:
     It is its `vocab.txt`, or its `tokenizer.json` where there is no such list.
     """
     options = folder / "tokenizer_config.json"
-    said = read_config(TokenizerConfig, read_object(options) if options.is_file() else {}, where=str(options))
+    said = read_options(TokenizerConfig, read_object(options) if options.is_file() else {}, where=str(options))
     if not said.do_lower_case or said.strip_accents is False or not said.tokenize_chinese_chars:
         raise ModelFileError(f"{options}: a tokenizer that tells letters by case or accents is not supported")
     listed, whole = folder / "vocab.txt", folder / "tokenizer.json"

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,7 +12,10 @@ import torch
 
 from darkroom.core.errors import ModelFileError
 
-HEADER_LIMIT = 16 * 2**20  # what Python makes of a header takes up to thirty times its size
+HEADER_LIMIT = 8 * 2**20  # what Python makes of a header takes up to thirty times its size
+MOST_TENSORS = 50_000
+MOST_AXES = 8
+MOST_NUMBERS = 2**48  # of a tensor, counted as if no side were 0
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -53,13 +56,15 @@ def read_header(path: Path) -> Header:
         values = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         twice = isinstance(error, TwiceError)
-        reason = f"its header names {error} twice" if twice else "its header is not valid JSON"
+        reason = f"its header names {str(error)[:200]} twice" if twice else "its header is not valid JSON"
         raise ModelFileError(f"{path}: not a safetensors file, {reason}") from None
     if not isinstance(values, dict):
         raise ModelFileError(f"{path}: not a safetensors file, its header is not a JSON object")
     metadata = values.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ModelFileError(f"{path}: damaged, its metadata is not a table of texts")
+    if len(values) > MOST_TENSORS:
+        raise ModelFileError(f"{path}: refused, it has {len(values)} tensors, {MOST_TENSORS} at most fit")
     start = 8 + declared
     tensors = {name: _tensor(path, name, value=value, start=start) for name, value in values.items()}
     _check_spans(path, tensors, start=start, end=size)
@@ -80,8 +85,20 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def refuse_other_than_files(path: Path) -> None:
+    """`ModelFileError` for a folder, and for a pipe or device, whose reading might never end."""
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path}: cannot be read (it is no file)")
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """Can there be a tensor of this shape? Sides may be numbers of thousands of digits."""
+    return len(shape) <= MOST_AXES and math.prod(max(side, 1) for side in shape) < MOST_NUMBERS
+
+
 def _read(path: Path) -> tuple[int, int, bytes]:
     """Size of the file, declared size of its header, and the header's bytes."""
+    refuse_other_than_files(path)
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -109,15 +126,14 @@ def _tensor(path: Path, name: str, *, value: object, start: int) -> TensorInfo:
             type(side) is int and side >= 0 for side in shape
         ):
             if kind not in DTYPES:
-                raise ModelFileError(f"{path}: tensor {name!r} is of type {kind}; {', '.join(DTYPES)} fit")
+                raise ModelFileError(f"{path}: tensor {name[:200]!r} is of type {kind[:40]}; {', '.join(DTYPES)} fit")
             dtype = DTYPES[kind]
-            if end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
-                raise ModelFileError(
-                    f"{path}: damaged, tensor {name!r} of shape {shape} does not fill its {end - begin} bytes"
-                )
+            if not is_possible(shape) or end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
+                came = f"of shape {str(shape)[:100]} does not fill its {str(end - begin)[:20]} bytes"
+                raise ModelFileError(f"{path}: damaged, tensor {name[:200]!r} {came}")
             return TensorInfo(tuple(shape), dtype, (start + begin, start + end))
         case _:
-            raise ModelFileError(f"{path}: damaged, the entry of tensor {name!r} cannot be read")
+            raise ModelFileError(f"{path}: damaged, the entry of tensor {name[:200]!r} cannot be read")
 
 
 def _check_spans(path: Path, tensors: Mapping[str, TensorInfo], *, start: int, end: int) -> None:

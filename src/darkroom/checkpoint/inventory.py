@@ -4,9 +4,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeAlias, final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.clip_names import INSIDE, PLACES, named_in
@@ -21,17 +23,21 @@ from darkroom.checkpoint.keymap import (
     some,
 )
 from darkroom.checkpoint.specs import OriginalSpec, original_spec
+from darkroom.checkpoint.store import fewest_tensors
 from darkroom.checkpoint.unpickle import Checkpoint, Tensors, read_checkpoint
-from darkroom.core.errors import ModelFileError, SpecError
+from darkroom.core.errors import ModelFileError, SpecError, first_line
+from darkroom.core.hollow import UNBUILDABLE
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import ModelSpec
 from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedule, original_buffers
 
+Levels: TypeAlias = Float[Tensor, " t"]
 Averages = Literal["none", "incomplete", "complete"]
 PARTS = {"first_stage.": "first_stage", "network.": "network", "conditioning.": "conditioner"}
 MOST_GROUPS = 20  # first parts of names that are told apart
 PLACES_OF_TOKENS = f"{CONDITIONER}transformer.{INSIDE}{PLACES}"
-LOSSES = ("loss.", f"{FIRST_STAGE}loss.")  # feature network and discriminator, which only train
+LOSSES = ("loss.", f"{FIRST_STAGE}loss.", f"{CONDITIONER}loss.")  # feature network and discriminator: they only train
+NOTHING = "\0"  # begins no name: what moving averages cover of a first stage inside a whole model
 
 
 @final
@@ -75,8 +81,19 @@ def describe_original(checkpoint_path: Path, config_path: Path, *, ema: bool = T
 
     Arguments and errors as for `convert_original`, but missing and misshapen tensors are reported.
     """
-    described = original_spec(read_config(config_path), where=str(config_path))
+    return compare_original(checkpoint_path, read_original_spec(config_path), ema=ema)
+
+
+def read_original_spec(config_path: Path) -> OriginalSpec:
+    """What an original YAML says; `ModelFileError` or `NotYetError` name what does not fit."""
+    return original_spec(read_config(config_path), where=str(config_path))
+
+
+def compare_original(checkpoint_path: Path, described: OriginalSpec, *, ema: bool = True) -> Inventory:
+    """`describe_original` for a YAML that has been read."""
     checkpoint = read_checkpoint(checkpoint_path)
+    if fewest_tensors(described.spec) > len(checkpoint.state_dict):
+        raise ModelFileError(f"{checkpoint_path}: its configuration has more layers than it has tensors")
     try:
         return _compare(described, checkpoint, ema=ema)
     except ModelFileError as error:
@@ -161,6 +178,8 @@ def _with_own_schedule(described: OriginalSpec, state: Tensors) -> OriginalSpec:
     if state.shape(name) != tuple(ours.shape):
         raise ModelFileError(f"it has {state.shape(name)} noise levels, its configuration says {len(ours)}")
     theirs = state[name].float()
+    if bool((theirs == 1).any()):
+        return _with_noise(described, theirs, ours)
     if torch.allclose(theirs, ours, rtol=1e-5, atol=1e-7):
         return described
     try:
@@ -172,14 +191,29 @@ def _with_own_schedule(described: OriginalSpec, state: Tensors) -> OriginalSpec:
     return replace(described, spec=spec.model_copy(update={"schedule": table}), odd=(*described.odd, sentence))
 
 
+def _with_noise(described: OriginalSpec, theirs: Levels, ours: Levels) -> OriginalSpec:
+    """The levels of the YAML for a file whose first ones were rounded to no noise at all, which nobody can sample with.
+
+    `ModelFileError` when they are not those of the YAML rounded.
+    """
+    apart = (theirs - ours).abs().max().item()
+    if not apart <= torch.finfo(torch.bfloat16).eps / 2:
+        raise ModelFileError("tensor 'alphas_cumprod': there are noise levels without any noise")
+    sentence = "its noise levels were rounded until the first had no noise; those of its configuration are taken"
+    return replace(described, odd=(*described.odd, sentence))
+
+
 def _table(described: OriginalSpec, state: Tensors) -> tuple[Table, str]:
     """The key table for this file, and the prefix of what its moving averages cover."""
     spec = described.spec
-    if isinstance(spec, ModelSpec):
-        return model_table(spec, fused_by_head=described.fused_by_head), "model."
-    table = first_stage_table(spec)
+    try:
+        if isinstance(spec, ModelSpec):
+            return model_table(spec, fused_by_head=described.fused_by_head), "model."
+        table = first_stage_table(spec)
+    except UNBUILDABLE as error:
+        raise ModelFileError(f"what its configuration says cannot be built ({first_line(error)})") from None
     if _inside_a_model(described, state):
-        return table.under(original=FIRST_STAGE), "no average:"
+        return table.under(original=FIRST_STAGE), NOTHING
     return table, ""
 
 
@@ -221,17 +255,22 @@ def _misshapen(table: Table, names: Mapping[str, str], *, state: Tensors) -> Ite
 def _strays(described: OriginalSpec, state: Tensors, *, explained: set[str]) -> tuple[str, ...]:
     """Keys that are neither taken nor known to be left out."""
     known = {*_COUNTERS, *explained, named_in(state, PLACES_OF_TOKENS)}
-    prefixes = list(LOSSES)
     if isinstance(described.spec, ModelSpec):
         schedule = build_schedule(described.spec.schedule)
         assert isinstance(schedule, DiscreteSchedule)
         known |= set(original_buffers(schedule))
         if described.shared_conditioner:
-            prefixes.append(CONDITIONER)  # a second copy of the first stage
-    left = [name for name in state if name not in known and not name.startswith(tuple(prefixes))]
+            known |= set(copies(state))
+    left = [name for name in state if name not in known and not name.startswith(LOSSES)]
     if _inside_a_model(described, state):
         left = [name for name in left if name.startswith(FIRST_STAGE)]
     return tuple(sorted(left))
+
+
+def copies(state: Tensors) -> dict[str, str]:
+    """Tensors of the first stage that lie there once more as the conditioner, and which those are."""
+    pairs = ((name, FIRST_STAGE + name.removeprefix(CONDITIONER)) for name in state if name.startswith(CONDITIONER))
+    return {name: first for name, first in pairs if first in state}
 
 
 def _left_out(

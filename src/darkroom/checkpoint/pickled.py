@@ -3,7 +3,8 @@
 Python's own unpickler calls what a file names. This one knows a handful of names by heart (tensors, ordered
 dictionaries, NumPy scalars); every other name becomes an inert `Foreign` value, and calling, constructing or filling
 one gives another `Foreign`. Names that no model needs and an attack does (os, subprocess, eval, ...) are refused
-wherever they stand.
+wherever they stand. A pickle may say the same long thing many times in few bytes, so what is made of it is bounded:
+instructions, calls, and what calls are given.
 """
 
 import pickletools
@@ -18,14 +19,16 @@ from darkroom.checkpoint.forbidden import BUILTINS, refuse_forbidden, word_set
 from darkroom.core.errors import ModelFileError
 
 MOST_NESTED = 1000
-MOST_CALLS = 100_000
+MOST_CALLS = 100_000  # and global names; a tensor takes three
+MOST_NAME = 500  # characters
+MOST_PLACE = 2**31  # whole numbers above it may all hash alike, and a dictionary of such takes forever
 MOST_STEPS = 1_000_000  # instructions; a tensor takes about forty
 MOST_BITS = 1024  # of a whole number; the state of a generator needs 128
 _NUMPY_TYPE = re.compile(r"[<>=|]?[fiub][1248]")
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Foreign:
     """A thing this reader does not know, by name; made by a call when `called`."""
 
@@ -34,7 +37,7 @@ class Foreign:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StorageRef:
     """The bytes of one or more tensors: key of the archive's entry, element type by torch's name, element count."""
 
@@ -44,7 +47,7 @@ class StorageRef:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorRef:
     """A view of a storage; nothing is read or checked yet."""
 
@@ -61,6 +64,7 @@ class _NumpyType:
 
 
 _UNKNOWN_KEY = Foreign("an unusable key")
+_SIZED = (str, bytes, tuple, list, dict)
 
 
 def read_pickle(data: bytes, *, where: str) -> tuple[Any, list[str]]:
@@ -68,7 +72,7 @@ def read_pickle(data: bytes, *, where: str) -> tuple[Any, list[str]]:
 
     `ModelFileError` for broken instructions, for a forbidden name anywhere, and for a foreign call in `state_dict`.
     """
-    machine = _Machine(where)
+    machine = _Machine(where, size=len(data))
     try:
         for number, (code, argument, _) in enumerate(pickletools.genops(data)):
             if code.name == "STOP":
@@ -89,10 +93,12 @@ def read_pickle(data: bytes, *, where: str) -> tuple[Any, list[str]]:
 class _Machine:
     """Stack, marks and memo of the pickle language."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, *, size: int) -> None:
         self.where = where
+        self.left = size  # of what calls may be given: nothing takes less than a byte to say, and is given once
         self.stack: list[Any] = []  # what stands above the last mark
         self.below: list[list[Any]] = []  # what stands below it and below earlier marks
+        self.inside: list[bool] = []  # at each mark: is the value of a key 'state_dict' being made?
         self.calls = 0
         self.memo: dict[int, Any] = {}
         self.foreign: dict[str, None] = {}
@@ -118,6 +124,7 @@ class _Machine:
         self.stack.append(value)
 
     def mark(self) -> None:
+        self.inside.append(self.in_state_dict())
         self.below.append(self.stack)
         self.stack = []
         if len(self.below) > MOST_NESTED:
@@ -125,15 +132,21 @@ class _Machine:
 
     def since_mark(self) -> list[Any]:
         values, self.stack = self.stack, self.below.pop()
+        self.inside.pop()
         return values
 
     def memoize(self, place: int | None) -> None:
+        if place is not None and not 0 <= place < MOST_PLACE:
+            raise ValueError("a place in the memo that no pickle has")
         self.memo[len(self.memo) if place is None else place] = self.stack[-1]
 
     def name(self, module: Any, qualified: Any) -> None:
         """Push what a global name means here; the name is never looked up."""
         if not (isinstance(module, str) and isinstance(qualified, str)):
             raise ValueError("a global name that is no text")
+        if len(module) + len(qualified) > MOST_NAME:
+            raise ModelFileError(f"{self.where}: refused, its pickle has a name of more than {MOST_NAME} characters")
+        self.count()
         full = f"{module}.{qualified}"
         refuse_forbidden(module, qualified, where=self.where)
         if full not in _KNOWN and not full.startswith("torch.") and module not in BUILTINS:
@@ -142,26 +155,36 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> None:
         """Push what a call means here: a known value, or an inert one."""
-        if not isinstance(function, Foreign):
-            raise ValueError("a call of something that has no name")
+        if not isinstance(function, Foreign) or not isinstance(arguments, tuple):
+            raise ValueError("a call of something that has no name, or with no list of arguments")
+        self.count()
         known = None if function.called else _KNOWN.get(function.name)
         if known is not None:
+            self.charge(arguments)
             self.stack.append(known(*arguments))
             return
-        self.calls += 1
-        if self.calls > MOST_CALLS:
-            raise ModelFileError(f"{self.where}: refused, it calls foreign names more than {MOST_CALLS} times")
         if self.in_state_dict():
             raise ModelFileError(
                 f"{self.where}: refused, it calls {function.name[:200]} inside 'state_dict', where only tensors belong"
             )
         self.push(Foreign(function.name, called=True))
 
+    def count(self) -> None:
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise ModelFileError(f"{self.where}: refused, it names and calls more than {MOST_CALLS} times")
+
+    def charge(self, arguments: tuple[Any, ...]) -> None:
+        """A known call looks at its arguments and may copy them; the same ones may be given many times in few bytes."""
+        self.left -= len(arguments) + sum(len(each) for each in arguments if isinstance(each, _SIZED))
+        if self.left < 0:
+            raise ModelFileError(f"{self.where}: refused, its pickle gives more to its calls than it holds")
+
     def in_state_dict(self) -> bool:
         """Is the value of a key 'state_dict' being made? Keys stand at even places after a mark or a dictionary."""
-        bottom, *frames = [*self.below, self.stack]
-        keys = [*bottom[:8], *(_last_key(frame) for frame in frames if frame)]
-        return any(isinstance(key, str) and key == "state_dict" for key in keys)
+        if self.below:
+            return self.inside[-1] or _is_state(_last_key(self.stack))
+        return any(_is_state(key) for key in self.stack[:8])
 
     def fill(self, pairs: list[Any]) -> None:
         """Put keys and values into the dictionary on top."""
@@ -197,11 +220,17 @@ class _Machine:
 
 
 def _last_key(frame: list[Any]) -> Any:
-    return frame[(len(frame) - 1) // 2 * 2]
+    return frame[(len(frame) - 1) // 2 * 2] if frame else None
+
+
+def _is_state(key: Any) -> bool:
+    return isinstance(key, str) and key == "state_dict"
 
 
 def _usable(key: Any) -> Hashable:
-    """Keys that hash at once; a crafted nest of tuples would take forever."""
+    """Keys that hash at once, and not all alike; a crafted nest of tuples, or multiples of 2^61 - 1, take forever."""
+    if isinstance(key, int) and abs(key) >= MOST_PLACE:
+        return _UNKNOWN_KEY
     return key if isinstance(key, str | int | float | bytes | bool | None | Foreign) else _UNKNOWN_KEY
 
 
@@ -214,12 +243,14 @@ def _ordered(pairs: Any = ()) -> dict[Any, Any]:
 
 def _tensor(*arguments: Any) -> TensorRef:
     storage, offset, shape, stride, *_ = arguments
+    if not isinstance(shape, tuple) or not isinstance(stride, tuple):
+        raise ValueError("a tensor whose shape or strides are no tuple")
     numbers = [offset, *shape, *stride]
     if not isinstance(storage, StorageRef) or not all(type(n) is int and n >= 0 for n in numbers):
         raise ValueError("a tensor without a storage, or with impossible sizes")
     if len(shape) != len(stride):
         raise ValueError("a tensor with as many strides as axes is needed")
-    return TensorRef(storage, offset, tuple(shape), tuple(stride))
+    return TensorRef(storage, offset, shape, stride)
 
 
 def _numpy_type(code: Any, *_: Any) -> _NumpyType | Foreign:
@@ -286,7 +317,7 @@ def _set_item(machine: _Machine, _: Any) -> None:
 
 def _reduce(machine: _Machine, _: Any) -> None:
     arguments, function = machine.pop(), machine.pop()
-    machine.call(function, tuple(arguments))
+    machine.call(function, arguments)
 
 
 def _reduce_with_keywords(machine: _Machine, _: Any) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 
 from darkroom.autoencoder.preview import Preview, PreviewSpec
 from darkroom.checkpoint.diffusers import TINY
-from darkroom.checkpoint.diffusers_config import parsed, read_config
+from darkroom.checkpoint.diffusers_config import parsed, read_options
 from darkroom.checkpoint.diffusers_files import read_object, weights_in
 from darkroom.checkpoint.keymap import Entry, Table, leaf, some, to_ours
 from darkroom.checkpoint.unpickle import Tensors, read_checkpoint
@@ -82,7 +82,7 @@ def find_preview(path: Path) -> FoundPreview | None:
 
 def _in_folder(folder: Path, config: Mapping[str, Any]) -> FoundPreview:
     where = str(folder / CONFIG)
-    found = read_config(TinyConfig, config, where=where)
+    found = read_options(TinyConfig, config, where=where)
     widths = set(found.decoder_block_out_channels)
     odd = {
         "act_fn": found.act_fn != "relu",

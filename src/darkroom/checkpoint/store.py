@@ -9,7 +9,6 @@ from typing import Any, Final, Literal, cast, final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
@@ -17,12 +16,12 @@ from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.header import Header, TensorInfo
 from darkroom.checkpoint.header import read_header as read_safetensors_header
 from darkroom.checkpoint.rows import STEPS, in_rows, read, unfolded
+from darkroom.checkpoint.writing import whole_file, write_safetensors
 from darkroom.conditioning.text import SequenceEncoderSpec
-from darkroom.core.errors import ModelFileError, SpecError
+from darkroom.core.errors import ModelFileError, SpecError, first_line
 from darkroom.core.hashes import weights_hash
-from darkroom.core.hollow import hollow
+from darkroom.core.hollow import UNBUILDABLE, hollow
 from darkroom.core.names import NAMELESS, Names
-from darkroom.core.record import atomic, writable_folder
 from darkroom.core.spec import Spec, parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
@@ -30,6 +29,9 @@ from darkroom.network.unet import UNetSpec
 FORMAT = 1
 WITH_ROWS = 2  # the same, with weights in eight bits, which earlier versions cannot read
 _LATER_NAMES: Final = ("categories", "map_classes")  # files written before there were any lack them
+MOST_NESTED: Final = 64  # of a card
+MOST_TEXT: Final = 2**18  # characters of a spec or a card
+MOST_NAMES: Final = 2**20
 PREFIX = "darkroom."
 FIRST_STAGE = "first_stage."
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -86,7 +88,7 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
 
     int8: matrices and kernels of the denoiser and its conditioners in rows of eight bits (`checkpoint.rows`), all else,
     first stages too, in bfloat16.
-    `ModelFileError` when the tensors are not those of the spec; `InputError` when the folder cannot be written.
+    `ModelFileError` when the tensors are not those of the spec; `InputError` when it cannot be written.
     """
     skeleton = _skeleton(stored.spec)
     _check_tensors(str(path), _described(stored.state), skeleton=skeleton)
@@ -100,9 +102,8 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
         else:
             written[name] = tensor.to(FLOATS["bfloat16" if dtype == "int8" else dtype])
     tensors = apart(written)
-    writable_folder(path.parent)
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=_metadata(stored, tensors))
+    with whole_file(path) as temporary:
+        write_safetensors(temporary, tensors, metadata=_metadata(stored, tensors))
     return path
 
 
@@ -136,7 +137,7 @@ def is_ours(path: Path) -> bool:
 def load_model(path: Path) -> StoredModel:
     """The model in a file, weights upcast to float32; `ModelFileError` as for `read_header`, or for other tensors."""
     header = read_header(path)
-    skeleton = _skeleton(header.spec, where=path, header=header)
+    skeleton = _skeleton(header.spec, where=path)
     _check_tensors(str(path), unfolded(header.tensors, where=str(path)), skeleton=skeleton)
     try:
         with safe_open(path, framework="pt") as file:
@@ -183,6 +184,9 @@ def _metadata(stored: StoredModel, tensors: Mapping[str, Tensor]) -> dict[str, s
     for key in _LATER_NAMES:
         if getattr(stored.names, key):
             values[key] = json.dumps(list(getattr(stored.names, key)), ensure_ascii=False)
+    long = next((key for key in ("spec", "card") if len(values[key]) > MOST_TEXT), None)
+    if long is not None:
+        raise ModelFileError(f"the {long} of this model has more than {MOST_TEXT} characters, which no file may")
     if stored.tokenizer is not None:
         values["tokenizer"] = stored.tokenizer
     if stored.latents is not None:
@@ -212,11 +216,15 @@ def _interpret(path: Path, header: Header) -> StoredHeader:
         )
     except SpecError as error:
         raise ModelFileError(str(error)) from None
+    if fewest_tensors(spec) > len(header.tensors):
+        raise ModelFileError(f"{path}: damaged, its spec has more layers than the file has tensors")
     names = Names(
         classes=_texts(path, ours, key="classes"),
         **{key: _texts(path, ours, key=key) for key in _LATER_NAMES if key in ours},
     )
     card = _json(path, ours, key="card", kind=dict)
+    if not all(isinstance(card.get(key, {}), dict) for key in ("data", "sample")):
+        raise ModelFileError(f"{path}: damaged, the data or sample of its card is no table")
     latents, of = _latents(path, ours, spec=spec)
     tokenizer = ours.get("tokenizer")
     return StoredHeader(cast("Kind", kind), spec, header.tensors, card, names, tokenizer, latents, of)
@@ -247,34 +255,39 @@ def _encoder_hash(tensors: Mapping[str, Tensor]) -> str:
     return weights_hash(pair for pair in named if pair[0].startswith(("encoder.", "to_latent.", "shortcut_in.")))
 
 
-def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type) -> Any:
+def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type, limit: int = MOST_TEXT) -> Any:
+    text = values.get(key, "null")
+    if len(text) > limit:
+        raise ModelFileError(f"{path}: refused, its {key} has {len(text)} characters, {limit} at most fit")
     try:
-        value = json.loads(values.get(key, "null"))
+        value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or _deeper(value, MOST_NESTED):
         raise ModelFileError(f"{path}: damaged, its {key} is missing or cannot be read")
     return value
 
 
+def _deeper(value: object, levels: int) -> bool:
+    """Is a JSON value nested more deeply? Whoever shows it would run out of stack."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_deeper(each, levels - 1) for each in inner)
+
+
 def _texts(path: Path, values: Mapping[str, str], *, key: str) -> tuple[str, ...]:
-    found = _json(path, values, key=key, kind=list)
+    found = _json(path, values, key=key, kind=list, limit=MOST_NAMES)
     if not all(isinstance(name, str) for name in found):
         raise ModelFileError(f"{path}: damaged, its class names ({key}) are not texts")
     return tuple(found)
 
 
-def _skeleton(
-    spec: ModelSpec | AutoencoderSpec, *, where: Path | None = None, header: StoredHeader | None = None
-) -> nn.Module:
-    """The module on meta tensors. With a header, a spec far larger than the file is refused before it is built."""
-    if header is not None and fewest_tensors(spec) > len(header.tensors):
-        raise ModelFileError(f"{where}: damaged, its spec has more layers than the file has tensors")
+def _skeleton(spec: ModelSpec | AutoencoderSpec, *, where: Path | None = None) -> nn.Module:
+    """The module on meta tensors."""
     try:
         with hollow():
             return LatentDiffusion(spec) if isinstance(spec, ModelSpec) else Autoencoder(spec)
-    except (RuntimeError, OverflowError) as error:
-        raise ModelFileError(f"{where or 'the model'}: its spec cannot be built ({error})") from None
+    except UNBUILDABLE as error:
+        raise ModelFileError(f"{where or 'the model'}: its spec cannot be built ({first_line(error)})") from None
 
 
 def fewest_tensors(spec: ModelSpec | AutoencoderSpec | UNetSpec | SequenceEncoderSpec) -> int:

@@ -5,6 +5,7 @@ from typing import Any, Final
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSpec
 from darkroom.checkpoint.clip_names import VIT_L
+from darkroom.checkpoint.ramp import nearest_ramp
 from darkroom.checkpoint.specs import LAYOUT_KEYS, MODELS, UNETS
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.embedding import EmbeddingSpec
@@ -28,7 +29,7 @@ def original_config(spec: ModelSpec | AutoencoderSpec, *, bert: bool = False, fu
     """The `model:` of an original YAML. `ModelFileError` names what the original has no words for.
 
     bert: captions pass the tokenizer of BERT, as the original's do · fused_by_head: see `unet_table`. What only trains
-    (weightings, times, dropped conditions) is not in it.
+    (weightings, times, dropped conditions) is not in it; of a table of noise levels it says the nearest ramp.
     """
     if isinstance(spec, AutoencoderSpec):
         return _autoencoder(spec, resolution=_nominal(spec))
@@ -74,9 +75,9 @@ def _schedule(spec: ScheduleSpec) -> Plain:
             return {"timesteps": spec.steps, "beta_schedule": names[spec.kind], **ramp}
         case CosineSpec() if not spec.zero_terminal_snr:
             return {"timesteps": spec.steps, "beta_schedule": "cosine", "cosine_s": spec.s}
-        case TableSpec():  # the buffers in the checkpoint say it
-            return {"timesteps": spec.steps, "beta_schedule": "linear"}
-        case LinearSpec() | TrueLinearSpec() | SqrtSpec() | CosineSpec():
+        case TableSpec() if spec.powers[-1] > 0:  # the tables in the checkpoint say it exactly
+            return _schedule(nearest_ramp(spec)[0])
+        case LinearSpec() | TrueLinearSpec() | SqrtSpec() | CosineSpec() | TableSpec():
             raise _refuse("zero terminal SNR")
         case _:
             raise _refuse(f"the schedule {spec.kind!r}")

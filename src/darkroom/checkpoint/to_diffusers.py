@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final, final
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from darkroom.autoencoder.bottleneck import VQSpec
@@ -33,7 +32,8 @@ from darkroom.checkpoint.diffusers_schedule import scheduler_config
 from darkroom.checkpoint.diffusers_text import bert_config, write_tokenizer
 from darkroom.checkpoint.fold import with_scale_one
 from darkroom.checkpoint.keymap import Table, joined, to_original
-from darkroom.checkpoint.store import FIRST_STAGE, StoredModel, build
+from darkroom.checkpoint.store import FIRST_STAGE, StoredModel, apart, build
+from darkroom.checkpoint.writing import write_safetensors
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import LowResSpec
 from darkroom.conditioning.text import TextSpec, Tokenizer
@@ -186,8 +186,8 @@ def _write(folder: Path, component: _Component, *, state: Mapping[str, Tensor]) 
     write_object(folder / name, {**component.config, **version})
     if component.table is not None:
         tensors = to_original(component.table.under(ours=component.prefix), state)
-        plain = {name: tensor.detach().cpu().float().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(plain, folder / f"{component.file}.safetensors", metadata={"format": "pt"})
+        plain = apart({name: tensor.float() for name, tensor in tensors.items()})
+        write_safetensors(folder / f"{component.file}.safetensors", plain, metadata={"format": "pt"})
 
 
 def _index(family: str, components: list[_Component]) -> Plain:

@@ -1,11 +1,12 @@
 """Our models as checkpoints of the original code: all that its module holds, its YAML beside, and what is lost."""
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from darkroom.autoencoder.model import AutoencoderSpec
@@ -15,20 +16,23 @@ from darkroom.checkpoint.config import Target, read_params
 from darkroom.checkpoint.fold import with_scale_one
 from darkroom.checkpoint.inventory import PLACES_OF_TOKENS
 from darkroom.checkpoint.keymap import CONDITIONER, FIRST_STAGE, first_stage_table, model_table, to_original
+from darkroom.checkpoint.ramp import nearest_ramp
 from darkroom.checkpoint.specs import original_spec
 from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel, apart, compact
 from darkroom.checkpoint.to_compvis import original_config
-from darkroom.checkpoint.unpickle import STEP, read_checkpoint
+from darkroom.checkpoint.unpickle import STEP, Tensors, read_checkpoint
+from darkroom.checkpoint.writing import whole_file, write_safetensors, write_torch
 from darkroom.conditioning.spatial import MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
-from darkroom.core.errors import ModelFileError
-from darkroom.core.record import atomic, writable_folder, write_yaml
+from darkroom.core.errors import InputError, ModelFileError
+from darkroom.core.record import yaml_text
 from darkroom.diffusion.model import ModelSpec
 from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedule, original_buffers
 
 SUFFIXES: Final = (".ckpt", ".safetensors")
 _WRITTEN_ANEW: Final = {"source", "file", "family", "weights", "steps", "odd", UNFUSED}  # of a card
 _ONLY_TRAINS: Final = (".drop", ".dropout", ".beta", ".commitment", ".recompute")
+_SHAPED: Final = ("network.", "first_stage.")  # what changes here changes what the weights compute
 _NOT_SAID: Final = "lvlb_weights"  # which the original's module computes and does not keep
 
 
@@ -37,16 +41,17 @@ def save_original(path: Path, stored: StoredModel, *, dtype: FloatName = "float3
 
     dtype: of the weights; schedules and the scale stay float32, so that half precision does not move the noise levels.
     `ModelFileError` names what the original has no words for, weights that `dtype` cannot hold, or another suffix;
-    `InputError` when the folder cannot be written.
+    `InputError` when one of both files is there already, with anything but the same YAML, or cannot be written.
     """
     check_suffix(path)
     stored, folded = _with_one_scale(stored)
     bert, by_head = _reads_bert(stored), stored.card.get(UNFUSED) is not True
     config = original_config(stored.spec, bert=bert, fused_by_head=by_head)
     lost = (*folded, *_lost(stored, config, bert=bert))
+    yaml = yaml_text({"model": config}).encode()
+    _check_free(path, yaml)
     state = _in_type(original_state(stored, fused_by_head=by_head), dtype)
-    _write(path, state, step=_steps(stored.card))
-    write_yaml(path.with_suffix(".yaml"), {"model": config})
+    _write(path, state, step=_steps(stored.card), yaml=yaml)
     return lost
 
 
@@ -56,16 +61,17 @@ def rewrite_original(
     """An original checkpoint written again with every tensor that it holds, raw and averaged, whatever it is for.
 
     config: its YAML, copied as it is (None: none is written) · dtype: of floating-point tensors (None: each as it is
-    stored). What is lost is answered: all that is no tensor. Errors as for `save_original` and `read_checkpoint`.
+    stored). What is lost is answered: all that is no tensor. In memory there are the tensors that are written, and one
+    more. Errors as for `save_original` and `read_checkpoint`.
     """
     check_suffix(path)
+    yaml = None if config is None else config.read_bytes()
+    _check_free(path, yaml)
     found = read_checkpoint(source)
-    tensors = {name: found.state_dict.stored(name) for name in found.state_dict}
-    _write(path, tensors if dtype is None else _in_type(tensors, dtype), step=found.global_step)
-    if config is not None:
-        text = config.read_bytes()
-        with atomic(path.with_suffix(".yaml")) as temporary:
-            temporary.write_bytes(text)
+    state = found.state_dict
+    first = {state.place(name): name for name in reversed(list(state))}  # what lies there once is read once
+    kept = {name: _stored(state, name, dtype=dtype) for name in first.values()}
+    _write(path, {name: kept[first[state.place(name)]] for name in state}, step=found.global_step, yaml=yaml)
     beside = [f"what lies beside the weights: {', '.join(found.beside)}"] if found.beside else []
     return (*found.odd, *beside)
 
@@ -135,27 +141,62 @@ def _in_type(state: Mapping[str, Tensor], dtype: FloatName) -> dict[str, Tensor]
     """The same with weights in a type; a tensor that two names share stays shared."""
     made: dict[int, Tensor] = {}
     for name, tensor in state.items():
-        if not _is_weight(name, tensor):
-            made[id(tensor)] = tensor
-        elif id(tensor) not in made:
-            made[id(tensor)] = tensor.to(FLOATS[dtype])
-            if bool(tensor.isfinite().all()) and not bool(made[id(tensor)].isfinite().all()):
-                raise ModelFileError(f"tensor {name!r} holds numbers that {dtype} cannot; bfloat16 and float32 can")
+        if id(tensor) not in made:
+            made[id(tensor)] = _as(dtype, tensor, name=name)
     return {name: made[id(tensor)] for name, tensor in state.items()}
 
 
-def _is_weight(name: str, tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.ndim > 0 and "." in name
+def _stored(state: Tensors, name: str, *, dtype: FloatName | None) -> Tensor:
+    tensor = state.stored(name)
+    return tensor if dtype is None else _as(dtype, tensor, name=name)
 
 
-def _write(path: Path, state: Mapping[str, Tensor], *, step: int | None) -> None:
-    writable_folder(path.parent)
-    with atomic(path) as temporary:
-        if path.suffix == ".ckpt":
-            tensors = {name: compact(tensor) for name, tensor in state.items()}
-            torch.save({"state_dict": tensors, STEP: step or 0}, temporary)  # the original's scripts ask for the step
-        else:
-            save_file(apart(state), temporary, metadata={"format": "pt", **({} if step is None else {STEP: str(step)})})
+def _as(dtype: FloatName, tensor: Tensor, *, name: str) -> Tensor:
+    """A weight in a type, and what is none as it is; `ModelFileError` for numbers that the type cannot hold."""
+    if not (tensor.is_floating_point() and tensor.ndim > 0 and "." in name):
+        return tensor
+    made = tensor.to(FLOATS[dtype])
+    if bool(tensor.isfinite().all()) and not bool(made.isfinite().all()):
+        raise ModelFileError(f"tensor {name!r} holds numbers that {dtype} cannot; bfloat16 and float32 can")
+    return made
+
+
+def _check_free(path: Path, yaml: bytes | None) -> None:
+    """`InputError` when a file would be written over, or be read by another YAML than its own.
+
+    A YAML that says the same may lie there: it is what a write that was cut off leaves.
+    """
+    beside = path.with_suffix(".yaml")
+    if os.path.lexists(path):
+        raise InputError(f"{path}: this is there already, and is never written over")
+    if os.path.lexists(beside) and not (yaml is not None and beside.is_file() and _holds(beside, yaml)):
+        raise InputError(f"{beside}: this is there already, and says something else than the YAML of {path.name}")
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.stat().st_size == len(content) and path.read_bytes() == content
+
+
+def _write(path: Path, state: Mapping[str, Tensor], *, step: int | None, yaml: bytes | None) -> None:
+    """Both files, or none when one cannot be written.
+
+    The YAML appears first: alone it describes nothing, while a checkpoint without its own would be read by any other
+    YAML that lies there.
+    """
+    beside = path.with_suffix(".yaml")
+    with contextlib.ExitStack() as undo:
+        with whole_file(path) as temporary:
+            if path.suffix == ".ckpt":
+                tensors = {name: compact(tensor) for name, tensor in state.items()}
+                write_torch(temporary, {"state_dict": tensors, STEP: step or 0})  # the original's scripts want the step
+            else:
+                said = {} if step is None else {STEP: str(step)}
+                write_safetensors(temporary, apart(state), metadata={"format": "pt", **said})
+            if yaml is not None and not beside.exists():
+                with whole_file(beside) as text:
+                    text.write_bytes(yaml)
+                undo.callback(beside.unlink)
+        undo.pop_all()
 
 
 def _steps(card: Mapping[str, Any]) -> int | None:
@@ -214,14 +255,21 @@ def _lost_meaning(spec: ModelSpec | AutoencoderSpec, config: Mapping[str, Any]) 
     where = "the YAML of this model"
     again = original_spec(read_params(Target, config, where=where), where=where).spec
     differ = list(_differences(_settled(spec), _settled(again)))
-    if isinstance(spec, ModelSpec) and isinstance(spec.schedule, TableSpec):  # the buffers of the checkpoint say it
+    if isinstance(spec, ModelSpec) and isinstance(spec.schedule, TableSpec):  # the tables of the checkpoint say it
         differ = [each for each in differ if not each[0].startswith("schedule.")]
+        off = nearest_ramp(spec.schedule)[1]
+        if off:
+            yield f"its noise levels in the YAML, whose ramp is off by up to {off:.1g}; the checkpoint holds them"
     trains = [place for place, _, _ in differ if place.startswith("objective.") or place.endswith(_ONLY_TRAINS)]
     if trains:
         yield f"what only trains ({', '.join(trains)})"
     for place, ours, theirs in differ:
-        if place not in trains:
-            yield f"{place}, which is {_shown(ours)} and will be read as {_shown(theirs)}"
+        if place in trains:
+            continue
+        what = f"{place}, which is {_shown(ours)} and will be read as {_shown(theirs)}"
+        if not isinstance(spec, ModelSpec) or place.startswith(_SHAPED):
+            raise ModelFileError(f"not written, for the YAML would be another model's: {what}")
+        yield what
 
 
 def _settled(spec: ModelSpec | AutoencoderSpec) -> dict[str, Any]:

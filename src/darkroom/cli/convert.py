@@ -43,22 +43,24 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
 ) -> None:
     """Convert a model, and say what was read, written and dropped; DST must not be there yet."""
-    from darkroom.cli.inspect import in_lines, look
-    from darkroom.tasks.load import find
+    from darkroom.cli.inspect import in_lines
+    from darkroom.tasks.load import find, read_whole
 
     form = _form(target, to)
     _check_options(form, dtype=dtype, weights=weights, keep_all=keep_all)
     averaged = None if width is None else _averaged(source, width)
     path = find(source)
-    facts = look(str(path), config=config, ema=weights != "raw")
+    facts = _facts(path, config, keep_all=keep_all, ema=weights != "raw")
     _check_weights(path, facts, weights=weights, keep_all=keep_all)
     _check_free(target, form)
     if keep_all:
-        written, dropped = _rewritten(path, target, config=config, dtype=dtype)
+        written, dropped = _rewritten(path, target, config=config, dtype=dtype, understood="spec" in facts)
     else:
-        written, dropped = _converted(
-            source, target, form=form, config=config, dtype=dtype, ema=weights != "raw", averaged=averaged
-        )
+        stored = read_whole(source, config=config, ema=weights != "raw")
+        if averaged is not None:
+            stored = replace(stored, state={**stored.state, **averaged})
+        written, dropped = _converted(stored, target, form=form, dtype=dtype)
+        facts["odd"] = [*facts.get("odd", []), *(each for each in stored.odd if each not in facts.get("odd", []))]
         dropped = [*_unread(facts), *dropped]
     report = {
         "read": {"path": str(path), **{key: facts[key] for key in READ.split() if key in facts}},
@@ -73,6 +75,21 @@ def run(
         typer.echo(line)
     for sentence in dropped:
         typer.echo(in_lines({"dropped": sentence})[0])
+
+
+def _facts(path: Path, config: Path | None, *, keep_all: bool, ema: bool) -> dict[str, Any]:
+    """What is known of the source; with `keep_all` the YAML may say what it likes."""
+    from darkroom.checkpoint.store import is_ours
+    from darkroom.cli.inspect import look, without_yaml
+    from darkroom.core.errors import ModelFileError
+    from darkroom.tasks.load import find_config
+
+    try:
+        return look(str(path), config=config, ema=ema)
+    except ModelFileError as error:
+        if not keep_all or path.is_dir() or (path.suffix == ".safetensors" and is_ours(path)):
+            raise
+        return without_yaml(path, find_config(path, config=config), str(error))
 
 
 def _form(target: Path, to: str | None) -> str:
@@ -130,15 +147,14 @@ def _check_weights(path: Path, facts: dict[str, Any], *, weights: str | None, ke
 
 
 def _check_free(target: Path, form: str) -> None:
-    """`InputError` when something would be written over."""
+    """`InputError` when something would be written over; the YAML of a checkpoint is looked at when it is made."""
+    from darkroom.checkpoint.write_compvis import check_suffix
     from darkroom.core.errors import InputError
 
-    files = [target, *([target.with_suffix(".yaml")] if form == "compvis" else [])]
-    if form == "diffusers" and target.is_dir() and not any(target.iterdir()):
-        return
-    for path in files:
-        if path.exists():
-            raise InputError(f"{path}: this is there already; choose another DST")
+    if form == "compvis":
+        check_suffix(target)
+    if target.exists() and not (form == "diffusers" and target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target}: this is there already; choose another DST")
 
 
 def _averaged(source: str, width: float) -> dict[str, Any]:
@@ -153,19 +169,11 @@ def _averaged(source: str, width: float) -> dict[str, Any]:
     return reconstructed(run / stage / FOLDER, width=width)
 
 
-def _converted(
-    source: str, target: Path, *, form: str, config: Path | None, dtype: Any, ema: bool, averaged: dict[str, Any] | None
-) -> tuple[list[Path], list[str]]:
+def _converted(stored: Any, target: Path, *, form: str, dtype: Any) -> tuple[list[Path], list[str]]:
     """What was written, and what the format has no place for."""
     from darkroom.checkpoint.store import save_model
-    from darkroom.checkpoint.write_compvis import check_suffix, save_original
-    from darkroom.tasks.load import read_whole
+    from darkroom.checkpoint.write_compvis import save_original
 
-    if form == "compvis":
-        check_suffix(target)
-    stored = read_whole(source, config=config, ema=ema)
-    if averaged is not None:
-        stored = replace(stored, state={**stored.state, **averaged})
     match form:
         case "darkroom":
             return [save_model(target, stored, dtype=dtype or "float32")], _mute(stored)
@@ -188,14 +196,23 @@ def _mute(stored: Any) -> list[str]:
     return [f"the tokenizer: no {files} lies beside the checkpoint, so captions can only be given as ids"]
 
 
-def _rewritten(path: Path, target: Path, *, config: Path | None, dtype: Any) -> tuple[list[Path], list[str]]:
-    """Every tensor of an original checkpoint in another file, and its YAML when there is one."""
+def _rewritten(
+    path: Path, target: Path, *, config: Path | None, dtype: Any, understood: bool
+) -> tuple[list[Path], list[str]]:
+    """Every tensor of an original checkpoint in another file, and its YAML when there is one, understood or not."""
+    from darkroom.checkpoint.config import CONFIG_LIMIT
     from darkroom.checkpoint.write_compvis import rewrite_original
-    from darkroom.tasks.load import find_config
+    from darkroom.tasks.load import find_config, yaml_beside
 
     yaml = find_config(path, config=config)
+    several = [each.name for each in yaml_beside(path)] if yaml is None else []
+    about = [f"every YAML: {', '.join(several)} lie beside it, and none is copied (--config chooses)"] * bool(several)
+    if yaml is not None and yaml.stat().st_size > CONFIG_LIMIT:
+        yaml, about = None, [f"{yaml.name}, which is too large for a YAML"]
+    elif yaml is not None and not understood:
+        about = [f"what {yaml.name} means: it is copied as it is, not understood"]
     lost = rewrite_original(target, path, config=yaml, dtype=dtype)
-    return [target, *([target.with_suffix(".yaml")] if yaml else [])], list(lost)
+    return [target, *([target.with_suffix(".yaml")] if yaml else [])], [*about, *lost]
 
 
 def _unread(facts: dict[str, Any]) -> list[str]:

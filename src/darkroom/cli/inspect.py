@@ -67,7 +67,7 @@ def _absent(path: str, known: dict[str, Path]) -> dict[str, Any]:
 
 def _model(path: Path) -> dict[str, Any]:
     from darkroom.checkpoint.store import read_header, spec_hash
-    from darkroom.diffusion.model import ModelSpec, count_parameters
+    from darkroom.diffusion.model import ModelSpec
     from darkroom.tasks.fields import task_of
 
     header = read_header(path)
@@ -81,7 +81,7 @@ def _model(path: Path) -> dict[str, Any]:
         "fields": list(spec.fields) if whole else [],
         "image_size": spec.image_size if whole else None,
         "factor": spec.first_stage.factor if whole else spec.factor,
-        "parameters": count_parameters(spec) if whole else {"first_stage": _elements(header.tensors)},
+        "parameters": _counted(path, spec) if whole else {"first_stage": _elements(header.tensors)},
         "megabytes": _megabytes(path),
         "precision": sorted({str(info.dtype).removeprefix("torch.") for info in header.tensors.values()}),
         "classes": list(header.names.classes),
@@ -95,6 +95,17 @@ def _model(path: Path) -> dict[str, Any]:
     }
 
 
+def _counted(path: Path, spec: Any) -> dict[str, int]:
+    from darkroom.core.errors import ModelFileError, first_line
+    from darkroom.core.hollow import UNBUILDABLE
+    from darkroom.diffusion.model import count_parameters
+
+    try:
+        return count_parameters(spec)
+    except UNBUILDABLE as error:
+        raise ModelFileError(f"{path}: its spec cannot be built ({first_line(error)})") from None
+
+
 def _elements(tensors: Any) -> int:
     import math
 
@@ -103,8 +114,7 @@ def _elements(tensors: Any) -> int:
 
 def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
     """Of a checkpoint of others, from names, shapes and types alone: its weights are not read."""
-    from darkroom.checkpoint.inventory import describe_original, outline, precisions
-    from darkroom.checkpoint.unpickle import read_checkpoint
+    from darkroom.checkpoint.inventory import compare_original, precisions
     from darkroom.diffusion.model import ModelSpec
     from darkroom.tasks.fields import task_of
     from darkroom.tasks.load import find, find_config
@@ -113,12 +123,10 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
     beside = find_config(file, config=config)
     if beside is None and (tiny := _preview(file)) is not None:
         return tiny
-    if beside is None:
-        checkpoint = read_checkpoint(file)
-        needs = "an original checkpoint needs its YAML, which says what it is; give it with --config FILE"
-        facts = {"kind": "checkpoint without its YAML", "megabytes": _megabytes(file), **outline(checkpoint)}
-        return {**facts, "odd": [*checkpoint.odd, needs]}
-    found = describe_original(file, beside, ema=ema)
+    described = _needs(file) if beside is None else _understood(beside, given=config is not None)
+    if isinstance(described, str):
+        return without_yaml(file, beside, described)
+    found = compare_original(file, described, ema=ema)
     spec, state = found.described.spec, found.checkpoint.state_dict
     whole = isinstance(spec, ModelSpec)
     return {
@@ -163,6 +171,40 @@ def _preview(path: Path) -> dict[str, Any] | None:
         "odd": list(found.odd),
         "spec": found.spec.plain(),
     }
+
+
+def _needs(file: Path) -> str:
+    """What an original checkpoint lacks, and which YAML files beside it leave the choice open."""
+    from darkroom.tasks.load import yaml_beside
+
+    several = ", ".join(path.name for path in yaml_beside(file)[:5])
+    open_choice = f" (beside it lie {several})" if several else ""
+    return f"an original checkpoint needs its YAML, which says what it is; give it with --config FILE{open_choice}"
+
+
+def _understood(yaml: Path, *, given: bool) -> Any:
+    """What a YAML describes, or why it is refused; `ModelFileError` when one was given that is no configuration."""
+    from darkroom.checkpoint.config import read_config
+    from darkroom.checkpoint.inventory import read_original_spec
+    from darkroom.core.errors import InputError
+
+    try:
+        return read_original_spec(yaml)
+    except InputError as error:
+        if given:
+            read_config(yaml)
+        return str(error)
+
+
+def without_yaml(file: Path, yaml: Path | None, reason: str) -> dict[str, Any]:
+    """Of a checkpoint whose YAML is not there or not understood: its tensors."""
+    from darkroom.checkpoint.inventory import outline
+    from darkroom.checkpoint.unpickle import read_checkpoint
+
+    checkpoint = read_checkpoint(file)
+    kind = f"checkpoint {'without its YAML' if yaml is None else 'whose YAML is refused'}"
+    known = {"kind": kind, "config": None if yaml is None else str(yaml), "megabytes": _megabytes(file)}
+    return {**known, **outline(checkpoint), "odd": [*checkpoint.odd, reason]}
 
 
 def _diffusers(folder: Path) -> dict[str, Any]:

@@ -43,6 +43,11 @@ class TrainingError(DarkroomError):
     """A run had to stop; the last good state is kept."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, without its traces and lists."""
+    return str(error).partition("\n")[0][:200]
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the nearest option, or the sorted options when nothing is near."""
     names = sorted(set(options))

@@ -12,6 +12,9 @@ from torch.overrides import TorchFunctionMode
 _DRAWS: Final = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
 
 
+UNBUILDABLE: Final = (RuntimeError, OverflowError, TypeError)  # what torch raises for sizes beyond its own numbers
+
+
 @contextlib.contextmanager
 def hollow() -> Generator[None]:
     """Parameters and buffers made inside are meta tensors, and starting weights are not drawn."""

@@ -102,8 +102,12 @@ def write_json(path: Path, value: object) -> None:
 def write_yaml(path: Path, value: object) -> None:
     """Write YAML atomically, keys in the order given."""
     with atomic(path) as temporary:
-        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(yaml_text(value), encoding="utf-8")
+
+
+def yaml_text(value: object) -> str:
+    """YAML, keys in the order given."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:

@@ -50,11 +50,32 @@ def parse(kind: type[S], data: object, *, where: str) -> S:
 def parse_yaml(text: str, *, where: str) -> Any:
     """Plain values from YAML text (safe loader); `SpecError` names the line at fault."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
         raise SpecError(f"{where}: not valid YAML{line}") from None
+
+
+MOST_MERGED: Final = 10_000
+_MERGE: Final = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with a bound on what `<<` copies: a few lines that merge each other would make 10^9 pairs."""
+
+    merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, value in node.value:
+            parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for part in parts if key.tag == _MERGE else []:
+                if isinstance(part, yaml.MappingNode):
+                    self.flatten_mapping(part)
+                    self.merged += len(part.value)
+                if self.merged > MOST_MERGED:
+                    raise yaml.constructor.ConstructorError(problem_mark=node.start_mark)
+        super().flatten_mapping(node)
 
 
 def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

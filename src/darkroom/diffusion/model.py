@@ -35,7 +35,7 @@ class ModelSpec(Spec):
     measured over the training set, and over what is beyond a guess, and kept with the weights).
     """
 
-    image_size: int = Field(gt=0)
+    image_size: int = Field(gt=0, le=2**20)
     first_stage: FirstStageSpec
     network: UNetSpec
     conditioners: tuple[ConditionerSpec, ...] = ()

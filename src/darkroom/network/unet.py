@@ -38,9 +38,9 @@ class UNetSpec(Spec):
     in_channels: int = Field(gt=0)
     out_channels: int = Field(gt=0)
     channels: int = Field(gt=0)
-    multipliers: tuple[PositiveInt, ...] = Field(min_length=1)
+    multipliers: tuple[PositiveInt, ...] = Field(min_length=1, max_length=16)
     blocks: int = Field(default=2, gt=0)
-    attention: tuple[int, ...] = ()
+    attention: tuple[int, ...] = Field(default=(), max_length=16)
     heads: PositiveInt | None = None
     head_channels: PositiveInt | None = None
     transformer_depth: int = Field(default=0, ge=0)

@@ -216,7 +216,7 @@ def foreign(path: Path, *, config: str | Path | None = None) -> bool:
     """Is this file to be read as an original checkpoint? It has its YAML, or is no `.safetensors`."""
     if config is not None or path.suffix != ".safetensors":
         return True
-    return not is_ours(path) and bool(_yaml_beside(path))
+    return not is_ours(path) and bool(yaml_beside(path))
 
 
 def _inside(folder: Path) -> Path:
@@ -246,7 +246,7 @@ def find_config(path: Path, *, config: str | Path | None = None) -> Path | None:
         if not Path(config).is_file():
             raise ModelFileError(f"{config}: no such config file")
         return Path(config)
-    beside = _yaml_beside(path)
+    beside = yaml_beside(path)
     same = [each for each in beside if each.stem == path.stem]
     return (same or beside)[0] if len(same or beside) == 1 else None
 
@@ -260,11 +260,11 @@ def _config(path: Path, config: str | Path | None) -> Path:
     return found
 
 
-def _yaml_beside(path: Path) -> list[Path]:
+def yaml_beside(path: Path) -> list[Path]:
     """YAML files beside a checkpoint, but for those named after another one."""
     others = {each.stem for ending in ("ckpt", "safetensors") for each in path.parent.glob(f"*.{ending}")} - {path.stem}
     found = sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")])
-    return [each for each in found if each.stem not in others]
+    return [each for each in found if each.is_file() and each.stem not in others]
 
 
 def _tokenizer(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokenizer | None:
