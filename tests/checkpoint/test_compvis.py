@@ -138,17 +138,6 @@ def test_scale_by_std_needs_its_buffer(tmp_path: Path) -> None:
         load_original(checkpoint(tmp_path, state), file)
 
 
-def test_a_second_copy_of_the_first_stage_is_no_stray(tmp_path: Path) -> None:
-    state = state_of(described(tmp_path, CONFIGS["masked"][0]))
-    copy = {
-        name.replace("first_stage_model", "cond_stage_model"): tensor
-        for name, tensor in state.items()
-        if name.startswith("first_stage_model")
-    }
-    path = checkpoint(tmp_path, state | copy)
-    assert convert_original(path, tmp_path / "config.yaml").strays == ()
-
-
 def test_half_precision_safetensors_and_lean_text_encoders(tmp_path: Path) -> None:
     state = state_of(described(tmp_path, CONFIGS["text"][0]))
     lean = {name: tensor.half() for name, tensor in state.items() if "to_logits" not in name}
@@ -180,6 +169,22 @@ def test_noise_levels_that_cannot_be_are_refused(tmp_path: Path) -> None:
         load_original(checkpoint(tmp_path, {**state, "alphas_cumprod": rising}), file)
     with pytest.raises(ModelFileError, match="alphas_cumprod"):
         load_original(checkpoint(tmp_path, {**state, "alphas_cumprod": rising * float("nan")}), file)
+
+
+def test_noise_levels_that_were_rounded_to_none(tmp_path: Path) -> None:
+    """In bfloat16 the first of them are 1: the original divides by their noise, so those of the YAML are taken."""
+    model = config(linear_start=0.00085, linear_end=0.012)
+    state = state_of(described(tmp_path, model))
+    rounded = state["alphas_cumprod"].bfloat16()
+    assert rounded[0] == 1
+    stored = load_original(checkpoint(tmp_path, {**state, "alphas_cumprod": rounded}), tmp_path / "config.yaml")
+    assert isinstance(stored.spec, ModelSpec)
+    assert stored.spec.schedule == described(tmp_path, model).spec.schedule
+    assert (
+        "its noise levels were rounded until the first had no noise; those of its configuration are taken" in stored.odd
+    )
+    with pytest.raises(ModelFileError, match="noise levels without any noise"):
+        load_original(checkpoint(tmp_path, {**state, "alphas_cumprod": torch.ones(50)}), tmp_path / "config.yaml")
 
 
 def test_a_first_stage_alone_and_out_of_a_whole_model(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.diffusers_config import (
     first_stage_config,
@@ -210,11 +211,21 @@ def test_configurations_that_diffusers_itself_writes(tmp_path: Path) -> None:
         "kl": diffusers.AutoencoderKL(),
         "vq": diffusers.VQModel(),
     }
+    sizes = {"channels": 32, "multipliers": (1, 2), "blocks": 1}
+    meant: dict[str, Any] = {
+        "plain": UNetSpec(in_channels=3, out_channels=3, head_channels=8, **sizes),
+        "cross": UNetSpec(in_channels=4, out_channels=4, heads=4, transformer_depth=1, context_width=8, **sizes),
+        "kl": (AutoencoderSpec(channels=64, multipliers=(1,), blocks=1, latent_channels=4), 0.18215),
+        "vq": (
+            AutoencoderSpec(channels=64, multipliers=(1,), blocks=1, latent_channels=3, bottleneck=VQSpec(codes=256)),
+            0.18215,
+        ),
+    }
     for name, model in made.items():
         model.save_config(tmp_path / name)
         config = read_object(tmp_path / name / "config.json")
         reader = unet_spec if name in ("plain", "cross") else first_stage_spec
-        reader(config, where=name)
+        assert reader(config, where=name) == meant[name]
     for name in SCHEDULERS:
         getattr(diffusers, name)().save_config(tmp_path / name)
         found, prediction, _ = read_scheduler(read_object(tmp_path / name / "scheduler_config.json"), where=name)

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -155,16 +154,13 @@ def test_what_is_written_is_all_that_the_original_holds(name: str, tmp_path: Pat
     assert shapes == {name: shape for name, shape in layout(model).items() if not name.startswith("model_ema.")}
 
 
-@pytest.mark.parametrize("name", ["txt2img-1p4b", "rdm768"])
-def test_large_files_are_told_of_at_once(made: Made, name: str, record_property: Any) -> None:
+def test_the_largest_file_is_told_of_at_once(made: Made) -> None:
     """In a process of its own, as a person waits for it; the limit leaves room for a busy machine."""
-    path, _, _ = made(name)
+    path, _, _ = made("rdm768")
     began = time.monotonic()
     words = [sys.executable, "-m", "darkroom.cli.main", "inspect", str(path), "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     seconds = time.monotonic() - began
-    record_property("seconds", round(seconds, 2))
-    record_property("gigabytes", round(path.stat().st_size / 1e9, 1))
     assert json.loads(done.stdout)["strays"] == []
     assert path.stat().st_size > 5e9
     assert path.stat().st_blocks * 512 < 1e8

@@ -105,7 +105,7 @@ def test_every_tensor_is_kept_whatever_the_yaml_says(
 ) -> None:
     """It is copied as it is, understood or not, but when there is a choice, or when it is none."""
     yaml = tmp_path / "config.yaml"
-    for number, text in enumerate(("model: {target: mine.Model}\n", "name: x\n", "model: [")):
+    for number, text in enumerate(("model: {target: mine.Model}\n", "model: [")):
         yaml.write_text(text)
         report = told(averaged, tmp_path / f"{number}.ckpt", "--keep-all")
         assert report["read"]["kind"] == "checkpoint whose YAML is refused"

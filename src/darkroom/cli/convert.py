@@ -89,7 +89,7 @@ def _facts(path: Path, config: Path | None, *, keep_all: bool, ema: bool) -> dic
     except ModelFileError as error:
         if not keep_all or path.is_dir() or (path.suffix == ".safetensors" and is_ours(path)):
             raise
-        return without_yaml(path, find_config(path, config=config), str(error))
+        return without_yaml(path, yaml=find_config(path, config=config), reason=str(error))
 
 
 def _form(target: Path, to: str | None) -> str:

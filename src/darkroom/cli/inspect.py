@@ -125,7 +125,7 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
         return tiny
     described = _needs(file) if beside is None else _understood(beside, given=config is not None)
     if isinstance(described, str):
-        return without_yaml(file, beside, described)
+        return without_yaml(file, yaml=beside, reason=described)
     found = compare_original(file, described, ema=ema)
     spec, state = found.described.spec, found.checkpoint.state_dict
     whole = isinstance(spec, ModelSpec)
@@ -196,7 +196,7 @@ def _understood(yaml: Path, *, given: bool) -> Any:
         return str(error)
 
 
-def without_yaml(file: Path, yaml: Path | None, reason: str) -> dict[str, Any]:
+def without_yaml(file: Path, *, yaml: Path | None, reason: str) -> dict[str, Any]:
     """Of a checkpoint whose YAML is not there or not understood: its tensors."""
     from darkroom.checkpoint.inventory import outline
     from darkroom.checkpoint.unpickle import read_checkpoint
