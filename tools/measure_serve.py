@@ -4,8 +4,8 @@
     python tools/measure_serve.py --clients 8 --seconds 5 --model shapes
 
 Each part starts `darkroom serve` anew on a free port, over a folder of its own. Answers JSON. So many pictures as
-`--checked` says are compared with what `Model.sample` draws for the same prompt and seed: one that is more than 2 of
-255 levels away is wrong.
+`--checked` says are compared with what `Model.sample` draws for the same prompt and seed; more than 2 of 255 levels
+away is wrong.
 """
 
 import argparse

@@ -5,14 +5,20 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import httpx
+import pytest
+import uvicorn
 from serving import wait_for
 
+from darkroom.serve.api import build
+from darkroom.serve.engine import Engine
+from darkroom.serve.server import listening, run
 from darkroom.serve.store import Store
 
 QUICK = {"steps": 20}
@@ -76,3 +82,19 @@ def test_killed_it_loses_nothing_and_draws_nothing_twice_and_stopped_it_keeps_wh
         assert pictures[name].stat().st_mtime_ns == files[name]
     assert {name.partition("-")[0] for name in pictures} == set(ids)
     assert len({path.read_bytes() for path in pictures.values()}) == len(pictures) == 24  # none twice, none another's
+
+
+def test_a_signal_before_anybody_listens_to_signals_ends_it_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = uvicorn.Server.run
+
+    def late(self: uvicorn.Server, *, sockets: list[socket.socket]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        original(self, sockets=sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", late)
+    before = signal.getsignal(signal.SIGTERM)
+    run(build(engine), engine, at=listening("127.0.0.1", 0))
+    assert not engine.alive
+    assert signal.getsignal(signal.SIGTERM) is before

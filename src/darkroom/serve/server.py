@@ -61,9 +61,15 @@ def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
         backlog=BACKLOG,
     )
     server = _Server(config, closing=lambda: engine.closing(GRACE))
-    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again when it has stopped
+
+    def early(sig: int, frame: FrameType | None) -> None:
+        """For a signal before uvicorn listens to them, and for the one that it raises again when it has stopped."""
+        server.should_exit = True
+
+    before = signal.signal(signal.SIGTERM, early)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[at])
     finally:
+        engine.stop(0)  # where it was not even started
         signal.signal(signal.SIGTERM, before)
