@@ -88,9 +88,9 @@ def test_without_its_yaml(told: Callable[..., dict[str, Any]], say: Say, tmp_pat
     assert told(path)["kind"] == "original first stage"
 
 
-CLIP = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder"}
+CLIP = {"target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"}
 REFUSED = {
-    "planned": (yaml.safe_dump({"model": config(CLIP, unet=SPATIAL, concat_mode=False)}), "FrozenCLIPEmbedder"),
+    "planned": (yaml.safe_dump({"model": config(CLIP, unet=SPATIAL, concat_mode=False)}), "FrozenOpenCLIPEmbedder"),
     "unheard": (yaml.safe_dump({"model": {"target": "mine.Model", "params": {}}}), "unknown target 'mine.Model'"),
     "other": ("name: environment\n", "it has no 'model:'"),
     "broken": ("model: [", "not valid YAML"),

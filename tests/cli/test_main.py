@@ -206,5 +206,5 @@ def test_what_several_processes_cannot_share_is_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["sample", "a red circle"]) == 2
     assert capsys.readouterr().err == (
-        "darkroom: only train is shared by several processes yet; run this without torchrun\n"
+        "darkroom: only train and evaluate are shared by several processes yet; run this without torchrun\n"
     )

@@ -75,7 +75,9 @@ def served(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] |
     """The engine behind HTTP, until the block ends."""
     at = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{at.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn.Config(build(engine, tokens=tokens, hosts=hosts), log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(build(engine, tokens=tokens, hosts=hosts), log_level="warning", timeout_graceful_shutdown=5)
+    )
     thread = threading.Thread(target=lambda: server.run(sockets=[at]))
     thread.start()
     try:

@@ -76,7 +76,7 @@ def _with_others(words: Sequence[str]) -> Generator[None]:
         yield
         return
     if not words or words[0] not in SHARED:
-        raise NotYetError(f"only {', '.join(SHARED)} is shared by several processes yet; run this without torchrun")
+        raise NotYetError(f"only {' and '.join(SHARED)} are shared by several processes yet; run this without torchrun")
     from darkroom.core.parallel import is_first, together
 
     with contextlib.ExitStack() as stack:
