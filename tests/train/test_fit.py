@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_wrong_pace_is_mended_on_the_way(tmp_path: Path, monkeypatch: pytest.M
     few = ["first_stage.train.steps=2", "denoiser.sample.count=1", "denoiser.sample.steps=1"]
     made = recipe("tiny-text", overrides=[*SMALL, *few, "minutes=10"])
     monkeypatch.setattr("darkroom.recipes.clock.denoiser_pace", lambda recipe, device: 27.6)
-    monkeypatch.setattr("darkroom.recipes.clock.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("darkroom.recipes.clock.time", SimpleNamespace(monotonic=lambda: 0.0))  # of that room alone
     monkeypatch.setattr(Clock, "_seconds", lambda _, stage: 10.0 if stage == "denoiser" else 0.0)
     events = Run(made, tmp_path, device="cpu").develop()
     totals = {
