@@ -13,7 +13,7 @@ import typer
 
 import darkroom
 from darkroom.cli import main as door
-from darkroom.cli.main import PLANNED, VERBS, main
+from darkroom.cli.main import PLANNED, VERBS, command, main
 from darkroom.core.errors import SpecError, TrainingError
 from darkroom.core.spec import Spec
 
@@ -48,7 +48,14 @@ def fails(error: BaseException) -> Callable[..., object]:
 
 def test_the_command_is_installed() -> None:
     (script,) = entry_points(group="console_scripts", name="darkroom")
-    assert script.load() is main
+    assert script.load() is command
+
+
+def test_the_process_ends_with_the_code_of_its_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["darkroom", "nonsense"])
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 2
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

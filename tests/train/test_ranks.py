@@ -19,7 +19,7 @@ from darkroom.autoencoder.revival import RevivalSpec
 from darkroom.checkpoint.store import load_model
 from darkroom.core.compute import Compute
 from darkroom.core.errors import InputError
-from darkroom.core.parallel import WHOLE, Share, together
+from darkroom.core.parallel import WHOLE, Share, leave, together
 from darkroom.core.record import read_lines
 from darkroom.data.loader import Batch, batches
 from darkroom.data.sources import ShapesSource
@@ -142,6 +142,7 @@ def _rank(rank: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": Path(folder, "port").read_text()}
     with together():
         _stop_at(Run(recipe("tiny-vq", overrides=TINY), Path(folder, "moved"), device="cpu"), 4)
+    leave(0)
 
 
 def _stop_at(run: Run, step: int) -> None:

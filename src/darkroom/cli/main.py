@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -39,6 +39,16 @@ PLANNED = ("study",)
 SHARED = ("train", "evaluate")  # verbs that several processes carry out together
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
+
+
+def command() -> NoReturn:
+    """The process `darkroom`: it ends with the exit code of its command line."""
+    code = main()
+    if not _is_alone():
+        from darkroom.core.parallel import leave
+
+        leave(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _with_others(words: Sequence[str]) -> Generator[None]:
     """Within the block this process works with the others that `torchrun` started, and only the first one speaks."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # torch need not be imported
+    if _is_alone():
         yield
         return
     if not words or words[0] not in SHARED:
@@ -86,6 +96,11 @@ def _with_others(words: Sequence[str]) -> Generator[None]:
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
+
+
+def _is_alone() -> bool:
+    """Is this the only process? Asked before torch is imported."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
 def _dispatch(words: list[str]) -> int:
@@ -171,4 +186,4 @@ def _quiet() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
