@@ -1,4 +1,4 @@
-"""What README.md and docs show is run, in order, in one folder for each page.
+"""What README.md and docs show is run, in order, in one folder for each page; trainings are cut to a few steps.
 
 ```bash       every line that starts with `darkroom` is run; `make NAME` must name a target of the Makefile
 ```python     the block is run
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+SHORT = " ".join(f"{stage}.train.{each}" for stage in ("first_stage", "denoiser") for each in ("steps=12", "warmup=2"))
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,6 +40,11 @@ def lines(text: str) -> list[str]:
     return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 
 
+def shortened(line: str) -> str:
+    """A training of a few steps; how long the shown one takes stands in docs/results.md."""
+    return re.sub(r"^(darkroom train \S+)", rf"\1 {SHORT}", line)
+
+
 def commands(page: str) -> list[list[str]]:
     """What a page asks to be run, as argument lists, in order."""
     found: list[list[str]] = []
@@ -46,7 +52,7 @@ def commands(page: str) -> list[list[str]]:
         if snippet.note.startswith("no-run"):
             continue
         if snippet.language == "bash":
-            found += [["bash", "-euc", line] for line in lines(snippet.text) if re.match(r"darkroom\b", line)]
+            found += [["bash", "-euc", shortened(line)] for line in lines(snippet.text) if re.match(r"darkroom\b", line)]
         elif snippet.language == "python":
             found.append([sys.executable, "-c", snippet.text])
     return found

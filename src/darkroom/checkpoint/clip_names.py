@@ -14,7 +14,7 @@ VIT_L: Final = SequenceEncoderSpec(  # of openai/clip-vit-large-patch14, which t
 )
 INSIDE: Final = "text_model."  # before every name, but in files of transformers 5 and in some that were merged
 PLACES: Final = "embeddings.position_ids"  # 0, 1, 2, ...: held by files of transformers before 4.31, used by nobody
-_LAYER: Final = {
+LAYER: Final = {  # what is inside one, of pictures as of texts
     "layer_norm1": "norm1",
     "self_attn.q_proj": "attention.query",
     "self_attn.k_proj": "attention.key",
@@ -31,7 +31,7 @@ def clip_names(depth: int) -> dict[str, str]:
     layers = {
         f"encoder.layers.{index}.{theirs}": f"transformer.layers.{index}.{ours}"
         for index in range(depth)
-        for theirs, ours in _LAYER.items()
+        for theirs, ours in LAYER.items()
     }
     ends = {"embeddings.token_embedding": "tokens", "embeddings.position_embedding": "positions"}
     return {**ends, **layers, "final_layer_norm": "transformer.norm"}

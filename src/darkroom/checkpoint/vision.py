@@ -5,36 +5,27 @@ from typing import Any, Final, TypeVar
 
 from torch import Tensor, nn
 
+from darkroom.checkpoint.clip_names import INSIDE, LAYER
 from darkroom.checkpoint.diffusers_config import parsed
 from darkroom.core.errors import ModelFileError
-from darkroom.nn.vit import ImageEncoder, ImageEncoderSpec, TextEncoder, TextEncoderSpec
+from darkroom.nn.vit import ImageEncoder, ImageEncoderSpec, StackSpec, TextEncoder, TextEncoderSpec
 
 Config = Mapping[str, Any]
 S = TypeVar("S", ImageEncoderSpec, TextEncoderSpec)
-_QUICK: Final = {"quick_gelu": True, "gelu": False, "swiglu": False}
-_CLIP_LAYER: Final = {
-    "norm1": "layer_norm1",
-    "norm2": "layer_norm2",
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "mixed": "self_attn.out_proj",
-    "expand": "mlp.fc1",
-    "shrink": "mlp.fc2",
-}
+_BENDS: Final = ("quick_gelu", "gelu", "swiglu")
 _DINO_LAYER: Final = {
     "norm1": "norm1",
     "norm2": "norm2",
-    "query": "attention.attention.query",
-    "key": "attention.attention.key",
-    "value": "attention.attention.value",
-    "mixed": "attention.output.dense",
+    "attention.query": "attention.attention.query",
+    "attention.key": "attention.attention.key",
+    "attention.value": "attention.attention.value",
+    "attention.out": "attention.output.dense",
     "expand": "mlp.fc1",
-    "shrink": "mlp.fc2",
+    "out": "mlp.fc2",
     "scale1": "layer_scale1.lambda1",
     "scale2": "layer_scale2.lambda1",
 }
-_GATED: Final = {"expand": "mlp.weights_in", "shrink": "mlp.weights_out"}
+_GATED: Final = {"expand": "mlp.weights_in", "out": "mlp.weights_out"}
 
 
 def image_encoder(config: Config, weights: Mapping[str, Tensor], *, where: str) -> ImageEncoder:
@@ -91,25 +82,31 @@ def _clip_stack(config: Config, *, width: int, heads: int, causal: bool, where: 
         "width": found,
         "depth": config.get("num_hidden_layers", 12),
         "heads": config.get("num_attention_heads", heads),
-        "hidden": config.get("intermediate_size", 4 * width),
-        "eps": config.get("layer_norm_eps", 1e-5),
-        "quick": _quick(config, otherwise="quick_gelu", where=where),
-        "causal": causal,
+        "layer": {
+            "hidden": config.get("intermediate_size", 4 * width),
+            "eps": config.get("layer_norm_eps", 1e-5),
+            "bias": True,
+            "causal": causal,
+            "bend": _bend(config, otherwise="quick_gelu", where=where),
+        },
     }
 
 
 def _dino_spec(config: Config, *, where: str) -> ImageEncoderSpec:
     width, gated = _number(config, "hidden_size", 768), bool(config.get("use_swiglu_ffn", False))
     hidden = width * _number(config, "mlp_ratio", 4)
+    layer = {
+        "hidden": (hidden * 2 // 3 + 7) // 8 * 8 if gated else hidden,
+        "eps": config.get("layer_norm_eps", 1e-6),
+        "bias": True,
+        "bend": "swiglu" if gated else _bend(config, otherwise="gelu", where=where),
+        "scaled": True,
+    }
     stack = {
         "width": width,
         "depth": config.get("num_hidden_layers", 12),
         "heads": config.get("num_attention_heads", 12),
-        "hidden": (hidden * 2 // 3 + 7) // 8 * 8 if gated else hidden,
-        "eps": config.get("layer_norm_eps", 1e-6),
-        "scaled": True,
-        "gated": gated,
-        "quick": _quick(config, otherwise="gelu", where=where),
+        "layer": layer,
     }
     values = {
         "kind": "dinov2",
@@ -130,11 +127,11 @@ def _number(config: Config, name: str, otherwise: int) -> int:
     return value if type(value) is int else otherwise
 
 
-def _quick(config: Config, *, otherwise: str, where: str) -> bool:
+def _bend(config: Config, *, otherwise: str, where: str) -> str:
     name = str(config.get("hidden_act", otherwise))
-    if name not in _QUICK:
-        raise ModelFileError(f"{where}: hidden_act {name[:40]!r} is not supported; {', '.join(_QUICK)} are")
-    return _QUICK[name]
+    if name not in _BENDS:
+        raise ModelFileError(f"{where}: hidden_act {name[:40]!r} is not supported; {', '.join(_BENDS)} are")
+    return name
 
 
 def _spec(kind: type[S], values: Mapping[str, Any], *, where: str) -> S:
@@ -152,18 +149,20 @@ def _clip_names(spec: ImageEncoderSpec) -> Iterator[tuple[str, str]]:
     yield "before", f"{top}pre_layrnorm"
     yield "after", f"{top}post_layernorm"
     yield "project", "visual_projection"
-    for i in range(spec.stack.depth):
-        yield from ((f"layers.{i}.{ours}", f"{top}encoder.layers.{i}.{each}") for ours, each in _CLIP_LAYER.items())
+    yield from _clip_layers(spec.stack, top)
 
 
 def _text_names(spec: TextEncoderSpec) -> Iterator[tuple[str, str]]:
-    top = "text_model."
-    yield "tokens", f"{top}embeddings.token_embedding"
-    yield "places", f"{top}embeddings.position_embedding.weight"
-    yield "after", f"{top}final_layer_norm"
+    yield "tokens", f"{INSIDE}embeddings.token_embedding"
+    yield "places", f"{INSIDE}embeddings.position_embedding.weight"
+    yield "after", f"{INSIDE}final_layer_norm"
     yield "project", "text_projection"
-    for i in range(spec.stack.depth):
-        yield from ((f"layers.{i}.{ours}", f"{top}encoder.layers.{i}.{each}") for ours, each in _CLIP_LAYER.items())
+    yield from _clip_layers(spec.stack, INSIDE)
+
+
+def _clip_layers(spec: StackSpec, top: str) -> Iterator[tuple[str, str]]:
+    for i in range(spec.depth):
+        yield from ((f"layers.{i}.{ours}", f"{top}encoder.layers.{i}.{theirs}") for theirs, ours in LAYER.items())
 
 
 def _dino_names(spec: ImageEncoderSpec) -> Iterator[tuple[str, str]]:
@@ -171,7 +170,7 @@ def _dino_names(spec: ImageEncoderSpec) -> Iterator[tuple[str, str]]:
     yield "places", "embeddings.position_embeddings"
     yield "patches", "embeddings.patch_embeddings.projection"
     yield "after", "layernorm"
-    layer = _DINO_LAYER | (_GATED if spec.stack.gated else {})
+    layer = _DINO_LAYER | (_GATED if spec.stack.layer.bend == "swiglu" else {})
     for i in range(spec.stack.depth):
         yield from ((f"layers.{i}.{ours}", f"encoder.layer.{i}.{each}") for ours, each in layer.items())
 

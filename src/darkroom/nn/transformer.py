@@ -1,13 +1,16 @@
 """Transformers: the block inside the U-Net, and the encoder of texts and layouts."""
 
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
+from darkroom.core.spec import Spec
 from darkroom.nn.attention import Attention
 from darkroom.nn.embed import place_waves
 
@@ -95,32 +98,59 @@ class SpatialTransformer(nn.Module):
         return x + rearrange(self.project_out(sequence), "b (h w) c -> b c h w", h=x.shape[2])
 
 
-def _gelu(x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-    return F.gelu(x)
+@final
+class LayerSpec(Spec):
+    """What an encoder's layer is beside its width and heads.
+
+    hidden: width inside the feed-forward, None for four times the layer's · bias: of queries, keys and values · causal:
+    each of a sequence sees itself and those before it · bend: `gelu`, CLIP's `quick_gelu` (x · sigmoid(1.702 x)), or
+    `swiglu`, whose first half gates the second (Shazeer 2020) · scaled: a learnt factor on what each part adds.
+    """
+
+    hidden: int | None = Field(default=None, gt=0, le=65536)
+    eps: float = Field(default=1e-5, gt=0)
+    bias: bool = False
+    causal: bool = False
+    bend: Literal["gelu", "quick_gelu", "swiglu"] = "gelu"
+    scaled: bool = False
 
 
-def _quick_gelu(x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-    return x * torch.sigmoid(QUICK * x)
+LAYERS: Final[Mapping[EncoderFamily, LayerSpec]] = {
+    "bert": LayerSpec(),
+    "clip": LayerSpec(bias=True, causal=True, bend="quick_gelu"),
+}
 
 
 @final
 class EncoderLayer(nn.Module):
-    """Pre-norm attention and a plain feed-forward of four times the width; families as in `TransformerEncoder`."""
+    """Attention, then a plain feed-forward, each normalised before and added after."""
 
-    def __init__(self, width: int, *, heads: int, head_width: int, family: EncoderFamily = "bert") -> None:
+    def __init__(self, width: int, *, heads: int, head_width: int, spec: LayerSpec = LAYERS["bert"]) -> None:
         super().__init__()
-        clip = family == "clip"
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads=heads, head_width=head_width, bias=clip, causal=clip)
-        self.norm2 = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 4 * width)
-        self.gelu = _quick_gelu if clip else _gelu
-        self.out = nn.Linear(4 * width, width)
+        hidden = spec.hidden or 4 * width
+        self.bend = spec.bend
+        self.norm1 = nn.LayerNorm(width, eps=spec.eps)
+        self.attention = Attention(width, heads=heads, head_width=head_width, bias=spec.bias, causal=spec.causal)
+        self.norm2 = nn.LayerNorm(width, eps=spec.eps)
+        self.expand = nn.Linear(width, hidden * (2 if spec.bend == "swiglu" else 1))
+        self.out = nn.Linear(hidden, width)
+        scales = (nn.Parameter(torch.ones(width)) if spec.scaled else None for _ in range(2))
+        self.scale1, self.scale2 = scales
 
-    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        """(b, l, d) to the same."""
-        x = x + self.attention(self.norm1(x))
-        return x + self.out(self.gelu(self.expand(self.norm2(x))))
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """(b, n, d) to the same."""
+        x = x + _scaled(self.attention(self.norm1(x)), self.scale1)
+        return x + _scaled(self.out(self._bent(self.expand(self.norm2(x)))), self.scale2)
+
+    def _bent(self, x: Float[Tensor, "b n e"]) -> Float[Tensor, "b n f"]:
+        match self.bend:
+            case "gelu":
+                return F.gelu(x)
+            case "quick_gelu":
+                return x * torch.sigmoid(QUICK * x)
+            case "swiglu":
+                gate, value = x.chunk(2, dim=-1)
+                return F.silu(gate) * value
 
 
 @final
@@ -128,13 +158,13 @@ class TransformerEncoder(nn.Module):
     """`depth` layers and a last norm.
 
     family: `bert` sees the whole sequence, as the paper's text encoder does; `clip` is CLIP's text model (Radford et
-    al. 2021): each token sees itself and those before it, queries, keys and values have biases, GELUs are quick ones.
+    al. 2021).
     """
 
     def __init__(self, width: int, *, depth: int, heads: int, head_width: int, family: EncoderFamily = "bert") -> None:
         super().__init__()
         sizes = {"heads": heads, "head_width": head_width}
-        self.layers = nn.ModuleList(EncoderLayer(width, **sizes, family=family) for _ in range(depth))
+        self.layers = nn.ModuleList(EncoderLayer(width, **sizes, spec=LAYERS[family]) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
@@ -142,3 +172,7 @@ class TransformerEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)
+
+
+def _scaled(x: Float[Tensor, "b n d"], scale: Float[Tensor, " d"] | None) -> Float[Tensor, "b n d"]:
+    return x if scale is None else x * scale

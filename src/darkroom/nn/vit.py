@@ -15,25 +15,17 @@ from torch import Tensor, nn
 
 from darkroom.core.shapes import Ids
 from darkroom.core.spec import Spec
+from darkroom.nn.transformer import EncoderLayer, LayerSpec
 
 
 @final
 class StackSpec(Spec):
-    """Layers over a sequence, each normalised before and added after.
-
-    hidden: width inside the feed-forward · gated: SwiGLU there · scaled: a learnt factor on what each part adds ·
-    quick: x · sigmoid(1.702 x) for GELU · causal: positions see those before them alone.
-    """
+    """`depth` layers of one kind over a sequence."""
 
     width: int = Field(gt=0, le=16384)
     depth: int = Field(gt=0, le=256)
     heads: int = Field(gt=0, le=256)
-    hidden: int = Field(gt=0, le=65536)
-    eps: float = Field(gt=0)
-    scaled: bool = False
-    gated: bool = False
-    quick: bool = False
-    causal: bool = False
+    layer: LayerSpec
 
 
 @final
@@ -63,38 +55,6 @@ class TextEncoderSpec(Spec):
 
 
 @final
-class Layer(nn.Module):
-    """Attention, then feed-forward."""
-
-    def __init__(self, spec: StackSpec) -> None:
-        super().__init__()
-        self.spec, width = spec, spec.width
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=spec.eps), nn.LayerNorm(width, eps=spec.eps)
-        self.query, self.key, self.value, self.mixed = (nn.Linear(width, width) for _ in range(4))
-        self.expand = nn.Linear(width, spec.hidden * (2 if spec.gated else 1))
-        self.shrink = nn.Linear(spec.hidden, width)
-        scales = (nn.Parameter(torch.ones(width)) if spec.scaled else None for _ in range(2))
-        self.scale1, self.scale2 = scales
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """(b, n, d) to the same."""
-        x = x + _scaled(self._attend(self.norm1(x)), self.scale1)
-        return x + _scaled(self.shrink(self._bent(self.expand(self.norm2(x)))), self.scale2)
-
-    def _attend(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        heads = self.spec.heads
-        q, k, v = (rearrange(part(x), "b n (h d) -> b h n d", h=heads) for part in (self.query, self.key, self.value))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.spec.causal)
-        return self.mixed(rearrange(mixed, "b h n d -> b n (h d)"))
-
-    def _bent(self, x: Tensor) -> Tensor:
-        if self.spec.gated:
-            gate, value = x.chunk(2, dim=-1)
-            return F.silu(gate) * value
-        return x * torch.sigmoid(1.702 * x) if self.spec.quick else F.gelu(x)
-
-
-@final
 class ImageEncoder(nn.Module):
     """The network of an `ImageEncoderSpec`."""
 
@@ -105,9 +65,8 @@ class ImageEncoder(nn.Module):
         self.patches = nn.Conv2d(3, width, spec.patch, stride=spec.patch, bias=not clip)
         self.token = nn.Parameter(torch.zeros(width))
         self.places = nn.Parameter(torch.zeros(1 + (spec.side // spec.patch) ** 2, width))
-        self.before = nn.LayerNorm(width, eps=spec.stack.eps) if clip else nn.Identity()
-        self.layers = nn.ModuleList(Layer(spec.stack) for _ in range(spec.stack.depth))
-        self.after = nn.LayerNorm(width, eps=spec.stack.eps)
+        self.before = _norm(spec.stack) if clip else nn.Identity()
+        self.layers, self.after = _layers(spec.stack), _norm(spec.stack)
         self.project = nn.Linear(width, spec.projection, bias=False) if spec.projection else nn.Identity()
 
     def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
@@ -141,8 +100,7 @@ class TextEncoder(nn.Module):
         self.spec = spec
         self.tokens = nn.Embedding(spec.vocabulary, width)
         self.places = nn.Parameter(torch.zeros(spec.length, width))
-        self.layers = nn.ModuleList(Layer(spec.stack) for _ in range(spec.stack.depth))
-        self.after = nn.LayerNorm(width, eps=spec.stack.eps)
+        self.layers, self.after = _layers(spec.stack), _norm(spec.stack)
         self.project = nn.Linear(width, spec.projection, bias=False)
 
     def forward(self, ids: Ids) -> Float[Tensor, "b e"]:
@@ -154,5 +112,12 @@ class TextEncoder(nn.Module):
         return self.project(self.after(x[torch.arange(len(x), device=x.device), ends]))
 
 
-def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
-    return x if scale is None else x * scale
+def _layers(spec: StackSpec) -> nn.ModuleList:
+    width, heads = spec.width, spec.heads
+    return nn.ModuleList(
+        EncoderLayer(width, heads=heads, head_width=width // heads, spec=spec.layer) for _ in range(spec.depth)
+    )
+
+
+def _norm(spec: StackSpec) -> nn.LayerNorm:
+    return nn.LayerNorm(spec.width, eps=spec.layer.eps)
