@@ -22,6 +22,7 @@ def test_every_way_of_steering_loads_and_runs(tmp_path: Path, name: str) -> None
     model, kinds = CONFIGS[name]
     found = convert_original(*both(tmp_path, model))
     assert found.strays == ()
+    assert found.stored.card.get("sample") == ({"guidance": 5.0} if "text" in kinds else None)
     spec = found.stored.spec
     assert isinstance(spec, ModelSpec)
     assert [each.kind for each in spec.conditioners] == kinds

@@ -44,6 +44,7 @@ def test_its_pictures(saved: tuple[Path, Any]) -> None:
     assert (model.fields, model.spec.image_size, model.spec.scale) == (("caption",), 16, 0.7)
     captions = [*PROMPTS, "", "red " * 100]
     wanted = ids(theirs.tokenizer, captions)
+    assert model.default("guidance", 1.0) == 7.5
     assert torch.equal(model.words.caption_ids(captions), wanted)
     hidden = theirs.text_encoder(wanted).last_hidden_state
     torch.testing.assert_close(model.condition(caption=captions).tokens, hidden, rtol=0, atol=1e-5)
@@ -119,7 +120,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any], str]] = {
         "architectures .* not supported",
     ),
     "wide": ("text_encoder", {"intermediate_size": 97}, "intermediate_size '97' is not supported"),
-    "heads": ("text_encoder", {"num_attention_heads": 5}, "num_attention_heads '5' is not supported"),
+    "heads": ("text_encoder", {"num_attention_heads": 5}, "does not divide into 5 attention heads"),
     "deep": ("text_encoder", {"num_hidden_layers": 3}, "missing, which its config.json needs"),
     "endless": ("text_encoder", {"num_hidden_layers": 10**6}, "more layers than its weights have tensors"),
     "planes": ("unet", {"in_channels": 9}, "conv_in.weight' has shape"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, FiniteFloat
 
-from darkroom.checkpoint.diffusers_config import MOST, Plain, parsed, read_options
+from darkroom.checkpoint.diffusers_config import MOST, Plain, check_options, parsed, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
 from darkroom.checkpoint.diffusers_text import SAME, TOKENS
 from darkroom.conditioning.byte_pairs import END, START, pieces_of, read_pieces
@@ -41,16 +41,13 @@ def clip_spec(config: Mapping[str, Any], *, where: str) -> SequenceEncoderSpec:
         raise NotYetError(
             f"{where}: OpenCLIP's text encoder (hidden_act 'gelu'), as of Stable Diffusion 2, is not read"
         )
-    odd = {
-        "architectures": (config.get("architectures"), [CLASS]),
-        "hidden_act": (found.hidden_act, "quick_gelu"),
-        "intermediate_size": (found.intermediate_size, 4 * found.hidden_size),
-        "layer_norm_eps": (found.layer_norm_eps, 1e-5),
-        "num_attention_heads": (found.hidden_size % found.num_attention_heads, 0),
-    }
-    for name, (came, fits) in odd.items():
-        if came != fits:
-            raise ModelFileError(f"{where}: {name} {str(config.get(name))[:60]!r} is not supported")
+    fits = {"hidden_act": "quick_gelu", "intermediate_size": 4 * found.hidden_size, "layer_norm_eps": 1e-5}
+    came = {name: getattr(found, name) for name in fits}
+    fits["architectures"], came["architectures"] = [CLASS], config.get("architectures")
+    check_options(came, fits, where=where)
+    if found.hidden_size % found.num_attention_heads:
+        width, heads = found.hidden_size, found.num_attention_heads
+        raise ModelFileError(f"{where}: a hidden_size of {width} does not divide into {heads} attention heads")
     values = {
         "vocabulary": found.vocab_size,
         "length": found.max_position_embeddings,

@@ -12,6 +12,7 @@ from torch import Tensor
 from darkroom.checkpoint.clip_names import clip_empty
 from darkroom.checkpoint.inventory import Inventory, copies, describe_original
 from darkroom.checkpoint.keymap import some, to_ours
+from darkroom.checkpoint.published import sampling
 from darkroom.checkpoint.specs import OriginalSpec
 from darkroom.checkpoint.store import StoredModel
 from darkroom.checkpoint.unpickle import Tensors
@@ -98,6 +99,7 @@ def _card(found: Inventory, *, file: str, odd: Sequence[str]) -> dict[str, objec
         "weights": "ema" if found.ema else "raw",
         "steps": found.checkpoint.global_step,
         **({} if found.described.fused_by_head else {UNFUSED: True}),
+        **(sampling(spec) if isinstance(spec := found.described.spec, ModelSpec) else {}),
         "odd": list(odd),
     }
 

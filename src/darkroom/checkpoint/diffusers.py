@@ -26,6 +26,7 @@ from darkroom.checkpoint.diffusers_parts import (
 )
 from darkroom.checkpoint.diffusers_schedule import SCHEDULERS, read_scheduler
 from darkroom.checkpoint.diffusers_text import TOKENS, read_tokenizer
+from darkroom.checkpoint.published import sampling
 from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
@@ -149,7 +150,7 @@ def load_folder(folder: Path) -> StoredModel:
     if opened.tokenizer is not None:
         state[f"{CAPTION}empty_ids"] = opened.tokenizer([""])[0]
     tokenizer = None if opened.tokenizer is None else opened.tokenizer.to_json()
-    card = _card(opened.family, folder, opened.odd)
+    card = {**_card(opened.family, folder, opened.odd), **sampling(spec)}
     return StoredModel("model", spec, state, card, tokenizer=tokenizer, odd=opened.odd)
 
 

@@ -99,6 +99,13 @@ def read_options(kind: type[S], config: Mapping[str, Any], *, where: str) -> S:
     return parsed(kind, {name: value for name, value in config.items() if name in kind.model_fields}, where=where)
 
 
+def check_options(came: Mapping[str, Any], fits: Mapping[str, Any], *, where: str) -> None:
+    """`ModelFileError` names the first option that is not what fits."""
+    for name, value in came.items():
+        if value != fits[name]:
+            raise ModelFileError(f"{where}: {name} {str(value)[:60]!r} is not supported, {str(fits[name])!r} is")
+
+
 def parsed(kind: type[S], values: Mapping[str, Any], *, where: str) -> S:
     """A spec from plain values; `ModelFileError` names the key, what came and what fits."""
     try:

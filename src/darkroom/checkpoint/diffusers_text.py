@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from darkroom.checkpoint.diffusers_config import MOST, Plain, parsed, read_options
+from darkroom.checkpoint.diffusers_config import MOST, Plain, check_options, parsed, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import DataError, ModelFileError
@@ -46,14 +46,8 @@ class TokenizerConfig(Spec):
 def bert_spec(config: Mapping[str, Any], *, where: str) -> SequenceEncoderSpec:
     """Of an LDMBertModel; `ModelFileError` names what our encoder does not have."""
     found = read_options(BertConfig, config, where=where)
-    odd = {
-        "model_type": (found.model_type, "ldmbert"),
-        "activation_function": (found.activation_function, "gelu"),
-        "encoder_ffn_dim": (found.encoder_ffn_dim, 4 * found.d_model),
-    }
-    for name, (came, fits) in odd.items():
-        if came != fits:
-            raise ModelFileError(f"{where}: {name} {str(came)[:60]!r} is not supported, {str(fits)!r} is")
+    fits = {"model_type": "ldmbert", "activation_function": "gelu", "encoder_ffn_dim": 4 * found.d_model}
+    check_options({name: getattr(found, name) for name in fits}, fits, where=where)
     sizes = {
         "vocabulary": found.vocab_size,
         "length": found.max_position_embeddings,

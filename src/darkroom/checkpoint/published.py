@@ -1,22 +1,39 @@
-"""Three published configurations that were trained with one attention head, whatever their files say.
+"""What files of published models do not say: how closely texts were followed, and heads that three were trained with.
 
-The code that trained them ignored `num_head_channels` in spatial transformers; later versions honour it, load the same
-shapes without complaint and compute something else. They are recognised by all their sizes: any other file follows
-its own YAML.
+The code that trained those three ignored `num_head_channels` in spatial transformers; later versions honour it, load
+the same shapes without complaint and compute something else. They are recognised by all their sizes: any other file
+follows its own YAML.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Final, final
 
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec
+from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning import layout
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
+from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNetSpec
+from darkroom.nn.transformer import EncoderFamily
+
+_FOLLOWED: Final[Mapping[EncoderFamily, float]] = {"bert": 5.0, "clip": 7.5}
+
+
+def sampling(spec: ModelSpec) -> dict[str, Any]:
+    """`sample` of a card: the guidance that the original's script for texts begins with, or Stable Diffusion's."""
+    texts = [each.encoder.family for each in spec.conditioners if isinstance(each, TextSpec)]
+    return {"sample": {"guidance": _FOLLOWED[texts[0]]}} if texts else {}
+
+
+def own_facts(stored: StoredModel) -> list[str]:
+    """What stands on a card, but for what `sampling` would write there by itself."""
+    known = sampling(stored.spec) if isinstance(stored.spec, ModelSpec) else {}
+    return [name for name, value in stored.card.items() if name not in known or known[name] != value]
 
 
 @final

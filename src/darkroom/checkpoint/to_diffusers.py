@@ -32,6 +32,7 @@ from darkroom.checkpoint.diffusers_schedule import scheduler_config
 from darkroom.checkpoint.diffusers_text import bert_config, write_tokenizer
 from darkroom.checkpoint.fold import with_scale_one
 from darkroom.checkpoint.keymap import Table, joined, to_original
+from darkroom.checkpoint.published import own_facts
 from darkroom.checkpoint.store import FIRST_STAGE, StoredModel, apart, build
 from darkroom.checkpoint.writing import write_safetensors
 from darkroom.conditioning.label import ClassSpec
@@ -227,7 +228,9 @@ def _about_stage(stored: StoredModel) -> list[str]:
 def _lost(stored: StoredModel) -> list[str]:
     """What a folder of diffusers has no place for."""
     spec = stored.spec
-    told = [] if stored.card.get("source") == SOURCE else [name for name in stored.card if name not in _ABOUT_FILES]
+    told = (
+        [] if stored.card.get("source") == SOURCE else [name for name in own_facts(stored) if name not in _ABOUT_FILES]
+    )
     lost = {
         f"its card ({', '.join(told[:6])})": bool(told),
         "names of classes and categories": stored.names != NAMELESS,

@@ -16,6 +16,7 @@ from darkroom.checkpoint.config import Target, read_params
 from darkroom.checkpoint.fold import with_scale_one
 from darkroom.checkpoint.inventory import PLACES_OF_TOKENS
 from darkroom.checkpoint.keymap import CONDITIONER, FIRST_STAGE, first_stage_table, model_table, to_original
+from darkroom.checkpoint.published import own_facts
 from darkroom.checkpoint.ramp import nearest_ramp
 from darkroom.checkpoint.specs import original_spec
 from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel, apart, compact
@@ -238,7 +239,7 @@ def _lost(stored: StoredModel, config: Mapping[str, Any], *, bert: bool) -> Iter
 
 
 def _lost_facts(stored: StoredModel) -> Iterator[str]:
-    facts = [key for key in stored.card if key not in _WRITTEN_ANEW]
+    facts = [key for key in own_facts(stored) if key not in _WRITTEN_ANEW]
     if facts:
         yield f"its card ({', '.join(facts)})"
     known = stored.names
