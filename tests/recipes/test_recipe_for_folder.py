@@ -156,6 +156,17 @@ def test_what_is_given_of_the_picture_is_guessed_from(
     assert isinstance(made.denoiser.objective.times, ShiftedTimesSpec) == (task == "semantic")
 
 
+@pytest.mark.parametrize(
+    ("task", "steps", "eta", "match"),
+    [("inpainting", 8, 1.0, 2), ("super-resolution", 8, 0.0, 0), ("semantic", 25, 0.0, 0), ("text", 25, 0.0, 0)],
+)
+def test_how_it_is_sampled(task: str, steps: int, eta: float, match: int) -> None:
+    made = recipe_for_folder(told("caption", "map"), place="pictures", task=task)
+    assert made.denoiser is not None
+    sample = made.denoiser.sample
+    assert (sample.steps, sample.eta, sample.match) == (steps, eta, match)
+
+
 def test_many_pictures_are_not_turned() -> None:
     few, many = (recipe_for_folder(told(pictures=n), place="pictures", task="inpainting") for n in (600, 60_000))
     assert few.data.turn
