@@ -105,7 +105,7 @@ def residual(name: str, came: int, goes: int, p: dict[str, Any]) -> Iterator[tup
 def resample(name: str, width: int, p: dict[str, Any], *, kind: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     if p.get("resblock_updown"):
         yield from residual(name, width, width, p)
-    else:
+    elif p.get("conv_resample", True):  # else it is pooled
         yield from both(f"{name}.{kind}", width, width, 3, 3)
 
 

@@ -10,6 +10,7 @@ from darkroom.checkpoint.archive import Archive
 from darkroom.checkpoint.compvis import convert_original
 from darkroom.checkpoint.inventory import describe_original, outline, precisions
 from darkroom.checkpoint.unpickle import read_checkpoint
+from darkroom.core.errors import ModelFileError
 from darkroom.diffusion.model import ModelSpec, count_parameters
 from originals import CONFIGS, KL, averages, both, checkpoint, config, described, state_of, written
 
@@ -55,6 +56,31 @@ def test_all_that_is_amiss_is_told_at_once(tmp_path: Path) -> None:
     assert found.left_out == ("1 tensors of its losses, which only train",)
 
 
+NAMED = {
+    "conditioner.embedders.1.model.ln_final.weight": "is a name of Stable Diffusion XL, which is not read",
+    "cond_stage_model.model.ln_final.weight": "is a name of Stable Diffusion 2, which is not read",
+    "lora_unet_mid_block.alpha": "is a name of a LoRA, which changes a model and is none",
+    "module.model.diffusion_model.out.0.weight": "DataParallel gives them: save the state_dict of its .module",
+    "diffusion_model.out.0.weight": "'diffusion_model.out.0.weight' is there and not known",
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_is_there_instead_is_told(tmp_path: Path, name: str) -> None:
+    state = state_of(described(tmp_path, config()))
+    taken = "model.diffusion_model.out.0.weight"
+    path = checkpoint(tmp_path, {each: state[each] for each in state if each != taken} | {name: torch.zeros(1)})
+    with pytest.raises(ModelFileError, match=rf"'{taken}' is missing, .*; .*{NAMED[name]}$"):
+        convert_original(path, tmp_path / "config.yaml")
+    odd = describe_original(path, tmp_path / "config.yaml").odd
+    assert (odd[-1].endswith(NAMED[name])) == ("is a name" in NAMED[name] or "module" in name)
+    if name[:5] == "lora_":
+        with pytest.raises(ModelFileError, match=rf"more layers than it has tensors; {name!r} {NAMED[name]}"):
+            convert_original(checkpoint(tmp_path, {name: torch.zeros(1)}), tmp_path / "config.yaml")
+        whole = describe_original(checkpoint(tmp_path, {**state, name: torch.zeros(1)}), tmp_path / "config.yaml")
+        assert (whole.strays, NAMED[name] in " ".join(whole.odd)) == ((name,), False)
+
+
 def test_averages_and_what_is_left_for_them(tmp_path: Path) -> None:
     found = described(tmp_path, config())
     assert isinstance(found.spec, ModelSpec)
@@ -78,6 +104,8 @@ def test_a_first_stage_out_of_a_whole_model(tmp_path: Path) -> None:
     assert found.parameters == {"first_stage": sum(state[name].numel() for name in inside)}
     rest = len(state) - len(inside)
     assert found.left_out == (f"the rest of the model that the first stage is taken from, {rest} tensors",)
+    alone = checkpoint(tmp_path, {name: state[name] for name in inside})
+    assert describe_original(alone, tmp_path / "config.yaml").left_out == ()
 
 
 def test_what_lies_beside_the_weights_is_told(tmp_path: Path) -> None:

@@ -191,6 +191,13 @@ LATER = {
     "clip-planes": config(embedder("FrozenClipImageEmbedder")),
     "upscale": {"target": "ldm.models.diffusion.ddpm.LatentUpscaleDiffusion", "params": {}},
     "inpaint": {"target": "ldm.models.diffusion.ddpm.LatentInpaintDiffusion", "params": {}},
+    "stable diffusion 2": config(
+        {"target": f"{ENCODERS}FrozenOpenCLIPEmbedder", "params": {"freeze": True, "layer": "penultimate"}},
+        unet={**SPATIAL, "use_linear_in_transformer": True},
+        parameterization="v",
+        conditioning_key="crossattn",
+    ),
+    "stable diffusion xl": {"target": "sgm.models.diffusion.DiffusionEngine", "params": {"scale_factor": 0.13025}},
 }
 
 

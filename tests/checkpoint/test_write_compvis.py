@@ -327,3 +327,19 @@ def test_everything_can_be_kept(tmp_path: Path, suffix: str) -> None:
     written(tmp_path, config())
     raw, mean = (convert_original(source, tmp_path / "config.yaml", ema=ema).stored.state for ema in (False, True))
     assert not torch.equal(raw["network.head.bias"], mean["network.head.bias"])
+
+
+def test_the_units_of_latents_with_a_hole_are_kept(tmp_path: Path) -> None:
+    """The original scales latents, but not those of a picture with a hole."""
+    files = both(tmp_path, config("__is_first_stage__", unet={"in_channels": 9}, concat_mode=True, scale_factor=0.5))
+    stored = through_ours(tmp_path, files)
+    assert isinstance(stored.spec, ModelSpec)
+    (masked,) = stored.spec.conditioners
+    assert masked.plain()["units"] == "first-stage"
+    assert save_original(tmp_path / "again" / "model.ckpt", stored) == ()
+    scaled = (masked.model_copy(update={"units": "denoiser"}),)
+    with pytest.raises(ModelFileError, match=r"conditioners\.0\.units, which is none and will be read as first-stage"):
+        save_original(
+            tmp_path / "other.ckpt",
+            replace(stored, spec=stored.spec.model_copy(update={"conditioners": scaled})),
+        )

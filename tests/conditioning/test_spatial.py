@@ -41,6 +41,7 @@ def test_an_empty_map_gives_the_null_planes() -> None:
         (MaskedSpec, {"shrink": "any", "fill": "smooth", "guesses": True, "drop": 0.1}, "drop must be 0"),
         (MaskedSpec, {"shrink": "nearest", "fill": "smooth", "guesses": True}, "needs shrink any and no black fill"),
         (MaskedSpec, {"shrink": "any", "fill": "black", "guesses": True}, "needs shrink any and no black fill"),
+        (MaskedSpec, {"shrink": "any", "fill": "smooth", "guesses": True, "units": "first-stage"}, "denoiser's units"),
     ],
 )
 def test_a_guess_must_be_sound(spec: type[Spec], values: dict[str, Any], sentence: str) -> None:

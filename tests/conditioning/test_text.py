@@ -77,6 +77,9 @@ def test_a_bert_vocabulary(vocabulary: Path) -> None:
     assert tokenizer.vocabulary == len(VOCABULARY)
     assert tokenizer(["a red Circles"]).tolist() == [[2, 8, 5, 6, 7, 3, 0]]
     assert tokenizer(["a purple circle"]).tolist() == [[2, 8, 1, 6, 3, 0, 0]]  # unknown words are [UNK]
+    odd = [*VOCABULARY[:5], "\u2028", "\x85", *VOCABULARY[5:]]  # pieces that look like ends of lines
+    vocabulary.write_text("\n".join(odd) + "\n", encoding="utf-8")
+    assert Tokenizer.from_vocabulary(vocabulary, length=7).vocabulary == len(VOCABULARY) + 2
 
 
 @pytest.mark.parametrize("token", ["[PAD]", "[UNK]", "[CLS]", "[SEP]"])

@@ -176,7 +176,7 @@ def test_an_original_checkpoint_finds_its_config(original: Path, tmp_path: Path)
 
 def test_two_configs_beside_a_checkpoint_leave_a_question(original: Path, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "config.yaml", tmp_path / "second.yaml")
-    with pytest.raises(ModelFileError, match="needs its YAML"):
+    with pytest.raises(ModelFileError, match=r"needs its YAML.*beside it lie config\.yaml, second\.yaml"):
         load(original, device="cpu")
     (tmp_path / "second.ckpt").touch()  # the second is that one's
     assert load(original, device="cpu").fields == ("label",)
@@ -195,3 +195,8 @@ def test_a_vocabulary_beside_a_model_is_used(model_files: dict[str, Path], tmp_p
     assert load(path, device="cpu").tokenizer is None
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\n")
     assert load(path, device="cpu").words.caption_ids("a red")[0, :4].tolist() == [2, 1, 4, 3]
+    known = stored.spec.conditioners[0].encoder.vocabulary
+    with (tmp_path / "vocab.txt").open("a") as file:
+        file.writelines(f"w{number}\n" for number in range(known))
+    with pytest.raises(ModelFileError, match=rf"vocab.txt: has {known + 5} pieces, its text encoder knows {known}"):
+        load(path, device="cpu")

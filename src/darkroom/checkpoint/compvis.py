@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from darkroom.checkpoint.clip_names import clip_empty
-from darkroom.checkpoint.inventory import Inventory, copies, describe_original
+from darkroom.checkpoint.inventory import Inventory, about_missing, copies, describe_original
 from darkroom.checkpoint.keymap import some, to_ours
 from darkroom.checkpoint.published import sampling
 from darkroom.checkpoint.specs import OriginalSpec
@@ -53,7 +53,7 @@ def convert_original(checkpoint_path: Path, config_path: Path, *, ema: bool = Tr
     """
     found = describe_original(checkpoint_path, config_path, ema=ema)
     if found.missing:
-        raise ModelFileError(f"{checkpoint_path}: {some(found.missing)} missing, which the configuration needs")
+        raise ModelFileError(f"{checkpoint_path}: {about_missing(found)}")
     if found.misshapen:
         raise ModelFileError(f"{checkpoint_path}: {found.misshapen[0]}")
     described = found.described

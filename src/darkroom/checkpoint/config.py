@@ -19,11 +19,13 @@ LATER = {
     "ldm.models.diffusion.ddpm.LatentUpscaleFinetuneDiffusion": "the upscaling variant",
     "ldm.models.diffusion.ddpm.LatentInpaintDiffusion": "the Stable Diffusion inpainting variant",
     "ldm.models.diffusion.ddpm.LatentFinetuneDiffusion": "the fine-tuning variant",
+    "ldm.models.diffusion.ddpm.LatentDepth2ImageDiffusion": "the depth variant of Stable Diffusion 2",
     "ldm.models.diffusion.ddpm.DDPM": "pixel diffusion without a first stage",
     "ldm.models.diffusion.ddpm.Layout2ImgDiffusion": "the plotting variant; rename it to LatentDiffusion",
     "ldm.modules.encoders.modules.FrozenCLIPTextEmbedder": "the CLIP text encoder",
     "ldm.modules.encoders.modules.FrozenClipImageEmbedder": "the CLIP image encoder",
     "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder": "the OpenCLIP text encoder of Stable Diffusion 2",
+    "sgm.models.diffusion.DiffusionEngine": "Stable Diffusion XL and what came after it",
 }
 
 

@@ -95,11 +95,15 @@ def read_tokenizer(folder: Path, *, encoder: SequenceEncoderSpec) -> Tokenizer:
     if not said.do_lower_case or said.strip_accents is False or not said.tokenize_chinese_chars:
         raise ModelFileError(f"{options}: a tokenizer that tells letters by case or accents is not supported")
     listed, whole = folder / "vocab.txt", folder / "tokenizer.json"
-    path = listed if listed.is_file() or not whole.is_file() else whole
+    return read_words(listed if listed.is_file() or not whole.is_file() else whole, encoder=encoder)
+
+
+def read_words(path: Path, *, encoder: SequenceEncoderSpec) -> Tokenizer:
+    """BERT's `vocab.txt` or a `tokenizer.json`; `ModelFileError` for others, and for more pieces than the encoder's."""
     if path.is_file() and path.stat().st_size > MOST_VOCABULARY:
         raise ModelFileError(f"{path}: too large for a vocabulary")
     try:
-        if path == listed:
+        if path.suffix == ".txt":
             found = Tokenizer.from_vocabulary(path, length=encoder.length)
         else:
             found = Tokenizer.from_json(path.read_text(encoding="utf-8"), length=encoder.length)

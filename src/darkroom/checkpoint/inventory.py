@@ -1,5 +1,6 @@
 """An original checkpoint beside its YAML, compared by names and shapes before any weight is read."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +38,12 @@ PARTS = {"first_stage.": "first_stage", "network.": "network", "conditioning.": 
 MOST_GROUPS = 20  # first parts of names that are told apart
 PLACES_OF_TOKENS = f"{CONDITIONER}transformer.{INSIDE}{PLACES}"
 LOSSES = ("loss.", f"{FIRST_STAGE}loss.", f"{CONDITIONER}loss.")  # feature network and discriminator: they only train
+OTHERS = {  # how a name begins in files that are read in no way, and what those are
+    "conditioner.embedders.": "of Stable Diffusion XL, which is not read",
+    "cond_stage_model.model.": "of Stable Diffusion 2, which is not read",
+    "lora_": "of a LoRA, which changes a model and is none",
+    "module.": "as torch's DataParallel gives them: save the state_dict of its .module",
+}
 NOTHING = "\0"  # begins no name: what moving averages cover of a first stage inside a whole model
 
 
@@ -93,7 +100,8 @@ def compare_original(checkpoint_path: Path, described: OriginalSpec, *, ema: boo
     """`describe_original` for a YAML that has been read."""
     checkpoint = read_checkpoint(checkpoint_path)
     if fewest_tensors(described.spec) > len(checkpoint.state_dict):
-        raise ModelFileError(f"{checkpoint_path}: its configuration has more layers than it has tensors")
+        about = "".join(f"; {each}" for each in _about_names(checkpoint.state_dict))
+        raise ModelFileError(f"{checkpoint_path}: its configuration has more layers than it has tensors{about}")
     try:
         return _compare(described, checkpoint, ema=ema)
     except ModelFileError as error:
@@ -118,6 +126,13 @@ def outline(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def about_missing(found: Inventory) -> str:
+    """A sentence about names that are missing, and what is there instead."""
+    strays = [f"{some(found.strays)} there and not known"] if found.strays else []
+    instead = (_about_names(found.checkpoint.state_dict) or strays)[:1]
+    return "; ".join([f"{some(found.missing)} missing, which the configuration needs", *instead])
+
+
 def precisions(state: Tensors) -> list[str]:
     """The types in which floating-point tensors are stored, by torch's names."""
     types = {state.dtype(name) for name in state}
@@ -132,9 +147,11 @@ def _compare(described: OriginalSpec, checkpoint: Checkpoint, *, ema: bool) -> I
     averages = _averages(averaged.values(), state)
     used = ema and described.ema and averages == "complete"
     names = {each.original: named_in(state, each.original) for each in table.entries} | (averaged if used else {})
+    missing = tuple(name for name in names.values() if name not in state)
     strays = _strays(described, state, explained={*names.values(), *names, *averaged.values()})
     sentences = [_which_weights(averaged, state, wanted=ema, configured=described.ema)]
     sentences += [f"{some(strays)} in the file and not used"] if strays else []
+    sentences += _about_names(state) if missing else []
     return Inventory(
         described,
         checkpoint,
@@ -142,12 +159,18 @@ def _compare(described: OriginalSpec, checkpoint: Checkpoint, *, ema: bool) -> I
         names,
         averages,
         used,
-        missing=tuple(name for name in names.values() if name not in state),
+        missing=missing,
         misshapen=tuple(_misshapen(table, names, state=state)),
         strays=strays,
         left_out=tuple(_left_out(described, checkpoint, averaged=averaged, used=used)),
         odd=(*described.odd, *checkpoint.odd, *(each for each in sentences if each)),
     )
+
+
+def _about_names(state: Tensors) -> list[str]:
+    """A sentence when one of the names tells that this is a file of another kind."""
+    told = ((name, kind) for start, kind in OTHERS.items() for name in state if name.startswith(start))
+    return [f"{name[:200]!r} is a name {kind}" for name, kind in itertools.islice(told, 1)]
 
 
 def _without_spare_logits(described: OriginalSpec, state: Tensors) -> OriginalSpec:
@@ -176,7 +199,8 @@ def _with_own_schedule(described: OriginalSpec, state: Tensors) -> OriginalSpec:
     assert isinstance(schedule, DiscreteSchedule)
     ours = original_buffers(schedule)[name].float()
     if state.shape(name) != tuple(ours.shape):
-        raise ModelFileError(f"it has {state.shape(name)} noise levels, its configuration says {len(ours)}")
+        came = " x ".join(map(str, state.shape(name))) or "1"
+        raise ModelFileError(f"it has {came} noise levels, its configuration says {len(ours)}")
     theirs = state[name].float()
     if bool((theirs == 1).any()):
         return _with_noise(described, theirs, ours)
@@ -286,6 +310,7 @@ def _left_out(
         yield f"{losses} tensors of its losses, which only train"
     if _inside_a_model(described, state):
         rest = sum(not name.startswith(FIRST_STAGE) for name in state)
-        yield f"the rest of the model that the first stage is taken from, {rest} tensors"
+        if rest:
+            yield f"the rest of the model that the first stage is taken from, {rest} tensors"
     if checkpoint.beside:
         yield f"what lies beside the weights: {', '.join(checkpoint.beside)}"

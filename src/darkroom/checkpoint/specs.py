@@ -6,6 +6,7 @@ from typing import Any, final
 from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSpec
 from darkroom.checkpoint.clip_names import VIT_L
 from darkroom.checkpoint.config import (
+    LATER,
     ClassParams,
     ClipParams,
     CoderParams,
@@ -77,6 +78,8 @@ def _diffusion(params: DiffusionParams, *, where: str) -> OriginalSpec:
         raise ModelFileError(f"{where}: {name} is not supported; only its default is")
     if params.unet_config.target != UNETS:
         return refuse_target(params.unet_config.target, known=[UNETS], where=where)
+    if _full(params) in LATER:  # before the options of its U-Net, which may be as new
+        return refuse_target(_full(params), known=(), where=where)
     unet = read_params(UNetParams, params.unet_config.params, where=f"{where}, UNetModel")
     first_stage = _first_stage(params, where=where)
     network = _network(unet, where=where)
@@ -339,7 +342,8 @@ def _planes(params: DiffusionParams, unet: UNetParams, *, where: str) -> Conditi
         case "torch.nn.Identity":
             return LowResSpec(channels=max(extra, 1))
         case "__is_first_stage__":
-            return MaskedSpec(channels=max(extra, 1))
+            scaled = params.scale_by_std or params.scale_factor != 1  # which the original leaves away here
+            return MaskedSpec(channels=max(extra, 1), units="first-stage" if scaled else "denoiser")
         case "ClassEmbedder" | "BERTEmbedder" | "TransformerEmbedder" | "FrozenCLIPEmbedder":
             raise ModelFileError(f"{where}: {target} makes tokens and cannot enter by concatenation")
         case _:

@@ -34,6 +34,7 @@ SUFFIXES: Final = (".ckpt", ".safetensors")
 _WRITTEN_ANEW: Final = {"source", "file", "family", "weights", "steps", "odd", UNFUSED}  # of a card
 _ONLY_TRAINS: Final = (".drop", ".dropout", ".beta", ".commitment", ".recompute")
 _SHAPED: Final = ("network.", "first_stage.")  # what changes here changes what the weights compute
+_UNITS: Final = ".units"  # of latents with a hole: likewise
 _NOT_SAID: Final = "lvlb_weights"  # which the original's module computes and does not keep
 
 
@@ -268,7 +269,7 @@ def _lost_meaning(spec: ModelSpec | AutoencoderSpec, config: Mapping[str, Any]) 
         if place in trains:
             continue
         what = f"{place}, which is {_shown(ours)} and will be read as {_shown(theirs)}"
-        if not isinstance(spec, ModelSpec) or place.startswith(_SHAPED):
+        if not isinstance(spec, ModelSpec) or place.startswith(_SHAPED) or place.endswith(_UNITS):
             raise ModelFileError(f"not written, for the YAML would be another model's: {what}")
         yield what
 

@@ -117,13 +117,13 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
     from darkroom.checkpoint.inventory import compare_original, precisions
     from darkroom.diffusion.model import ModelSpec
     from darkroom.tasks.fields import task_of
-    from darkroom.tasks.load import find, find_config
+    from darkroom.tasks.load import find, find_config, needs_yaml
 
     file = find(path)
     beside = find_config(file, config=config)
     if beside is None and (tiny := _preview(file)) is not None:
         return tiny
-    described = _needs(file) if beside is None else _understood(beside, given=config is not None)
+    described = needs_yaml(file) if beside is None else _understood(beside, given=config is not None)
     if isinstance(described, str):
         return without_yaml(file, yaml=beside, reason=described)
     found = compare_original(file, described, ema=ema)
@@ -171,15 +171,6 @@ def _preview(path: Path) -> dict[str, Any] | None:
         "odd": list(found.odd),
         "spec": found.spec.plain(),
     }
-
-
-def _needs(file: Path) -> str:
-    """What an original checkpoint lacks, and which YAML files beside it leave the choice open."""
-    from darkroom.tasks.load import yaml_beside
-
-    several = ", ".join(path.name for path in yaml_beside(file)[:5])
-    open_choice = f" (beside it lie {several})" if several else ""
-    return f"an original checkpoint needs its YAML, which says what it is; give it with --config FILE{open_choice}"
 
 
 def _understood(yaml: Path, *, given: bool) -> Any:

@@ -81,10 +81,11 @@ class MaskedSpec(Spec):
     shrink: the mask's cells take the nearest pixel, as the original's do, or are to be painted when any pixel is ·
     fill: what stands in the hole, black as in the original, or what goes on from around it (`fill.filled`) ·
     guesses: the latents that it gives are taken for a guess at those of the whole, and the denoiser learns what is
-    beyond it in the hole, and nothing elsewhere.
+    beyond it in the hole, and nothing elsewhere · units: of these latents, the denoiser's or those of the first stage
+    alone, as the original has them.
     """
 
-    written_where_used: ClassVar = frozenset({"shrink", "fill", "guesses"})
+    written_where_used: ClassVar = frozenset({"shrink", "fill", "guesses", "units"})
 
     kind: Literal["masked"] = "masked"
     port: Literal["planes"] = "planes"
@@ -92,6 +93,7 @@ class MaskedSpec(Spec):
     shrink: Literal["nearest", "any"] = "nearest"
     fill: Fill = "black"
     guesses: bool = False
+    units: Literal["denoiser", "first-stage"] = "denoiser"
     drop: float = Field(default=0.0, ge=0, lt=1)
 
     @property
@@ -105,6 +107,8 @@ class MaskedSpec(Spec):
             raise ValueError(UNDROPPED)
         if self.guesses and (self.shrink == "nearest" or self.fill == "black"):
             raise ValueError("guesses needs shrink any and no black fill, for what is not painted is taken as it is")
+        if self.guesses and self.units == "first-stage":
+            raise ValueError("guesses needs latents in the denoiser's units")
         return self
 
 

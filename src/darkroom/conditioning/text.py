@@ -157,7 +157,7 @@ class Tokenizer:
     def from_vocabulary(cls, path: Path, *, length: int) -> "Tokenizer":
         """From a BERT `vocab.txt`, one piece a line."""
         try:
-            pieces = path.read_text(encoding="utf-8").splitlines()
+            pieces = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # other ends of lines are pieces
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as a vocabulary ({error})") from None
         missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in pieces]

@@ -214,8 +214,9 @@ class LatentDiffusion(nn.Module):
 
     @torch.no_grad()
     def _masked(self, images: Images, mask: Mask, *, spec: MaskedSpec) -> Latent:
-        """Latents of the picture with its hole filled, in the denoiser's units, then the shrunk mask in -1 and 1."""
+        """Latents of the picture with its hole filled, in the spec's units, then the shrunk mask in -1 and 1."""
         latents = self.encode(filled(images, mask, how=spec.fill))
+        latents = self.unscaled(latents) if spec.units == "first-stage" else latents
         height, width = latents.shape[-2:]
         return torch.cat([latents, 2 * shrunk(mask, (height, width), how=spec.shrink).to(latents) - 1], dim=1)
 

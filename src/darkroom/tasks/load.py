@@ -13,6 +13,7 @@ from darkroom.checkpoint.archive import check_torch_file
 from darkroom.checkpoint.clip_text import find_clip_tokenizer
 from darkroom.checkpoint.compvis import load_original
 from darkroom.checkpoint.diffusers import INDEX, is_folder, load_first_stage, load_folder, load_unet
+from darkroom.checkpoint.diffusers_text import read_words
 from darkroom.checkpoint.previews import find_preview
 from darkroom.checkpoint.store import (
     StoredHeader,
@@ -256,8 +257,15 @@ def _config(path: Path, config: str | Path | None) -> Path:
     if found is None:
         if path.suffix != ".safetensors":
             check_torch_file(path)
-        raise ModelFileError(f"{path}: an original checkpoint needs its YAML; give it with --config FILE (config=)")
+        raise ModelFileError(f"{path}: {needs_yaml(path)}")
     return found
+
+
+def needs_yaml(path: Path) -> str:
+    """What an original checkpoint lacks, and which YAML files beside it leave the choice open."""
+    several = ", ".join(each.name for each in yaml_beside(path)[:5])
+    choice = f" (beside it lie {several})" if several else ""
+    return f"an original checkpoint needs its YAML, which says what it is; give it with --config FILE{choice}"
 
 
 def yaml_beside(path: Path) -> list[Path]:
@@ -277,9 +285,7 @@ def _tokenizer(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokenizer
     if spec.encoder.family == "clip":
         return find_clip_tokenizer(beside, encoder=spec.encoder)
     vocabulary = beside / "vocab.txt"
-    if vocabulary.exists():
-        return Tokenizer.from_vocabulary(vocabulary, length=spec.encoder.length)
-    return None
+    return read_words(vocabulary, encoder=spec.encoder) if vocabulary.is_file() else None
 
 
 def _check_engine(engine: str) -> None:
