@@ -14,7 +14,8 @@ from darkroom.studies.carry import carry_out
 from darkroom.studies.cells import Quality, Training
 from darkroom.studies.choose import build_study
 
-SMALL = ("pictures=8", "size=32", "steps=1", "count=4", "real=6")
+TINY = ("pictures=8", "size=32", "batch=2", "parameters=300000")
+SMALL = (*TINY, "steps=1", "count=4", "real=6")
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -34,7 +35,7 @@ def carried(name: str, of: str, *changes: str, folder: Path) -> dict[str, list[l
 
 
 def test_compression_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = (*SMALL, "factors=1,4", "bottlenecks=vq", "samplings=1,2", "parameters=20000")
+    changes = (*SMALL, "factors=1,4", "bottlenecks=vq", "samplings=1,2", "parameters=40000")
     study = build_study("compression", "shapes", changes=changes)
     made: list[str] = []
     make: Callable[..., Any] = carry._made
@@ -45,7 +46,7 @@ def test_compression_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.
         return found
 
     monkeypatch.setattr(carry, "_made", counted)
-    for events in range(0, 40, 4):  # stopped after so many events of what was left
+    for events in (1, 5, 8, 11):  # stopped after so many events of what was left
         for _, _event in zip(range(events), carry_out(study, tmp_path, device="cpu", tell=quiet), strict=False):
             pass
     list(carry_out(study, tmp_path, device="cpu", tell=quiet))
@@ -71,18 +72,16 @@ def test_compression_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_another_study_in_the_folder_is_refused(tmp_path: Path) -> None:
-    begun = carry_out(
-        build_study("speed", "shapes", changes=("pictures=8", "size=32")), tmp_path, device="cpu", tell=quiet
-    )
+    begun = carry_out(build_study("speed", "shapes", changes=TINY), tmp_path, device="cpu", tell=quiet)
     next(begun)
     begun.close()
-    other = build_study("speed", "shapes", changes=("pictures=8", "size=32", "samplings=3"))
-    with pytest.raises(InputError, match="another study was begun here .*is only in one of them"):
+    other = build_study("speed", "shapes", changes=(*TINY, "samplings=3"))
+    with pytest.raises(InputError, match=r"another study was begun here .*is only in one of them"):
         next(carry_out(other, tmp_path, device="cpu", tell=quiet))
 
 
 def test_speed(tmp_path: Path) -> None:
-    found = carried("speed", "shapes", "pictures=8", "size=32", "samplings=1", "factors=1,4", folder=tmp_path)
+    found = carried("speed", "shapes", *TINY, "samplings=1", "factors=1,4", folder=tmp_path)
     (pixels, latents) = found["Speed, DDIM of 1 steps"]
     assert (pixels[0], latents[0]) == ("LDM-1", "LDM-4")
     assert pixels[-1] == "1.00 x"

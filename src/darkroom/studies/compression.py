@@ -13,10 +13,10 @@ from darkroom.studies import published
 from darkroom.studies.cells import Against, Cell, Found, Pace, Quality, Sampling, Study, Training
 from darkroom.studies.models import asks
 from darkroom.studies.reading import Reading, Table, short, times, told, value_of
-from darkroom.studies.recipes import denoiser, first_stage, of_size
-from darkroom.studies.wishes import TRAINS, Bottleneck, Wishes, base, lengthened, shared
+from darkroom.studies.recipes import Bottleneck, denoiser, first_stage, of_size
+from darkroom.studies.wishes import TRAINS, Wishes, base, lengthened, shared
 
-TAKES: Final = (*TRAINS, "factors", "bottlenecks", "parameters", "samplings")
+TAKES: Final = (*TRAINS, "factors", "bottlenecks", "samplings")
 FACTORS: Final = (1, 2, 4, 8, 16, 32)
 STEPS: Final = (10, 20, 50)
 CHANNELS: Final = {2: 2, 4: 3, 8: 4, 16: 8, 32: 32}  # of latents, Tab. 13
@@ -48,7 +48,7 @@ class Rung:
 
 def compression(data: str, asked: Wishes) -> Study:
     """First stages of every factor, denoisers of one size on them, each as long as any other."""
-    recipe = base(data, asked, task="unconditional")
+    recipe = base(data, asked.model_copy(update={"parameters": None}), task="unconditional")
     rungs = _rungs(recipe, asked)
     stages = [each for each in rungs if each.bottleneck is not None]
     minutes = shared(asked, first_stages=len(stages), denoisers=len(rungs))
@@ -108,8 +108,11 @@ def _second(recipe: Recipe, rung: Rung, *, on: AutoencoderSpec | PixelsSpec, par
         "head_channels": None,
         "norm_groups": 8,
     }
-    train = {"batch": BATCHES[rung.factor]} if rung.factor in BATCHES else {}
-    made = denoiser(recipe, name=f"{recipe.name}-{rung.name}", on=on, network=network, train=train)
+    part = recipe.denoiser
+    assert part is not None
+    assert part.train is not None
+    batch = min(part.train.batch, BATCHES.get(rung.factor, part.train.batch))
+    made = denoiser(recipe, name=f"{recipe.name}-{rung.name}", on=on, network=network, train={"batch": batch})
     return of_size(made, parameters)
 
 

@@ -1,5 +1,6 @@
 """Tables 6 and 7: painting holes on pixels or latents, KL or VQ, with attention in the first stage or not, or big."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,8 +12,8 @@ from darkroom.studies import published
 from darkroom.studies.cells import Against, Cell, Found, Pace, Quality, Sampling, Study, Training
 from darkroom.studies.models import asks
 from darkroom.studies.reading import Reading, Table, short, times, told, value_of
-from darkroom.studies.recipes import denoiser, first_stage
-from darkroom.studies.wishes import TRAINS, Bottleneck, Wishes, base, lengthened, shared
+from darkroom.studies.recipes import Bottleneck, denoiser, first_stage
+from darkroom.studies.wishes import TRAINS, Wishes, base, lengthened, shared
 
 TAKES: Final = (*TRAINS, "samplings")
 FIRST_STAGES: Final[dict[str, tuple[Bottleneck, bool]]] = {
@@ -80,7 +81,7 @@ def _second(recipe: Recipe, name: str, firsts: Mapping[str, Recipe]) -> Recipe:
 def _big(recipe: Recipe) -> dict[str, Any]:
     """Wider, attending on three levels, halved and doubled by residual blocks, as `inpainting_big` of the original."""
     assert recipe.denoiser is not None
-    width = round(recipe.denoiser.network.channels * BIG / GROUPS) * GROUPS
+    width = math.ceil(recipe.denoiser.network.channels * BIG / GROUPS) * GROUPS
     return {"channels": width, "attention": (1, 2, 4), "resample": "residual"}
 
 

@@ -1,6 +1,7 @@
 """Recipes that differ in one thing alone: the first stage, its factor, the width of the network."""
 
-from typing import Any, Final
+import math
+from typing import Any, Final, Literal
 
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
@@ -8,11 +9,10 @@ from darkroom.core.spec import parse
 from darkroom.recipes.describe import count
 from darkroom.recipes.given import at_latents, coarse_first
 from darkroom.recipes.schema import Recipe
-from darkroom.studies.wishes import Bottleneck
 
+Bottleneck = Literal["kl", "vq"]
 CODES: Final = 1024  # of a codebook, for pictures far smaller than those of the paper
-FINEST: Final = 8  # widths are multiples of it
-WIDEST: Final = 1024
+WIDEST: Final = 1024  # channels
 
 
 def first_stage(recipe: Recipe, *, name: str, changes: dict[str, Any], bottleneck: Bottleneck) -> Recipe:
@@ -55,7 +55,7 @@ def denoiser(
 
 def of_size(recipe: Recipe, parameters: int) -> Recipe:
     """The recipe with the width at which its network has as nearly as can be so many parameters."""
-    low, high = 1, WIDEST // FINEST
+    low, high = 1, WIDEST // _grain(recipe)
     while low < high:  # the narrowest that has as many
         middle = (low + high) // 2
         low, high = (low, middle) if _parameters(recipe, middle) >= parameters else (middle + 1, high)
@@ -69,5 +69,12 @@ def _parameters(recipe: Recipe, width: int) -> int:
 
 def _as_wide(recipe: Recipe, width: int) -> Recipe:
     values = recipe.plain()
-    values["denoiser"]["network"]["channels"] = width * FINEST
+    values["denoiser"]["network"]["channels"] = width * _grain(recipe)
     return parse(Recipe, values, where=recipe.name)
+
+
+def _grain(recipe: Recipe) -> int:
+    """What widths are multiples of: groups and heads divide them."""
+    assert recipe.denoiser is not None
+    network = recipe.denoiser.network
+    return math.lcm(network.norm_groups, network.head_channels or 1, network.heads or 1)

@@ -13,7 +13,7 @@ from darkroom.studies.reading import Reading, Table, short, times
 from darkroom.studies.recipes import denoiser
 from darkroom.studies.wishes import Wishes, base
 
-TAKES: Final = ("pictures", "size", "seed", "factors", "samplings")
+TAKES: Final = ("pictures", "size", "batch", "parameters", "seed", "factors", "samplings")
 FACTORS: Final = (1, 2, 4, 8)
 STEPS: Final = 50
 BATCH: Final = 8

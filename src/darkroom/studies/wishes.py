@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, final
+from typing import Annotated, Any, Final, final
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -14,9 +14,9 @@ from darkroom.recipes.folder import recipe_for_folder
 from darkroom.recipes.length import trained, with_steps
 from darkroom.recipes.plan import FIRST_STAGE_SHARE
 from darkroom.recipes.schema import Recipe
+from darkroom.studies.recipes import Bottleneck, of_size
 
-Bottleneck = Literal["kl", "vq"]
-TRAINS: Final = ("minutes", "steps", "pictures", "size", "count", "real", "seed")
+TRAINS: Final = ("minutes", "steps", "pictures", "size", "batch", "parameters", "count", "real", "seed")
 DRAWS: Final = ("data", "count", "real", "seed")
 
 
@@ -37,22 +37,24 @@ class Wishes(Spec):
     """None for the study's own choice.
 
     minutes: for all trainings together · steps: of every training instead · pictures: to train on, at most · size: side
-    in pixels · count: pictures drawn for each figure · real: pictures they are compared with, at most · data: of a
-    model that exists, None for those that it learnt from, where they are known · factors, bottlenecks, parameters: of
-    `compression` · samplings: numbers of steps · scales: of guidance · solvers: by name.
+    in pixels · batch: of every training · parameters: of the network, about · count: pictures drawn for each figure ·
+    real: pictures they are compared with, at most · data: of a model that exists, None for those that it learnt from,
+    where they are known · factors, bottlenecks: of `compression` · samplings: numbers of steps · scales: of guidance ·
+    solvers: by name.
     """
 
     minutes: PositiveFloat | None = Field(default=None, allow_inf_nan=False)
     steps: PositiveInt | None = None
     pictures: PositiveInt | None = None
     size: PositiveInt | None = None
+    batch: PositiveInt | None = None
+    parameters: PositiveInt | None = None
     count: int = Field(default=256, gt=1)
     real: int = Field(default=2000, gt=1)
     seed: int = Field(default=0, ge=0)
     data: str | None = None
     factors: Whole | None = None
     bottlenecks: Annotated[tuple[Bottleneck, ...], BeforeValidator(_several), Field(min_length=1)] = ("kl", "vq")
-    parameters: PositiveInt | None = None
     samplings: Whole | None = None
     scales: Numbers | None = None
     solvers: Words | None = None
@@ -80,7 +82,10 @@ def base(data: str, asked: Wishes, *, task: str) -> Recipe:
     values = recipe.plain()
     values["data"]["count"] = asked.pictures
     values["seed"] = asked.seed
-    return parse(Recipe, values, where=f"the recipe for {data}")
+    for stage in ("first_stage", "denoiser") if asked.batch is not None else ():
+        values[stage]["train"]["batch"] = asked.batch
+    made = parse(Recipe, values, where=f"the recipe for {data}")
+    return made if asked.parameters is None else of_size(made, asked.parameters)
 
 
 def lengthened(recipe: Recipe, asked: Wishes, *, minutes: float | None) -> Recipe:
