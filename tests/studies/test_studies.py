@@ -9,13 +9,28 @@ import pytest
 from darkroom.cli.main import main
 from darkroom.core.errors import InputError
 from darkroom.core.record import read_json
-from darkroom.studies import carry, inpainting
+from darkroom.recipes.schema import Recipe
+from darkroom.studies import carry, inpainting, wishes
 from darkroom.studies.carry import carry_out
 from darkroom.studies.cells import Quality, Training
 from darkroom.studies.choose import build_study
 
-TINY = ("pictures=8", "size=32", "batch=2", "parameters=300000")
+TINY = ("pictures=8", "size=32", "batch=2", "parameters=100000")
 SMALL = (*TINY, "steps=1", "count=4", "real=6")
+
+
+@pytest.fixture(autouse=True)
+def few_previews(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw one picture in one step for their previews and reports, which studies do not read."""
+    make = wishes.recipe_for_folder
+
+    def small(*given: Any, **named: Any) -> Recipe:
+        made = make(*given, **named)
+        assert made.denoiser is not None
+        sample = made.denoiser.sample.model_copy(update={"count": 1, "steps": 1})
+        return made.model_copy(update={"denoiser": made.denoiser.model_copy(update={"sample": sample})})
+
+    monkeypatch.setattr(wishes, "recipe_for_folder", small)
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -131,7 +146,7 @@ def test_inpainting_in_full_trains_what_tables_6_and_7_name() -> None:
 
 
 def test_guidance_draws_anew_for_each_interval(tmp_path: Path) -> None:
-    found = carried("guidance", "shapes", "count=4", "real=6", "scales=1,3", "samplings=2", folder=tmp_path)
+    found = carried("guidance", "shapes", "count=4", "real=6", "scales=1,3", "samplings=5", folder=tmp_path)
     rows = found["Guidance, model shapes"]
     assert [(row[0], row[1]) for row in rows] == [
         ("1", "always"),

@@ -19,7 +19,7 @@ SMALL = ("pictures=8", "size=32")
         ("compression", ("minutes=0",), "'minutes'"),
         ("compression", (*SMALL, "factors=3"), "factors=3 does not fit"),
         ("compression", (*SMALL, "bottlenecks=kl,vd"), "'bottlenecks"),
-        ("solvers", ("solvers=ddmi",), "did you mean 'ddim'"),
+        ("solvers", ("solvers=heum",), "did you mean 'heun'"),
         ("guidance", ("samplings=2,3",), "give one number of steps"),
     ],
 )
@@ -40,7 +40,7 @@ def test_a_model_of_unknown_pictures_needs_them_named() -> None:
 
 
 def test_compression_has_equal_parameters_and_shares_its_minutes() -> None:
-    cells = build_study("compression", "shapes", changes=(*SMALL, "minutes=100", "parameters=200000")).cells
+    cells = build_study("compression", "shapes", changes=(*SMALL, "minutes=100")).cells
     trainings = [each for each in cells if isinstance(each, Training)]
     firsts = [each for each in trainings if each.recipe.denoiser is None]
     denoisers = [each for each in trainings if each.recipe.denoiser is not None]
@@ -52,7 +52,7 @@ def test_compression_has_equal_parameters_and_shares_its_minutes() -> None:
     assert len({each.recipe.minutes for each in denoisers}) == 1
     assert len({each.recipe.minutes for each in firsts}) == 1
     sizes = [count(each.recipe)["network"] for each in denoisers]
-    assert all(abs(each - 200_000) < 0.2 * 200_000 for each in sizes), sizes
+    assert max(sizes) < 1.3 * min(sizes), sizes
     assert {each.on for each in denoisers} == {None, *(each.name for each in firsts)}
     assert all(each.recipe.first_stage.model.factor == int(each.name.split("-")[1]) for each in denoisers)
 
@@ -60,7 +60,8 @@ def test_compression_has_equal_parameters_and_shares_its_minutes() -> None:
 @pytest.mark.parametrize("name", [name for name, kind in STUDIES.items() if kind.of == "pictures"])
 def test_cells_have_names_of_their_own_and_models_that_come_before(name: str) -> None:
     made: set[str] = set()
-    for cell in build_study(name, "shapes", changes=SMALL).cells:
+    fewer = ("factors=1,4",) if name == "compression" else ()
+    for cell in build_study(name, "shapes", changes=(*SMALL, *fewer)).cells:
         assert cell.name not in made
         match cell:
             case Training(on=on):
