@@ -17,10 +17,10 @@ darkroom study inpainting my_pictures minutes=300
 def run(
     name: Annotated[str, typer.Argument(help="compression, speed, super-resolution, inpainting, guidance, solvers.")],
     of: Annotated[str, typer.Argument(metavar="DATA_OR_MODEL", help="Pictures; for guidance and solvers a model.")],
+    *,
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="minutes=60, count=256, seed=0, ...")
     ] = None,
-    *,
     out: Annotated[Path | None, typer.Option(help="Folder of the study; studies/NAME-DATA without.")] = None,
     features: Annotated[
         list[str] | None, typer.Option(help="Networks to see sets through: judge, inception, a folder of weights.")

@@ -94,15 +94,16 @@ def _scale(axis: Axis) -> str:
 def _grid(across: Axis, up: Axis) -> Iterator[Html]:
     for tick in up.ticks():
         at = up.place(tick)
-        yield _rule(across.start, at, across.stop, at)
+        yield _rule((across.start, at), (across.stop, at))
         yield _text(number(tick), LEFT - 7, at + 4, anchor="end")
     for tick in across.ticks():
         at = across.place(tick)
-        yield _rule(at, up.start, at, up.stop)
+        yield _rule((at, up.start), (at, up.stop))
         yield _text(number(tick), at, HEIGHT - BOTTOM + 17)
 
 
-def _rule(x1: Number, y1: Number, x2: Number, y2: Number) -> Html:
+def _rule(start: Point, stop: Point) -> Html:
+    (x1, y1), (x2, y2) = start, stop
     ends = {"x1": f"{x1:.1f}", "y1": f"{y1:.1f}", "x2": f"{x2:.1f}", "y2": f"{y2:.1f}"}
     return element("line", attributes={**ends, "stroke": "#dddddd"})
 

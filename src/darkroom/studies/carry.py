@@ -38,7 +38,7 @@ def carry_out(study: Study, folder: Path, *, device: str, tell: Tell) -> Generat
             yield Note(f"{number}/{len(study.cells)} {cell.name}")
             found = yield from _made(cell, place)
             write_json(writable_folder(place.of(cell.name)) / DONE, Made(cell=cell, found=found).plain())
-    yield from page.write(folder, study, study.read(finished(study, folder)))
+    yield from page.write(folder, study, reading=study.read(finished(study, folder)))
 
 
 def finished(study: Study, folder: Path) -> dict[str, Found]:

@@ -12,7 +12,7 @@ from darkroom.studies.reading import Reading, Table
 from darkroom.train.events import Event, Wrote
 
 
-def write(folder: Path, study: Study, reading: Reading) -> Iterator[Event]:
+def write(folder: Path, study: Study, *, reading: Reading) -> Iterator[Event]:
     """`study.md`, `results.json`, `study.html` and the plots, each whole or not at all."""
     drawn = {name: figure.svg() for name, figure in reading.plots.items()}
     drawn = {name: svg for name, svg in drawn.items() if svg}
