@@ -5,8 +5,9 @@ from typing import Any, Final, Literal
 
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
+from darkroom.core.hollow import hollow
 from darkroom.core.spec import parse
-from darkroom.recipes.describe import count
+from darkroom.network.unet import UNet
 from darkroom.recipes.given import at_latents, coarse_first
 from darkroom.recipes.schema import Recipe
 
@@ -64,7 +65,10 @@ def of_size(recipe: Recipe, parameters: int) -> Recipe:
 
 
 def _parameters(recipe: Recipe, width: int) -> int:
-    return count(_as_wide(recipe, width))["network"]
+    assert recipe.denoiser is not None
+    spec = recipe.denoiser.network.model_copy(update={"channels": width * _grain(recipe)})
+    with hollow():
+        return sum(each.numel() for each in UNet(spec).parameters())
 
 
 def _as_wide(recipe: Recipe, width: int) -> Recipe:
