@@ -9,6 +9,7 @@ import pytest
 from darkroom.cli.main import main
 from darkroom.core.errors import InputError
 from darkroom.core.record import read_json
+from darkroom.data.masks import MasksSpec
 from darkroom.recipes.schema import Recipe
 from darkroom.studies import carry, inpainting, wishes
 from darkroom.studies.carry import carry_out
@@ -119,17 +120,17 @@ def test_inpainting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, models = {"first-vq": ("vq", False)}, {"ldm-1": None, "ldm-4-vq-big": "first-vq"}
     monkeypatch.setattr(inpainting, "FIRST_STAGES", first)
     monkeypatch.setattr(inpainting, "MODELS", models)
-    monkeypatch.setattr(inpainting, "HOLES", {"10–20 %": (0.1, 0.2), "40–50 %": (0.4, 0.5)})
+    monkeypatch.setattr(inpainting, "HOLES", {"40–50 %": (0.4, 0.5), "all": None})
     found = carried("inpainting", "shapes", *SMALL, "samplings=1", folder=tmp_path)
     assert [row[0] for row in found["Efficiency"]] == list(models)
     assert all(len(found[f"Holes of {words}"]) == 2 for words in inpainting.HOLES)
     cards = {
         share: read_json(tmp_path / "cells" / f"ldm-1-holes-{share}" / "done.json")["found"]["protocol"]
-        for share in ("0.1-0.2", "0.4-0.5")
+        for share in ("0.4-0.5", "all")
     }
     assert {share: each["asked"]["spoiling"]["masks"]["least"] for share, each in cards.items()} == {
-        "0.1-0.2": 0.1,
         "0.4-0.5": 0.4,
+        "all": MasksSpec().least,
     }
 
 
