@@ -13,7 +13,7 @@ import typer
 
 import darkroom
 from darkroom.cli import main as door
-from darkroom.cli.main import PLANNED, VERBS, command, main
+from darkroom.cli.main import VERBS, command, main
 from darkroom.core.errors import SpecError, TrainingError
 from darkroom.core.spec import Spec
 
@@ -161,12 +161,6 @@ def test_a_wrong_word_is_refused_in_one_sentence(
     assert said.startswith("darkroom: ")
     assert sentence in said
     assert said.count("\n") == 1
-
-
-@pytest.mark.parametrize("verb", PLANNED)
-def test_a_planned_verb_says_that_it_is_not_there(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([verb, "anything"]) == 2
-    assert f"'{verb}' is planned and not there yet" in capsys.readouterr().err
 
 
 def test_only_the_called_verb_is_imported(models_does: Verb, monkeypatch: pytest.MonkeyPatch) -> None:

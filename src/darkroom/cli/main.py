@@ -33,9 +33,9 @@ VERBS = {
     "convert": "Write a model in another format.",
     "recipes": "List the built-in recipes, or show one.",
     "models": "List the built-in models, or show one.",
+    "study": "Carry out one of the paper's experiments on your data.",
     "serve": "Answer over HTTP: every task, jobs with progress and previews.",
 }
-PLANNED = ("study",)
 SHARED = ("train", "evaluate")  # verbs that several processes carry out together
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
@@ -105,8 +105,6 @@ def _is_alone() -> bool:
 
 def _dispatch(words: list[str]) -> int:
     verb = words[0] if words and not words[0].startswith("-") else None
-    if verb in PLANNED:
-        raise NotYetError(f"{verb!r} is planned and not there yet; there are {', '.join(VERBS)}")
     if verb is not None and verb not in VERBS:
         raise InputError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}; see darkroom --help")
     # Outside standalone mode typer raises its errors, and answers the code of an Exit (130 after Ctrl-C).

@@ -125,9 +125,12 @@ class Asking:
         return settle(self.model, parse(Request, {**asked, **given}, where="what is asked for"))
 
     def sampling(self) -> dict[str, Any]:
-        """How it is drawn, the model's own defaults filled in, as JSON values."""
+        """How it is drawn, the model's own defaults filled in, as JSON values; an interval only where one is given."""
+        told = {"seed", "size", "solver", "steps", "eta", "guidance", "match"}
         settled = self.request(range(1))
-        return settled.model_dump(mode="json", include={"seed", "size", "solver", "steps", "eta", "guidance", "match"})
+        return settled.model_dump(
+            mode="json", include=told | ({"guidance_interval"} if settled.guidance_interval else set())
+        )
 
 
 @final

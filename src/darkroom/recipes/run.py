@@ -48,6 +48,7 @@ from darkroom.train.state import before
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]
 TOKENIZER, MODEL, BEST = "tokenizer.json", "model.safetensors", "best.safetensors"
+MARKS = "denoiser/models"
 PICTURES = "pictures.json"  # what a look at every picture found
 GIVEN = "given.safetensors"  # the first stage that a decoder is trained for
 
@@ -72,7 +73,8 @@ class Run:
 
     first_stage: one that is used as it is · start: the model that fine-tuning begins with (`recipe.start`) ·
     splits: the recipe's data, opened already · spent: seconds of the recipe's `minutes` that are gone · keep: see
-    `train.session.Session` · best: the model of the look with the least held-out loss is kept too.
+    `train.session.Session` · best: the model of the look with the least held-out loss is kept too · marks: the model of
+    every look is, in `denoiser/models`.
     """
 
     def __init__(
@@ -87,10 +89,11 @@ class Run:
         spent: float = 0.0,
         keep: int = 0,
         best: bool = False,
+        marks: bool = False,
     ) -> None:
         self.folder = folder
         self.device = device
-        self.start, self.keep, self.best = start, keep, best
+        self.start, self.keep, self.best, self.marks = start, keep, best, marks
         check_start(recipe, start)
         self.given = None if first_stage is None else first_stage_of(first_stage)
         recipe = written(recipe, self.folder / RECIPE)
@@ -260,6 +263,7 @@ class Run:
             fit_guesses(model, latents, compute=compute)
         self._tell_empty(model)
         whole = self._model(model, compute=compute)
+        keep, marks = functools.partial(self._kept, model, statistics), self.folder / MARKS
         yield from train_denoiser(
             model,
             latents,
@@ -268,7 +272,8 @@ class Run:
             folder=self.folder / "denoiser",
             seed=self.recipe.seed,
             keep=self.keep,
-            best=functools.partial(self._save_best, model, statistics) if self.best else None,
+            best=(lambda: keep(self.folder / BEST, what="the best model so far")) if self.best else None,
+            mark=(lambda step: keep(marks / f"{step:08}.safetensors", what=f"model of {step}")) if self.marks else None,
             preview=lambda: preview(
                 whole,
                 part.sample,
@@ -280,9 +285,9 @@ class Run:
         )
         on_first(lambda: self._save(model, self.folder / MODEL, statistics))
 
-    def _save_best(self, model: LatentDiffusion, statistics: LatentStatistics) -> Event:
-        self._save(model, self.folder / BEST, statistics)
-        return Wrote("the best model so far", self.folder / BEST)
+    def _kept(self, model: LatentDiffusion, statistics: LatentStatistics, path: Path, *, what: str) -> Event:
+        self._save(model, writable_folder(path.parent) / path.name, statistics)
+        return Wrote(what, path)
 
     def _adopt(self, recipe: Recipe) -> TrainSpec:
         """Be of this recipe from now on; answers how its denoiser is trained."""

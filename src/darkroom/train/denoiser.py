@@ -107,13 +107,14 @@ def train_denoiser(
     preview: Preview,
     settle: Settle | None = None,
     best: Callable[[], Event] | None = None,
+    mark: Callable[[int], Event] | None = None,
     keep: int = 0,
 ) -> Iterator[Event]:
     """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
 
-    `preview` draws pictures with the present weights; `settle` may then say how training goes on · best, keep: see
-    `Session`. Writes
-    log.jsonl, state.pt, samples.png and report.json.
+    `preview` draws pictures with the present weights; `settle` may then say how training goes on · mark: called at each
+    look with the step, averaged weights applied · best, keep: see `Session`. Writes log.jsonl, state.pt, samples.png
+    and report.json.
     """
     compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
@@ -123,7 +124,8 @@ def train_denoiser(
         path = save_png(contact_sheet(preview()), folder / "samples.png")
         value = validation_loss(objective, held_out)
         write_json(folder / "report.json", {"step": step, "validation_loss": value})
-        return {"validation_loss": value}, [Wrote(f"samples at step {step}", path)]
+        marked = [] if mark is None else [mark(step)]
+        return {"validation_loss": value}, [Wrote(f"samples at step {step}", path), *marked]
 
     session = Session(
         _Trained(model),

@@ -1,0 +1,84 @@
+"""Recipes that differ in one thing alone: the first stage, its factor, the width of the network."""
+
+import math
+from typing import Any, Final, Literal
+
+from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
+from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
+from darkroom.core.hollow import hollow
+from darkroom.core.spec import parse
+from darkroom.network.unet import UNet
+from darkroom.recipes.given import at_latents, coarse_first
+from darkroom.recipes.schema import Recipe
+
+Bottleneck = Literal["kl", "vq"]
+CODES: Final = 1024  # of a codebook, for pictures far smaller than those of the paper
+WIDEST: Final = 1024  # channels
+
+
+def first_stage(recipe: Recipe, *, name: str, changes: dict[str, Any], bottleneck: Bottleneck) -> Recipe:
+    """The first stage alone, some of its spec changed, with a bottleneck whose dead codes come back."""
+    values = recipe.plain()
+    kind = KLSpec() if bottleneck == "kl" else VQSpec(codes=CODES)
+    values |= {"name": name, "denoiser": None}
+    values["first_stage"]["model"] |= {**changes, "bottleneck": kind.plain()}
+    if bottleneck == "vq":
+        values["first_stage"]["loss"]["revival"] = {}
+    return parse(Recipe, values, where=name)
+
+
+def denoiser(
+    recipe: Recipe,
+    *,
+    name: str,
+    on: AutoencoderSpec | PixelsSpec,
+    network: dict[str, Any] | None = None,
+    train: dict[str, Any] | None = None,
+) -> Recipe:
+    """The second stage alone on latents of this first stage, some of its network and its training changed."""
+    values = recipe.plain()
+    part = recipe.denoiser
+    assert part is not None
+    conditioners = [at_latents(each, on, small=recipe.data.degradation.factor) for each in part.conditioners]
+    planes = sum(each.channels for each in conditioners if each.port == "planes")
+    values |= {"name": name, "first_stage": {"model": on.plain(), "train": None}}
+    values["denoiser"]["conditioners"] = [each.plain() for each in conditioners]
+    values["denoiser"]["network"] |= {
+        **(network or {}),
+        "in_channels": on.latent_channels + planes,
+        "out_channels": on.latent_channels,
+    }
+    values["denoiser"]["train"] |= train or {}
+    if values["denoiser"]["spread"] is not None:
+        values["denoiser"]["spread"] = coarse_first(on) if isinstance(on, AutoencoderSpec) else None
+    return parse(Recipe, values, where=name)
+
+
+def of_size(recipe: Recipe, parameters: int) -> Recipe:
+    """The recipe with the width at which its network has as nearly as can be so many parameters."""
+    low, high = 1, WIDEST // _grain(recipe)
+    while low < high:  # the narrowest that has as many
+        middle = (low + high) // 2
+        low, high = (low, middle) if _parameters(recipe, middle) >= parameters else (middle + 1, high)
+    near = min((max(1, low - 1), low), key=lambda width: abs(_parameters(recipe, width) - parameters))
+    return _as_wide(recipe, near)
+
+
+def _parameters(recipe: Recipe, width: int) -> int:
+    assert recipe.denoiser is not None
+    spec = recipe.denoiser.network.model_copy(update={"channels": width * _grain(recipe)})
+    with hollow():
+        return sum(each.numel() for each in UNet(spec).parameters())
+
+
+def _as_wide(recipe: Recipe, width: int) -> Recipe:
+    values = recipe.plain()
+    values["denoiser"]["network"]["channels"] = width * _grain(recipe)
+    return parse(Recipe, values, where=recipe.name)
+
+
+def _grain(recipe: Recipe) -> int:
+    """What widths are multiples of: groups and heads divide them."""
+    assert recipe.denoiser is not None
+    network = recipe.denoiser.network
+    return math.lcm(network.norm_groups, network.head_channels or 1, network.heads or 1)

@@ -1,0 +1,106 @@
+"""What may be asked of a study: words as `minutes=60`, each taken by the studies that know what to do with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, final
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from darkroom.core.errors import SpecError, did_you_mean
+from darkroom.core.spec import Spec, override, parse, parse_yaml
+from darkroom.data.sources import open_data
+from darkroom.data.summary import summary
+from darkroom.recipes.folder import recipe_for_folder
+from darkroom.recipes.length import trained, with_steps
+from darkroom.recipes.plan import FIRST_STAGE_SHARE
+from darkroom.recipes.schema import Recipe
+from darkroom.studies.recipes import Bottleneck, of_size
+
+TRAINS: Final = ("minutes", "steps", "pictures", "size", "batch", "parameters", "count", "real", "seed")
+DRAWS: Final = ("data", "count", "real", "seed")
+
+
+def _several(value: Any) -> Any:
+    """`1,4,8` of a command line, or one value alone."""
+    if isinstance(value, str):
+        return [parse_yaml(each, where=value) for each in value.split(",")]
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+Whole = Annotated[tuple[PositiveInt, ...], BeforeValidator(_several), Field(min_length=1)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_several), Field(min_length=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+
+
+@final
+class Wishes(Spec):
+    """None for the study's own choice.
+
+    minutes: for all trainings together · steps: of every training instead · pictures: to train on, at most · size: side
+    in pixels · batch: of every training · parameters: of the network, about · count: pictures drawn for each figure ·
+    real: pictures they are compared with, at most · data: of a model that exists, None for those that it learnt from,
+    where they are known · factors, bottlenecks: of `compression` · samplings: numbers of steps · scales: of guidance ·
+    solvers: by name.
+    """
+
+    minutes: PositiveFloat | None = Field(default=None, allow_inf_nan=False)
+    steps: PositiveInt | None = None
+    pictures: PositiveInt | None = None
+    size: PositiveInt | None = None
+    batch: PositiveInt | None = None
+    parameters: PositiveInt | None = None
+    count: int = Field(default=256, gt=1)
+    real: int = Field(default=2000, gt=1)
+    seed: int = Field(default=0, ge=0)
+    data: str | None = None
+    factors: Whole | None = None
+    bottlenecks: Annotated[tuple[Bottleneck, ...], BeforeValidator(_several), Field(min_length=1)] = ("kl", "vq")
+    samplings: Whole | None = None
+    scales: Numbers | None = None
+    solvers: Words | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Wishes":
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("minutes and steps both say how long trainings are; give one of them")
+        return self
+
+
+def wishes(changes: Sequence[str], *, study: str, takes: Sequence[str]) -> Wishes:
+    """Of `key=value` words; `SpecError` for what this study does not take, or a value that does not fit."""
+    values = override({}, changes)
+    for key in values:
+        if key not in takes:
+            raise SpecError(f"study {study} does not take {key!r}{did_you_mean(key, takes)}")
+    return parse(Wishes, values, where=f"study {study}")
+
+
+def base(data: str, asked: Wishes, *, task: str) -> Recipe:
+    """The recipe that a folder gets for this task, without guesses, which the paper's models do not make."""
+    splits = open_data(data, limit=asked.pictures)
+    recipe = recipe_for_folder(summary(splits.train), place=str(Path(data)), size=asked.size, task=task, guess=False)
+    values = recipe.plain()
+    values["data"]["count"] = asked.pictures
+    values["seed"] = asked.seed
+    for stage in ("first_stage", "denoiser") if asked.batch is not None else ():
+        values[stage]["train"]["batch"] = asked.batch
+    made = parse(Recipe, values, where=f"the recipe for {data}")
+    return made if asked.parameters is None else of_size(made, asked.parameters)
+
+
+def lengthened(recipe: Recipe, asked: Wishes, *, minutes: float | None) -> Recipe:
+    """As long as is asked for: of so many minutes, or steps, or what the recipe has of its own."""
+    if minutes is not None:
+        return recipe.model_copy(update={"minutes": minutes})
+    if asked.steps is not None:
+        for stage in trained(recipe):
+            recipe = with_steps(recipe, stage=stage, steps=asked.steps)
+    return recipe
+
+
+def shared(asked: Wishes, *, first_stages: int, denoisers: int) -> tuple[float | None, float | None]:
+    """Minutes for each first stage and for each denoiser, equal among themselves; None where steps decide."""
+    if asked.minutes is None:
+        return None, None
+    share = FIRST_STAGE_SHARE if first_stages else 0.0
+    return asked.minutes * share / max(1, first_stages), asked.minutes * (1 - share) / denoisers

@@ -1,0 +1,176 @@
+"""Every study end to end, as a miniature; killed anywhere it goes on, and no cell is made twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom.cli.main import main
+from darkroom.core.errors import InputError
+from darkroom.core.record import read_json
+from darkroom.data.masks import MasksSpec
+from darkroom.recipes.schema import Recipe
+from darkroom.studies import carry, inpainting, wishes
+from darkroom.studies.carry import carry_out
+from darkroom.studies.cells import Quality, Training
+from darkroom.studies.choose import build_study
+
+TINY = ("pictures=8", "size=32", "batch=2", "parameters=100000")
+SMALL = (*TINY, "steps=1", "count=4", "real=6")
+
+
+@pytest.fixture(autouse=True)
+def few_previews(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw one picture in one step for their previews and reports, which studies do not read."""
+    make = wishes.recipe_for_folder
+
+    def small(*given: Any, **named: Any) -> Recipe:
+        made = make(*given, **named)
+        assert made.denoiser is not None
+        sample = made.denoiser.sample.model_copy(update={"count": 1, "steps": 1})
+        return made.model_copy(update={"denoiser": made.denoiser.model_copy(update={"sample": sample})})
+
+    monkeypatch.setattr(wishes, "recipe_for_folder", small)
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def tables(folder: Path) -> dict[str, list[list[str]]]:
+    """The rows of each table by its title."""
+    return {each["title"]: each["rows"] for each in read_json(folder / "results.json")["tables"]}
+
+
+def carried(name: str, of: str, *changes: str, folder: Path) -> dict[str, list[list[str]]]:
+    study = build_study(name, of, changes=changes)
+    list(carry_out(study, folder, device="cpu", tell=quiet))
+    assert all((folder / "cells" / each.name / "done.json").exists() for each in study.cells)
+    return tables(folder)
+
+
+def test_compression_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = (*SMALL, "factors=1,4", "bottlenecks=vq", "samplings=1,2", "parameters=40000")
+    study = build_study("compression", "shapes", changes=changes)
+    made: list[str] = []
+    make: Callable[..., Any] = carry._made
+
+    def counted(cell: Any, place: Any) -> Any:
+        found = yield from make(cell, place)
+        made.append(cell.name)
+        return found
+
+    monkeypatch.setattr(carry, "_made", counted)
+    for events in (1, 5, 8, 11):  # stopped after so many events of what was left
+        for _, _event in zip(range(events), carry_out(study, tmp_path, device="cpu", tell=quiet), strict=False):
+            pass
+    list(carry_out(study, tmp_path, device="cpu", tell=quiet))
+    assert made == [each.name for each in study.cells]
+
+    found = tables(tmp_path)
+    rows = {row[0]: row for row in found["Compression, DDIM of 2 steps"]}
+    assert set(rows) == {"ldm-1", "ldm-4-vq"}
+    assert rows["ldm-1"][2] == "–"  # no first stage
+    assert float(rows["ldm-4-vq"][5]) > 0
+    assert [row[0] for row in found["Beside pixels"]] == ["ldm-4-vq"]
+    assert ["Tab. 13, row Batch Size", "LDM-1, -2, -4, -8, -16, -32", "7, 9, 40, 64, 112, 112"] in found[
+        "The paper: compression"
+    ]
+    course = read_json(tmp_path / "cells" / "course-ldm-1" / "done.json")["found"]["points"]
+    assert [each["step"] for each in course] == [1]
+    assert course[0]["seconds"] > 0
+    plots = read_json(tmp_path / "results.json")["plots"]
+    assert len(plots["throughput"]["series"]["ldm-1"]) == 2
+    assert "ldm-4-vq" in (tmp_path / "throughput.svg").read_text()
+    assert "![Quality against training time" in (tmp_path / "study.md").read_text()
+    assert (tmp_path / "study.html").read_text().count("data:image/svg+xml") == 2
+
+
+def test_another_study_in_the_folder_is_refused(tmp_path: Path) -> None:
+    begun = carry_out(build_study("speed", "shapes", changes=TINY), tmp_path, device="cpu", tell=quiet)
+    next(begun)
+    begun.close()
+    other = build_study("speed", "shapes", changes=(*TINY, "samplings=3"))
+    with pytest.raises(InputError, match=r"another study was begun here .*is only in one of them"):
+        next(carry_out(other, tmp_path, device="cpu", tell=quiet))
+
+
+def test_speed(tmp_path: Path) -> None:
+    found = carried("speed", "shapes", *TINY, "samplings=1", "factors=1,4", folder=tmp_path)
+    (pixels, latents) = found["Speed, DDIM of 1 steps"]
+    assert (pixels[0], latents[0]) == ("LDM-1", "LDM-4")
+    assert pixels[-1] == "1.00 x"
+    assert float(latents[-2].split()[0]) > 1  # trained faster than pixels
+    assert found["The paper: efficiency of inpainting, Tab. 6"][0][-1] == "24.74"
+
+
+def test_super_resolution(tmp_path: Path) -> None:
+    found = carried("super-resolution", "shapes", *SMALL, "samplings=2", folder=tmp_path)
+    rows = found["Super-resolution"]
+    assert [(row[0], row[1]) for row in rows] == [
+        ("latent-diffusion", "2"),
+        ("latent-regression", "1"),
+        ("pixel-diffusion", "2"),
+    ]
+    assert all(float(row[2].split()[0]) > 0 for row in rows)  # PSNR
+
+
+def test_inpainting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, models = {"first-vq": ("vq", False)}, {"ldm-1": None, "ldm-4-vq-big": "first-vq"}
+    monkeypatch.setattr(inpainting, "FIRST_STAGES", first)
+    monkeypatch.setattr(inpainting, "MODELS", models)
+    monkeypatch.setattr(inpainting, "HOLES", {"40–50 %": (0.4, 0.5), "all": None})
+    found = carried("inpainting", "shapes", *SMALL, "samplings=1", folder=tmp_path)
+    assert [row[0] for row in found["Efficiency"]] == list(models)
+    assert all(len(found[f"Holes of {words}"]) == 2 for words in inpainting.HOLES)
+    cards = {
+        share: read_json(tmp_path / "cells" / f"ldm-1-holes-{share}" / "done.json")["found"]["protocol"]
+        for share in ("0.4-0.5", "all")
+    }
+    assert {share: each["asked"]["spoiling"]["masks"]["least"] for share, each in cards.items()} == {
+        "0.4-0.5": 0.4,
+        "all": MasksSpec().least,
+    }
+
+
+def test_inpainting_in_full_trains_what_tables_6_and_7_name() -> None:
+    cells = build_study("inpainting", "shapes", changes=SMALL).cells
+    trainings = {each.name: each.recipe for each in cells if isinstance(each, Training)}
+    assert set(trainings) == {*inpainting.FIRST_STAGES, *inpainting.MODELS}
+    spec = {name: trainings[name].first_stage.model.plain() for name in inpainting.FIRST_STAGES}
+    assert [(each["bottleneck"]["kind"], each["middle_attention"]) for each in spec.values()] == [
+        ("kl", True),
+        ("vq", True),
+        ("vq", False),
+    ]
+    assert sum(isinstance(each, Quality) for each in cells) == len(inpainting.MODELS) * len(inpainting.HOLES)
+
+
+def test_guidance_draws_anew_for_each_interval(tmp_path: Path) -> None:
+    found = carried("guidance", "shapes", "count=4", "real=6", "scales=1,3", "samplings=5", folder=tmp_path)
+    rows = found["Guidance, model shapes"]
+    assert [(row[0], row[1]) for row in rows] == [
+        ("1", "always"),
+        ("3", "always"),
+        ("3", "middling noise"),
+        ("3", "high noise"),
+    ]
+    assert len(list((tmp_path / "pictures").glob("samples-*"))) == 4
+    assert len({row[2] for row in rows}) == 4
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["study", "solvers", "shapes", "count=4", "real=6", "samplings=1,2", "solvers=ddim,heun"]
+    words += ["--device", "cpu", "--out", str(tmp_path / "study")]
+    assert main([*words, "--plan"]) == 0
+    assert "4 cells, about" in capsys.readouterr().out
+    assert not (tmp_path / "study").exists()
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "| heun | 2 | 3 |" in said
+    assert "it compares no solvers with one another" in said
+    assert main([*words, "--plan"]) == 0
+    assert capsys.readouterr().out.count(" done ") == 4
+    assert main(["study", "solvers", "shapes", "count=5", "--out", str(tmp_path / "study")]) == 2
+    assert "another study was begun here" in capsys.readouterr().err
