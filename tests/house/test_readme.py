@@ -52,7 +52,9 @@ def commands(page: str) -> list[list[str]]:
         if snippet.note.startswith("no-run"):
             continue
         if snippet.language == "bash":
-            found += [["bash", "-euc", shortened(line)] for line in lines(snippet.text) if re.match(r"darkroom\b", line)]
+            found += [
+                ["bash", "-euc", shortened(line)] for line in lines(snippet.text) if re.match(r"darkroom\b", line)
+            ]
         elif snippet.language == "python":
             found.append([sys.executable, "-c", snippet.text])
     return found

@@ -6,6 +6,7 @@ from typing import final
 from darkroom.checkpoint.store import StoredModel
 from darkroom.core.errors import SpecError
 from darkroom.core.spec import Spec, override, parse
+from darkroom.data.remote import is_remote
 from darkroom.data.sources import SCENES, open_data
 from darkroom.data.summary import summary
 from darkroom.recipes.folder import SIZE, fine_tuning, recipe_for_folder, views_for
@@ -82,7 +83,7 @@ def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = 
 def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     data = asked._data
     found = summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train)
-    place = str(Path(asked.source))
+    place = asked.source if is_remote(asked.source) else str(Path(asked.source))
     if start is None:
         return recipe_for_folder(
             found,
