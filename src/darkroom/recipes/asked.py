@@ -17,7 +17,8 @@ from darkroom.recipes.tune import from_model
 
 @final
 class Asked(Spec):
-    """source: a folder, a recipe's name or its YAML · changes: `key=value`, `minutes=60` and `task=text` among them."""
+    """source: a folder, a recipe's name or its YAML · changes: `key=value`; `minutes=60`, `task=text` and, for plans,
+    `gpus=64` with `gpu=h200` among them."""
 
     source: str
     changes: tuple[str, ...] = ()
@@ -25,7 +26,7 @@ class Asked(Spec):
     @property
     def overrides(self) -> list[str]:
         """The changes to the recipe."""
-        return [change for change in self.changes if not change.startswith(("minutes=", "task="))]
+        return [change for change in self.changes if not change.startswith(("minutes=", "task=", "gpus=", "gpu="))]
 
     @property
     def minutes(self) -> float | None:
@@ -35,6 +36,18 @@ class Asked(Spec):
         if given and steps:
             raise SpecError(f"{given[-1]!r} and {steps!r} were both given; time decides the steps, so give one of them")
         return _minutes(given[-1]) if given else None
+
+    @property
+    def machine(self) -> tuple[int, str] | None:
+        """How many GPUs of which kind a plan is for (None: for what is here); `SpecError` for one without the other."""
+        given = {
+            key: value for key, _, value in (each.partition("=") for each in self.changes) if key in ("gpus", "gpu")
+        }
+        if not given:
+            return None
+        if len(given) < 2 or not given["gpus"].isdecimal():
+            raise SpecError("gpus=64 gpu=h200 go together: how many GPUs, and of which kind")
+        return int(given["gpus"]), given["gpu"]
 
     @property
     def task(self) -> str | None:
