@@ -28,10 +28,11 @@ def test_a_folder_becomes_shards_and_they_train_a_model(
     found = json.loads(say("inspect", pattern, "--json")[1])
     assert (found["name"], found["count"] + found["test"], found["classes"].keys()) == ("shards", 12, {"red", "white"})
     run = tmp_path / "run"
-    code, _, told = say("train", pattern, *FOLDER, "--device", "cpu", "--out", run)
+    code, _, told = say("train", pattern, *FOLDER, "--device", "cpu", "--out", run, "--track", "tensorboard")
     assert code == 0
     assert "left out, e.g. 000002.tar: truncated shard: unexpected end of data; 0 samples" in told
     assert (run / "model.safetensors").exists()
+    assert len(list((run / "tensorboard").iterdir())) == 1
     assert [each["name"] for each in read_json(run / "pictures.json")["train"]["unread"]] == ["000002.tar"]
     assert "is there already" in refused("convert", folder, tmp_path / "shards", "--to", "shards")
     assert "shards of 0 samples" in refused("convert", folder, tmp_path / "no", "--to", "shards", "--samples", 0)
