@@ -26,7 +26,7 @@ from darkroom.data.sources import ShapesSource
 from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.nn.dropout import Dropout
-from darkroom.recipes.pace import _like
+from darkroom.recipes.pace import like
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.train import ranks
@@ -193,7 +193,7 @@ def test_every_weight_has_a_part_in_every_step(name: str) -> None:
     model = LatentDiffusion(spec)
     model.scale.fill_(1.0)
     shape = model.latent_shape((spec.image_size, spec.image_size))
-    inputs = {each.field: _like(each, spec, batch=2, latent=shape) for each in spec.conditioners}
+    inputs = {each.field: like(each, spec, batch=2, latent=shape) for each in spec.conditioners}
     objective = denoiser_objective(model, train=part.train, compute=Compute(torch.device("cpu")), seed=0)
     objective(LatentBatch(torch.randn(2, *shape), inputs, [0, 1]))["loss"].backward()
     assert all(value.grad is not None for value in model.denoising_parameters)

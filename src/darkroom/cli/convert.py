@@ -1,4 +1,4 @@
-"""`darkroom convert`: a model from one format into another."""
+"""`darkroom convert`: a model from one format into another, or pictures into shards."""
 
 import json
 from dataclasses import replace
@@ -12,6 +12,7 @@ darkroom convert model.ckpt model.safetensors --config config.yaml
 darkroom convert model.safetensors model.ckpt --dtype float16
 darkroom convert runs/tiny-text-0 wide.safetensors --ema 0.1
 darkroom convert model.ckpt clean.safetensors --to compvis --keep-all
+darkroom convert my_pictures my_shards --to shards
 """
 
 FORMS = ("darkroom", "compvis", "diffusers")
@@ -28,7 +29,9 @@ def run(
     target: Annotated[Path, typer.Argument(metavar="DST", help="NAME.safetensors, NAME.ckpt or a folder.")],
     *,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
-    to: Annotated[str | None, typer.Option(help="darkroom, compvis or diffusers; else DST's name says it.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="darkroom, compvis, diffusers (else DST's name says it); shards.")
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(help="Of the weights: float32 (default), bfloat16, float16; int8 for darkroom."),
@@ -40,12 +43,17 @@ def run(
     keep_all: Annotated[
         bool, typer.Option("--keep-all", help="From original to original: every tensor, raw and averaged.")
     ] = False,
+    samples: Annotated[int, typer.Option("--samples", help="In a shard, with --to shards.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
 ) -> None:
     """Convert a model, and say what was read, written and dropped; DST must not be there yet."""
+    from darkroom.cli.convert_pictures import SHARDS, into_shards
     from darkroom.cli.inspect import in_lines
     from darkroom.tasks.load import find, read_whole
 
+    if to == SHARDS:
+        into_shards(source, target, samples=samples, as_json=as_json)
+        return
     form = _form(target, to)
     _check_options(form, dtype=dtype, weights=weights, keep_all=keep_all)
     averaged = None if width is None else _averaged(source, width)

@@ -48,7 +48,7 @@ def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str
     place = Path(path)
     if path in known:
         return _model(known[path]) | ({"data_set": _scenes(path)} if path in SCENES else {})
-    if path in SCENES or place.is_dir():
+    if path in SCENES or place.is_dir() or place.suffix == ".tar":
         return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
     if place.suffix == ".safetensors" and place.exists() and config is None and is_ours(place):
         return _model(place)

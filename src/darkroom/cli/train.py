@@ -22,6 +22,7 @@ darkroom train tiny-text --out runs/first
 darkroom train my_pictures --stage first
 darkroom train my_drawings --from emoji minutes=10
 darkroom train my_pictures denoiser.train.steps=20000 --plan
+darkroom train txt2img-1p4b --plan gpus=8 gpu=h200
 """
 
 
@@ -46,6 +47,9 @@ def run(
     best: Annotated[
         bool, typer.Option("--best", help="Keep the model with the least held-out loss, too: RUN/best.safetensors.")
     ] = False,
+    track: Annotated[
+        str | None, typer.Option(help="Show the logs elsewhere, too: tensorboard (RUN/tensorboard) or wandb.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
 ) -> None:
@@ -58,11 +62,14 @@ def run(
     from darkroom.recipes.plan import fit, plan_of, told
     from darkroom.recipes.resolve import resolve
     from darkroom.recipes.run import Run, open_recipe_data
+    from darkroom.recipes.track import check_tracker, tracked
     from darkroom.tasks.load import read_whole
 
     began = time.monotonic()
     if start_from is not None and (first_stage is not None or stage == "first"):
         raise InputError("--from begins with a whole model, its first stage too; leave --first-stage and --stage away")
+    if track is not None:
+        check_tracker(track)
     asked = Asked(source=source, changes=(*(changes or []), *([] if seed is None else [f"seed={seed}"])))
     start = None if start_from is None else read_whole(start_from, config=config)
     named = None if first_stage in NO_STAGE else first_stage
@@ -71,6 +78,9 @@ def run(
     recipe = _recipe(asked, start, name=start_from or "", given=given, alone=stage == "first", pictures=pictures)
     if first_stage in NO_STAGE:
         recipe = on_pixels(recipe, patches=first_stage == "patches")
+    if asked.machine is not None:
+        _plan_for(recipe, asked.machine, plan=plan, as_json=as_json)
+        return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
 
@@ -101,8 +111,19 @@ def run(
     )
     if asked.of_folder and not run.begun:  # a person's pictures: say what will happen
         typer.echo(told(plan_of(run.recipe, splits, measure=measure)), err=True)
-    watch(lambda tell: run.develop(tell=tell))
+    watch(lambda tell: run.develop(tell=tell) if track is None else tracked(run.develop(tell=tell), folder, name=track))
     typer.echo(f"the run is in {folder}")
+
+
+def _plan_for(recipe: "Recipe", machine: tuple[int, str], *, plan: bool, as_json: bool) -> None:
+    """Say what the recipe would take on GPUs that are not here."""
+    from darkroom.core.errors import InputError
+    from darkroom.recipes.cluster import plan_for, told_for
+
+    if not plan:
+        raise InputError("gpus= and gpu= are for --plan; torchrun starts a training on several GPUs")
+    found = plan_for(recipe, gpus=machine[0], gpu=machine[1])
+    typer.echo(json.dumps(found, indent=2) if as_json else told_for(found))
 
 
 def _recipe(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from darkroom.core.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
-Precision = Literal["auto", "float32", "bfloat16", "float64"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 WHOLE_TYPES = (torch.float32, torch.float64)  # in which nothing is cast on the way
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -100,8 +100,13 @@ def native_bfloat16(device: torch.device) -> bool:
 
 
 def training_compute(device: str = "auto", precision: Precision = "auto") -> Compute:
-    """Device and precision for training: bfloat16 where it is native, unless said otherwise."""
+    """Device and precision for training: bfloat16 where it is native, unless said otherwise.
+
+    `InputError` for float16 elsewhere than on CUDA.
+    """
     place = choose_device(device)
+    if precision == "float16" and place.type != "cuda":
+        raise InputError(f"train.precision float16 is for CUDA devices, this one is {place.type}; float32 fits here")
     if precision == "auto":
         return Compute(place, torch.bfloat16 if native_bfloat16(place) else torch.float32)
     return Compute(place, _DTYPES[precision])

@@ -1,6 +1,7 @@
 """Downloads of published files: checked, whole or not there at all."""
 
 import hashlib
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ class Source:
     url: str
     digest: str
     limit: int
+
+
+def cache(folder: str) -> Path:
+    """Where what can be had again is kept: in this folder of `$DARKROOM_CACHE`, else of `~/.cache/darkroom`."""
+    given = os.environ.get("DARKROOM_CACHE")
+    return (Path(given) if given else Path.home() / ".cache" / "darkroom") / folder
 
 
 def fetch(source: Source, *, path: Path) -> Path:

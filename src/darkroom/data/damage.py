@@ -3,10 +3,11 @@
 import io
 import re
 import zlib
-from pathlib import Path
 from typing import Final
 
 from PIL import Image
+
+from darkroom.data.place import Place, opened
 
 _PNG_START: Final = 8  # bytes of the signature
 _MARKER: Final = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # neither an escaped byte nor a restart
@@ -18,16 +19,19 @@ _SCAN, _END, _BARE = 0xDA, 0xD9, (0x01, 0xD8)
 _NOISE: Final = bytes((83 * place + 29) % 251 for place in range(64))  # any bytes but 255, which begins a marker
 
 
-def damage(path: Path, kind: str | None) -> str | None:
+def damage(place: Place, kind: str | None) -> str | None:
     """What is wrong inside a file that decodes (`kind` is Pillow's name for it); None where nothing shows."""
     if kind == "PNG":
-        return _png(path)
-    return _jpeg(path.read_bytes()) if kind in ("JPEG", "MPO") else None
+        return _png(place)
+    if kind not in ("JPEG", "MPO"):
+        return None
+    with opened(place) as file:
+        return _jpeg(file.read())
 
 
-def _png(path: Path) -> str | None:
+def _png(place: Place) -> str | None:
     """Checksums of the chunks that a picture cannot do without; Pillow leaves those of the pixels unread."""
-    with path.open("rb") as file:
+    with opened(place) as file:
         file.seek(_PNG_START)
         while len(head := file.read(8)) == 8:
             length, kind = int.from_bytes(head[:4], "big"), head[4:]

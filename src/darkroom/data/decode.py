@@ -15,6 +15,8 @@ from darkroom.core.pictures import FORMATS
 from darkroom.data.damage import damage
 from darkroom.data.examples import Size
 from darkroom.data.kinds import CONTENT, content
+from darkroom.data.place import Place, opened, size_of
+from darkroom.data.remote import Unreachable
 
 SMALLEST = 8  # pixels: the shorter side of a picture worth learning from
 SLIMMEST = 50  # times the shorter side: a square cut from a longer one shows next to nothing of it
@@ -34,32 +36,40 @@ _SIDEWAYS = (5, 6, 7, 8)
 _TAIL = 4096
 
 
-def check(path: Path) -> Size | str:
-    """Width and height as displayed, from the header, or the reason why the picture cannot be used; never raises."""
+def check(place: Place) -> Size | str:
+    """Width and height as displayed, from the header, or the reason why the picture cannot be used.
+
+    What raises is a host that does not answer, and nothing else.
+    """
     try:
         with quiet():
-            return _header(path)
+            return _header(place)
     except UnidentifiedImageError:
-        return _no_picture(path)
+        return _no_picture(place)
     except FileNotFoundError:
-        return "a link to a file that is not there" if path.is_symlink() else "no such file"
+        link = isinstance(place, Path) and place.is_symlink()
+        return "a link to a file that is not there" if link else "no such file"
+    except Unreachable:  # which says nothing of the picture
+        raise
     except Exception as error:  # bytes made to confuse a reader make Pillow raise anything
         return _too_large(error) or f"not readable ({_brief(error)})"
 
 
-def check_pixels(path: Path, *, alpha: bool = False) -> Size | str:
-    """Width and height after decoding everything as `decode` does, or the reason why that fails; never raises.
+def check_pixels(place: Place, *, alpha: bool = False) -> Size | str:
+    """Width and height after decoding everything as `decode` does, or the reason why that fails; raises as `check`.
 
     To be called within `quiet`. It also finds damage that Pillow passes over in silence.
     """
     try:
-        with _opened(path) as picture:
+        with _opened(place) as picture:
             kind, turned = picture.format, upright(picture)
         if _see_through(turned) and turned.convert("RGBA").getchannel("A").getextrema() == (0, 0):
             return "nothing to see: all of it is transparent"
-        return damage(path, kind) or colours(turned, alpha=alpha).size
+        return damage(place, kind) or colours(turned, alpha=alpha).size
     except MemoryError:  # of the machine and the moment, not of the picture
-        raise DataError(f"{printable(path)}: not enough memory to decode it; free some, or remove it") from None
+        raise DataError(f"{printable(place)}: not enough memory to decode it; free some, or remove it") from None
+    except Unreachable:
+        raise
     except Exception as error:
         return _too_large(error) or f"cannot be decoded ({_brief(error)})"
 
@@ -76,72 +86,79 @@ def quiet() -> Generator[None]:
         yield
 
 
-def decode(path: Path, *, alpha: bool = False) -> Image.Image:
+def decode(place: Place, *, alpha: bool = False) -> Image.Image:
     """The first frame upright as RGB (transparent parts on white), or RGBA with `alpha`."""
     try:
-        with _opened(path) as picture:
+        with _opened(place) as picture:
             return colours(upright(picture), alpha=alpha)
+    except Unreachable:
+        raise
     except Exception as error:  # as in `check`
         raise DataError(
-            f"{printable(path)}: the picture cannot be decoded ({_brief(error)}); mend or remove it"
+            f"{printable(place)}: the picture cannot be decoded ({_brief(error)}); mend or remove it"
         ) from None
 
 
-def decode_map(path: Path) -> np.ndarray:
+def decode_map(place: Place) -> np.ndarray:
     """Class ids (h, w) of a palette or grey picture; `DataError` for colours."""
     try:
-        return _ids(path)
+        return _ids(place)
+    except Unreachable:
+        raise
     except Exception as error:  # as in `check`
-        raise DataError(f"{printable(path)}: the map cannot be decoded ({_brief(error)})") from None
+        raise DataError(f"{printable(place)}: the map cannot be decoded ({_brief(error)})") from None
 
 
-def check_map(path: Path, *, size: Size) -> str | None:
+def check_map(place: Place, *, size: Size) -> str | None:
     """Why a map, wholly decoded, does not fit a picture of this size; None where it does. As `check_pixels`."""
     try:
-        height, width = _ids(path).shape
+        height, width = _ids(place).shape
         if (width, height) != size:
             return f"its map is {width} x {height} pixels, the picture {size[0]} x {size[1]}"
-        with _opened(path) as picture:
+        with _opened(place) as picture:
             kind = picture.format
-        wrong = damage(path, kind)
+        wrong = damage(place, kind)
+    except Unreachable:
+        raise
     except Exception as error:  # as in `check`
         wrong = f"cannot be decoded ({_brief(error)})"
     return None if wrong is None else f"its map: {wrong}"
 
 
-def printable(path: Path) -> str:
+def printable(place: Place) -> str:
     """A path as text that can always be written, also when its bytes are not UTF-8."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    name = place.as_posix() if isinstance(place, Path) else f"{place.shard}: {place.name}"
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Generator[Image.Image]:
+def _opened(place: Place) -> Generator[Image.Image]:
     """The picture in a file, not decoded yet; a pipe would be waited for, perhaps for ever, and is refused."""
-    if not stat.S_ISREG(path.stat().st_mode):
+    if isinstance(place, Path) and not stat.S_ISREG(place.stat().st_mode):
         raise OSError("not a file")
-    with Image.open(path, formats=FORMATS) as picture:
+    file = contextlib.nullcontext(place) if isinstance(place, Path) else opened(place)
+    with file as given, Image.open(given, formats=FORMATS) as picture:
         yield picture
 
 
-def _ids(path: Path) -> np.ndarray:
-    with _opened(path) as picture:
+def _ids(place: Place) -> np.ndarray:
+    with _opened(place) as picture:
         ids = np.array(picture)
     if ids.ndim != 2:
         raise ValueError("a map holds one class id per pixel (grey or palette PNG), this one has colours")
     return ids.astype(np.int32) if ids.dtype != np.uint8 else ids
 
 
-def _header(path: Path) -> Size | str:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+def _header(place: Place) -> Size | str:
+    if isinstance(place, Path) and not stat.S_ISREG(place.stat().st_mode):
         return "not a file"
-    if found.st_size == 0:
+    if size_of(place) == 0:
         return "empty file"
-    with _opened(path) as picture:
+    with _opened(place) as picture:
         kind, (width, height) = picture.format, picture.size
         turned = _orientation(picture) in _SIDEWAYS
     odd = _odd_size(width, height)
-    if odd is None and _truncated(path, kind):
+    if odd is None and _truncated(place, kind):
         odd = "truncated"
     return odd or ((height, width) if turned else (width, height))
 
@@ -156,10 +173,10 @@ def _odd_size(width: int, height: int) -> str | None:
     return None
 
 
-def _no_picture(path: Path) -> str:
+def _no_picture(place: Place) -> str:
     """What is there instead of a picture, where its first bytes tell."""
     try:
-        with path.open("rb") as file:
+        with opened(place) as file:
             return content(file.read(CONTENT))
     except OSError as error:
         return f"not readable ({_brief(error)})"
@@ -209,12 +226,12 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(np.clip(levels / full, 0, 1) * 255).astype(np.uint8))
 
 
-def _truncated(path: Path, kind: str | None) -> bool:
+def _truncated(place: Place, kind: str | None) -> bool:
     """Is the end of a PNG or JPEG missing? Other formats are taken on trust until they are decoded."""
     if kind not in ("PNG", "JPEG", "MPO"):
         return False
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL))
+    with opened(place) as file:
+        file.seek(max(0, size_of(place) - _TAIL))
         if (b"IEND" if kind == "PNG" else b"\xff\xd9") in file.read():
             return False
         file.seek(0)

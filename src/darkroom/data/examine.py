@@ -8,29 +8,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
 from darkroom.core.errors import DataError
 from darkroom.core.record import read_json, write_json
 from darkroom.data.decode import check_map, check_pixels, quiet
 from darkroom.data.examples import Source
 from darkroom.data.folder import Folder
+from darkroom.data.parts import Part, Subset, part_of
+from darkroom.data.place import Place, fetched, opened
 from darkroom.data.row import Row
-from darkroom.data.sources import Splits, Subset
+from darkroom.data.sources import Splits
 
 Progress = Callable[[int, int], None]
 _VERSION: Final = 1  # of the memo
 _THREADS: Final = 8
 _TOGETHER: Final = 256  # pictures handed to the threads at once
 _LARGE: Final = 2**24  # pixels: larger pictures are decoded one at a time, for each takes hundreds of megabytes
-
-
-@final
-class _Part(NamedTuple):
-    """A split of pictures in files: the folder, and which of its rows are used."""
-
-    folder: Folder
-    rows: Sequence[int]
 
 
 @final
@@ -63,7 +57,7 @@ def examine(splits: Splits, *, memo: Path | None = None, progress: Progress | No
     progress: called with (pictures done, pictures). `DataError` when nothing is left, and when the pictures are not
     those that the memo was written for.
     """
-    train, test = _part(splits.train), _part(splits.test)
+    train, test = part_of(splits.train), part_of(splits.test)
     if train is None or test is None:
         return splits
     parts = train, test
@@ -75,17 +69,7 @@ def examine(splits: Splits, *, memo: Path | None = None, progress: Progress | No
     return _without(splits, parts, verdict)
 
 
-def _part(source: Source) -> _Part | None:
-    match source:
-        case Folder():
-            return _Part(source, range(len(source)))
-        case Subset(source=Folder() as folder, rows=rows):
-            return _Part(folder, rows)
-        case _:
-            return None
-
-
-def _look(parts: Sequence[_Part], progress: Progress | None) -> list[_Look]:
+def _look(parts: Sequence[Part], progress: Progress | None) -> list[_Look]:
     """A look at each row of the parts, in order; threads, for decoding releases the interpreter."""
     jobs = [(part.folder, row) for part in parts for row in part.rows]
     looks, alone = list[_Look](), threading.Lock()
@@ -113,17 +97,21 @@ def _look(parts: Sequence[_Part], progress: Progress | None) -> list[_Look]:
 
 def _look_at(folder: Folder, index: int) -> _Look:
     row, told = folder.rows[index], folder.sizes[index]
-    found = check_pixels(row.path, alpha=folder.alpha)
+    try:
+        place, mapped_at = fetched(row.path), None if row.map is None else fetched(row.map)
+    except OSError as error:
+        return _Look(f"not readable ({error.strerror or error})")
+    found = check_pixels(place, alpha=folder.alpha)
     if isinstance(found, str):
         return _Look(found)
     if found != told:  # boxes would lie elsewhere
         return _Look(f"it is {found[0]} x {found[1]} pixels and says {told[0]} x {told[1]}")
-    unfit = None if row.map is None else check_map(row.map, size=found)
+    unfit = None if mapped_at is None else check_map(mapped_at, size=found)
     unfit = _box_outside(row, size=found) if unfit is None else unfit
     if unfit is not None:
         return _Look(unfit)
     try:
-        content, mapped = _hash(row.path), None if row.map is None else _hash(row.map)
+        content, mapped = _hash(place), None if mapped_at is None else _hash(mapped_at)
     except OSError as error:
         return _Look(f"not readable ({error.strerror})")
     return _Look(None, content, repr((content, folder.caption(index), row.label, row.objects, mapped)))
@@ -139,12 +127,12 @@ def _box_outside(row: Row, *, size: tuple[int, int]) -> str | None:
     return None
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
+def _hash(place: Place) -> str:
+    with opened(place) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _judge(train: _Part, test: _Part, looks: Sequence[_Look]) -> _Verdict:
+def _judge(train: Part, test: Part, looks: Sequence[_Look]) -> _Verdict:
     """What is left out, by rules that know only rows in their order."""
     of_train, of_test = looks[: len(train.rows)], looks[len(train.rows) :]
     verdict = _Verdict(_unusable(train, of_train), _unusable(test, of_test))
@@ -162,7 +150,7 @@ def _judge(train: _Part, test: _Part, looks: Sequence[_Look]) -> _Verdict:
     return verdict
 
 
-def _unusable(part: _Part, looks: Sequence[_Look]) -> dict[int, str]:
+def _unusable(part: Part, looks: Sequence[_Look]) -> dict[int, str]:
     """Row -> reason of what cannot be decoded, and of copies."""
     reasons, first = dict[int, str](), dict[str, str]()
     for row, look in zip(part.rows, looks, strict=True):
@@ -175,13 +163,13 @@ def _unusable(part: _Part, looks: Sequence[_Look]) -> dict[int, str]:
     return reasons
 
 
-def _nothing(part: _Part, reasons: dict[int, str], *, of: str) -> str:
+def _nothing(part: Part, reasons: dict[int, str], *, of: str) -> str:
     row = part.rows[0]
     first = f"{part.folder.rows[row].name}: {reasons[row]}"
     return f"none of {len(part.rows)} {of} pictures can be used; first: {first}"
 
 
-def _move(verdict: _Verdict, train: _Part, kept: dict[int, str]) -> None:
+def _move(verdict: _Verdict, train: Part, kept: dict[int, str]) -> None:
     """Let one training picture become the test picture; what shares its bytes leaves training."""
     rows = train.folder.rows
     if len(set(kept.values())) < 2:
@@ -194,7 +182,7 @@ def _move(verdict: _Verdict, train: _Part, kept: dict[int, str]) -> None:
             verdict.train[row] = f"also the test picture, {rows[verdict.moved].name}"
 
 
-def _without(splits: Splits, parts: Sequence[_Part], verdict: _Verdict) -> Splits:
+def _without(splits: Splits, parts: Sequence[Part], verdict: _Verdict) -> Splits:
     (train, test), moved = parts, verdict.moved
     kept = _thinned(splits.train, train, reasons=verdict.train, moved=moved)
     if moved is None:
@@ -203,7 +191,7 @@ def _without(splits: Splits, parts: Sequence[_Part], verdict: _Verdict) -> Split
     return Splits(kept, apart)
 
 
-def _thinned(source: Source, part: _Part, *, reasons: dict[int, str], moved: int | None = None) -> Source:
+def _thinned(source: Source, part: Part, *, reasons: dict[int, str], moved: int | None = None) -> Source:
     """The source without these rows of its folder."""
     kept = tuple(row for row in part.rows if row not in reasons and row != moved)
     folder = replace(part.folder, skipped=_skipped(part.folder, reasons))
@@ -214,20 +202,21 @@ def _skipped(folder: Folder, reasons: dict[int, str]) -> tuple[tuple[str, str], 
     return (*folder.skipped, *((folder.rows[row].name, reasons[row]) for row in sorted(reasons)))
 
 
-def _told(verdict: _Verdict, splits: Splits, parts: Sequence[_Part]) -> dict[str, Any]:
+def _told(verdict: _Verdict, splits: Splits, parts: Sequence[Part]) -> dict[str, Any]:
     """The verdict as JSON, with all that tells whether the pictures are still the same."""
     told: dict[str, Any] = {"version": _VERSION, "moved": verdict.moved}
     for key, source, part in zip(Splits._fields, splits, parts, strict=True):
         reasons = sorted(getattr(verdict, key).items())
         told[key] = {
             "fingerprint": source.fingerprint(),
+            "unread": [{"name": name, "reason": why} for name, why in part.folder.skipped],
             "left_out": [{"row": row, "name": part.folder.rows[row].name, "reason": why} for row, why in reasons],
             "pictures": part.folder.row_hashes(),
         }
     return told
 
 
-def _recalled(memo: Path, splits: Splits, parts: Sequence[_Part]) -> _Verdict:
+def _recalled(memo: Path, splits: Splits, parts: Sequence[Part]) -> _Verdict:
     """The verdict in a memo; `DataError` when it was reached on other pictures, or is not ours."""
     try:
         told = read_json(memo)
@@ -244,7 +233,7 @@ def _recalled(memo: Path, splits: Splits, parts: Sequence[_Part]) -> _Verdict:
     return verdict
 
 
-def _changes(before: Sequence[dict[str, str]], parts: Sequence[_Part]) -> str:
+def _changes(before: Sequence[dict[str, str]], parts: Sequence[Part]) -> str:
     """How pictures differ from those of a memo."""
     then = Counter(item for pictures in before for item in pictures.items())
     now = Counter(item for part in parts for item in part.folder.row_hashes().items())

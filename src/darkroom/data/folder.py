@@ -16,6 +16,7 @@ from darkroom.core.names import NAMELESS, Names
 from darkroom.data.decode import check, decode, decode_map
 from darkroom.data.examples import Box, Example, Size, Thing
 from darkroom.data.metadata import sound
+from darkroom.data.place import size_of
 from darkroom.data.row import Name, PixelBox, Row
 
 CLASSES = "classes.json"
@@ -132,8 +133,8 @@ class Folder:
     def _facts(self, index: int) -> bytes:
         row = self.rows[index]
         try:
-            mapped = None if row.map is None else (row.map.name, row.map.stat().st_size)
-            facts = (row.name, row.path.stat().st_size, self.sizes[index], row.caption, row.label, row.objects, mapped)
+            mapped = None if row.map is None else (row.map.name, size_of(row.map))
+            facts = (row.name, size_of(row.path), self.sizes[index], row.caption, row.label, row.objects, mapped)
         except OSError as error:
             raise DataError(
                 f"{self.name}: {row.name} was there when the folder was opened ({error.strerror})"
@@ -151,7 +152,7 @@ class Folder:
 
 def checked(name: str, rows: Sequence[Row], *, tables: Tables, alpha: bool = False) -> Folder:
     """The rows whose pictures look whole as a folder; the others are in its `skipped` with the reason."""
-    results = [(row, row.fault or check(row.path)) for row in rows]
+    results = [(row, row.fault or row.size or check(row.path)) for row in rows]
     good = [(row, size) for row, size in results if not isinstance(size, str)]
     skipped = tuple((row.name, reason) for row, reason in results if isinstance(reason, str))
     if not good:

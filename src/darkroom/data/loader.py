@@ -1,9 +1,8 @@
 """Batches in a seeded order: sample k of a run is the same at any batch size, also after a resume."""
 
-import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, final
@@ -16,10 +15,13 @@ from darkroom.core.parallel import WHOLE, Share
 from darkroom.core.seeds import generator
 from darkroom.core.shapes import Bytes, Labels
 from darkroom.data.examples import Source
+from darkroom.data.parts import part_of
 from darkroom.data.transforms import Pixels, TransformSpec, finish, prepare, still
 
 MEMORY: Final = 2**30  # bytes of prepared pictures that are kept
+MIXED: Final = 20_000  # samples of shards that are mixed at least
 _AHEAD: Final = 3  # batches prepared ahead where pictures are not kept
+_FETCHING: Final = 32  # pictures fetched at a time
 
 
 @final
@@ -48,21 +50,46 @@ class _Prepared:
     label: int | None
 
 
+Made = tuple[Pixels, _Prepared]
+One = Callable[[int, int], Made]
+Runs = Iterable[tuple[list[int], list[int]]]
+
+
 @final
 class Order:
-    """Which row sample k of a run is: a new permutation each epoch, a function of (seed, epoch)."""
+    """Which row sample k of a run is: a new permutation each epoch, a function of (seed, epoch).
 
-    def __init__(self, count: int, *, seed: int) -> None:
-        self._count, self._seed = count, seed
-        self._epoch, self._rows = -1, list[int]()
+    shards: how many rows each shard has, one after another. Shards then come in a new order each epoch, and samples are
+    mixed among shards that follow each other and have at least `MIXED` samples together: what is read in a while lies
+    in few of them.
+    """
+
+    def __init__(self, count: int, *, seed: int, shards: Sequence[int] | None = None, mixed: int = MIXED) -> None:
+        self._count, self._seed, self._mixed = count, seed, mixed
+        self._shards = None if shards is None or count <= mixed else torch.arange(count).split(list(shards))
+        self._epoch, self._rows = -1, torch.empty(0, dtype=torch.long)
 
     def row(self, index: int) -> int:
         """The row of sample `index`."""
         epoch, place = divmod(index, self._count)
         if epoch != self._epoch:
-            draw = generator(self._seed, epoch, purpose="order")
-            self._epoch, self._rows = epoch, torch.randperm(self._count, generator=draw).tolist()
-        return self._rows[place]
+            self._epoch, self._rows = epoch, self._drawn(epoch)
+        return int(self._rows[place])
+
+    def _drawn(self, epoch: int) -> Tensor:
+        draw = generator(self._seed, epoch, purpose="order")
+        if self._shards is None:
+            return torch.randperm(self._count, generator=draw)
+        shards = [self._shards[place] for place in torch.randperm(len(self._shards), generator=draw).tolist()]
+        whole, window, held = list[Tensor](), list[Tensor](), 0
+        for number, shard in enumerate(shards):
+            window.append(shard)
+            held += len(shard)
+            if held >= self._mixed or number == len(shards) - 1:
+                rows = torch.cat(window)
+                whole.append(rows[torch.randperm(len(rows), generator=draw)])
+                window, held = [], 0
+        return torch.cat(whole)
 
 
 def batches(
@@ -82,19 +109,18 @@ def batches(
     """
     if len(source) == 0:
         raise DataError(f"{source.name}: no examples to train on")
-    order = Order(len(source), seed=seed)
+    part = part_of(source)
+    order = Order(len(source), seed=seed, shards=None if part is None else part.shards)
     kept = estimated_bytes(source, spec) <= memory
     make = _shelf(source, spec) if kept else _maker(source, spec)
 
-    def collect(indices: Sequence[int], rows: Sequence[int]) -> Batch:
-        prepared = [make(row) for row in rows]
-        images = [
-            finish(each.pixels, spec, seed=seed, index=index) for each, index in zip(prepared, indices, strict=True)
-        ]
-        return _batch(images, prepared, rows=rows, indices=indices)
+    def one(index: int, row: int) -> Made:
+        prepared = make(row)
+        return finish(prepared.pixels, spec, seed=seed, index=index), prepared
 
     runs = ((indices, [order.row(index) for index in indices]) for indices in _runs(start, batch_size, share))
-    yield from itertools.starmap(collect, runs) if kept else _ahead(collect, runs)
+    at_hand = kept and not (part is not None and part.remote)
+    yield from _at_once(one, runs) if at_hand else _ahead(one, runs, threads=_threads(source))
 
 
 def still_batches(
@@ -104,13 +130,12 @@ def still_batches(
     chosen = list(range(len(source))) if rows is None else list(rows)
     parts = (chosen[place : place + batch_size] for place in range(0, len(chosen), batch_size))
 
-    def collect(indices: Sequence[int], part: Sequence[int]) -> Batch:
-        examples = [source.example(row) for row in part]
-        images = [still(example.picture, spec) for example in examples]
-        known = [_Prepared(image, each.caption, each.label) for image, each in zip(images, examples, strict=True)]
-        return _batch(images, known, rows=part, indices=indices)
+    def one(index: int, row: int) -> Made:
+        example = source.example(row)
+        image = still(example.picture, spec)
+        return image, _Prepared(image, example.caption, example.label)
 
-    yield from _ahead(collect, ((part, part) for part in parts))
+    yield from _ahead(one, ((part, part) for part in parts), threads=_threads(source))
 
 
 def estimated_bytes(source: Source, spec: TransformSpec) -> int:
@@ -128,20 +153,34 @@ def _runs(start: int, batch_size: int, share: Share) -> Iterator[list[int]]:
         start += batch_size
 
 
-def _ahead(
-    collect: Callable[[Sequence[int], Sequence[int]], Batch],
-    runs: Iterator[tuple[list[int], list[int]]],
-) -> Iterator[Batch]:
-    """Batches in order, a few of them already under way in threads (decoding releases the interpreter)."""
-    waiting: deque[Future[Batch]] = deque()
-    pool = ThreadPoolExecutor(max_workers=min(_AHEAD, os.cpu_count() or 1), thread_name_prefix="darkroom-data")
+def _threads(source: Source) -> int:
+    """How many samples are made at a time: decoding keeps a processor busy, fetching waits."""
+    part = part_of(source)
+    fetched = part is not None and len(part.rows) > 0 and part.remote
+    return _FETCHING if fetched else min(_AHEAD, os.cpu_count() or 1)
+
+
+def _at_once(one: One, runs: Runs) -> Iterator[Batch]:
+    for indices, rows in runs:
+        yield _batch(list(map(one, indices, rows)), rows=rows, indices=indices)
+
+
+def _ahead(one: One, runs: Runs, *, threads: int) -> Iterator[Batch]:
+    """Batches in order, some of them already under way in threads (decoding releases the interpreter)."""
+    waiting: deque[tuple[list[int], list[int], list[Future[Made]]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="darkroom-data")
+
+    def come() -> Batch:
+        indices, rows, made = waiting.popleft()
+        return _batch([each.result() for each in made], rows=rows, indices=indices)
+
     try:
         for indices, rows in runs:
-            waiting.append(pool.submit(collect, indices, rows))
+            waiting.append((indices, rows, [pool.submit(one, *pair) for pair in zip(indices, rows, strict=True)]))
             if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
+                yield come()
         while waiting:
-            yield waiting.popleft().result()
+            yield come()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -166,13 +205,12 @@ def _shelf(source: Source, spec: TransformSpec) -> Callable[[int], _Prepared]:
     return take
 
 
-def _batch(
-    images: Sequence[Pixels], known: Sequence[_Prepared], *, rows: Sequence[int], indices: Sequence[int]
-) -> Batch:
+def _batch(made: Sequence[Made], *, rows: Sequence[int], indices: Sequence[int]) -> Batch:
+    known = [each for _, each in made]
     captions = [each.caption for each in known if each.caption is not None]
     labels = [each.label for each in known if each.label is not None]
     return Batch(
-        images=torch.stack(list(images)),
+        images=torch.stack([image for image, _ in made]),
         rows=list(rows),
         indices=list(indices),
         captions=captions if len(captions) == len(known) else None,

@@ -19,6 +19,7 @@ from darkroom.data.sidecar import sidecar
 from darkroom.data.voc import has_voc, voc_rows
 
 METADATA = "metadata.jsonl"
+TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
 def list_rows(folder: Path, *, caption_field: str = "caption", by_class: bool | None = None) -> list[Row]:
@@ -162,9 +163,9 @@ def _row(entry: Mapping[str, Any], metadata: Path, *, line: int, caption_field: 
     return Row(
         path=path,
         name=printable(path.relative_to(metadata.parent)),
-        caption=_caption(entry.get(caption_field), where=where, key=caption_field),
+        caption=caption_in(entry.get(caption_field), where=where, key=caption_field),
         label=class_name(entry.get("label"), key="label", where=where),
-        objects=_objects(entry.get("objects"), where=where),
+        objects=objects_in(entry.get("objects"), where=where),
         map=_file(metadata.parent, entry.get("map_file_name"), key="map_file_name", where=where),
     )
 
@@ -173,7 +174,8 @@ def _file(folder: Path, value: object, *, key: str, where: str) -> Path | None:
     return None if value is None else folder / safe_path(value, key=key, where=where)
 
 
-def _caption(value: object, *, where: str, key: str) -> str | None:
+def caption_in(value: object, *, where: str, key: str) -> str | None:
+    """The caption that stands in a list, of several the first; `DataError` for what is no text."""
     if isinstance(value, list) and value:  # several captions of one picture: the first
         value = cast("list[object]", value)[0]
     if value is None or isinstance(value, str):
@@ -181,7 +183,8 @@ def _caption(value: object, *, where: str, key: str) -> str | None:
     raise DataError(f"{where}: {key!r} must be text, {value!r:.80} came")
 
 
-def _objects(value: object, *, where: str) -> tuple[tuple[Name, PixelBox], ...] | None:
+def objects_in(value: object, *, where: str) -> tuple[tuple[Name, PixelBox], ...] | None:
+    """Boxes and categories that stand in a list; `DataError` for what is none."""
     if value is None:
         return None
     if not isinstance(value, dict):

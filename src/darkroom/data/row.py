@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast, final
 
 from darkroom.core.errors import DataError
+from darkroom.data.place import Place
 
 Name = str | int  # of a class, as it stands in the file
 PixelBox = tuple[float, float, float, float]
@@ -15,15 +16,19 @@ PixelBox = tuple[float, float, float, float]
 @final
 @dataclass(frozen=True)
 class Row:
-    """One picture as listed: nothing decoded, boxes in pixels, classes as written; `fault`: why it cannot be used."""
+    """One picture as listed: nothing decoded, boxes in pixels, classes as written; `fault`: why it cannot be used.
 
-    path: Path
+    size: as displayed, where it is known already.
+    """
+
+    path: Place
     name: str
     caption: str | None = None
     label: Name | None = None
     objects: tuple[tuple[Name, PixelBox], ...] | None = None
-    map: Path | None = None
+    map: Place | None = None
     fault: str | None = None
+    size: tuple[int, int] | None = None
 
 
 def safe_path(value: object, *, key: str, where: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where examples come from, by one name: a folder of pictures, a COCO file, or the built-in `shapes`."""
+"""Where examples come from, by one name: a folder of pictures, a COCO file, shards, or the built-in `shapes`."""
 
 import functools
 import hashlib
@@ -11,14 +11,17 @@ import numpy as np
 from jaxtyping import Integer
 from PIL import Image
 
-from darkroom.core.errors import DataError, InputError, NotYetError, did_you_mean
+from darkroom.core.errors import DataError, InputError, did_you_mean
 from darkroom.core.seeds import stream
 from darkroom.data.coco import coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder, checked, name_classes
-from darkroom.data.metadata import METADATA, has_pictures, list_rows, sound
+from darkroom.data.metadata import METADATA, TEST_FOLDERS, has_pictures, list_rows, sound
+from darkroom.data.parts import Joined, Subset
+from darkroom.data.place import called
 from darkroom.data.row import Row
+from darkroom.data.shards import are_shards, shard_rows
 from darkroom.scenes.draw import Kind, Scene, draw
 from darkroom.scenes.vocabulary import CANVAS, SHAPES
 
@@ -28,7 +31,6 @@ SHAPES_COUNT: Final = 20_000  # training scenes unless a limit says otherwise
 TEST_SHARE: Final = 0.05
 TEST_MOST: Final = 1000
 SCENES: Final[dict[str, Kind]] = {"shapes": "captioned", "shapes:single": "single"}
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
 @final
@@ -141,156 +143,6 @@ def _things(scene: Scene) -> tuple[Thing, ...]:
     return tuple(Thing(SHAPES.index(each.category), each.box) for each in scene.objects)
 
 
-@final
-@dataclass(frozen=True)
-class Subset:
-    """Some rows of another source, in the order given."""
-
-    source: Source
-    rows: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """The name of the whole."""
-        return self.source.name
-
-    @property
-    def fields(self) -> frozenset[str]:
-        """As in the whole."""
-        return self.source.fields
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """As in the whole."""
-        return self.source.classes
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """As in the whole."""
-        return self.source.categories
-
-    @property
-    def map_classes(self) -> tuple[str, ...]:
-        """As in the whole."""
-        return self.source.map_classes
-
-    @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
-        """As in the whole."""
-        return self.source.skipped
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def example(self, index: int) -> Example:
-        """The example of this row of the subset."""
-        return self.source.example(self.rows[index])
-
-    def size(self, index: int) -> Size:
-        """Width and height."""
-        return self.source.size(self.rows[index])
-
-    def caption(self, index: int) -> str | None:
-        """The caption."""
-        return self.source.caption(self.rows[index])
-
-    def label(self, index: int) -> int | None:
-        """The label."""
-        return self.source.label(self.rows[index])
-
-    def objects(self, index: int) -> tuple[Thing, ...] | None:
-        """The objects."""
-        return self.source.objects(self.rows[index])
-
-    def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
-        """The map."""
-        return self.source.map(self.rows[index])
-
-    def fingerprint(self) -> str:
-        """A hash of the whole and of the rows taken."""
-        return _hash(f"{self.source.fingerprint()}/{','.join(map(str, self.rows))}")
-
-
-@final
-@dataclass(frozen=True)
-class Joined:
-    """The rows of two splits of one data set, one after the other."""
-
-    first: Source
-    second: Source
-
-    @property
-    def name(self) -> str:
-        """The name of the data set."""
-        return self.first.name
-
-    @property
-    def fields(self) -> frozenset[str]:
-        """What all examples have."""
-        return self.first.fields & self.second.fields
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Shared by the splits."""
-        return self.first.classes
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Shared by the splits."""
-        return self.first.categories
-
-    @property
-    def map_classes(self) -> tuple[str, ...]:
-        """Shared by the splits."""
-        return self.first.map_classes
-
-    @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Of both."""
-        return self.first.skipped + self.second.skipped
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def _at(self, index: int) -> tuple[Source, int]:
-        inside = index < len(self.first)
-        return (self.first, index) if inside else (self.second, index - len(self.first))
-
-    def example(self, index: int) -> Example:
-        """The example of this row."""
-        source, row = self._at(index)
-        return source.example(row)
-
-    def size(self, index: int) -> Size:
-        """Width and height."""
-        source, row = self._at(index)
-        return source.size(row)
-
-    def caption(self, index: int) -> str | None:
-        """The caption."""
-        source, row = self._at(index)
-        return source.caption(row)
-
-    def label(self, index: int) -> int | None:
-        """The label."""
-        source, row = self._at(index)
-        return source.label(row)
-
-    def objects(self, index: int) -> tuple[Thing, ...] | None:
-        """The objects of this row."""
-        source, row = self._at(index)
-        return source.objects(row)
-
-    def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
-        """The map of this row."""
-        source, row = self._at(index)
-        return source.map(row)
-
-    def fingerprint(self) -> str:
-        """A hash of both."""
-        return _hash(f"{self.first.fingerprint()}/{self.second.fingerprint()}")
-
-
 def open_data(
     place: str | Path,
     *,
@@ -300,12 +152,12 @@ def open_data(
     caption_field: str = "caption",
     alpha: bool = False,
 ) -> Splits:
-    """Training and test examples of a folder, of a COCO file, or of `shapes` / `shapes:single`.
+    """Training and test examples of a folder, of a COCO file, of shards, or of `shapes` / `shapes:single`.
 
     size: canvas of the built-in scenes · limit: at most so many of each split, chosen by `seed` ·
     alpha: decode to RGBA. Without a `test/` folder 5 % (1 to 1000) are kept apart, chosen by file name and
     seed. Files whose headers cannot be read are in `skipped`; `examine` looks at all pixels. `DataError` for what is
-    missing, empty or broken; `NotYetError` for shards.
+    missing, empty or broken. Shards: see `data/shards.py`.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no examples; at least 1 is needed")
@@ -314,12 +166,9 @@ def open_data(
         held_out = min(TEST_MOST, count)
         apart = stream(seed, 0, purpose="scenes/test")
         return Splits(ShapesSource(seed, size, count, kind), ShapesSource(apart, size, held_out, kind))
-    folder = _folder(Path(place))
-    if folder.is_file():
-        train_rows, test_rows, folder = coco_rows(folder), list[Row](), folder.parent
-    else:
-        train_rows, test_rows = _split_rows(folder, caption_field=caption_field)
-    tables, name = name_classes(folder, [*train_rows, *test_rows]), printable(Path(folder.name))
+    train_rows, test_rows, folder = _listed(str(place), caption_field=caption_field)
+    tables = name_classes(folder, [*train_rows, *test_rows])
+    name = called(str(place)) if are_shards(str(place)) else printable(Path(folder.name))
     train = checked(name, train_rows, tables=tables, alpha=alpha)
     if test_rows:
         test = checked(name, test_rows, tables=tables, alpha=alpha)
@@ -328,9 +177,17 @@ def open_data(
     return Splits(_limited(train, seed=seed, limit=limit), _limited(test, seed=seed, limit=limit))
 
 
+def _listed(place: str, *, caption_field: str) -> tuple[list[Row], list[Row], Path]:
+    """Rows of a data set and those of its own test split, and the folder where classes.json may lie."""
+    if are_shards(place):
+        return shard_rows(place, caption_field=caption_field)
+    folder = _folder(Path(place))
+    if folder.is_file():
+        return coco_rows(folder), [], folder.parent
+    return *_split_rows(folder, caption_field=caption_field), folder
+
+
 def _folder(place: Path) -> Path:
-    if place.suffix == ".tar" or (place.is_dir() and next(place.glob("*.tar"), None)):
-        raise NotYetError(f"{place}: WebDataset shards cannot be read yet; unpack them into a folder of pictures")
     if place.is_dir() or (place.is_file() and place.suffix == ".json"):
         return place.resolve()
     if place.exists():
@@ -345,18 +202,18 @@ def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Ro
         return list_rows(folder, caption_field=caption_field), []
     if (folder / METADATA).is_file():  # one list for all splits
         rows = list_rows(folder, caption_field=caption_field)
-        test = next((part for name in _TEST_FOLDERS if sound(part := _below(rows, name))), [])
+        test = next((part for name in TEST_FOLDERS if sound(part := _below(rows, name))), [])
         apart = {row.name for row in test}
         return [row for row in rows if row.name not in apart], test
     train = list_rows(folder / "train", caption_field=caption_field)
-    apart = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None)
+    apart = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
     labelled = all(row.label is not None for row in sound(train))
     return train, [] if apart is None else list_rows(apart, caption_field=caption_field, by_class=labelled)
 
 
 def _has_classes_beside(folder: Path) -> bool:
     """Is `train` one class of several (car, bus, train), not a split? Other folders with pictures tell."""
-    known = {"train", *_TEST_FOLDERS}
+    known = {"train", *TEST_FOLDERS}
     others = (each for each in folder.iterdir() if each.is_dir() and each.name not in known)
     listed = any((place / METADATA).is_file() for place in (folder, folder / "train"))
     return not listed and any(has_pictures(each) for each in others)

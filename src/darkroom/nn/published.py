@@ -1,7 +1,6 @@
 """Published weights: found in a cache or fetched into it, and read as tables of tensors alone."""
 
 import hashlib
-import os
 import pickle
 from pathlib import Path
 from typing import Final
@@ -10,16 +9,14 @@ import torch
 from torch import Tensor
 
 from darkroom.core.errors import InputError, ModelFileError
-from darkroom.core.fetch import Source, fetch
+from darkroom.core.fetch import Source, cache, fetch
 
 _PIECE: Final = 2**20
 
 
 def cached(source: Source, *, folder: str) -> Path:
     """Where a downloaded file is kept: in this folder of `$DARKROOM_CACHE`, else of `~/.cache/darkroom`."""
-    given = os.environ.get("DARKROOM_CACHE")
-    base = Path(given) if given else Path.home() / ".cache" / "darkroom"
-    return base / folder / source.url.rpartition("/")[2]
+    return cache(folder) / source.url.rpartition("/")[2]
 
 
 def of_torch_hub(source: Source) -> Path:

@@ -6,6 +6,7 @@ from typing import final
 from darkroom.checkpoint.store import StoredModel
 from darkroom.core.errors import SpecError
 from darkroom.core.spec import Spec, override, parse
+from darkroom.data.remote import is_remote
 from darkroom.data.sources import SCENES, open_data
 from darkroom.data.summary import summary
 from darkroom.recipes.folder import SIZE, fine_tuning, recipe_for_folder, views_for
@@ -16,7 +17,8 @@ from darkroom.recipes.tune import from_model
 
 @final
 class Asked(Spec):
-    """source: a folder, a recipe's name or its YAML · changes: `key=value`, `minutes=60` and `task=text` among them."""
+    """source: a folder, a recipe's name or its YAML · changes: `key=value`; `minutes=60`, `task=text` and, for plans,
+    `gpus=64` with `gpu=h200` among them."""
 
     source: str
     changes: tuple[str, ...] = ()
@@ -24,7 +26,7 @@ class Asked(Spec):
     @property
     def overrides(self) -> list[str]:
         """The changes to the recipe."""
-        return [change for change in self.changes if not change.startswith(("minutes=", "task="))]
+        return [change for change in self.changes if not change.startswith(("minutes=", "task=", "gpus=", "gpu="))]
 
     @property
     def minutes(self) -> float | None:
@@ -34,6 +36,18 @@ class Asked(Spec):
         if given and steps:
             raise SpecError(f"{given[-1]!r} and {steps!r} were both given; time decides the steps, so give one of them")
         return _minutes(given[-1]) if given else None
+
+    @property
+    def machine(self) -> tuple[int, str] | None:
+        """How many GPUs of which kind a plan is for (None: for what is here); `SpecError` for one without the other."""
+        given = {
+            key: value for key, _, value in (each.partition("=") for each in self.changes) if key in ("gpus", "gpu")
+        }
+        if not given:
+            return None
+        if len(given) < 2 or not given["gpus"].isdecimal():
+            raise SpecError("gpus=64 gpu=h200 go together: how many GPUs, and of which kind")
+        return int(given["gpus"]), given["gpu"]
 
     @property
     def task(self) -> str | None:
@@ -82,7 +96,7 @@ def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = 
 def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     data = asked._data
     found = summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train)
-    place = str(Path(asked.source))
+    place = asked.source if is_remote(asked.source) else str(Path(asked.source))
     if start is None:
         return recipe_for_folder(
             found,

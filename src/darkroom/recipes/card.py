@@ -1,10 +1,10 @@
 """What a model file says about itself: the recipe that made it, and how good it is."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from darkroom.data.masks import MasksSpec
+from darkroom.data.place import called
 from darkroom.recipes.length import trained
 from darkroom.recipes.schema import Recipe
 
@@ -15,7 +15,7 @@ def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dic
         "name": recipe.name,
         "summary": recipe.summary,
         "data": {
-            "source": Path(recipe.data.source or "").name,
+            "source": called(recipe.data.source or ""),
             "pictures": pictures,
             "size": recipe.data.size,
             "seed": recipe.seed,

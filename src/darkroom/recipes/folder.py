@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from darkroom.autoencoder.adversary import AdversarySpec
@@ -16,6 +15,7 @@ from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
 from darkroom.core.errors import DataError, SpecError, did_you_mean
 from darkroom.data.degrade import BicubicSpec, DegradationSpec
+from darkroom.data.place import called
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import ObjectiveSpec, ShiftedTimesSpec
 from darkroom.process.schedule import CosineSpec
@@ -82,8 +82,8 @@ def recipe_for_folder(
     side = _size(summary, size)
     kind = "unconditional" if not conditioners else f"steered by {' and '.join(each.field for each in conditioners)}"
     return Recipe(
-        name="-".join([Path(place).name or "pictures", *([] if task is None else task.split("+"))]),
-        summary=f"{count} training pictures of {Path(place).name}, {kind}.",
+        name="-".join([called(place) or "pictures", *([] if task is None else task.split("+"))]),
+        summary=f"{count} training pictures of {called(place)}, {kind}.",
         source="made for this folder by darkroom",
         data=DataSpec(
             source=place,

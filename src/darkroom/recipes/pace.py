@@ -105,13 +105,13 @@ def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> fl
     indices = own_share().taken(range(spec.batch))
     latents = torch.randn(len(indices), *model.latent_shape((side, side)))
     shape = model.latent_shape((side, side))
-    fields = {each.field: _like(each, model_spec, batch=len(indices), latent=shape) for each in model_spec.conditioners}
+    fields = {each.field: like(each, model_spec, batch=len(indices), latent=shape) for each in model_spec.conditioners}
     batch = LatentBatch(latents, fields, indices)
     losses = denoiser_objective(model, train=spec, compute=compute, seed=0)
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
 
 
-def _like(each: ConditionerSpec, model: ModelSpec, *, batch: int, latent: tuple[int, int, int]) -> torch.Tensor:
+def like(each: ConditionerSpec, model: ModelSpec, *, batch: int, latent: tuple[int, int, int]) -> torch.Tensor:
     """What a batch would bring for this condition, empty."""
     side, channels = model.image_size, model.first_stage.image_channels
     shape: tuple[int, ...]

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from darkroom.core.errors import SpecError
 from darkroom.core.shapes import Number
+from darkroom.data.place import called
 from darkroom.data.sources import Splits
 from darkroom.data.summary import summary
 from darkroom.nn.vgg import present
@@ -77,7 +78,7 @@ def told(plan: dict[str, Any]) -> str:
     data, parameters = plan["data"], plan["parameters"]
     lines = [
         f"{plan['recipe']}: {plan['summary']}",
-        f"data        {data['train']} training and {data['test']} test pictures of {Path(data['source']).name} "
+        f"data        {data['train']} training and {data['test']} test pictures of {called(data['source'])} "
         f"at {data['size']} px" + (f", {data['skipped']} left out" if data["skipped"] else ""),
         "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items() if count),
         "operations  "

@@ -80,6 +80,10 @@ class FirstStageRecipe(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> "FirstStageRecipe":
+        if self.train is not None and self.train.precision == "float16" and self.loss.adversary is not None:
+            raise ValueError(
+                "train.precision float16 rounds an adversary's gradients to zero; take bfloat16 or float32"
+            )
         if self.only is None:
             return self
         if not isinstance(self.model, AutoencoderSpec) or self.model.tiny is None:

@@ -61,7 +61,8 @@ def train(
     where a batch goes through in pieces or is shared with other processes: the losses of each piece, one after another
     (several values of a name count as their mean; a step's losses are those of the whole batch) · ranks: those of this
     training, where it goes on after another call.
-    A step whose loss or gradient is not finite changes nothing and is counted; more than 100 stop the run.
+    A step whose loss or gradient is not finite changes nothing and is counted; more than 100 stop the run. In float16
+    (`training.scaler`) the factor of the loss may have been too large: it is halved, and the step not counted.
     """
     work = _Work(training, losses=losses, pieces=pieces, ranks=ranks, spec=spec, compute=compute, seed=seed)
     started, seconds, recent = time.monotonic(), training.seconds, deque([time.monotonic()], maxlen=RECENT + 1)
@@ -107,8 +108,12 @@ class _Work:
     def step(self, batch: B, *, rate: float) -> tuple[Values, bool]:
         """One step's values, and whether it moved anything."""
         training, values = self.training, self._differentiated(batch)
+        scaler = training.scaler
+        if scaler is not None:
+            scaler.unscale(parameter for each in self.optimizers for parameter in parameters_of(each))
         norms = [torch.nn.utils.clip_grad_norm_(parameters_of(each), self.spec.clip) for each in self.optimizers]
         finite = all(math.isfinite(float(norm)) for norm in norms)
+        overflown = scaler is not None and scaler.learn(finite=finite)
         if finite:
             for optimizer in self.optimizers:
                 set_learning_rate(optimizer, rate)
@@ -117,7 +122,7 @@ class _Work:
                 training.ema.update()
             if training.averages is not None:
                 training.averages.update()
-        else:
+        elif not overflown:
             _skip(training)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -126,14 +131,15 @@ class _Work:
     def _differentiated(self, batch: B) -> dict[str, Tensor]:
         """The mean of each value over the pieces, whose gradients are added up."""
         found: dict[str, list[Tensor]] = {}
-        count, pieces = len(self.shares), iter(self.pieces(batch, self.shares))
+        count, pieces, scaler = len(self.shares), iter(self.pieces(batch, self.shares)), self.training.scaler
         for number in range(count):
             torch.manual_seed(stream(self.seed, self.training.step, purpose="dropout"))  # torch's own one draw
             with self.ranks.more_follow(number < count - 1):
                 with self.compute.autocast():
                     values = self.ranks.do(lambda: _kept(next(pieces)))
                 with self.compute.gradients():  # both at once, for they share no weight, and DDP goes through one graph
-                    torch.stack([values[name] for name in MINIMISED if name in values]).sum().div(count).backward()
+                    loss = torch.stack([values[name] for name in MINIMISED if name in values]).sum().div(count)
+                    (loss if scaler is None else scaler.scaled(loss)).backward()
             for name, value in values.items():
                 found.setdefault(name, []).append(value.detach())
         return {name: torch.stack(each).mean(0) if len(each) > 1 else each[0] for name, each in found.items()}

@@ -37,7 +37,8 @@ class TrainSpec(Spec):
     clip: largest gradient norm · ema: decay of the averaged weights (0: none), itself warmed up ·
     averages: others, stored to choose from afterwards (`darkroom convert RUN OUT --ema WIDTH`) ·
     compiled: the denoiser's network is compiled for its steps, which costs a minute and needs a C++ compiler (a first
-    stage cannot be) · precision: float64 is slow and for checks · log_every, save_every, sample_every: in steps.
+    stage cannot be) · precision: float16 is for GPUs without
+    bfloat16, and not for adversaries; float64 is slow and for checks · log_every, save_every, sample_every: in steps.
     """
 
     written_where_used: ClassVar = frozenset({"micro", "averages"})

@@ -28,6 +28,7 @@ from darkroom.train.guard import GOALS, Usual, skipped_words, told_when_late
 from darkroom.train.loop import After, Losses, Pieces, Progress, train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.ranks import Ranks
+from darkroom.train.scaler import Scaler
 from darkroom.train.state import Training, before, find_state, keep_state, restore_state, save_state
 
 B = TypeVar("B")
@@ -69,7 +70,10 @@ class Session:
         optimizer = build_optimizer(parameters, spec)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
         averages = None if spec.averages is None else PowerAverages(parameters, spec.averages)
-        self.training = Training(module, optimizer, ema, opponent, beside or nn.ModuleDict(), averages=averages)
+        scaler = Scaler() if compute.dtype == torch.float16 else None
+        self.training = Training(
+            module, optimizer, ema, opponent, beside or nn.ModuleDict(), averages=averages, scaler=scaler
+        )
         self._said = self._restored()
         self._saved = self.training.step
         self._ranks = Ranks(module, self.training.beside)

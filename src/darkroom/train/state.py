@@ -18,6 +18,7 @@ from darkroom.core.errors import ModelFileError
 from darkroom.core.record import atomic
 from darkroom.train.averages import PowerAverages
 from darkroom.train.ema import Ema
+from darkroom.train.scaler import Scaler
 
 
 @final
@@ -26,7 +27,8 @@ class Training:
     """The moving parts of one stage: what is trained, how, and how far it is.
 
     opponent: the optimiser of an adversary · beside: modules that training needs and the model does not (an adversary,
-    counters); they are saved with the state · averages: of the weights, for a width that is chosen afterwards.
+    counters); they are saved with the state · averages: of the weights, for a width that is chosen afterwards ·
+    scaler: of losses, in float16.
     """
 
     module: nn.Module
@@ -38,6 +40,7 @@ class Training:
     skipped: int = 0
     seconds: float = 0.0
     averages: PowerAverages | None = None
+    scaler: Scaler | None = None
 
 
 def before(path: Path) -> Path:
@@ -54,6 +57,7 @@ def save_state(training: Training, path: Path) -> None:
         "averages": None if training.averages is None else training.averages.state(),
         "opponent": None if training.opponent is None else training.opponent.state_dict(),
         "beside": training.beside.state_dict(),
+        "scaler": None if training.scaler is None else training.scaler.state(),
         "step": training.step,
         "skipped": training.skipped,
         "seconds": training.seconds,
@@ -134,6 +138,8 @@ def restore_state(training: Training, path: Path) -> bool:
         if training.opponent is not None:
             training.opponent.load_state_dict(state["opponent"])
         training.beside.load_state_dict(state["beside"])
+        if training.scaler is not None:
+            training.scaler.restore(state["scaler"])
     except Exception as error:  # torch raises many kinds for a damaged file
         raise ModelFileError(
             f"{path}: this training state cannot be read ({type(error).__name__}); remove it to start this stage again"

@@ -1,0 +1,86 @@
+"""Plans for machines that are not here: what is counted without memory is what a forward pass really keeps."""
+
+import gc
+import json
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from darkroom.cli.main import main
+from darkroom.conditioning.conditioner import Conditioning
+from darkroom.core.errors import SpecError
+from darkroom.network.unet import UNet
+from darkroom.recipes.asked import Asked
+from darkroom.recipes.cluster import GPUS, blank, plan_for, step_of
+from darkroom.recipes.describe import describe, latent_shape
+from darkroom.recipes.read import recipe
+
+BATCH = 2
+
+
+def kept(name: str, *, recompute: bool) -> tuple[float, int]:
+    """Bytes a picture that a forward pass of real tensors left allocated, and as counted without memory."""
+    found = recipe(name, overrides=[f"denoiser.network.recompute={str(recompute).lower()}"])
+    model, latent = found.model_spec(), latent_shape(found)
+    assert model is not None
+    network, conditioning = UNet(model.network).train(), Conditioning(model.conditioners).train()
+    fields = blank(model, latent=latent, batch=BATCH)
+    x, t = torch.randn(BATCH, *latent), torch.zeros(BATCH, dtype=torch.long)
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        output = network(x, t, conditioning(fields))
+        gc.collect()
+    assert output.shape == x.shape
+    return sum(each.self_cpu_memory_usage for each in seen.key_averages()) / BATCH, step_of(found).kept
+
+
+@pytest.mark.parametrize("name", ["tiny-class", "tiny-text", "tiny-uncond", "tiny-semantic", "tiny-layout"])
+def test_activations_are_those_of_a_real_pass(name: str) -> None:
+    measured, counted = kept(name, recompute=False)
+    assert counted == pytest.approx(measured, rel=0.15)
+
+
+def test_activations_that_are_worked_out_again_are_not_kept() -> None:
+    measured, counted = kept("tiny-class", recompute=True)
+    assert counted == pytest.approx(measured, rel=0.15)
+    assert counted < 0.7 * kept("tiny-class", recompute=False)[1]
+
+
+def test_the_parts_of_a_plan() -> None:
+    found = recipe("tiny-class")
+    plan, known = plan_for(found, gpus=4, gpu="h100"), describe(found)
+    trained = known["parameters"]["network"] + known["parameters"]["conditioner"]
+    assert plan["parameters"] == known["parameters"]
+    assert plan["operations"] == known["flops"]["network"]
+    assert plan["memory"]["optimizer"] == 8 * trained
+    held = sum(plan["memory"].values()) - plan["memory"]["activations"]
+    each = step_of(found).kept // 2
+    assert (
+        held + plan["largest_batch"] // 4 * each
+        <= 0.9 * GPUS["h100"].memory
+        < held + (plan["largest_batch"] // 4 + 1) * each
+    )
+    assert plan["days"] * 86400 == pytest.approx(max(plan["seconds_a_step"].values()) * plan["steps"])
+    alone = plan_for(found, gpus=1, gpu="h100")
+    assert alone["seconds_a_step"]["averaging_gradients"] == 0
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "tiny-class", "--plan", "gpus=8", "gpu=h200", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gpus"] == 8
+    assert main(["train", "tiny-class", "--plan", "gpus=8", "gpu=h200"]) == 0
+    assert "by DDP, the denoiser alone" in capsys.readouterr().out
+    assert main(["train", "tiny-class", "gpus=8", "gpu=h200"]) == 2
+    assert "are for --plan" in capsys.readouterr().err
+
+
+def test_what_cannot_be_planned() -> None:
+    with pytest.raises(SpecError, match="did you mean 'h200'"):
+        plan_for(recipe("tiny-class"), gpus=8, gpu="h20")
+    with pytest.raises(SpecError, match="cannot share evenly"):
+        plan_for(recipe("tiny-class"), gpus=7, gpu="h200")
+    with pytest.raises(SpecError, match="trains no denoiser"):
+        plan_for(recipe("shapes-f4"), gpus=8, gpu="h200")
+    with pytest.raises(SpecError, match="go together"):
+        _ = Asked(source="tiny-class", changes=("gpus=8",)).machine
