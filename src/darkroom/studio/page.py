@@ -32,7 +32,7 @@ def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False) -
     draw: dict[str, gr.Button] = {}
     with gr.Blocks(title="Darkroom", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_element("darkroom-head", facts(tuple(offers.values()))), padding=False, elem_id="dr-head")
-        with gr.Tabs(elem_id="dr-pages"):
+        with gr.Tabs(elem_id="dr-pages") as pages:
             with gr.Tab("Draw", id="draw"), gr.Row():
                 with gr.Column(scale=5, min_width=320), gr.Tabs(elem_id="dr-tabs") as tabs:
                     for tab, models in chosen:
@@ -46,7 +46,7 @@ def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False) -
             if follow:
                 with gr.Tab("Training", id="training"):
                     gr.HTML("<darkroom-follow></darkroom-follow>", padding=False)
-        _connect(asked, draw=draw, shared=shared, tabs=tabs)
+        _connect(asked, draw=draw, shared=shared, tabs=(pages, tabs))
     return blocks
 
 
@@ -101,7 +101,7 @@ def _connect(
     *,
     draw: Mapping[str, gr.Button],
     shared: Sequence[Named],
-    tabs: gr.Tabs,
+    tabs: Sequence[gr.Tabs],
 ) -> None:
     """Buttons and choices, to the functions of the page's script that take and answer their values."""
     for key, named in asked.items():
@@ -122,8 +122,7 @@ def _connect(
     restore.click(
         None,
         [component for _, component in every],
-        [component for _, component in every],
+        [*(component for _, component in every), *tabs],
         js=f"(...values) => darkroom.restored({json.dumps([name for name, _ in every])}, values)",
         api_visibility="private",
     )
-    del tabs

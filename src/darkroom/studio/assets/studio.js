@@ -95,7 +95,7 @@
 
   /** New values for all components, in their order. */
   darkroom.restored = (names, values) => {
-    if (!wanted) return values;
+    if (!wanted) throw new Error("nothing to restore");
     const { tab, asked } = wanted;
     wanted = null;
     const [height, width] = asked.size || [];
@@ -103,14 +103,13 @@
     const plain = { ...asked, height, width, guidance_low, guidance_high };
     if (typeof plain.guidance === "object") plain.guidance = null;
     choices[tab] = asked.model;
-    darkroom.page("Draw");
     setTimeout(() => {
-      darkroom.page(document.querySelector(`#dr-${tab}-draw`) ? titles[tab] : "Text");
       const element = part(tab);
       element?.show?.();
       element?.restore?.(asked);
-    }, 50);
-    return names.map((name, place) => {
+    });
+    const turned = (selected) => ({ selected, __type__: "update" });
+    const found = names.map((name, place) => {
       const [of, field] = name.includes(".") ? name.split(".") : [tab, name];
       if (of !== tab) return values[place];
       const value = plain[field];
@@ -121,6 +120,6 @@
       if (["prompt", "negative", "to"].includes(field)) return value ?? "";
       return value ?? null;
     });
+    return [...found, turned("draw"), turned(tab)];
   };
-  const titles = { text: "Text", class: "Class", layout: "Layout", map: "Map", enlarge: "Enlarge", inpaint: "Inpaint", vary: "Vary", free: "Free" };
 }
