@@ -24,10 +24,16 @@ from darkroom.serve.shelf import stocked
 from darkroom.serve.store import Store
 
 CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-dev-shm-usage "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SECONDS = 25_000.0  # of a wait, in milliseconds
 
 
@@ -122,6 +128,7 @@ class Visit:
 
     def drag(self, selector: str, *places: tuple[float, float]) -> None:
         """With the pointer down, from place to place, each in shares of an element's width and height."""
+        self.page.locator(selector).scroll_into_view_if_needed()
         frame = self.page.locator(selector).bounding_box()
         at = [(frame["x"] + x * frame["width"], frame["y"] + y * frame["height"]) for x, y in places]
         self.page.mouse.move(*at[0])

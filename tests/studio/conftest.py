@@ -76,6 +76,7 @@ def shot(visit: Visit) -> Any:
     def take(name: str) -> None:
         folder = os.environ.get("STUDIO_PICTURES")
         if folder:
+            visit.page.evaluate("scrollTo(0, 0)")
             visit.page.wait_for_timeout(400)
             visit.page.screenshot(path=f"{folder}/studio-{name}.png")
 

@@ -91,7 +91,10 @@ def test_a_training_is_followed_live(visit: Visit, run_folder: Path, shot: Any) 
     page = visit.page
     page.get_by_text("step 100 of 400, 2 min 30 s left").wait_for()
     assert page.locator("darkroom-follow polyline").count() >= 1
-    assert page.locator("darkroom-follow .dr-sheet").evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
+    assert (
+        page.locator("darkroom-follow .dr-sheet").evaluate("image => image.decode().then(() => image.naturalWidth)")
+        == 64
+    )
     shot("training")
     append_line(run_folder / "denoiser" / "log.jsonl", {"step": 200, "loss": 0.05, "seconds": 100.0})
     page.get_by_text("step 200 of 400").wait_for()
@@ -158,7 +161,10 @@ def test_no_path_reaches_a_file(address: str, path: str) -> None:
     assert httpx.get(address + path).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["gradio_api/upload", "gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/component_server", "login"])
+@pytest.mark.parametrize(
+    "path",
+    ["gradio_api/upload", "gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/component_server", "login"],
+)
 def test_gradio_takes_nothing(address: str, path: str) -> None:
     sent = httpx.post(f"{address}/studio/{path}", files={"files": ("x.txt", b"x")})
     assert sent.status_code == 404

@@ -18,6 +18,10 @@ def middle(thing: SceneObject) -> tuple[float, float]:
     return x + width / 2, y + height / 2
 
 
+def apart(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
 def kinds(things: list[SceneObject]) -> set[tuple[str, str]]:
     return {(each.colour, each.shape) for each in things}
 
@@ -71,7 +75,7 @@ def test_layout_is_drawn_moved_and_named(visit: Visit, shot: Shot) -> None:
     for asked in (first, second):
         x, y, width, height = asked["box"]
         centre = (x + width / 2, y + height / 2)
-        near = [each.shape for each in found if max(abs(a - b) for a, b in zip(middle(each), centre)) < 0.12]
+        near = [each.shape for each in found if apart(middle(each), centre) < 0.12]
         assert near == [asked["category"]]
 
 
@@ -96,7 +100,7 @@ def test_map_is_painted_with_the_classes_of_the_model(visit: Visit, shot: Shot) 
     shot("map")
     found = visit.read(job)
     assert [each.shape for each in found] == ["circle"]
-    assert max(abs(a - b) for a, b in zip(middle(found[0]), (0.3, 0.35))) < 0.08
+    assert apart(middle(found[0]), (0.3, 0.35)) < 0.08
 
 
 def test_a_small_picture_is_enlarged_and_compared(visit: Visit, shot: Shot) -> None:
@@ -143,7 +147,9 @@ def test_variations_keep_what_strength_leaves(visit: Visit) -> None:
     scene = next(each for each in (draw(2, index) for index in range(99)) if len(each.objects) == 1)
     (thing,) = scene.objects
     visit.turn("Vary")
-    visit.page.set_input_files("darkroom-image[data-tab=vary] input", file("one.png", png(Image.fromarray(scene.image))))
+    visit.page.set_input_files(
+        "darkroom-image[data-tab=vary] input", file("one.png", png(Image.fromarray(scene.image)))
+    )
     visit.page.fill("#dr-vary-prompt textarea, #dr-vary-prompt input", f"a {thing.colour} {thing.shape}")
     visit.page.locator("#dr-vary-strength input[type=number]").fill("0.3")
     visit.page.locator("#dr-vary-strength input[type=number]").press("Tab")

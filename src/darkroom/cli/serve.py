@@ -41,7 +41,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
 ) -> None:
-    """Serve models until Ctrl-C: a studio for browsers, jobs with events and previews, images as OpenAI's clients ask."""
+    """Serve models until Ctrl-C: a studio for browsers, jobs with previews, images as OpenAI's clients ask for them."""
     from darkroom.core.errors import InputError
     from darkroom.core.spec import override, parse
 
@@ -79,7 +79,7 @@ def run(
 
 
 def _studio(app: Any, engine: Any, *, follow: Path | None) -> str | None:
-    """Put the studio into the application; a sentence where it is not installed, which `--follow` takes for an error."""
+    """Put the studio into the application; a sentence where it is not installed, an `InputError` if it must follow."""
     from darkroom.core.errors import InputError
 
     try:

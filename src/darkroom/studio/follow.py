@@ -60,7 +60,9 @@ class Followed:
         @router.get("/{stage}/{name}", response_class=FileResponse)
         def picture(stage: str, name: str) -> FileResponse:
             """A sheet of pictures that the training wrote last: `samples` or `reconstructions`."""
-            return FileResponse(self.picture(stage, name), media_type="image/png", headers={"Cache-Control": "no-cache"})
+            return FileResponse(
+                self.picture(stage, name), media_type="image/png", headers={"Cache-Control": "no-cache"}
+            )
 
         return router
 

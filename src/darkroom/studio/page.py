@@ -34,11 +34,11 @@ def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False) -
         gr.HTML(_element("darkroom-head", facts(tuple(offers.values()))), padding=False, elem_id="dr-head")
         with gr.Tabs(elem_id="dr-pages") as pages:
             with gr.Tab("Draw", id="draw"), gr.Row():
-                with gr.Column(scale=5, min_width=320), gr.Tabs(elem_id="dr-tabs") as tabs:
+                with gr.Column(scale=5, min_width=280), gr.Tabs(elem_id="dr-tabs") as tabs:
                     for tab, models in chosen:
                         with gr.Tab(tab.title, id=tab.key, render_children=True):
                             asked[tab.key], draw[tab.key] = _asks(tab, models)
-                with gr.Column(scale=4, min_width=320):
+                with gr.Column(scale=4, min_width=280):
                     gr.HTML("<darkroom-result></darkroom-result>", padding=False)
                     shared = settings(limits)
             with gr.Tab("Gallery", id="gallery"):
@@ -78,7 +78,9 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
     if tab.part is not None:
         gr.HTML(_element(tab.part, {"tab": tab.key, "models": names}), padding=False)
     if tab.key == "vary":
-        made = gr.Slider(0.05, 1, 0.6, step=0.05, label="Strength", info="how much is left open", elem_id=at("strength"))
+        made = gr.Slider(
+            0.05, 1, 0.6, step=0.05, label="Strength", info="how much is left open", elem_id=at("strength")
+        )
         found.append(Named("strength", made))
         made = gr.Checkbox(False, label="Begin with the noise that leads to the picture", elem_id=at("inverted"))
         found.append(Named("inverted", made))

@@ -11,7 +11,7 @@ from darkroom.serve.shelf import Offer
 @final
 @dataclass(frozen=True)
 class Tab:
-    """A task. key: its name on the page · steered: the field a model must be steered by for it, None where any will do ·
+    """A task. key: its name on the page · steered: the field a model must be steered by for it, None where any will ·
     part: the custom element that asks for what no component can · help: a sentence."""
 
     key: str

@@ -36,7 +36,7 @@
   };
 
   function part(tab) {
-    return PARTS[tab] ? document.querySelector(`${PARTS[tab]}[data-tab="${tab}"], ${PARTS[tab]}`) : null;
+    return PARTS[tab] ? document.querySelector(`${PARTS[tab]}[data-tab="${tab}"]`) : null;
   }
 
   /** Go to a page or a tab by its title. */
