@@ -79,6 +79,7 @@
     down(event) {
       event.preventDefault();
       this.ink.focus();
+      this.byKeys = false;
       this.keep();
       let last = this.place(event);
       this.stroke(last, last);
@@ -104,6 +105,7 @@
       } else if (event.key === "z" && (event.ctrlKey || event.metaKey)) this.undo();
       else return;
       event.preventDefault();
+      this.byKeys = true; // the brush is seen where it stands
       this.draw();
     }
 
@@ -136,7 +138,7 @@
           pen.fillRect(x, y, end - x, 1);
           x = end;
         }
-      if (document.activeElement === this.ink && this.at) {
+      if (this.byKeys) {
         pen.strokeStyle = "#fff";
         pen.lineWidth = 0.5;
         pen.strokeRect(this.at[0] - 1, this.at[1] - 1, 2, 2);
