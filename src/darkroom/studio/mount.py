@@ -20,11 +20,6 @@ from darkroom.studio.page import page, theme
 
 PLACE: Final = "/studio"
 SCRIPTS: Final = ("wire", "pictures", "boxes", "paint", "result", "gallery", "follow", "studio")  # in this order
-POLICY: Final = (  # of browsers: whatever a page here asks for, it comes from here
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
-    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
-)
 
 
 @final
