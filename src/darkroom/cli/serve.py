@@ -9,6 +9,7 @@ import typer
 EXAMPLE = """
 darkroom serve
 darkroom serve runs/photos runs/maps --data gallery --port 8080
+darkroom serve --follow runs/photos
 darkroom serve --models runs --host 0.0.0.0 --token "$TOKEN" --limit steps=50 --limit queue=200
 """
 SHARE = 0.5  # of the machine's memory, for weights
@@ -35,10 +36,12 @@ def run(
         list[str] | None,
         typer.Option(help="NAME=VALUE: body, picture, pixels, steps, count, prompt, objects, queue, share, seconds."),
     ] = None,
+    studio: Annotated[bool, typer.Option(help="The page for browsers, at /studio, where gradio is installed.")] = True,
+    follow: Annotated[Path | None, typer.Option(help="Folder of a training to show there while it runs.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
 ) -> None:
-    """Serve models over HTTP until Ctrl-C: jobs with events and previews, and images as OpenAI's clients ask."""
+    """Serve models until Ctrl-C: a studio for browsers, jobs with previews, images as OpenAI's clients ask for them."""
     from darkroom.core.errors import InputError
     from darkroom.core.spec import override, parse
 
@@ -68,9 +71,28 @@ def run(
     at = server.listening(host, port)
     engine = Engine(shelf, Store(data), limits=limits, batch=batch)
     app = api.build(engine, tokens=tokens, hosts=(*LOCAL, host) if local else None)
+    without = _studio(app, engine, follow=follow) if studio else "no studio (--no-studio)"
     typer.echo(f"serving {', '.join(shelf.offers)} at {_address(at)}; jobs and pictures are in {data}; Ctrl-C ends it")
+    typer.echo(without or f"the studio is at {_address(at)}/studio/")
     server.run(app, engine, at=at)
     typer.echo("stopped; jobs that wait go on when it is started again")
+
+
+def _studio(app: Any, engine: Any, *, follow: Path | None) -> str | None:
+    """Put the studio into the application; a sentence where it is not installed, an `InputError` if it must follow."""
+    from darkroom.core.errors import InputError
+
+    try:
+        from darkroom.studio.mount import mount
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("darkroom"):
+            raise
+        sentence = f"no studio, for {error.name} is missing: pip install 'darkroom[studio]'"
+        if follow is not None:
+            raise InputError(f"--follow: {sentence}") from None
+        return sentence
+    mount(app, engine, follow=follow)
+    return None
 
 
 def _tokens(given: list[str] | None) -> list[str]:

@@ -1,18 +1,20 @@
 """The HTTP API: one application over one engine."""
 
+import hmac
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from darkroom import __version__
 from darkroom.core.errors import InputError
-from darkroom.serve import images, jobs
+from darkroom.serve import cookie, images, jobs
 from darkroom.serve.door import Door, TheDoor
 from darkroom.serve.engine import Engine
 from darkroom.serve.guard import Guard, answer, failure
@@ -83,11 +85,30 @@ def build(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | 
     )
     for each in (router, jobs.router, images.router):
         app.include_router(each)
+    if tokens:
+        app.include_router(_signing_in(tokens))
     app.add_exception_handler(InputError, _refused)
     app.add_exception_handler(RequestValidationError, _misplaced)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _broken)
     return app
+
+
+def _signing_in(tokens: Sequence[str]) -> APIRouter:
+    """The form that takes a token, for browsers."""
+    signing = APIRouter(prefix=cookie.WHERE, include_in_schema=False)
+
+    @signing.get("")
+    async def ask() -> Response:
+        return cookie.sign_in_page()
+
+    @signing.post("")
+    async def take(request: Request) -> Response:
+        came = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
+        fits = [each for each in tokens if hmac.compare_digest(came.strip().encode(), each.encode())]
+        return cookie.signed_in(fits[0]) if fits else cookie.sign_in_page(wrong=True)
+
+    return signing
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""The guard at the door: who may come in, from which pages, and how much they may send. It looks at no path."""
+"""The guard at the door: who may come in, from which pages, and how much they may send."""
 
 import asyncio
 import hashlib
@@ -10,14 +10,16 @@ from typing import Final, final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from darkroom.core.errors import InputError
+from darkroom.serve import cookie
 from darkroom.serve.counts import Counts
 from darkroom.serve.limits import Limits, Refused
 
-OPEN: Final = ("/health", "/ready")  # answered without a token: they say nothing about anybody
+OPEN: Final = ("/health", "/ready", cookie.WHERE)  # answered without a token: they say nothing about anybody
+PAGES: Final = ("/", "/studio", "/studio/")  # where a browser without a token is asked for one
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
@@ -51,21 +53,28 @@ class Guard:
 
         headers = Headers(scope=scope)
         try:
-            owner = "" if scope["path"] in OPEN else self._owner(headers)
+            owner = "" if scope["path"] in OPEN else self._owner(headers, method=scope["method"])
             self._check_page(headers, method=scope["method"])
             self._check_length(headers)
         except Refused as error:
-            await answer(error)(scope, receive, counted)
+            asks = error.status == 401 and scope["path"] in PAGES
+            refusal = RedirectResponse(cookie.WHERE, status_code=303) if asks else answer(error)
+            await refusal(scope, receive, counted)
             return
         address = (scope.get("client") or ("unknown",))[0]
         scope.setdefault("state", {}).update(owner=owner, client=owner if len(self.tokens) > 1 else address)
         await self.app(scope, self._limited(receive), counted)
 
-    def _owner(self, headers: Headers) -> str:
-        """A name for whoever has this token, that does not tell the token; `Refused` with 401."""
+    def _owner(self, headers: Headers, *, method: str) -> str:
+        """A name for whoever has this token, that does not tell the token; `Refused` with 401, or 403 by a page of
+        another site, which a cookie would let in."""
         if not self.tokens:
             return ""
         kind, _, came = headers.get("authorization", "").partition(" ")
+        known = cookie.token_in(headers.get("cookie", ""), tokens=self.tokens)
+        if not kind and known is not None:
+            self._check_origin(headers, method=method)
+            kind, came = "bearer", known
         same = [hmac.compare_digest(came.strip().encode(), each.encode()) for each in self.tokens]
         if kind.lower() != "bearer" or not any(same):
             sentence = "a token is needed: send the header `Authorization: Bearer TOKEN`"
@@ -80,7 +89,10 @@ class Guard:
         if self.hosts is not None and name_of(host) not in self.hosts:
             sentence = f"this server is called {' or '.join(self.hosts)}, not {name_of(host)!r}"
             raise Refused(sentence, status=403, code="host")
-        origin = headers.get("origin")
+        self._check_origin(headers, method=method)
+
+    def _check_origin(self, headers: Headers, *, method: str) -> None:
+        host, origin = headers.get("host", ""), headers.get("origin")
         if origin is not None and method not in SAFE and urlsplit(origin).netloc != host:
             raise Refused("pages of other sites may not send anything here", status=403, code="origin")
 

@@ -1,9 +1,11 @@
 """Heun's method on the probability-flow equation (Karras et al. 2022, algorithm 1)."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from darkroom.diffusion.solvers.solver import Advance, Moment, transfer
+
+FARTHEST: Final = 100.0  # s from which a step stays Euler's
 
 
 @final
@@ -11,8 +13,9 @@ from darkroom.diffusion.solvers.solver import Advance, Moment, transfer
 class Heun:
     """Euler's step in y = x / alpha, s = sigma / alpha, then again with the mean of the slopes at both ends.
 
-    x' = x'_euler + alpha' (s' - s) (eps' - eps) / 2: second order, two evaluations. A step to clean data,
-    or from pure noise (s infinite), stays Euler's: there is no second slope to take.
+    x' = x'_euler + alpha' (s' - s) (eps' - eps) / 2: second order, two evaluations. A step to clean data stays
+    Euler's, for there is no second slope to take, and so does one from nearly pure noise (s above 100, where Karras et
+    al. begin at 80), whose slopes differ by less than what the width makes of their errors.
     """
 
     @property
@@ -23,7 +26,7 @@ class Heun:
         now, following = moment.now, moment.following
         found = moment.evaluate(moment.x, now)
         x = transfer(found, following)
-        if following.sigma > 0 and now.alpha > 0:
+        if following.sigma > 0 and now.alpha > 0 and now.noise_level <= FARTHEST:
             ahead = moment.evaluate(x, following)
             width = following.noise_level - now.noise_level
             x = x + following.alpha * width / 2 * (ahead.eps - found.eps)

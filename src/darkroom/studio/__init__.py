@@ -1,0 +1,1 @@
+"""The studio: a page in the browser over the engine and its HTTP API."""

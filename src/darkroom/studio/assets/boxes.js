@@ -1,0 +1,142 @@
+"use strict";
+// Layouts: boxes that are drawn, moved, sized and named, with a pointer or with keys.
+
+{
+  const { make, button, colour } = window.darkroom;
+  const SMALLEST = 0.03; // share of a side
+
+  customElements.define(
+    "darkroom-boxes",
+    class extends HTMLElement {
+      connectedCallback() {
+        if (this.childElementCount) return;
+        this.tab = window.darkroom.told(this).tab;
+        this.boxes = [];
+        this.setAttribute("data-tab", this.tab);
+        this.stage = make("div", { className: "dr-stage", tabIndex: 0, role: "group" });
+        this.stage.setAttribute("aria-label", "Layout: drag to draw a box; Enter adds one, arrows move it, with Shift they size it");
+        this.next = make("select", { className: "dr-select", id: `dr-${this.tab}-category` });
+        this.next.onchange = () => this.rename();
+        const clear = button("Clear", () => this.put([]));
+        const remove = button("Remove", () => this.remove());
+        const label = make("label", { textContent: "Name ", className: "dr-inline" }, this.next);
+        this.append(make("div", { className: "dr-tools" }, label, remove, clear), this.stage);
+        this.append(make("p", { className: "dr-hint", textContent: "Drag to draw; drag a box to move it, its corner to size it. Keys: Enter adds, arrows move, Shift and arrows size, Delete removes." }));
+        this.stage.onpointerdown = (event) => this.down(event);
+        this.stage.onkeydown = (event) => this.key(event);
+        this.show();
+      }
+
+      /** The names of the chosen model. */
+      show() {
+        const model = window.darkroom.models[window.darkroom.chosen(this.tab)];
+        const names = model.categories.length ? model.categories : Array.from({ length: 10 }, (_, number) => String(number));
+        this.next.replaceChildren(...names.map((name) => make("option", { value: name, textContent: name })));
+        this.names = names;
+        this.draw();
+      }
+
+      async fields() {
+        if (!this.boxes.length) throw new Error("draw a box first");
+        const share = (number) => Math.round(number * 1e6) / 1e6;
+        return {
+          layout: this.boxes.map(({ category, x, y, width, height }) => {
+            const [left, top] = [share(x), share(y)];
+            return { category, box: [left, top, Math.min(share(width), 1 - left), Math.min(share(height), 1 - top)] };
+          }),
+        };
+      }
+
+      /** Boxes from elsewhere, as requests have them. */
+      restore(asked) {
+        const placed = asked.layout || [];
+        this.put(placed.map(({ category, box: [x, y, width, height] }) => ({ category: String(category), x, y, width, height })));
+      }
+
+      put(boxes) {
+        this.boxes = boxes;
+        this.chosen = boxes[boxes.length - 1];
+        this.draw();
+      }
+
+      rename() {
+        if (this.chosen) this.chosen.category = this.next.value;
+        this.draw();
+      }
+
+      remove() {
+        this.put(this.boxes.filter((each) => each !== this.chosen));
+      }
+
+      place(event) {
+        const frame = this.stage.getBoundingClientRect();
+        const share = (at, start, length) => Math.min(1, Math.max(0, (at - start) / length));
+        return [share(event.clientX, frame.left, frame.width), share(event.clientY, frame.top, frame.height)];
+      }
+
+      down(event) {
+        event.preventDefault();
+        this.stage.focus();
+        const [x, y] = this.place(event);
+        const place = event.target.closest?.(".dr-box");
+        const box = place ? this.boxes[place.dataset.place] : { category: this.next.value, x, y, width: 0, height: 0 };
+        if (!place) this.boxes.push(box);
+        this.chosen = box;
+        this.next.value = box.category;
+        const sizing = !place || event.target.className === "dr-corner";
+        const start = sizing ? [box.x, box.y] : [x - box.x, y - box.y];
+        const move = (moved) => {
+          const [right, bottom] = this.place(moved);
+          if (sizing) {
+            Object.assign(box, { x: Math.min(start[0], right), y: Math.min(start[1], bottom) });
+            Object.assign(box, { width: Math.abs(right - start[0]), height: Math.abs(bottom - start[1]) });
+          } else this.move(box, right - start[0], bottom - start[1]);
+          this.draw();
+        };
+        const up = () => {
+          removeEventListener("pointermove", move);
+          removeEventListener("pointerup", up);
+          if (Math.min(box.width, box.height) < SMALLEST) this.remove();
+        };
+        addEventListener("pointermove", move);
+        addEventListener("pointerup", up);
+        this.draw();
+      }
+
+      move(box, x, y) {
+        box.x = Math.min(1 - box.width, Math.max(0, x));
+        box.y = Math.min(1 - box.height, Math.max(0, y));
+      }
+
+      key(event) {
+        const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+        if (event.key === "Enter") {
+          this.put([...this.boxes, { category: this.next.value, x: 0.3, y: 0.3, width: 0.4, height: 0.4 }]);
+        } else if (event.key === "Delete" || event.key === "Backspace") this.remove();
+        else if (step && this.chosen) {
+          const [right, down] = step.map((each) => each / 64);
+          const box = this.chosen;
+          if (event.shiftKey) {
+            box.width = Math.min(1 - box.x, Math.max(SMALLEST, box.width + right));
+            box.height = Math.min(1 - box.y, Math.max(SMALLEST, box.height + down));
+          } else this.move(box, box.x + right, box.y + down);
+          this.draw();
+        } else return;
+        event.preventDefault();
+      }
+
+      draw() {
+        const share = (number) => `${100 * number}%`;
+        this.stage.replaceChildren(
+          ...this.boxes.map((box, place) => {
+            const ink = colour(this.names.indexOf(box.category) + 1);
+            const style = { left: share(box.x), top: share(box.y), width: share(box.width), height: share(box.height), borderColor: ink };
+            const name = make("span", { className: "dr-name", textContent: box.category, style: { background: ink } });
+            const className = box === this.chosen ? "dr-box chosen" : "dr-box";
+            return make("div", { className, style, dataset: { place } }, name, make("span", { className: "dr-corner" }));
+          }),
+        );
+      }
+    },
+  );
+}

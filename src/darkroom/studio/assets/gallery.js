@@ -1,0 +1,110 @@
+"use strict";
+// What was drawn: every picture with its seed and settings, and ways on from there.
+
+{
+  const { make, button } = window.darkroom;
+  const PICTURES = ["image", "mask", "map", "low_res", "guide"];
+  const QUIET = ["model", "spec_hash", "seed", "index", "size", "layout", "pictures", "decoder"];
+  const plain = (value) => typeof value !== "object" || value === null;
+
+  /** A note in a line: what it says of the picture, then its settings. */
+  function words(note) {
+    const steered = [note.prompt, note.label].filter((each) => each !== undefined && each !== null).join(", ");
+    const layout = (note.layout || []).map((each) => each.category).join(", ");
+    const given = Object.keys(note.pictures || {}).join(", ");
+    const skipped = [...QUIET, "prompt", "label"];
+    const rest = Object.entries(note)
+      .filter(([key, value]) => !skipped.includes(key) && plain(value) && value !== null && !(key === "guidance_rescale" && value === 0))
+      .map(([key, value]) => (key === "steps" ? `${value} steps` : key === "solver" ? value : `${key.replaceAll("_", " ")} ${value}`));
+    return [[steered || layout || given || "freely"], rest].map((each) => each.join(" · "));
+  }
+
+  customElements.define(
+    "darkroom-gallery",
+    class extends HTMLElement {
+      connectedCallback() {
+        window.darkroom.gallery = this;
+        if (!this.childElementCount) {
+          this.said = make("p", { className: "dr-hint", role: "status" });
+          this.cards = make("div", { className: "dr-cards" });
+          this.more = button("Older", () => this.look(this.next), { hidden: true });
+          const drop = window.darkroom.dropPlace("Drop a PNG made here to have its settings back", (file) => this.restore(file));
+          drop.id = "dr-restore-drop";
+          this.append(drop, this.said, this.cards, this.more);
+        }
+        this.look();
+      }
+
+      async restore(file) {
+        const note = await window.darkroom.noteOf(file);
+        if (!note) this.said.textContent = "This picture does not say how it was made.";
+        else this.said.textContent = window.darkroom.restore(window.darkroom.askedBy(note));
+      }
+
+      async look(before = null) {
+        try {
+          const found = await window.darkroom.ask(`/v1/jobs?state=done&count=24${before === null ? "" : `&before=${before}`}`);
+          const cards = found.jobs.flatMap((job) => job.pictures.map((picture) => this.card(job, picture)));
+          if (before === null) this.cards.replaceChildren(...cards);
+          else this.cards.append(...cards);
+          this.next = found.next;
+          this.more.hidden = found.next === null;
+          if (!this.cards.childElementCount) this.said.textContent = "Nothing here yet.";
+          else if (this.said.textContent === "Nothing here yet.") this.said.textContent = "";
+        } catch (error) {
+          this.said.textContent = error.message;
+        }
+      }
+
+      card(job, { url, note, place }) {
+        const [steered, settings] = words(note);
+        const image = make("img", { src: url, alt: steered, loading: "lazy", className: "dr-finished" });
+        const index = note.index ? `, picture ${note.index}` : "";
+        const download = make("a", { href: url, download: `${note.model}-${note.seed}-${note.index}.png`, className: "dr-button", textContent: "PNG" });
+        const tools = [
+          button("Again", () => this.again(job)),
+          button("Settings", () => (this.said.textContent = window.darkroom.restore({ ...window.darkroom.askedBy(note), ...this.pictures(job) }))),
+          download,
+          button("Delete", () => this.remove(job), { title: "all pictures of this job" }),
+        ];
+        return make(
+          "article",
+          { className: "dr-card", dataset: { job: job.id, place, seed: note.seed } },
+          image,
+          make("strong", { textContent: steered }),
+          make("span", { className: "dr-hint", textContent: `${note.model} · seed ${note.seed}${index}` }),
+          make("span", { className: "dr-hint", textContent: settings }),
+          make("div", { className: "dr-tools" }, ...tools),
+        );
+      }
+
+      /** Pictures that this page gave to a job; the server forgets them when it has ended. */
+      pictures(job) {
+        const given = window.darkroom.given.get(job.id) || {};
+        return Object.fromEntries(PICTURES.filter((name) => given[name]).map((name) => [name, given[name]]));
+      }
+
+      again(job) {
+        const needed = Object.keys(job.pictures[0]?.note.pictures || {});
+        const pictures = this.pictures(job);
+        if (needed.some((name) => !pictures[name])) {
+          this.said.textContent = `This was made with a picture as ${needed.join(" and ")}: give it again on its tab.`;
+          window.darkroom.restore(window.darkroom.askedBy(job.pictures[0].note));
+          return;
+        }
+        const asked = Object.fromEntries(Object.entries(job.asked).filter(([, value]) => value !== null));
+        window.darkroom.page("Draw");
+        window.darkroom.result.draw({ ...asked, model: job.model, ...pictures });
+      }
+
+      async remove(job) {
+        try {
+          await window.darkroom.ask(`/v1/jobs/${job.id}`, { method: "DELETE" });
+          await this.look();
+        } catch (error) {
+          this.said.textContent = error.message;
+        }
+      }
+    },
+  );
+}

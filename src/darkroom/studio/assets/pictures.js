@@ -1,0 +1,176 @@
+"use strict";
+// Pictures that a person gives: from a file, dropped, or pasted; and PNGs with exact levels, written by hand.
+
+{
+  const { make } = window.darkroom;
+
+  const table = Uint32Array.from({ length: 256 }, (_, number) => {
+    let value = number;
+    for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
+    return value;
+  });
+
+  function checked(kind, data) {
+    const chunk = new Uint8Array(12 + data.length);
+    const view = new DataView(chunk.buffer);
+    view.setUint32(0, data.length);
+    for (let place = 0; place < 4; place++) chunk[4 + place] = kind.charCodeAt(place);
+    chunk.set(data, 8);
+    let sum = ~0;
+    for (const byte of chunk.subarray(4, 8 + data.length)) sum = table[(sum ^ byte) & 255] ^ (sum >>> 8);
+    view.setUint32(8 + data.length, ~sum);
+    return chunk;
+  }
+
+  /** A grey PNG of these levels as a data URL. A canvas would make colours of them, and a map's ids are no colours. */
+  window.darkroom.greyPng = async (levels, width, height) => {
+    const rows = new Uint8Array(height * (width + 1)); // each begins with its filter, none
+    for (let y = 0; y < height; y++) rows.set(levels.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
+    const packed = new Response(new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate")));
+    const head = new Uint8Array(13);
+    new DataView(head.buffer).setUint32(0, width);
+    new DataView(head.buffer).setUint32(4, height);
+    head[8] = 8; // bits; all else 0: grey, no interlacing
+    const parts = [
+      Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10),
+      checked("IHDR", head),
+      checked("IDAT", new Uint8Array(await packed.arrayBuffer())),
+      checked("IEND", new Uint8Array()),
+    ];
+    return window.darkroom.dataUrl(new Blob(parts, { type: "image/png" }));
+  };
+
+  window.darkroom.dataUrl = (blob) =>
+    new Promise((resolve, reject) => {
+      const reader = new FileReader();
+      reader.onload = () => resolve(reader.result);
+      reader.onerror = () => reject(reader.error);
+      reader.readAsDataURL(blob);
+    });
+
+  /** The note in a PNG of ours (an iTXt chunk that is not packed), or null. */
+  window.darkroom.noteOf = async (blob) => {
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    const view = new DataView(bytes.buffer);
+    const words = new TextDecoder();
+    for (let place = 8; place + 12 <= bytes.length; ) {
+      const length = view.getUint32(place);
+      const data = bytes.subarray(place + 8, place + 8 + length);
+      if (words.decode(bytes.subarray(place + 4, place + 8)) === "iTXt") {
+        const [key, , ...rest] = words.decode(data).split("\0");
+        if (key === "darkroom") {
+          try {
+            return JSON.parse(rest[rest.length - 1]);
+          } catch {
+            return null;
+          }
+        }
+      }
+      place += 12 + length;
+    }
+    return null;
+  };
+
+  /** A place to give a picture to: click, drop, or paste while it has the focus. */
+  window.darkroom.dropPlace = (words, taken) => {
+    const input = make("input", { type: "file", accept: "image/png,image/jpeg,image/webp", className: "dr-file" });
+    const place = make("label", { className: "dr-drop", tabIndex: 0 }, make("span", { textContent: words }), input);
+    const take = (file) => file && taken(file);
+    input.setAttribute("aria-label", words);
+    input.onchange = () => {
+      take(input.files[0]);
+      input.value = "";
+    };
+    place.onkeydown = (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        input.click();
+      }
+    };
+    for (const kind of ["dragenter", "dragover"])
+      place.addEventListener(kind, (event) => {
+        event.preventDefault();
+        place.classList.add("over");
+      });
+    for (const kind of ["dragleave", "drop"]) place.addEventListener(kind, () => place.classList.remove("over"));
+    place.addEventListener("drop", (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+      take(event.dataTransfer.files[0]);
+    });
+    place.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+    return place;
+  };
+
+  async function decoded(url) {
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    return image;
+  }
+  window.darkroom.decoded = decoded;
+
+  /** A picture that is sent as it came, or, where a model needs other sides, cut and scaled as the server would. */
+  class Picture extends HTMLElement {
+    connectedCallback() {
+      if (this.childElementCount) return;
+      this.tab = window.darkroom.told(this).tab;
+      this.shown = make("img", { alt: "", hidden: true, className: "dr-given" });
+      this.words = make("p", { className: "dr-hint", textContent: "" });
+      this.setAttribute("data-tab", this.tab);
+      const ask = this.fitted ? "Drop a picture here, or click to choose one" : "Drop a small picture here, or click";
+      this.append(window.darkroom.dropPlace(ask, (file) => this.take(file)), this.shown, this.words);
+    }
+
+    get fitted() {
+      return this.localName !== "darkroom-small";
+    }
+
+    async take(file) {
+      try {
+        this.original = await window.darkroom.dataUrl(file);
+        await this.show();
+      } catch {
+        this.original = null;
+        this.words.textContent = "This is no picture that can be read here.";
+      }
+    }
+
+    /** Bring the picture to the chosen model, which may be another one later. */
+    async show() {
+      if (!this.original) return;
+      const image = await decoded(this.original);
+      const model = window.darkroom.models[window.darkroom.chosen(this.tab)];
+      const fits = (side) => side % model.multiple === 0;
+      const small = image.width * image.height <= 4 * model.size * model.size;
+      this.url = this.original;
+      if (this.fitted && !(fits(image.width) && fits(image.height) && small)) {
+        this.url = window.darkroom.cut(image, model.size);
+        this.words.textContent = `${image.width} x ${image.height} pixels, brought to ${model.size} x ${model.size}`;
+      } else this.words.textContent = `${image.width} x ${image.height} pixels`;
+      this.shown.src = this.url;
+      this.shown.hidden = false;
+      await this.ready?.(await decoded(this.url));
+    }
+
+    async fields() {
+      if (!this.url) throw new Error("give a picture first");
+      return { [this.fitted ? "image" : "low_res"]: this.url };
+    }
+  }
+  window.darkroom.Picture = Picture;
+
+  /** The middle of a picture as a square of this side, a PNG. */
+  window.darkroom.cut = (image, side) => {
+    const canvas = make("canvas", { width: side, height: side });
+    const whole = Math.min(image.width, image.height);
+    const pen = canvas.getContext("2d");
+    pen.imageSmoothingQuality = "high";
+    const left = (image.width - whole) / 2;
+    pen.drawImage(image, left, (image.height - whole) / 2, whole, whole, 0, 0, side, side);
+    return canvas.toDataURL("image/png");
+  };
+
+  customElements.define("darkroom-image", class extends Picture {});
+  customElements.define("darkroom-small", class extends Picture {});
+}

@@ -1,0 +1,105 @@
+"use strict";
+// What is being drawn: previews that become pictures, how far it is, and a way to stop it.
+
+{
+  const { make, button } = window.darkroom;
+
+  /** Two pictures in one frame, with a slider between them. */
+  window.darkroom.compare = (before, after) => {
+    const over = make("img", { src: before, alt: "before", className: "dr-before" });
+    const slider = make("input", { type: "range", min: 0, max: 100, value: 50, className: "dr-range" });
+    slider.setAttribute("aria-label", "Compare: before on the left, after on the right");
+    const frame = make("div", { className: "dr-compare" }, make("img", { src: after, alt: "after" }), over);
+    const move = () => (over.style.clipPath = `inset(0 ${100 - slider.value}% 0 0)`);
+    slider.oninput = move;
+    move();
+    return make("div", { className: "dr-comparing" }, frame, slider);
+  };
+
+  customElements.define(
+    "darkroom-result",
+    class extends HTMLElement {
+      connectedCallback() {
+        if (this.childElementCount) return;
+        this.said = make("p", { className: "dr-said", role: "status", textContent: "Nothing drawn yet." });
+        this.bar = make("progress", { max: 1, value: 0, hidden: true });
+        this.stop = button("Cancel", () => this.cancel(), { hidden: true, id: "dr-cancel" });
+        this.frames = make("div", { className: "dr-frames" });
+        this.append(make("div", { className: "dr-tools" }, this.said, this.stop), this.bar, this.frames);
+        window.darkroom.result = this;
+      }
+
+      say(words, wrong = false) {
+        this.said.textContent = words;
+        this.said.classList.toggle("wrong", wrong);
+      }
+
+      cancel() {
+        if (this.job) window.darkroom.ask(`/v1/jobs/${this.job.id}/cancel`, { method: "POST" }).catch((error) => this.say(error.message, true));
+      }
+
+      /** Draw what is asked for; a job that this page draws already is cancelled first. */
+      async draw(asked) {
+        this.cancel();
+        const turn = (this.turn = (this.turn || 0) + 1);
+        const mine = () => turn === this.turn;
+        this.say("Asking ...");
+        try {
+          const job = await window.darkroom.begin(asked);
+          if (!mine()) return;
+          this.job = job;
+          window.darkroom.given.set(job.id, asked);
+          this.empty(job.total);
+          const done = await window.darkroom.follow(job.id, (kind, data) => mine() && this.told(kind, data));
+          if (mine()) await this.end(done, asked);
+        } catch (error) {
+          if (mine()) this.say(error.message, true);
+        } finally {
+          if (mine()) {
+            this.job = null;
+            this.bar.hidden = this.stop.hidden = true;
+          }
+          window.darkroom.gallery?.look();
+        }
+      }
+
+      empty(total) {
+        this.bar.hidden = this.stop.hidden = false;
+        this.bar.value = 0;
+        this.frames.replaceChildren(...Array.from({ length: total }, () => make("div", { className: "dr-frame" }, make("img", { alt: "", className: "dr-preview" }))));
+      }
+
+      told(kind, data) {
+        if (kind === "state") this.say({ queued: "Waiting ...", running: "Drawing ..." }[data.state] || data.state);
+        if (kind === "step") {
+          this.bar.value = data.done / data.total;
+          this.say(`Drawing, ${Math.round((100 * data.done) / data.total)} %`);
+        }
+        if (kind === "preview") {
+          const shown = this.frames.children[data.place]?.firstChild;
+          if (shown?.className === "dr-preview") shown.src = data.picture;
+        }
+        if (kind === "picture") this.put(data.place, `/v1/jobs/${this.job.id}/pictures/${data.place}`);
+      }
+
+      put(place, url) {
+        const image = make("img", { src: url, alt: `picture ${place + 1}`, className: "dr-finished" });
+        this.frames.children[place]?.replaceChildren(image);
+      }
+
+      async end(job, asked) {
+        if (job.state !== "done") {
+          this.say(job.error || `The job was ${job.state}.`, job.state === "failed");
+          return;
+        }
+        for (const each of job.pictures) this.put(each.place, each.url);
+        if (asked.low_res) {
+          const compared = job.pictures.map((each) => window.darkroom.compare(asked.low_res, each.url));
+          this.frames.replaceChildren(...compared);
+        }
+        this.say(`Done: seed ${job.asked.seed}, ${((job.ended - job.started) || 0).toFixed(1)} s`);
+        this.dataset.done = job.id;
+      }
+    },
+  );
+}

@@ -1,0 +1,117 @@
+"""A training followed while it runs: what its folder says, for a page that asks again and again."""
+
+from pathlib import Path
+from typing import Any, Final, final
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from darkroom.core.errors import InputError
+from darkroom.core.record import read_lines
+from darkroom.core.spec import parse_yaml
+from darkroom.pages.plot import Line, chart, smoothed
+from darkroom.serve.limits import Refused
+
+STAGES: Final = {"first_stage": "first stage", "denoiser": "denoiser"}
+PICTURES: Final = {"reconstructions": "Reconstructions, originals above", "samples": "Samples"}
+SHOWN: Final = ("loss", "pixel", "perceptual", "test_psnr", "validation_loss", "learning_rate", "pictures_per_second")
+RECENT: Final = 20  # lines of a log that say how fast a step is now
+
+
+@final
+class Followed:
+    """The folder of a run. `InputError` where it has no recipe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not (folder / "recipe.yaml").is_file():
+            raise InputError(f"{folder}: no run to follow, for there is no recipe.yaml; give the folder of a training")
+
+    def state(self) -> dict[str, Any]:
+        """All that the page shows: name, stages as far as they went, pictures by stage and name with their age."""
+        try:
+            recipe = parse_yaml((self.folder / "recipe.yaml").read_text(encoding="utf-8"), where="recipe.yaml")
+        except (OSError, InputError):  # just being replaced, or the folder is gone
+            recipe = {}
+        stages = [_stage(self.folder / key, words, recipe.get(key)) for key, words in STAGES.items()]
+        return {
+            "name": str(recipe.get("name", self.folder.name)),
+            "summary": str(recipe.get("summary", "")),
+            "finished": (self.folder / "model.safetensors").exists(),
+            "stages": [each for each in stages if each is not None],
+        }
+
+    def picture(self, stage: str, name: str) -> Path:
+        """A picture of a stage, both names out of the tables above; `Refused` where there is none."""
+        path = self.folder / stage / f"{name}.png"
+        if stage not in STAGES or name not in PICTURES or not path.is_file():
+            raise Refused("this run has no such picture, or not yet", status=404, code="no_picture")
+        return path
+
+    def router(self) -> APIRouter:
+        """Its routes: `/v1/training`, and the pictures below that."""
+        router = APIRouter(prefix="/v1/training", tags=["training"])
+
+        @router.get("")
+        def training() -> dict[str, Any]:
+            """The training that this server was started to follow, as it stands."""
+            return self.state()
+
+        @router.get("/{stage}/{name}", response_class=FileResponse)
+        def picture(stage: str, name: str) -> FileResponse:
+            """A sheet of pictures that the training wrote last: `samples` or `reconstructions`."""
+            return FileResponse(
+                self.picture(stage, name), media_type="image/png", headers={"Cache-Control": "no-cache"}
+            )
+
+        return router
+
+
+def _stage(folder: Path, words: str, spec: Any) -> dict[str, Any] | None:
+    """One stage as far as it went; None before it began."""
+    lines = [line for line in read_lines(folder / "log.jsonl") if isinstance(line.get("step"), int)]
+    if not lines:
+        return None
+    step = max(line["step"] for line in lines)
+    steps = _steps(spec)
+    latest: dict[str, Any] = {}
+    for line in lines:
+        latest |= {key: line[key] for key in SHOWN if isinstance(line.get(key), int | float)}
+    return {
+        "key": folder.name,
+        "name": words,
+        "step": step,
+        "steps": steps,
+        "left": None if steps is None else _left(lines, steps - step),
+        "latest": latest,
+        "chart": _chart(lines),
+        "pictures": [
+            {"name": name, "title": title, "version": path.stat().st_mtime_ns}
+            for name, title in PICTURES.items()
+            if (path := folder / f"{name}.png").is_file()
+        ],
+    }
+
+
+def _steps(spec: Any) -> int | None:
+    train = spec.get("train") if isinstance(spec, dict) else None
+    steps = train.get("steps") if isinstance(train, dict) else None
+    return steps if isinstance(steps, int) else None
+
+
+def _left(lines: list[dict[str, Any]], steps: int) -> float | None:
+    """Seconds that so many steps take at the pace of the last lines; None where that is not known."""
+    timed = [(line["step"], line["seconds"]) for line in lines if isinstance(line.get("seconds"), int | float)]
+    recent = timed[-RECENT:]
+    if len(recent) < 2 or recent[-1][0] <= recent[0][0] or recent[-1][1] <= recent[0][1]:
+        return None
+    return max(0.0, steps * (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0]))
+
+
+def _chart(lines: list[dict[str, Any]]) -> str:
+    def points(key: str) -> list[tuple[int, float]]:
+        return [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+
+    raw = points("loss")
+    held = Line("validation", points("validation_loss"), "held")
+    return chart([Line("each step", raw, "faint"), Line("training, smoothed", smoothed(raw)), held], title="Loss")

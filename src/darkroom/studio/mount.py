@@ -1,0 +1,110 @@
+"""The studio in the server's application: Gradio's page, our scripts, and nothing that could name a file."""
+
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, final
+
+import gradio as gr
+from fastapi import APIRouter, FastAPI, Response
+from starlette.responses import RedirectResponse
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from darkroom.serve.engine import Engine
+from darkroom.serve.guard import failure
+from darkroom.serve.limits import Refused
+from darkroom.studio.follow import Followed
+from darkroom.studio.page import page, theme
+
+PLACE: Final = "/studio"
+SCRIPTS: Final = ("wire", "pictures", "boxes", "paint", "result", "gallery", "follow", "studio")  # in this order
+
+
+@final
+class Shutter:
+    """Wraps Gradio's application and lets through what a page needs that has no function in Python.
+
+    That is the page, its theme, and the files of Gradio's own front end by the names that are there at the start. What
+    takes uploads, answers files by path, calls other hosts or runs functions is not there.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        front = Path(gr.__file__).parent / "templates" / "frontend"
+        inside = {f"/{each.relative_to(front).as_posix()}" for each in front.rglob("*") if each.is_file()}
+        kept = {each for each in inside if each.startswith(("/assets/", "/static/"))}
+        self._open = kept | {"/", "", "/theme.css", "/gradio_api/theme.css", "/favicon.ico", "/config"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        within = scope["path"].removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "http" and (scope["method"] not in ("GET", "HEAD") or within not in self._open):
+            await failure("there is no such page", status=404, code="no_page")(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def mount(app: FastAPI, engine: Engine, *, follow: Path | None = None) -> FastAPI:
+    """Put the studio into the application, at `/studio`, where `/` leads to as well.
+
+    follow: the folder of a run that a page follows; `InputError` where it is none.
+    """
+    followed = None if follow is None else Followed(follow)
+    app.include_router(_assets())
+    if followed is not None:
+        app.include_router(followed.router())
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    blocks = page(engine.shelf.offers, limits=engine.limits, follow=followed is not None)
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        PLACE,
+        footer_links=[],
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=theme(),
+        head=_head(),
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
+    )
+    for route in app.routes:
+        if isinstance(route, Mount) and route.path == PLACE:
+            route.app = Shutter(route.app)
+    return app
+
+
+def _head() -> str:
+    """What the page loads of ours."""
+    return '<link rel="stylesheet" href="/studio-assets/studio.css"><script src="/studio-assets/studio.js"></script>'
+
+
+def _assets() -> APIRouter:
+    """Our script, style and sign, read once: names are looked up in a table, never in a folder."""
+    router = APIRouter(include_in_schema=False)
+    folder = files("darkroom.studio").joinpath("assets")
+    script = b"\n".join(folder.joinpath(f"{name}.js").read_bytes() for name in SCRIPTS)
+    icon = folder.joinpath("icon.svg").read_bytes()
+    kept: Mapping[str, tuple[bytes, str]] = {
+        "studio.js": (script, "text/javascript"),
+        "studio.css": (folder.joinpath("studio.css").read_bytes(), "text/css"),
+    }
+
+    @router.get("/")
+    async def home() -> RedirectResponse:
+        return RedirectResponse(f"{PLACE}/", status_code=307)
+
+    @router.get("/favicon.ico")
+    async def sign() -> Response:
+        return Response(icon, media_type="image/svg+xml")
+
+    @router.get("/studio-assets/{name}")
+    async def asset(name: str) -> Response:
+        if name not in kept:
+            raise Refused("there is no such file", status=404, code="no_page")
+        body, kind = kept[name]
+        return Response(body, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return router

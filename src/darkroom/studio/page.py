@@ -1,0 +1,130 @@
+"""The page: tabs and settings of Gradio, custom elements where it has none; every click is answered in the browser.
+
+No event here has a function in Python. What is asked for goes to the HTTP API like anybody's request, so its token,
+its limits and its queue are those of the studio, and nothing that Gradio could read or keep is ever sent to it.
+"""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import gradio as gr
+
+from darkroom.serve.limits import Limits
+from darkroom.serve.shelf import Offer
+from darkroom.studio.settings import Named, settings
+from darkroom.studio.tabs import TABS, Tab, facts, offered
+
+FONTS: Final = ("system-ui", "sans-serif")
+MONO: Final = ("ui-monospace", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's default with fonts that are there already, for its own are fetched from elsewhere."""
+    return gr.themes.Default(primary_hue="amber", secondary_hue="amber", font=FONTS, font_mono=MONO)
+
+
+def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False) -> gr.Blocks:
+    """The studio for these models; follow: with a page on a training that is under way."""
+    chosen = [(tab, names) for tab in TABS if (names := offered(tab, tuple(offers.values())))]
+    asked: dict[str, list[Named]] = {}
+    draw: dict[str, gr.Button] = {}
+    with gr.Blocks(title="Darkroom", analytics_enabled=False, fill_width=True) as blocks:
+        gr.HTML(_element("darkroom-head", facts(tuple(offers.values()))), padding=False, elem_id="dr-head")
+        with gr.Tabs(elem_id="dr-pages") as pages:
+            with gr.Tab("Draw", id="draw"), gr.Row():
+                with gr.Column(scale=5, min_width=280), gr.Tabs(elem_id="dr-tabs") as tabs:
+                    for tab, models in chosen:
+                        with gr.Tab(tab.title, id=tab.key, render_children=True):
+                            asked[tab.key], draw[tab.key] = _asks(tab, models)
+                with gr.Column(scale=4, min_width=280):
+                    gr.HTML("<darkroom-result></darkroom-result>", padding=False)
+                    shared = settings(limits)
+            with gr.Tab("Gallery", id="gallery"):
+                gr.HTML("<darkroom-gallery></darkroom-gallery>", padding=False)
+            if follow:
+                with gr.Tab("Training", id="training"):
+                    gr.HTML("<darkroom-follow></darkroom-follow>", padding=False)
+        _connect(asked, draw=draw, shared=shared, tabs=(pages, tabs))
+    return blocks
+
+
+def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
+    """What a tab asks for: model, words, what its element asks for, and strength where that is the question."""
+    fields = {field for each in models for field in each.outline.spec.fields}
+    names = [each.name for each in models]
+
+    def at(name: str) -> str:
+        return f"dr-{tab.key}-{name}"
+
+    gr.Markdown(tab.help, elem_classes="dr-hint")
+    found = [Named("model", gr.Dropdown(names, value=names[0], label="Model", elem_id=at("model")))]
+    if "caption" in fields:
+        lines = 3 if tab.key == "text" else 1
+        made = gr.Textbox("", label="Prompt", lines=lines, elem_id=at("prompt"), placeholder=_example(models))
+        found.append(Named("prompt", made))
+    if "label" in fields:
+        classes = list(dict.fromkeys(name for each in models for name in each.outline.names.classes))
+        made = gr.Dropdown(
+            classes,
+            value=classes[0] if tab.key == "class" and classes else None,
+            label="Class",
+            info="by name, or by number",
+            allow_custom_value=True,
+            elem_id=at("label"),
+        )
+        found.append(Named("label", made))
+    if tab.part is not None:
+        gr.HTML(_element(tab.part, {"tab": tab.key, "models": names}), padding=False)
+    if tab.key == "vary":
+        made = gr.Slider(
+            0.05, 1, 0.6, step=0.05, label="Strength", info="how much is left open", elem_id=at("strength")
+        )
+        found.append(Named("strength", made))
+        made = gr.Checkbox(False, label="Begin with the noise that leads to the picture", elem_id=at("inverted"))
+        found.append(Named("inverted", made))
+    return found, gr.Button("Draw", variant="primary", elem_id=at("draw"))
+
+
+def _example(models: Sequence[Offer]) -> str | None:
+    card = models[0].outline.card.get("sample", {})
+    prompts = card.get("prompts") if isinstance(card, dict) else None
+    return f"e.g. {prompts[0]}" if isinstance(prompts, list) and prompts else None
+
+
+def _element(name: str, values: Mapping[str, Any]) -> str:
+    """A custom element that is told these values."""
+    return f'<{name} data-told="{html.escape(json.dumps(values))}"></{name}>'
+
+
+def _connect(
+    asked: Mapping[str, Sequence[Named]],
+    *,
+    draw: Mapping[str, gr.Button],
+    shared: Sequence[Named],
+    tabs: Sequence[gr.Tabs],
+) -> None:
+    """Buttons and choices, to the functions of the page's script that take and answer their values."""
+    for key, named in asked.items():
+        both = [*named, *shared]
+        names = json.dumps([each.name for each in both])
+        draw[key].click(
+            None,
+            [each.component for each in both],
+            None,
+            js=f"(...values) => darkroom.draw({json.dumps(key)}, {names}, values)",
+            api_visibility="private",
+        )
+        model = named[0].component
+        model.change(None, [model], None, js=f"(name) => darkroom.choose({json.dumps(key)}, name)", queue=False)
+    every = [(f"{key}.{each.name}", each.component) for key, named in asked.items() for each in named]
+    every += [(each.name, each.component) for each in shared]
+    restore = gr.Button("Restore", elem_id="dr-restore", elem_classes="dr-hidden")
+    restore.click(
+        None,
+        [component for _, component in every],
+        [*(component for _, component in every), *tabs],
+        js=f"(...values) => darkroom.restored({json.dumps([name for name, _ in every])}, values)",
+        api_visibility="private",
+    )

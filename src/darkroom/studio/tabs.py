@@ -1,0 +1,82 @@
+"""Which tabs there are: one for each task that a model on offer can do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from darkroom.core.shapes import Number
+from darkroom.serve.shelf import Offer
+
+
+@final
+@dataclass(frozen=True)
+class Tab:
+    """A task. key: its name on the page · steered: the field a model must be steered by for it, None where any will ·
+    part: the custom element that asks for what no component can · help: a sentence."""
+
+    key: str
+    title: str
+    steered: str | None
+    help: str
+    part: str | None = None
+
+
+TABS: Final = (
+    Tab("text", "Text", "caption", "Say what to draw."),
+    Tab("class", "Class", "label", "Choose what to draw."),
+    Tab("layout", "Layout", "objects", "Draw boxes, move them, and say what is in each.", "darkroom-boxes"),
+    Tab("map", "Map", "map", "Paint where things are.", "darkroom-map"),
+    Tab("enlarge", "Enlarge", "low_res", "Drop a small picture.", "darkroom-small"),
+    Tab("inpaint", "Inpaint", None, "Drop a picture, and paint over what shall be drawn anew.", "darkroom-hole"),
+    Tab("vary", "Vary", None, "Drop a picture, and say how much of it is left open.", "darkroom-image"),
+    Tab("free", "Free", None, "Nothing to say: the model draws what it learnt."),
+)
+
+
+def offered(tab: Tab, offers: Sequence[Offer]) -> list[Offer]:
+    """The models on offer that can do a tab's task, the best suited first.
+
+    A model that needs something which a tab does not ask for is not among them.
+    """
+    return sorted((each for each in offers if _can(tab, frozenset(_fields(each)))), key=lambda each: _rank(tab, each))
+
+
+def _can(tab: Tab, fields: frozenset[str]) -> bool:
+    words = {"caption", "label"}
+    match tab.key:
+        case "free":
+            return not fields
+        case "inpaint":
+            return fields <= words | {"masked"}
+        case "vary":
+            return fields <= words
+        case "map" | "enlarge" | "layout":
+            return tab.steered in fields and fields <= words | {tab.steered or ""}
+        case _:
+            return tab.steered in fields and fields <= words
+
+
+def _rank(tab: Tab, offer: Offer) -> Number:
+    """Models made for holes first, where holes are filled; with as few other fields as can be elsewhere."""
+    fields = _fields(offer)
+    return 0 if tab.key == "inpaint" and "masked" in fields else len(fields)
+
+
+def _fields(offer: Offer) -> Sequence[str]:
+    return offer.outline.spec.fields
+
+
+def facts(offers: Sequence[Offer]) -> dict[str, Any]:
+    """What the page must know of each model: fields, size, and names."""
+    return {
+        each.name: {
+            "fields": list(each.outline.spec.fields),
+            "size": each.outline.spec.image_size,
+            "multiple": each.outline.spec.size_multiple,
+            "classes": list(each.outline.names.classes),
+            "categories": list(each.outline.names.categories),
+            "map_classes": list(each.outline.names.map_classes),
+            "hash": each.outline.card.get("spec_hash"),
+        }
+        for each in offers
+    }

@@ -1,0 +1,83 @@
+"""One server and one browser for all tests of the studio."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import CHROMIUM, FLAGS, Visit, studio
+
+from darkroom.core.record import append_line, write_yaml
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that is under way, as one leaves it."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("run")
+    write_yaml(
+        folder / "recipe.yaml",
+        {"name": "followed", "summary": "a training", "denoiser": {"train": {"steps": 400}}},
+    )
+    (folder / "denoiser").mkdir()
+    for step in range(1, 101):
+        values = {"step": step, "loss": 1 / step + 0.05, "learning_rate": 1e-4, "seconds": step * 0.5}
+        append_line(folder / "denoiser" / "log.jsonl", values)
+    Image.new("RGB", (64, 32), (200, 80, 20)).save(folder / "denoiser" / "samples.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Generator[Any]:
+    """A headless Chromium; skipped where there is none."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs {CHROMIUM}, Debian's package chromium")
+    pytest.importorskip("gradio", reason="needs gradio, the extra [studio]")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, the extra [dev]")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def address(chromium: Any, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """A studio with all built-in models."""
+    with studio(tmp_path_factory.mktemp("studio"), follow=run_folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def visit(chromium: Any, address: str) -> Generator[Visit]:
+    """The studio on a desk's screen; nothing may go wrong on it all the while."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900}, accept_downloads=True)
+    found = Visit(context.new_page(), address).open()
+    found.fill(count=1)
+    yield found
+    context.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_went_wrong(request: pytest.FixtureRequest) -> Generator[None]:
+    """After every test of the studio: no error on the console, no request to another host."""
+    yield
+    if "visit" in request.fixturenames:
+        seen: Visit = request.getfixturevalue("visit")
+        assert not seen.wrong
+        assert not seen.elsewhere
+
+
+@pytest.fixture
+def shot(visit: Visit) -> Any:
+    """Takes a picture of the page for docs/pictures, where STUDIO_PICTURES names a folder."""
+
+    def take(name: str) -> None:
+        folder = os.environ.get("STUDIO_PICTURES")
+        if folder:
+            visit.page.evaluate("scrollTo(0, 0)")
+            visit.page.wait_for_timeout(400)
+            visit.page.screenshot(path=f"{folder}/studio-{name}.png")
+
+    return take
