@@ -5,6 +5,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from darkroom.core.conditions import Conditions
 from darkroom.diffusion.denoiser import Denoiser
 from darkroom.diffusion.walk import sample_latents
 from darkroom.process.prediction import build_prediction
-from darkroom.process.schedule import CosineFlowSchedule, FlowSchedule, LinearSpec, build_schedule
+from darkroom.process.schedule import CosineFlowSchedule, CosineSpec, FlowSchedule, LinearSpec, build_schedule
 from darkroom.process.times import Times
 
 SCHEDULES = {"flow": FlowSchedule(), "cosine-flow": CosineFlowSchedule()}
@@ -128,6 +129,36 @@ def test_samples_of_a_mixture_have_its_mean_and_covariance(solver, eta, steps, s
     ).flatten(1)
     torch.testing.assert_close(found.mean(dim=0), mixture.mean(), atol=0.05, rtol=0)
     torch.testing.assert_close(found.T.cov(), mixture.covariance(), atol=0.05, rtol=0)
+
+
+@dataclass(frozen=True)
+class _Imperfect:
+    """Off by a hundredth, differently at each time, as every network is."""
+
+    perfect: Perfect
+
+    def network(self, x_t, t, conditions):
+        return self.perfect.network(x_t, t, conditions) + 0.01 * torch.sin(3.0 * t.double()).view(-1, 1, 1, 1)
+
+    @property
+    def schedule(self):
+        return self.perfect.schedule
+
+    @property
+    def prediction(self):
+        return self.perfect.prediction
+
+
+@pytest.mark.parametrize("solver", ["ddim", "plms", "heun", "dpm++2m", "unipc"])
+def test_a_small_error_stays_small_from_nearly_pure_noise_on(solver):
+    """The cosine schedule begins at sigma / alpha = 20,000, so many times as large is an error of eps in x0 there."""
+    perfect = Perfect(gaussian(), build_schedule(CosineSpec()), build_prediction("v"))
+    noise = torch.randn(64, 4, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact, found = (
+        sample_latents(model, noise, solver=name, steps=steps)
+        for model, name, steps in ((perfect, "ddim", 200), (_Imperfect(perfect), solver, 20))
+    )
+    assert (found - exact).abs().mean() < 0.15
 
 
 def test_the_stochastic_dpm_solver_needs_fewer_steps_than_ancestral_ddim():

@@ -1,11 +1,9 @@
 """Heun's method on the probability-flow equation (Karras et al. 2022, algorithm 1)."""
 
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
-from darkroom.diffusion.solvers.solver import Advance, Moment, transfer
-
-FARTHEST: Final = 100.0  # s from which a step stays Euler's
+from darkroom.diffusion.solvers.solver import NEARLY_NOISE, Advance, Moment, transfer
 
 
 @final
@@ -26,7 +24,7 @@ class Heun:
         now, following = moment.now, moment.following
         found = moment.evaluate(moment.x, now)
         x = transfer(found, following)
-        if following.sigma > 0 and now.alpha > 0 and now.noise_level <= FARTHEST:
+        if following.sigma > 0 and now.alpha > 0 and now.noise_level <= NEARLY_NOISE:
             ahead = moment.evaluate(x, following)
             width = following.noise_level - now.noise_level
             x = x + following.alpha * width / 2 * (ahead.eps - found.eps)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from darkroom.core.shapes import Latent
-from darkroom.diffusion.solvers.solver import Advance, Evaluation, Moment, transfer
+from darkroom.diffusion.solvers.solver import NEARLY_NOISE, Advance, Evaluation, Moment, transfer
 
 
 @final
@@ -14,7 +14,8 @@ class Plms:
 
     The first step evaluates twice (pseudo improved Euler): at (x, t) and at the provisional next x and the
     next visited time, or the same time again when it is the only one; S steps make S + 1 evaluations.
-    Where alpha = 0 no x0 follows from an eps, and the step is plain DDIM.
+    From nearly pure noise, which no schedule of the original's begins with, the step is plain DDIM and is left out of
+    the history: hardly an x0 follows from an eps there, and none where alpha = 0.
     """
 
     @property
@@ -23,7 +24,7 @@ class Plms:
 
     def step(self, moment: Moment) -> Advance:
         found = moment.evaluate(moment.x, moment.now)
-        if moment.now.alpha == 0:
+        if moment.now.noise_level > NEARLY_NOISE:
             return Advance(transfer(found, moment.following), found.x0, kept=found)
         eps = self._combined(found, moment)
         x0 = (moment.x - moment.now.sigma * eps) / moment.now.alpha
@@ -31,7 +32,8 @@ class Plms:
         return Advance(x, x0, kept=found)
 
     def _combined(self, found: Evaluation, moment: Moment) -> Latent:
-        e = [found.eps, *(past.eps for past in reversed(moment.history[-3:]))]
+        known = [past for past in moment.history[-3:] if past.point.noise_level <= NEARLY_NOISE]
+        e = [found.eps, *(past.eps for past in reversed(known))]
         match len(e):
             case 1:
                 there = moment.now if moment.final else moment.following

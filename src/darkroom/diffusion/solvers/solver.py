@@ -7,9 +7,11 @@ loop, the time, the noise and the network; a solver is a frozen value that turns
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, final, runtime_checkable
+from typing import Final, Protocol, TypeAlias, final, runtime_checkable
 
 from darkroom.core.shapes import Latent
+
+NEARLY_NOISE: Final = 100.0  # sigma / alpha from which errors of eps, so many times as large in x0, outweigh any order
 
 
 @final
