@@ -162,3 +162,9 @@ def test_the_counter_of_places(source: str, complaints: int) -> None:
 )
 def test_the_finder_of_habits(source: str, complaints: int) -> None:
     assert len(habits(ast.parse(source))) == complaints
+
+
+def test_no_two_files_of_tests_have_one_name(root: Path) -> None:
+    """Pytest imports them without their folders."""
+    names = [path.name for path in files_of_tests(root) if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
