@@ -13,10 +13,12 @@ from oracle import Perfect, gaussian, three_lumps
 
 from darkroom.core.conditions import Conditions
 from darkroom.diffusion.denoiser import Denoiser
+from darkroom.diffusion.solvers.solver import NEARLY_NOISE
 from darkroom.diffusion.walk import sample_latents
 from darkroom.process.prediction import build_prediction
 from darkroom.process.schedule import CosineFlowSchedule, CosineSpec, FlowSchedule, LinearSpec, build_schedule
 from darkroom.process.times import Times
+from darkroom.recipes.read import groups, recipe
 
 SCHEDULES = {"flow": FlowSchedule(), "cosine-flow": CosineFlowSchedule()}
 COUNTS = (24, 48, 96, 192)
@@ -159,6 +161,14 @@ def test_a_small_error_stays_small_from_nearly_pure_noise_on(solver):
         for model, name, steps in ((perfect, "ddim", 200), (_Imperfect(perfect), solver, 20))
     )
     assert (found - exact).abs().mean() < 0.15
+
+
+@pytest.mark.parametrize("name", [each for each in groups()["latent models of the paper"] if recipe(each).denoiser])
+def test_published_schedules_do_not_begin_with_nearly_pure_noise(name):
+    """So PLMS steps on them as the original does."""
+    schedule = build_schedule(recipe(name).denoiser.schedule)
+    last = torch.tensor([recipe(name).denoiser.schedule.steps - 1])
+    assert schedule.sigma(last) / schedule.alpha(last) < NEARLY_NOISE
 
 
 def test_the_stochastic_dpm_solver_needs_fewer_steps_than_ancestral_ddim():

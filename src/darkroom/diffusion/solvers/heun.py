@@ -12,7 +12,7 @@ class Heun:
     """Euler's step in y = x / alpha, s = sigma / alpha, then again with the mean of the slopes at both ends.
 
     x' = x'_euler + alpha' (s' - s) (eps' - eps) / 2: second order, two evaluations. A step to clean data stays
-    Euler's, for there is no second slope to take, and so does one from nearly pure noise (s above 100, where Karras et
+    Euler's, for there is no second slope to take, and so does one from nearly pure noise (s above 1000, where Karras et
     al. begin at 80), whose slopes differ by less than what the width makes of their errors.
     """
 

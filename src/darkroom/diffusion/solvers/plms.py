@@ -14,8 +14,8 @@ class Plms:
 
     The first step evaluates twice (pseudo improved Euler): at (x, t) and at the provisional next x and the
     next visited time, or the same time again when it is the only one; S steps make S + 1 evaluations.
-    From nearly pure noise, which no schedule of the original's begins with, the step is plain DDIM and is left out of
-    the history: hardly an x0 follows from an eps there, and none where alpha = 0.
+    From nearly pure noise, with which none of the published linear schedules begins, the step is plain DDIM and is left
+    out of the history: hardly an x0 follows from an eps there, and none where alpha = 0.
     """
 
     @property

@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeAlias, final, runtime_checkable
 
 from darkroom.core.shapes import Latent
 
-NEARLY_NOISE: Final = 100.0  # sigma / alpha from which errors of eps, so many times as large in x0, outweigh any order
+NEARLY_NOISE: Final = 1000.0  # sigma / alpha, which no published schedule has: so many times as large is an eps in x0
 
 
 @final
