@@ -17,6 +17,7 @@ PICKLE_LIMIT = 16 * 2**20  # a tensor takes about 200 bytes
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _END = b"PK\x05\x06"
 _LONGEST_END = 22 + 65535 + 20  # bytes: the end of the directory, its comment, and where to find a large one
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error, ValueError)  # as zipfile finds it
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"
 
 
@@ -57,7 +58,7 @@ def open_archive(path: Path) -> Archive:
             for name, entry in entries.items()
             if name.startswith(prefix)
         }
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error, UnicodeError, ValueError) as error:
+    except _DAMAGED as error:
         raise ModelFileError(f"{path}: truncated or damaged ({error})") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from None

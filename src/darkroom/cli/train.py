@@ -82,7 +82,7 @@ def run(
         _plan_for(recipe, asked.machine, plan=plan, as_json=as_json)
         return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
-    splits = open_recipe_data(recipe.data, seed=recipe.seed)
+    splits = on_first(lambda: open_recipe_data(recipe.data, seed=recipe.seed))  # one fetches shards, all see the same
 
     def fitted() -> "Recipe":
         return resolve(recipe, splits.train, start=start, held_out=splits.test).recipe

@@ -14,11 +14,12 @@ from darkroom.core.errors import DataError
 from darkroom.core.pictures import FORMATS
 from darkroom.data.damage import damage
 from darkroom.data.examples import Size
-from darkroom.data.kinds import CONTENT, content
+from darkroom.data.kinds import CONTENT, content, legible
 from darkroom.data.place import Place, opened, size_of
-from darkroom.data.remote import Unreachable
+from darkroom.data.remote import Unreachable, shown
 
 SMALLEST = 8  # pixels: the shorter side of a picture worth learning from
+HEAVIEST = 2**30  # bytes of a file: of `LARGEST` pixels with four levels of 16 bits even plain ones have 0.7 GB
 SLIMMEST = 50  # times the shorter side: a square cut from a longer one shows next to nothing of it
 LARGEST = 89_478_485  # pixels: what Pillow warns of by default; decoded and converted that is a gigabyte
 _TOO_LARGE = f"more than {LARGEST // 10**6} million pixels"
@@ -126,9 +127,9 @@ def check_map(place: Place, *, size: Size) -> str | None:
 
 
 def printable(place: Place) -> str:
-    """A path as text that can always be written, also when its bytes are not UTF-8."""
-    name = place.as_posix() if isinstance(place, Path) else f"{place.shard}: {place.name}"
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A path as text that can always be written, also when its bytes are not UTF-8, or steer a terminal."""
+    name = place.as_posix() if isinstance(place, Path) else f"{shown(place.shard.place)}: {place.name}"
+    return legible(os.fsencode(name))
 
 
 @contextlib.contextmanager
@@ -152,8 +153,10 @@ def _ids(place: Place) -> np.ndarray:
 def _header(place: Place) -> Size | str:
     if isinstance(place, Path) and not stat.S_ISREG(place.stat().st_mode):
         return "not a file"
-    if size_of(place) == 0:
+    if (size := size_of(place)) == 0:
         return "empty file"
+    if size > HEAVIEST:  # most decoders want all of it in memory
+        return f"{size / 1e9:.1f} GB in one file"
     with _opened(place) as picture:
         kind, (width, height) = picture.format, picture.size
         turned = _orientation(picture) in _SIDEWAYS

@@ -1,5 +1,6 @@
 """Which files are pictures: by the ends of their names, and what others are by their first bytes."""
 
+import re
 from pathlib import PurePath
 from typing import Final
 
@@ -78,6 +79,12 @@ _OURS: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM",
 _HEIC: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # after the word `ftyp`
 _AVIF: Final = (b"avif", b"avis")
 CONTENT: Final = 64  # bytes that tell what a file is
+_CONTROLS: Final = re.compile(r"[\0-\x1f\x7f-\x9f]")
+
+
+def legible(name: bytes) -> str:
+    """A file's name as text that can be written on a line anywhere: without what is no UTF-8 or steers a terminal."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], name.decode("utf-8", "backslashreplace"))
 
 
 def is_picture(name: str) -> bool:

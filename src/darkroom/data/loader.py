@@ -156,8 +156,7 @@ def _runs(start: int, batch_size: int, share: Share) -> Iterator[list[int]]:
 def _threads(source: Source) -> int:
     """How many samples are made at a time: decoding keeps a processor busy, fetching waits."""
     part = part_of(source)
-    fetched = part is not None and len(part.rows) > 0 and part.remote
-    return _FETCHING if fetched else min(_AHEAD, os.cpu_count() or 1)
+    return _FETCHING if part is not None and part.remote else min(_AHEAD, os.cpu_count() or 1)
 
 
 def _at_once(one: One, runs: Runs) -> Iterator[Batch]:

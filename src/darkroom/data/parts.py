@@ -173,12 +173,13 @@ class Part(NamedTuple):
     @property
     def shards(self) -> list[int] | None:
         """How many of the rows each shard has, one shard after another; None where they lie in no shards."""
-        counts, last = list[int](), ""
+        counts, last = list[int](), None
         for row in self.rows:
             place = self.folder.rows[row].path
             if not isinstance(place, Member):
                 return None
-            counts.append(0) if place.shard != last else None
+            if place.shard != last:
+                counts.append(0)
             counts[-1] += 1
             last = place.shard
         return counts
@@ -186,8 +187,8 @@ class Part(NamedTuple):
     @property
     def remote(self) -> bool:
         """Must pictures be fetched?"""
-        place = self.folder.rows[self.rows[0]].path
-        return isinstance(place, Member) and place.remote
+        place = self.folder.rows[self.rows[0]].path if len(self.rows) else None
+        return isinstance(place, Member) and place.shard.remote
 
 
 def part_of(source: Source) -> Part | None:

@@ -1,18 +1,36 @@
 """Where the bytes of a picture lie: a file, or a part of a shard, which is a file or lies elsewhere."""
 
 import io
+import math
 import os
 import re
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Final, cast, final
 
-from darkroom.data.remote import is_remote, read
+from darkroom.core.errors import DataError
+from darkroom.data.remote import Facts, Unreachable, find, is_remote, read, shown
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MOST_SHARDS: Final = 1_000_000  # of one pattern
+_RANGE: Final = re.compile(r"\{([0-9]{1,9})\.\.([0-9]{1,9})\}")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file that holds others, here or elsewhere. place: a path or a URL · facts: as they were when it was listed."""
+
+    place: str
+    facts: Facts
+
+    @property
+    def remote(self) -> bool:
+        """Must it be fetched?"""
+        return is_remote(self.place)
 
 
 @final
@@ -20,102 +38,108 @@ _RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 class Member:
     """A file inside a shard, known by its place in it, so that it is read without reading what stands before it.
 
-    shard: a path or a URL.
+    data: its bytes, where they were fetched already.
     """
 
-    shard: str
-    inside: str
+    shard: Shard
+    name: str
     offset: int
     size: int
-
-    @property
-    def name(self) -> str:
-        """Its name in the shard."""
-        return self.inside
-
-    @property
-    def remote(self) -> bool:
-        """Must it be fetched?"""
-        return is_remote(self.shard)
+    data: bytes | None = None
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A part of a remote shard that is here already."""
-
-    member: Member
-    data: bytes
-
-    @property
-    def shard(self) -> str:
-        """Where it came from."""
-        return self.member.shard
-
-    @property
-    def name(self) -> str:
-        """Its name there."""
-        return self.member.inside
-
-
-Place = Path | Member | Fetched
+Place = Path | Member
 
 
 def fetched(place: Place) -> Place:
     """The same place, its bytes brought here where they would be fetched each time."""
-    return Fetched(place, opened(place).read()) if isinstance(place, Member) and place.remote else place
+    if not isinstance(place, Member) or not place.shard.remote:
+        return place
+    with opened(place) as file:
+        return replace(place, data=file.read())
 
 
 def opened(place: Place) -> BinaryIO:
-    """The bytes, to be read and sought in; `OSError` when they are not there (any more)."""
+    """The bytes, to be read and sought in; `OSError` when a file is not there, `Unreachable` when a shard is not there
+    as it was listed.
+    """
     match place:
         case Path():
             return place.open("rb")
-        case Fetched(data=data):
+        case Member(data=bytes() as data):
             return io.BytesIO(data)
-        case Member(remote=True):
-            return io.BytesIO(read(place.shard, start=place.offset, size=place.size))
+        case Member(shard=Shard(remote=True) as shard):
+            return io.BytesIO(read(shard.place, start=place.offset, size=place.size, facts=shard.facts))
         case Member():
-            return cast("BinaryIO", io.BufferedReader(_Part(place)))
+            return cast("BinaryIO", io.BufferedReader(_Part(_listed_file(place.shard), place)))
 
 
 def size_of(place: Place) -> int:
     """How many bytes these are."""
-    match place:
-        case Path():
-            return place.stat().st_size
-        case Fetched(data=data):
-            return len(data)
-        case Member(size=size):
-            return size
+    return place.stat().st_size if isinstance(place, Path) else place.size
+
+
+def facts_of(place: str) -> Facts:
+    """What is known of a file here or elsewhere without reading it; `OSError` where there is none."""
+    return find(place) if is_remote(place) else _facts(os.stat(place))
 
 
 def called(place: str) -> str:
     """What a data set is called by the place it comes from: a folder, a file, or a pattern of shards."""
-    path = PurePosixPath(place) if is_remote(place) else Path(place)
+    path = PurePosixPath(shown(place)) if is_remote(place) else Path(place)
     if path.suffix == ".tar":
         return path.parent.name if _RANGE.search(path.name) else path.stem
     return path.name
 
 
 def patterned(place: str) -> list[str]:
-    """The names that a pattern stands for, in order: `{000..199}` counts, with as many digits as are written."""
+    """The names that a pattern stands for, in order: `{000..199}` counts, with as many digits as are written.
+
+    `DataError` for one that counts down, or has more than `MOST_SHARDS`.
+    """
+    ranges = [range(int(first), int(last) + 1) for first, last in _RANGE.findall(place)]
+    if not all(ranges):
+        raise DataError(f"{shown(place)}: a pattern that counts down; write {{000..199}}, the smaller number first")
+    if math.prod(map(len, ranges)) > MOST_SHARDS:
+        raise DataError(f"{shown(place)}: stands for more than {MOST_SHARDS} shards")
+    return _patterned(place)
+
+
+def _patterned(place: str) -> list[str]:
     found = _RANGE.search(place)
     if found is None:
         return [place]
-    first, last = found[1], found[2]
-    ahead, after = place[: found.start()], patterned(place[found.end() :])
-    numbers = range(int(first), int(last) + 1)
-    return [f"{ahead}{number:0{len(first)}}{rest}" for number in numbers for rest in after]
+    ahead, after = place[: found.start()], _patterned(place[found.end() :])
+    numbers = range(int(found[1]), int(found[2]) + 1)
+    return [f"{ahead}{number:0{len(found[1])}}{rest}" for number in numbers for rest in after]
+
+
+def _facts(about: os.stat_result) -> Facts:
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+        raise OSError("not a file")
+    return Facts(about.st_size, str(about.st_mtime_ns))
+
+
+def _listed_file(shard: Shard) -> io.FileIO:
+    """The file of a shard that is here; `Unreachable` when it is not the one that was listed."""
+    try:
+        file = io.FileIO(shard.place)
+        if _facts(os.fstat(file.fileno())) == shard.facts:
+            return file
+        file.close()
+        what = "has changed since it was listed; run again with what is there now"
+    except OSError as error:  # a mount that is lost, or too many open files
+        what = f"was there and cannot be opened any more ({error.strerror or error})"
+    raise Unreachable(f"{shard.place}: {what}")
 
 
 @final
 class _Part(io.RawIOBase):
-    """A part of a file, as if it were a file."""
+    """A part of a file, as if it were a file; closing it closes the whole."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, file: io.FileIO, member: Member) -> None:
         super().__init__()
-        self._file = open(member.shard, "rb", buffering=0)  # noqa: SIM115 (closed with this)
+        self._file = file
         self._start, self._size, self._at = member.offset, member.size, 0
 
     def readable(self) -> bool:

@@ -20,6 +20,7 @@ from darkroom.data.folder import Folder, checked, name_classes
 from darkroom.data.metadata import METADATA, TEST_FOLDERS, has_pictures, list_rows, sound
 from darkroom.data.parts import Joined, Subset
 from darkroom.data.place import called
+from darkroom.data.remote import is_remote, shown
 from darkroom.data.row import Row
 from darkroom.data.shards import are_shards, shard_rows
 from darkroom.scenes.draw import Kind, Scene, draw
@@ -181,6 +182,8 @@ def _listed(place: str, *, caption_field: str) -> tuple[list[Row], list[Row], Pa
     """Rows of a data set and those of its own test split, and the folder where classes.json may lie."""
     if are_shards(place):
         return shard_rows(place, caption_field=caption_field)
+    if is_remote(place):
+        raise DataError(f"{shown(place)}: what lies elsewhere has to be shards, e.g. .../{{000000..000199}}.tar")
     folder = _folder(Path(place))
     if folder.is_file():
         return coco_rows(folder), [], folder.parent

@@ -10,14 +10,17 @@ from typing import Any, Final
 import torch
 from PIL import Image
 
-from darkroom.core.errors import InputError
+from darkroom.core.errors import DataError, InputError
+from darkroom.core.pictures import FORMATS
 from darkroom.core.record import atomic_folder
 from darkroom.core.seeds import generator
+from darkroom.data.decode import printable
 from darkroom.data.examples import Source
 from darkroom.data.folder import CLASSES
+from darkroom.data.kinds import SUFFIXES, is_picture
 from darkroom.data.parts import Joined, Part, part_of
 from darkroom.data.place import Place, opened
-from darkroom.data.shards import MAP
+from darkroom.data.samples import MAP
 from darkroom.data.sources import Splits
 
 DIGITS: Final = 6
@@ -49,7 +52,8 @@ def write_shards(splits: Splits, folder: Path, *, samples: int = 1000, seed: int
 def _names(source: Source) -> list[str]:
     """The table that ids refer to, as the data set gives it; without one words say all."""
     part = part_of(source)
-    return list(source.map_classes if part is None else part.folder.tables.given)
+    given = () if part is None else part.folder.tables.given
+    return list(given or source.map_classes)
 
 
 def _write(source: Source, folder: Path, *, samples: int, seed: int) -> None:
@@ -58,10 +62,8 @@ def _write(source: Source, folder: Path, *, samples: int, seed: int) -> None:
         with tarfile.open(folder / f"{number:0{DIGITS}}.tar", "w") as tar:
             for place, row in enumerate(order[start : start + samples], start):
                 for kind, data in _files(source, row):
-                    info = tarfile.TarInfo(
-                        f"{place:0{DIGITS + 3}}.{kind}"
-                    )  # no clock, no owner: equal data, equal bytes
-                    info.size = len(data)
+                    info = tarfile.TarInfo(f"{place:0{DIGITS + 3}}.{kind}")
+                    info.size = len(data)  # no clock, no owner: equal data, equal bytes
                     tar.addfile(info, io.BytesIO(data))
 
 
@@ -71,7 +73,8 @@ def _files(source: Source, row: int) -> Iterator[tuple[str, bytes]]:
     if place is None:
         yield "png", _png(source.example(row).picture)
     else:
-        yield PurePath(place.name).suffix.lower().removeprefix("."), _bytes(place)
+        data = _bytes(place)
+        yield _kind(place.name, data), data
     if mapped is not None and PurePath(mapped.name).suffix.lower() == ".png":
         yield MAP, _bytes(mapped)
     elif "map" in source.fields and (ids := source.map(row)) is not None:
@@ -110,9 +113,22 @@ def _facts(source: Source, row: int) -> dict[str, Any]:
     return facts
 
 
+def _kind(name: str, data: bytes) -> str:
+    """How a sample's picture ends: as its file did, or, where that says nothing, as its bytes want."""
+    if is_picture(name):
+        return PurePath(name).suffix.lower().removeprefix(".")
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        known = picture.format
+    ends = Image.registered_extensions()
+    return next(end.removeprefix(".") for end, kind in ends.items() if kind == known and end in SUFFIXES)
+
+
 def _bytes(place: Place) -> bytes:
-    with opened(place) as file:
-        return file.read()
+    try:
+        with opened(place) as file:
+            return file.read()
+    except OSError as error:  # not of the folder that is written
+        raise DataError(f"{printable(place)}: was there and cannot be read ({error.strerror or error})") from None
 
 
 def _png(picture: Image.Image) -> bytes:

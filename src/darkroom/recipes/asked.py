@@ -5,6 +5,7 @@ from typing import final
 
 from darkroom.checkpoint.store import StoredModel
 from darkroom.core.errors import SpecError
+from darkroom.core.parallel import on_first
 from darkroom.core.spec import Spec, override, parse
 from darkroom.data.remote import is_remote
 from darkroom.data.sources import SCENES, open_data
@@ -95,7 +96,7 @@ def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = 
 
 def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     data = asked._data
-    found = summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train)
+    found = on_first(lambda: summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train))
     place = asked.source if is_remote(asked.source) else str(Path(asked.source))
     if start is None:
         return recipe_for_folder(

@@ -1,8 +1,8 @@
 """What training a denoiser would take on GPUs that are not here: counted on tensors without memory, nothing is tried.
 
-Parameters, optimiser and operations are exact. Activations are what a forward pass keeps for the backward pass. Time is
-operations over what a GPU is rated for, at an assumed share of it (`RATE`), or that of averaging gradients over assumed
-links where this is longer; it is an estimate and no measurement.
+Parameters, optimiser and operations are exact. Activations are what a forward pass keeps for the backward pass, of the
+pictures that a GPU takes at a time. Time is operations over what a GPU is rated for, at an assumed share of it (`RATE`),
+or that of averaging gradients over assumed links where this is longer; it is an estimate and no measurement.
 """
 
 import gc
@@ -25,11 +25,13 @@ from darkroom.network.unet import UNet
 from darkroom.recipes.describe import FLOAT, count, latent_shape
 from darkroom.recipes.pace import like
 from darkroom.recipes.schema import Recipe
+from darkroom.train.optim import TrainSpec
+from darkroom.train.ranks import pieces_of
 
 RATE: Final = 0.3  # of a GPU's rated operations that a step is assumed to reach
 USABLE: Final = 0.9  # of its memory
 MACHINE: Final = 8  # GPUs of one machine
-INSIDE, BETWEEN = 300e9, 50e9  # bytes a second that a GPU sends, within a machine and between several (400 Gbit/s)
+LINK: Final = 50e9  # bytes a second that a machine sends to others: one link of 400 Gbit/s
 PASSES: Final = 3  # as many operations as the forward pass: it, and two products for each in the backward pass
 AGAIN: Final = 4  # where activations are worked out again
 
@@ -37,17 +39,21 @@ AGAIN: Final = 4  # where activations are worked out again
 @final
 @dataclass(frozen=True)
 class Gpu:
-    """Bytes of memory, and multiply-adds a second of dense bfloat16 products as its maker rates it."""
+    """Bytes of memory; multiply-adds a second of dense products in bfloat16 and in float32, as its maker rates it; bytes
+    a second that it is assumed to send to others of its machine.
+    """
 
     memory: float
-    rated: float
+    half: float
+    single: float
+    inside: float
 
 
 GPUS: Final = {
-    "a100": Gpu(80e9, 312e12 / 2),
-    "h100": Gpu(80e9, 989e12 / 2),
-    "h200": Gpu(141e9, 989e12 / 2),
-    "l40s": Gpu(48e9, 362e12 / 2),
+    "a100": Gpu(80e9, half=312e12 / 2, single=19.5e12 / 2, inside=300e9),
+    "h100": Gpu(80e9, half=989e12 / 2, single=67e12 / 2, inside=300e9),
+    "h200": Gpu(141e9, half=989e12 / 2, single=67e12 / 2, inside=300e9),
+    "l40s": Gpu(48e9, half=362e12 / 2, single=91.6e12 / 2, inside=25e9),  # by PCIe
 }
 
 
@@ -67,21 +73,14 @@ def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
     """
     if gpu not in GPUS:
         raise SpecError(f"gpu={gpu} is unknown{did_you_mean(gpu, GPUS)}")
-    part = recipe.denoiser
-    if part is None or part.train is None:
-        raise SpecError(f"recipe {recipe.name!r} trains no denoiser, which is what can be planned for other machines")
-    if gpus < 1 or part.train.batch % gpus:
-        raise SpecError(f"train.batch is {part.train.batch}, which gpus={gpus} cannot share evenly")
+    train = _training(recipe, gpus=gpus)
     has, parameters, step = GPUS[gpu], count(recipe), step_of(recipe)
-    trained = parameters["network"] + parameters["conditioner"]
-    values = {"weights": 1, "gradients": 1, "optimizer": 2, "average": int(part.train.ema > 0)}
-    held = {name: FLOAT * trained * copies for name, copies in values.items()}
-    held["first_stage"] = FLOAT * parameters["first_stage"]
-    each, kept = part.train.batch // gpus, step.kept if part.train.precision == "float32" else step.kept // 2
+    held, each = _held(train, parameters), train.batch // gpus
+    piece = each // pieces_of(each, micro=train.micro)
+    kept = step.kept if train.precision == "float32" else step.kept // 2
     room = USABLE * has.memory - sum(held.values())
-    passes = AGAIN if part.network.recompute else PASSES
-    working = passes * step.operations * each / (RATE * has.rated)
-    averaging = 2 * held["gradients"] * (gpus - 1) / gpus / (INSIDE if gpus <= MACHINE else BETWEEN)
+    working = _operations(recipe, step) * each / (RATE * (has.single if train.precision == "float32" else has.half))
+    averaging = _averaging(held["gradients"], gpus=gpus, has=has)
     seconds = max(working, averaging)  # gradients go out while others are still worked out
     return {
         "recipe": recipe.name,
@@ -89,35 +88,80 @@ def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
         "gpu": gpu,
         "parameters": parameters,
         "operations": step.operations,
-        "memory": held | {"activations": kept * each},
+        "memory": held | {"activations": kept * piece},
         "largest_batch": max(0, int(room // kept)) * gpus,
-        "fits": kept * each <= room,
-        "batch": part.train.batch,
-        "steps": part.train.steps,
+        "fits": kept * piece <= room,
+        "batch": train.batch,
+        "at_a_time": piece * gpus,
+        "steps": train.steps,
         "seconds_a_step": {"working": working, "averaging_gradients": averaging},
-        "days": seconds * part.train.steps / 86400,
-        "gpu_hours": seconds * part.train.steps / 3600 * gpus,
+        "days": seconds * train.steps / 86400,
+        "gpu_hours": seconds * train.steps / 3600 * gpus,
     }
+
+
+def _training(recipe: Recipe, *, gpus: int) -> TrainSpec:
+    train = None if recipe.denoiser is None else recipe.denoiser.train
+    if train is None:
+        raise SpecError(f"recipe {recipe.name!r} trains no denoiser, which is what can be planned for other machines")
+    if train.precision == "float64":
+        raise SpecError("train.precision float64 is for checks, and no GPU is rated for it here; take another")
+    if gpus < 1 or train.batch % gpus:
+        raise SpecError(f"train.batch is {train.batch}, which gpus={gpus} cannot share evenly")
+    return train
+
+
+def _held(train: TrainSpec, parameters: Mapping[str, int]) -> dict[str, int]:
+    """Bytes of a GPU that no picture takes. Autocast keeps a second copy of the weights, in two bytes each."""
+    trained = parameters["network"] + parameters["conditioner"]
+    averages = int(train.ema > 0) + (0 if train.averages is None else len(train.averages.widths))
+    values = {"weights": 1, "gradients": 1, "optimizer": 2, "averages": averages}
+    held = {name: FLOAT * trained * copies for name, copies in values.items()}
+    held["cast_weights"] = 0 if train.precision == "float32" else FLOAT // 2 * trained
+    held["first_stage"] = FLOAT * parameters["first_stage"]
+    return held
+
+
+def _operations(recipe: Recipe, step: Step) -> int:
+    """Multiply-adds of a picture, forward and backward."""
+    again = recipe.denoiser is not None and recipe.denoiser.network.recompute
+    return step.operations * (AGAIN if again else PASSES)
+
+
+def _averaging(gradients: int, *, gpus: int, has: Gpu) -> float:
+    """Seconds that the gradients take around a ring, in which each machine has one way in and one out."""
+    slowest = has.inside if gpus <= MACHINE else min(has.inside, LINK)
+    return 2 * gradients * (gpus - 1) / gpus / slowest
 
 
 def told_for(plan: Mapping[str, Any]) -> str:
     """The plan in words."""
-    memory, batch = plan["memory"], plan["batch"]
+    memory, batch, gpus = plan["memory"], plan["batch"], plan["gpus"]
     total, seconds = sum(memory.values()), plan["seconds_a_step"]
-    fits = "fits" if plan["fits"] else f"does NOT fit: lower train.micro, or {plan['largest_batch']} pictures a step"
+    assumed = f"{RATE:.0%} of what GPUs are rated for"
+    if gpus > MACHINE:
+        assumed += f", machines of {MACHINE} with one link of {8 * LINK / 1e9:.0f} Gbit/s each"
     return "\n".join(
         [
-            f"{plan['recipe']} on {plan['gpus']} x {plan['gpu']}, by DDP, the denoiser alone",
+            f"{plan['recipe']} on {gpus} x {plan['gpu']}, by DDP, the denoiser alone",
             "parameters  " + ", ".join(f"{name} {each / 1e6:.2f} M" for name, each in plan["parameters"].items()),
             f"operations  {plan['operations'] / 1e9:.1f} G multiply-adds a picture, forward",
-            f"memory      {total / 1e9:.1f} GB of each GPU, which {fits}: "
-            + ", ".join(f"{name} {each / 1e9:.1f}" for name, each in memory.items()),
-            f"batch       {batch} pictures ({batch // plan['gpus']} a GPU); at most {plan['largest_batch']} fit",
+            f"memory      {total / 1e9:.1f} GB of each GPU, which {_fit(plan)}: "
+            + ", ".join(f"{name} {each / 1e9:.1f}" for name, each in memory.items() if each),
+            f"batch       {batch} pictures, {batch // gpus} a GPU, {plan['at_a_time'] // gpus} at a time; "
+            f"at most {plan['largest_batch'] // gpus} at a time fit",
             f"time        {plan['days']:.1f} days for {plan['steps']} steps, {plan['gpu_hours']:.0f} GPU hours: a step "
             f"works for {seconds['working']:.3f} s and averages gradients for {seconds['averaging_gradients']:.3f} s, "
-            f"the longer counts; assumed: {RATE:.0%} of what GPUs are rated for, {BETWEEN / 1e9:.0f} GB/s outside",
+            f"the longer counts; assumed: {assumed}",
         ]
     )
+
+
+def _fit(plan: Mapping[str, Any]) -> str:
+    most = plan["largest_batch"] // plan["gpus"]
+    if plan["fits"]:
+        return "fits"
+    return f"does NOT fit; train.micro={most} does" if most else "does NOT fit, with however few pictures at a time"
 
 
 def step_of(recipe: Recipe) -> Step:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from darkroom.core.errors import SpecError
 from darkroom.core.shapes import Number
 from darkroom.data.place import called
+from darkroom.data.remote import shown
 from darkroom.data.sources import Splits
 from darkroom.data.summary import summary
 from darkroom.nn.vgg import present
@@ -47,7 +48,7 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
         "why": reasons(recipe, found),
         "doubts": doubts(recipe, found, test=len(splits.test)),
         "data": {
-            "source": recipe.data.source,
+            "source": shown(recipe.data.source or ""),
             "train": len(splits.train),
             "test": len(splits.test),
             "skipped": len(splits.skipped),

@@ -7,7 +7,6 @@ from typing import Any, cast, final
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from darkroom.core.errors import SpecError
 from darkroom.core.parallel import Share, check_shared, own_share, world_size
 from darkroom.train.optim import TrainSpec
 
@@ -57,15 +56,13 @@ class Ranks:
 
 
 def shares(spec: TrainSpec) -> list[Share]:
-    """The pieces of every batch that this process takes, one after another; `SpecError` when it cannot be shared.
-
-    They are the fewest of at most `spec.micro` pictures that are equally large.
-    """
+    """The pieces of every batch that this process takes, one after another; `InputError` when it cannot be shared."""
     check_shared(spec.batch, what="train.batch")
-    each = spec.batch // world_size()
-    fewest = 1 if spec.micro is None else -(-each // spec.micro)
-    count = next((count for count in range(fewest, each + 1) if each % count == 0), None)
-    if count is None:
-        raise SpecError(f"train.batch ({spec.batch}) is smaller than {world_size()} processes can share")
-    own = own_share()
+    own, count = own_share(), pieces_of(spec.batch // world_size(), micro=spec.micro)
     return [own.piece(number, count) for number in range(count)]
+
+
+def pieces_of(each: int, *, micro: int | None) -> int:
+    """In how many pieces so many pictures go through: the fewest of at most `micro` that are equally large."""
+    fewest = 1 if micro is None else -(-each // micro)
+    return next(count for count in range(fewest, each + 1) if each % count == 0)

@@ -8,6 +8,7 @@ from typing import Any
 from darkroom.core.compute import training_compute
 from darkroom.core.pictures import save_png
 from darkroom.core.record import writable_folder, write_json
+from darkroom.data.remote import shown
 from darkroom.data.sources import Splits
 from darkroom.data.summary import summary
 from darkroom.data.transforms import TransformSpec
@@ -59,7 +60,7 @@ def _onward(folder: Path, recipe: Recipe) -> list[Command]:
     """How training goes on from here."""
     place = shlex.quote(str(folder))
     if recipe.denoiser is None:
-        source = shlex.quote(recipe.data.source or "my_pictures")
+        source = shlex.quote(shown(recipe.data.source or "my_pictures"))
         return [Command("Train a denoiser on it", f"darkroom train {source} --first-stage {place}")]
     written, more = shlex.quote(str(folder / "recipe.yaml")), shlex.quote(f"{folder}-more")
     line = f"darkroom train {written} --from {place} --out {more}"
