@@ -1,8 +1,8 @@
 """What training a denoiser would take on GPUs that are not here: counted on tensors without memory, nothing is tried.
 
 Parameters, optimiser and operations are exact. Activations are what a forward pass keeps for the backward pass, of the
-pictures that a GPU takes at a time. Time is operations over what a GPU is rated for, at an assumed share of it (`RATE`),
-or that of averaging gradients over assumed links where this is longer; it is an estimate and no measurement.
+pictures that a GPU takes at a time. Time is operations over what a GPU is rated for, at an assumed share of that
+(`RATE`), or that of averaging gradients over assumed links where this is longer: an estimate and no measurement.
 """
 
 import gc
@@ -39,8 +39,8 @@ AGAIN: Final = 4  # where activations are worked out again
 @final
 @dataclass(frozen=True)
 class Gpu:
-    """Bytes of memory; multiply-adds a second of dense products in bfloat16 and in float32, as its maker rates it; bytes
-    a second that it is assumed to send to others of its machine.
+    """Bytes of memory; multiply-adds a second of dense products in bfloat16 (half) and float32 (single), as its maker
+    rates it; bytes a second that it is assumed to send to others inside its machine.
     """
 
     memory: float
