@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import Field, FiniteFloat
+from pydantic import FiniteFloat
 
-from darkroom.checkpoint.diffusers_config import MOST, Plain, check_options, parsed, read_options
+from darkroom.checkpoint.diffusers_config import Count, Plain, check_options, parsed, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
-from darkroom.checkpoint.diffusers_text import SAME, TOKENS
+from darkroom.checkpoint.diffusers_text import SAME, TOKENS, NoTokenizer
 from darkroom.conditioning.byte_pairs import END, START, pieces_of, read_pieces
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import DataError, ModelFileError, NotYetError
@@ -18,7 +18,6 @@ from darkroom.core.spec import Spec
 CLASS: Final = "CLIPTextModel"
 LISTED: Final = ("vocab.json", "merges.txt")
 WHOLE: Final = "tokenizer.json"
-Count = Annotated[int, Field(gt=0, le=MOST)]
 
 
 class ClipConfig(Spec):
@@ -112,7 +111,9 @@ def find_clip_tokenizer(folder: Path, *, encoder: SequenceEncoderSpec) -> Tokeni
 
 
 def read_clip_tokenizer(folder: Path, *, encoder: SequenceEncoderSpec) -> Tokenizer:
-    """The tokenizer in a pipeline's folder; `ModelFileError` when it is missing, or fills captions up otherwise."""
+    """The tokenizer in a pipeline's folder; `NoTokenizer` when it is missing, `ModelFileError` for one that fills
+    captions up otherwise.
+    """
     options = folder / "tokenizer_config.json"
     said = read_object(options).get("pad_token", END) if options.is_file() else END
     pad = said.get("content") if isinstance(said, dict) else said
@@ -120,7 +121,7 @@ def read_clip_tokenizer(folder: Path, *, encoder: SequenceEncoderSpec) -> Tokeni
         raise ModelFileError(f"{options}: a tokenizer that fills captions up with {str(pad)[:40]!r} is not supported")
     found = find_clip_tokenizer(folder, encoder=encoder)
     if found is None:
-        raise ModelFileError(f"{folder}: holds no tokenizer ({' and '.join(LISTED)}, or {WHOLE}, are missing)")
+        raise NoTokenizer(f"{folder}: holds no tokenizer ({' and '.join(LISTED)}, or {WHOLE}, are missing)")
     return found
 
 

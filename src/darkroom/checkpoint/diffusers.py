@@ -25,7 +25,7 @@ from darkroom.checkpoint.diffusers_parts import (
     unet_part,
 )
 from darkroom.checkpoint.diffusers_schedule import SCHEDULERS, read_scheduler
-from darkroom.checkpoint.diffusers_text import TOKENS, read_tokenizer
+from darkroom.checkpoint.diffusers_text import TOKENS, NoTokenizer, read_tokenizer
 from darkroom.checkpoint.published import sampling
 from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.label import ClassSpec
@@ -77,7 +77,8 @@ UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")  # comp
 class Opened:
     """What a folder holds, none of its weights read. family: class of the pipeline, or of the only component.
 
-    encoder, tokenizer: of captions · labels: of classes · odd: sentences for the user.
+    encoder, tokenizer: of captions · labels: of classes · odd: sentences for the user · lacking: one, where what is
+    needed to draw is not there.
     """
 
     family: str
@@ -89,6 +90,7 @@ class Opened:
     schedule: ScheduleSpec | None = None
     prediction: PredictionName = "eps"
     odd: tuple[str, ...] = ()
+    lacking: str | None = None
 
     @property
     def parts(self) -> dict[str, Part[Any]]:
@@ -123,13 +125,14 @@ def open_folder(folder: Path) -> Opened:
             raise ModelFileError(f"{folder / name}: is of class {part.family}, {INDEX} says {names[name]}")
     place = folder / "scheduler" / SCHEDULER
     schedule, prediction, odd = read_scheduler(read_object(place), where=str(place))
-    encoder, tokenizer = _of_captions(folder, family)
+    encoder, tokenizer, lacking = _of_captions(folder, family)
     labels = class_part(folder / "unet", network)
     sentences = [*_about_scale(first_stage, family), *first_stage.odd, *network.odd, *odd, *_about_unused(folder)]
     if encoder is not None:
         sentences += [*encoder.odd, *_about_length(encoder.spec)]
     sentences += [] if labels is None else labels.odd
-    return Opened(family, network, first_stage, encoder, tokenizer, labels, schedule, prediction, tuple(sentences))
+    odd = tuple(sentences)
+    return Opened(family, network, first_stage, encoder, tokenizer, labels, schedule, prediction, odd, lacking)
 
 
 def load_folder(folder: Path) -> StoredModel:
@@ -143,6 +146,8 @@ def load_folder(folder: Path) -> StoredModel:
         raise ModelFileError(f"{folder}: a U-Net alone, which draws nothing; in Python darkroom.load_network takes it")
     if opened.network is None:
         return _stored_stage(opened.first_stage, folder)
+    if opened.lacking is not None:
+        raise ModelFileError(opened.lacking)
     spec = model_spec(opened, where=str(folder))
     state = {prefix + name: tensor for prefix, part in opened.parts.items() for name, tensor in part.state().items()}
     assert spec.scale is not None
@@ -154,16 +159,16 @@ def load_folder(folder: Path) -> StoredModel:
     return StoredModel("model", spec, state, card, tokenizer=tokenizer, odd=opened.odd)
 
 
-def _of_captions(folder: Path, family: str) -> tuple[Part[SequenceEncoderSpec] | None, Tokenizer | None]:
-    """Text encoder and tokenizer, where captions steer."""
-    place = folder / "tokenizer"
-    if family == TEXT:
-        encoder = encoder_part(folder / "bert")
-        return encoder, read_tokenizer(place, encoder=encoder.spec)
-    if family == STABLE:
-        encoder = clip_part(folder / "text_encoder")
-        return encoder, read_clip_tokenizer(place, encoder=encoder.spec)
-    return None, None
+def _of_captions(folder: Path, family: str) -> tuple[Part[SequenceEncoderSpec] | None, Tokenizer | None, str | None]:
+    """Text encoder and tokenizer, where captions steer; a sentence where there is no tokenizer."""
+    if family not in (TEXT, STABLE):
+        return None, None, None
+    part, read = (encoder_part, read_tokenizer) if family == TEXT else (clip_part, read_clip_tokenizer)
+    encoder = part(folder / ("bert" if family == TEXT else "text_encoder"))
+    try:
+        return encoder, read(folder / "tokenizer", encoder=encoder.spec), None
+    except NoTokenizer as error:
+        return encoder, None, str(error)
 
 
 def load_first_stage(folder: Path) -> StoredModel:

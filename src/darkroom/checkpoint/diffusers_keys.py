@@ -11,7 +11,7 @@ from torch import nn
 from darkroom.autoencoder.coder import Decoder, Encoder
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.checkpoint.clip_names import INSIDE
-from darkroom.checkpoint.keymap import Entry, Table, clip_text, leaf, transformer_block
+from darkroom.checkpoint.keymap import Entry, Table, around_latents, clip_text, leaf, transformer_block
 from darkroom.conditioning.label import ClassConditioner, ClassSpec
 from darkroom.conditioning.text import SequenceEncoder, SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError
@@ -132,10 +132,7 @@ def _resample(resample: nn.Module, theirs: str, *, ours: str) -> Iterator[Entry]
 def _first_stage(model: Autoencoder) -> Iterator[Entry]:
     yield from _coder(model.encoder, "encoder", levels="down_blocks", resample="downsamplers")
     yield from _coder(model.decoder, "decoder", levels="up_blocks", resample="upsamplers")
-    yield from leaf(model.to_latent, "quant_conv", ours="to_latent")
-    yield from leaf(model.from_latent, "post_quant_conv", ours="from_latent")
-    if model.codebook is not None:
-        yield from leaf(model.codebook.codes, "quantize.embedding", ours="codebook.codes")
+    yield from around_latents(model)
 
 
 def _coder(coder: Encoder | Decoder, side: str, *, levels: str, resample: str) -> Iterator[Entry]:

@@ -3,11 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import Field
-
-from darkroom.checkpoint.diffusers_config import MOST, Plain, check_options, parsed, read_options
+from darkroom.checkpoint.diffusers_config import Count, Plain, check_options, parsed, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import DataError, ModelFileError
@@ -17,7 +15,10 @@ TOKENS: Final = 77  # that the pipeline pads captions to, whatever its encoder t
 MOST_VOCABULARY: Final = 64 * 2**20  # bytes
 SAME: Final = ("normalizer", "pre_tokenizer", "model")  # parts of a tokenizer that say which ids a text gets
 _NAMED: Final = {"cls": "[CLS]", "mask": "[MASK]", "pad": "[PAD]", "sep": "[SEP]", "unk": "[UNK]"}
-Count = Annotated[int, Field(gt=0, le=MOST)]
+
+
+class NoTokenizer(ModelFileError):
+    """A pipeline without the files of its tokenizer, of which all else can still be told."""
 
 
 class BertConfig(Spec):
@@ -86,7 +87,8 @@ def bert_config(spec: SequenceEncoderSpec) -> Plain:
 
 
 def read_tokenizer(folder: Path, *, encoder: SequenceEncoderSpec) -> Tokenizer:
-    """The tokenizer in a pipeline's folder, padding to the encoder's length; `ModelFileError` for what is not BERT's.
+    """The tokenizer in a pipeline's folder, padding to the encoder's length; `ModelFileError` for what is not BERT's,
+    `NoTokenizer` where there is none.
 
     It is its `vocab.txt`, or its `tokenizer.json` where there is no such list.
     """
@@ -94,8 +96,10 @@ def read_tokenizer(folder: Path, *, encoder: SequenceEncoderSpec) -> Tokenizer:
     said = read_options(TokenizerConfig, read_object(options) if options.is_file() else {}, where=str(options))
     if not said.do_lower_case or said.strip_accents is False or not said.tokenize_chinese_chars:
         raise ModelFileError(f"{options}: a tokenizer that tells letters by case or accents is not supported")
-    listed, whole = folder / "vocab.txt", folder / "tokenizer.json"
-    return read_words(listed if listed.is_file() or not whole.is_file() else whole, encoder=encoder)
+    found = next((path for name in ("vocab.txt", "tokenizer.json") if (path := folder / name).is_file()), None)
+    if found is None:
+        raise NoTokenizer(f"{folder}: holds no tokenizer (vocab.txt, or tokenizer.json, is missing)")
+    return read_words(found, encoder=encoder)
 
 
 def read_words(path: Path, *, encoder: SequenceEncoderSpec) -> Tokenizer:

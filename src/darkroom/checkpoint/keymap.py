@@ -283,6 +283,7 @@ def _fused(attention: Attention, original: str, *, ours: str, heads: int) -> Ite
 
 
 def transformer_block(block: TransformerBlock, original: str, *, ours: str) -> Iterator[Entry]:
+    """A block of a spatial transformer, called the same by the original and by diffusers."""
     for name in ("norm1", "norm2", "norm3"):
         yield from leaf(getattr(block, name), f"{original}.{name}", ours=f"{ours}.{name}")
     for name, theirs in (("self_attention", "attn1"), ("cross_attention", "attn2")):
@@ -299,6 +300,11 @@ def _attention(attention: Attention, original: str, *, ours: str, out: str) -> I
 def _first_stage(model: Autoencoder) -> Iterator[Entry]:
     yield from _coder(model.encoder, "encoder", levels="down", resample="downsample")
     yield from _coder(model.decoder, "decoder", levels="up", resample="upsample")
+    yield from around_latents(model)
+
+
+def around_latents(model: Autoencoder) -> Iterator[Entry]:
+    """What stands between a first stage's coders, called the same by the original and by diffusers."""
     yield from leaf(model.to_latent, "quant_conv", ours="to_latent")
     yield from leaf(model.from_latent, "post_quant_conv", ours="from_latent")
     if model.codebook is not None:

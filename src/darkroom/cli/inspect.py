@@ -41,6 +41,7 @@ def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str
     ema: are the moving averages of an original checkpoint to be taken where they are there?
     """
     from darkroom.checkpoint.store import is_ours
+    from darkroom.data.shards import are_shards
     from darkroom.data.sources import SCENES
     from darkroom.tasks.load import built_in
 
@@ -48,12 +49,14 @@ def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str
     place = Path(path)
     if path in known:
         return _model(known[path]) | ({"data_set": _scenes(path)} if path in SCENES else {})
-    if path in SCENES or place.is_dir() or place.suffix == ".tar":
+    if path in SCENES or place.is_dir() or are_shards(path):
         return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
     if place.suffix == ".safetensors" and place.exists() and config is None and is_ours(place):
         return _model(place)
     if place.suffix in (".ckpt", ".safetensors", ".pt", ".pth"):
         return _original(place, config, ema=ema)
+    if place.suffix in (".yaml", ".yml") and place.is_file():
+        raise _told_of_yaml(place)
     if place.exists():
         return _picture(place)
     return _absent(path, known)
@@ -63,6 +66,28 @@ def _absent(path: str, known: dict[str, Path]) -> dict[str, Any]:
     from darkroom.core.errors import InputError, did_you_mean
 
     raise InputError(f"{path}: no such file, folder or built-in model{did_you_mean(path, known)}")
+
+
+def _told_of_yaml(path: Path) -> Exception:
+    """What a YAML alone is good for, by the keys that stand at its margin."""
+    from darkroom.checkpoint.config import CONFIG_LIMIT
+    from darkroom.core.errors import InputError
+
+    with path.open("rb") as file:
+        keys = {line.partition(b":")[0] for line in file.read(CONFIG_LIMIT).splitlines()}
+    if b"model" in keys:
+        return InputError(
+            f"{path}: the YAML of an original checkpoint and no model; name the checkpoint that it belongs to, "
+            f"darkroom inspect FILE.ckpt --config {path}"
+        )
+    if b"first_stage" in keys:
+        return InputError(
+            f"{path}: a recipe and no model; `darkroom recipes {path}` says what it costs, `darkroom train {path}` "
+            "carries it out"
+        )
+    return InputError(
+        f"{path}: neither the YAML of an original checkpoint (model: ...) nor a recipe (first_stage: ...)"
+    )
 
 
 def _model(path: Path) -> dict[str, Any]:
@@ -223,7 +248,7 @@ def _diffusers(folder: Path) -> dict[str, Any]:
         "parameters": {name: part.sizes["parameters"] for name, part in there.items()},
         "megabytes": round(sum(part.sizes["bytes"] for part in there.values()) / 1e6, 2),
         "precision": sorted({str(each).removeprefix("torch.") for part in there.values() for each in part.dtypes}),
-        "odd": list(opened.odd),
+        "odd": [*opened.odd, *([] if opened.lacking is None else [f"draws nothing yet: {opened.lacking}"])],
         "spec": {name: part.spec.plain() for name, part in there.items()} if spec is None else spec.plain(),
     }
 
