@@ -55,6 +55,13 @@ def test_what_a_pipeline_is(say: Say, folder: Path, tmp_path: Path) -> None:
     found = facts(say, save_text(tmp_path / "text", text_parts()))
     assert (found["task"], found["fields"]) == ("text", ["caption"])
     assert set(found["parameters"]) == {"first_stage", "network", "conditioner"}  # pyright: ignore[reportArgumentType]
+    (tmp_path / "text" / "tokenizer" / "vocab.txt").unlink()
+    lacking = facts(say, tmp_path / "text")
+    assert {**lacking, "odd": found["odd"]} == found
+    missing = f"{tmp_path}/text/tokenizer: holds no tokenizer (vocab.txt, or tokenizer.json, is missing)"
+    assert lacking["odd"] == [*found["odd"], f"draws nothing yet: {missing}"]  # pyright: ignore[reportGeneralTypeIssues]
+    code, _, complaint = say("sample", "a", "--model", tmp_path / "text", "--out", tmp_path / "drawn")
+    assert (code, complaint.strip()) == (2, f"darkroom: {missing}")
 
 
 def test_what_a_part_is(say: Say, folder: Path) -> None:

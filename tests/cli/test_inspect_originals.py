@@ -125,3 +125,14 @@ def test_several_yaml_files_are_named(told: Callable[..., dict[str, Any]], tmp_p
     path = checkpoint(tmp_path, state_of(described(tmp_path, config())))
     (tmp_path / "other.yaml").write_text("")
     assert told(path)["odd"][-1].endswith("--config FILE (beside it lie config.yaml, other.yaml)")
+
+
+def test_a_yaml_alone_says_what_it_is_good_for(refused: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for text, words in (
+        ("model:\n  target: ldm.models.autoencoder.AutoencoderKL\n", "darkroom inspect FILE.ckpt --config"),
+        ("name: mine\nfirst_stage: {recipe: vq-f4}\n", "darkroom train"),
+        ("a: 1\n", "neither the YAML of an original checkpoint"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert words in refused("inspect", path)

@@ -1,31 +1,23 @@
 """Shards as a data set: what is read, what is left out and why, in which order, from where."""
 
-import io
 import json
 import shutil
-import tarfile
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from picture_folders import annotate, fill, picture
+from shard_files import png, shard, spoil
 
 from darkroom.core.errors import DataError, InputError
 from darkroom.core.parallel import WHOLE, Share
 from darkroom.core.record import read_json
-from darkroom.data import remote
 from darkroom.data.examine import examine
 from darkroom.data.loader import Order, batches
-from darkroom.data.parts import part_of
-from darkroom.data.place import called, patterned
 from darkroom.data.sources import Source, Splits, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.data.write_shards import write_shards
@@ -105,32 +97,6 @@ def test_own_splits_stay_apart(tmp_path: Path) -> None:
     plain, found = open_data(tmp_path / "own"), open_data(tmp_path / "shards")
     assert (len(found.train), len(found.test)) == (3, 1)
     assert told(found.test) <= told(plain.train) | told(plain.test)
-
-
-def png(number: int) -> bytes:
-    data = io.BytesIO()
-    picture(number).save(data, "png")
-    return data.getvalue()
-
-
-def shard(path: Path, files: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def spoil(path: Path, number: int, *, header: bytes = b"", bit: bool = False, cut: bool = False) -> None:
-    """Damage one file of a shard: its header, a bit among its pixels, or the shard ends within it."""
-    data = bytearray(path.read_bytes())
-    with tarfile.open(path) as tar:
-        info = tar.getmembers()[number]
-    data[info.offset : info.offset + len(header)] = header
-    data[info.offset_data + 700] ^= 16 * bit
-    path.write_bytes(data[: info.offset_data + 700] if cut else data)
 
 
 def test_samples_of_other_writers(tmp_path: Path) -> None:
@@ -240,88 +206,6 @@ def test_shards_come_in_a_new_order_and_few_at_a_time() -> None:
         assert all(last - first < 12 + max(shards) for first, last in spans)
         assert seen != sorted(seen)
     assert Order(40, seed=1, shards=shards, mixed=40).row(3) == Order(40, seed=1).row(3)
-
-
-class Busy(SimpleHTTPRequestHandler):
-    """Answers ranges; every third answer is that it is busy, and some break off in the middle."""
-
-    asked: ClassVar[int] = 0
-    ranges: ClassVar[bool] = True
-
-    def do_GET(self) -> None:
-        kind = type(self)
-        kind.asked += 1
-        if kind.asked % 3 == 1:
-            self.send_response(503)
-            self.send_header("Retry-After", "0")
-            self.end_headers()
-            return
-        path = Path(self.translate_path(self.path))
-        if not path.exists() or not kind.ranges:
-            super().do_GET()
-            return
-        first, last = self.headers["Range"].removeprefix("bytes=").split("-")
-        data = path.read_bytes()[int(first) : int(last) + 1]
-        self.send_response(206)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if kind.asked % 5 == 0 else data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def host(many: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(remote, "PAUSES", (0.0,) * 6)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Busy, directory=str(many)))
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_shards_behind_http(host: str, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here, there = (open_data(f"{place}/{{178..182}}.tar") for place in (many, host))
-    assert everything(here) == everything(there)
-    assert [name for name, _ in there.train.skipped] == ["180.tar"]
-    assert "the server answers 404" in dict(there.train.skipped)["180.tar"]
-    part = part_of(there.train)
-    assert part is not None
-    assert part.remote
-    found, plain = (next(batches(each.train, SPEC, batch_size=8, seed=1)) for each in (there, here))
-    assert torch.equal(found.images, plain.images)
-    monkeypatch.setattr(Busy, "ranges", False)
-    with pytest.raises(DataError, match="answers no ranges"):
-        there.train.example(0)
-
-
-def test_a_host_that_is_gone_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses = list[float]()
-    monkeypatch.setattr(remote, "sleep", pauses.append)
-    with pytest.raises(remote.Unreachable, match="does not answer"):
-        open_data("http://127.0.0.1:9/0.tar")
-    assert tuple(filter(None, pauses)) == remote.PAUSES  # threads of the test before may still be at it, without pause
-    with pytest.raises(DataError, match="cannot be reached here"):
-        open_data("nowhere://bucket/{0..1}.tar")
-
-
-def test_any_file_system_that_fsspec_knows(many: Path) -> None:
-    import fsspec
-
-    system = fsspec.filesystem("memory")
-    for number in range(4, 7):
-        system.pipe(f"/bucket/{number:03}.tar", (many / f"{number:03}.tar").read_bytes())
-    found, plain = open_data("memory://bucket/{004..006}.tar"), open_data(f"{many}/{{004..006}}.tar")
-    assert everything(found) == everything(plain)
-
-
-def test_names_of_places() -> None:
-    assert patterned("a/{08..11}/x{0..1}.tar")[:3] == ["a/08/x0.tar", "a/08/x1.tar", "a/09/x0.tar"]
-    assert patterned("a.tar") == ["a.tar"]
-    places = ["s3://bucket/cats/{000..199}.tar", "shards/{0..9}.tar", "x/dogs.tar", "x/pictures"]
-    assert [called(place) for place in places] == ["cats", "shards", "dogs", "pictures"]
 
 
 def test_a_changed_shard_is_indexed_anew(many: Path, tmp_path: Path) -> None:

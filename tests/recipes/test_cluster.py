@@ -2,6 +2,7 @@
 
 import gc
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from darkroom.cli.main import main
 from darkroom.conditioning.conditioner import Conditioning
+from darkroom.core.compute import Compute
 from darkroom.core.errors import SpecError
 from darkroom.network.unet import UNet
 from darkroom.recipes.asked import Asked
-from darkroom.recipes.cluster import GPUS, blank, plan_for, step_of
+from darkroom.recipes.cluster import GPUS, blank, plan_for, step_of, told_for
 from darkroom.recipes.describe import describe, latent_shape
 from darkroom.recipes.read import recipe
+from darkroom.recipes.schema import Recipe
 
 BATCH = 2
 
@@ -22,17 +25,25 @@ BATCH = 2
 def kept(name: str, *, recompute: bool) -> tuple[float, int]:
     """Bytes a picture that a forward pass of real tensors left allocated, and as counted without memory."""
     found = recipe(name, overrides=[f"denoiser.network.recompute={str(recompute).lower()}"])
+    return allocated(found, batch=BATCH) / BATCH, step_of(found).kept
+
+
+def allocated(found: Recipe, *, batch: int, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes that a forward pass of real tensors left allocated."""
     model, latent = found.model_spec(), latent_shape(found)
     assert model is not None
     network, conditioning = UNet(model.network).train(), Conditioning(model.conditioners).train()
-    fields = blank(model, latent=latent, batch=BATCH)
-    x, t = torch.randn(BATCH, *latent), torch.zeros(BATCH, dtype=torch.long)
+    fields = blank(model, latent=latent, batch=batch)
+    x, t = torch.randn(batch, *latent), torch.zeros(batch, dtype=torch.long)
     gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with (
+        Compute(torch.device("cpu"), dtype).autocast(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen,
+    ):
         output = network(x, t, conditioning(fields))
         gc.collect()
     assert output.shape == x.shape
-    return sum(each.self_cpu_memory_usage for each in seen.key_averages()) / BATCH, step_of(found).kept
+    return sum(each.self_cpu_memory_usage for each in seen.key_averages())
 
 
 @pytest.mark.parametrize("name", ["tiny-class", "tiny-text", "tiny-uncond", "tiny-semantic", "tiny-layout"])
@@ -45,6 +56,54 @@ def test_activations_that_are_worked_out_again_are_not_kept() -> None:
     measured, counted = kept("tiny-class", recompute=True)
     assert counted == pytest.approx(measured, rel=0.15)
     assert counted < 0.7 * kept("tiny-class", recompute=False)[1]
+
+
+def test_in_two_bytes_weights_are_there_twice_and_activations_half_as_large() -> None:
+    found = recipe("tiny-class")
+    few, many = (allocated(found, batch=batch, dtype=torch.bfloat16) for batch in (2, 6))
+    each = (many - few) / 4
+    plan = plan_for(found, gpus=1, gpu="h100")
+    assert few - 2 * each == pytest.approx(plan["memory"]["cast_weights"], rel=0.15)
+    assert each == pytest.approx(step_of(found).kept / 2, rel=0.25)
+
+
+def test_what_a_plan_is_asked_for_it_counts() -> None:
+    changes = ["denoiser.train.batch=64", "denoiser.train.micro=5", "denoiser.train.averages={every: 9}"]
+    found, plain = (recipe("tiny-class", overrides=each) for each in (changes, changes[:1]))
+    plan, whole = (plan_for(each, gpus=4, gpu="h200") for each in (found, plain))
+    assert (plan["at_a_time"], whole["at_a_time"]) == (16, 64)
+    assert 4 * plan["memory"]["activations"] == whole["memory"]["activations"]
+    assert plan["memory"]["averages"] == 3 * whole["memory"]["averages"] > 0
+    assert plan["seconds_a_step"] == whole["seconds_a_step"]
+    single = plan_for(
+        recipe("tiny-class", overrides=[*changes[:1], "denoiser.train.precision=float32"]), gpus=4, gpu="h200"
+    )
+    assert single["memory"]["activations"] == pytest.approx(2 * whole["memory"]["activations"], rel=1e-6)
+    assert single["memory"]["cast_weights"] == 0
+    slower = single["seconds_a_step"]["working"] / whole["seconds_a_step"]["working"]
+    assert slower == pytest.approx(GPUS["h200"].half / GPUS["h200"].single)
+
+
+def test_gradients_go_over_the_slowest_link() -> None:
+    found = recipe("tiny-class", overrides=["denoiser.train.batch=64"])
+
+    def seconds(gpus: int, gpu: str) -> float:
+        return plan_for(found, gpus=gpus, gpu=gpu)["seconds_a_step"]["averaging_gradients"]
+
+    gradients = plan_for(found, gpus=1, gpu="h200")["memory"]["gradients"]
+    assert seconds(8, "h200") == pytest.approx(2 * gradients * 7 / 8 / 300e9)
+    assert seconds(16, "h200") == pytest.approx(2 * gradients * 15 / 16 / 50e9)
+    assert seconds(16, "l40s") == pytest.approx(2 * gradients * 15 / 16 / 25e9)
+
+
+def test_what_does_not_fit_is_told_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = recipe("tiny-class", overrides=["denoiser.train.batch=64"])
+    roomy = plan_for(found, gpus=2, gpu="h200")
+    held = sum(roomy["memory"].values()) - roomy["memory"]["activations"]
+    for pictures, words in ((3.5, "does NOT fit; train.micro=3 does"), (0.5, "does NOT fit, with however few")):
+        memory = (held + pictures * step_of(found).kept // 2) / 0.9
+        monkeypatch.setitem(GPUS, "h200", replace(GPUS["h200"], memory=memory))
+        assert words in told_for(plan_for(found, gpus=2, gpu="h200"))
 
 
 def test_the_parts_of_a_plan() -> None:
@@ -80,6 +139,8 @@ def test_what_cannot_be_planned() -> None:
         plan_for(recipe("tiny-class"), gpus=8, gpu="h20")
     with pytest.raises(SpecError, match="cannot share evenly"):
         plan_for(recipe("tiny-class"), gpus=7, gpu="h200")
+    with pytest.raises(SpecError, match="float64 is for checks"):
+        plan_for(recipe("tiny-class", overrides=["denoiser.train.precision=float64"]), gpus=1, gpu="h200")
     with pytest.raises(SpecError, match="trains no denoiser"):
         plan_for(recipe("shapes-f4"), gpus=8, gpu="h200")
     with pytest.raises(SpecError, match="go together"):

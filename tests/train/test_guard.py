@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from sessions import stage_of
 from torch import Tensor, nn
 
-from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
 from darkroom.core.record import read_lines, write_lines
 from darkroom.train import guard
 from darkroom.train.events import Advance, Event, Note, Wrote
 from darkroom.train.guard import SHARPNESS, VALIDATION, Usual, health, told_when_late
 from darkroom.train.optim import TrainSpec
-from darkroom.train.session import Session
 
 
 class Line(nn.Module):
@@ -36,15 +35,12 @@ class Line(nn.Module):
 def begin(folder: Path, *, poisoned: set[int] = frozenset(), raised: set[int] = frozenset(), held=(), steps: int = 20):
     model, figures = Line(poisoned, raised), iter(held)
     spec = TrainSpec(steps=steps, batch=2, learning_rate=1e-3, warmup=1, log_every=1, save_every=500, sample_every=4)
-    stage = Session(
+    stage = stage_of(
         model,
-        list(model.parameters()),
+        folder,
         spec=spec,
-        compute=Compute(torch.device("cpu")),
-        folder=folder,
-        seed=0,
+        look=lambda _: {"validation_loss": next(figures, 1.0)},
         stage="denoiser",
-        look=lambda step: ({"validation_loss": next(figures, 1.0)}, []),
         best=lambda: Wrote("best", folder / "best"),
     )
 

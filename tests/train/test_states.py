@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from sessions import stage_of
 from torch import Tensor, nn
 
-from darkroom.core.compute import Compute
 from darkroom.core.errors import ModelFileError, TrainingError
 from darkroom.core.record import read_lines
 from darkroom.train import session
 from darkroom.train.events import Advance, Event, Note
 from darkroom.train.optim import TrainSpec
-from darkroom.train.session import STATE, Session
+from darkroom.train.session import STATE
 from darkroom.train.state import before, find_state
 
 SPEC = TrainSpec(steps=9, batch=4, learning_rate=0.05, warmup=1, ema=0.9, log_every=1, save_every=2, sample_every=4)
@@ -35,17 +35,7 @@ class Line(nn.Module):
 def begin(folder: Path, *, keep: int = 0, width: int = 3) -> tuple[Line, Iterator[Event]]:
     """A stage of a few steps from where it stands in this folder."""
     model = Line(width)
-    stage = Session(
-        model,
-        list(model.parameters()),
-        spec=SPEC,
-        compute=Compute(torch.device("cpu")),
-        folder=folder,
-        seed=0,
-        stage="line",
-        look=lambda step: ({"seen": float(step)}, []),
-        keep=keep,
-    )
+    stage = stage_of(model, folder, spec=SPEC, look=lambda step: {"seen": float(step)}, keep=keep)
 
     def stream(step: int) -> Iterator[Tensor]:
         while True:

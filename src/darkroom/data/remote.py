@@ -167,10 +167,13 @@ def _read_http(url: str, start: int, size: int) -> tuple[Facts, bytes]:
 def _all(answer: HTTPResponse, size: int) -> bytes:
     """At most so many bytes, as they come; `TimeoutError` when that is by drops."""
     data, until = bytearray(), monotonic() + SECONDS + size / SLOWEST
-    while len(data) < size and (piece := answer.read1(min(2**16, size - len(data)))):
-        data += piece
+    while len(data) < size:
         if monotonic() > until:
             raise TimeoutError(f"{len(data)} of {size} bytes came in {SECONDS + size / SLOWEST:.0f} s")
+        piece = answer.read1(min(2**16, size - len(data)))
+        if not piece:
+            break
+        data += piece
     return bytes(data)
 
 

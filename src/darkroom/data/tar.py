@@ -66,10 +66,8 @@ def _header(block: bytes, *, first: bool) -> tuple[bytes, int]:
         raise DataError("damaged shard: no tar" if first else "truncated shard: it ends within a header")
     if first and not any(block):
         raise DataError("damaged shard: nothing is in it, it begins with zeros")
-    counted = block[: _SUM.start] + b" " * 8 + block[_SUM.stop :]
-    total = sum(counted)
-    negative = 256 * sum(each > 127 for each in counted)  # some old writers took bytes as signed
-    if _number(block[_SUM]) not in (total, total - negative):
+    said, counted = _number(block[_SUM]), block[: _SUM.start] + b" " * 8 + block[_SUM.stop :]
+    if said not in (sum(counted), sum(memoryview(counted).cast("b"))):  # some old writers took bytes as signed
         what = "no tar (compressed ones are not read)" if first else "what follows is no header"
         raise DataError(f"damaged shard: {what}")
     size = _number(block[124:136])
