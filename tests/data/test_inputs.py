@@ -127,8 +127,8 @@ def test_every_view_shows_the_same_of_picture_map_and_boxes() -> None:
         turned = [spec.views.each[number].of_box(thing.box) for thing in SOURCE.objects(row) or ()]
         found = sorted(box for _, box in layout_boxes(each, scheme=SCHEME))
         np.testing.assert_allclose(found, sorted(turned), atol=1.01 / 63)
-    drawn = boxes_drawn(SOURCE, spec, known=8, size=(16, 16)).take(ROWS, INDICES, seed=7)
-    plain = boxes_drawn(SOURCE, TransformSpec(size=64), known=8, size=(16, 16)).take(ROWS, INDICES, seed=7)
+    drawn = boxes_drawn(SOURCE, spec, known=8, factor=4).take(ROWS, INDICES, seed=7)
+    plain = boxes_drawn(SOURCE, TransformSpec(size=64), known=8, factor=4).take(ROWS, INDICES, seed=7)
     torch.testing.assert_close(drawn, spec.views.taken(plain, INDICES, seed=7))
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from picture_folders import fill
 
 from darkroom.core.errors import DataError
-from darkroom.data.loader import Batch, Order, batches, estimated_bytes, still_batches
+from darkroom.data.loader import Batch, batches, estimated_bytes, still_batches
+from darkroom.data.order import Order
 from darkroom.data.sources import ShapesSource, open_data
 from darkroom.data.transforms import TransformSpec, still, transform
 

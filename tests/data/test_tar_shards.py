@@ -17,7 +17,8 @@ from darkroom.core.errors import DataError, InputError
 from darkroom.core.parallel import WHOLE, Share
 from darkroom.core.record import read_json
 from darkroom.data.examine import examine
-from darkroom.data.loader import Order, batches
+from darkroom.data.loader import batches
+from darkroom.data.order import Order
 from darkroom.data.sources import Source, Splits, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.data.write_shards import write_shards

@@ -1,6 +1,6 @@
 """What steers each sample of the second stage, by its row in the source and its running number in the run.
 
-Whatever a sample is steered by must show what its latent shows: the same centre square, seen in the same view.
+Whatever a sample is steered by must show what its latent shows: the same middle, seen in the same view.
 """
 
 import functools
@@ -22,7 +22,7 @@ from darkroom.data.degrade import BicubicSpec, BlindSpec, degrade
 from darkroom.data.examples import Box, Source, Thing
 from darkroom.data.loader import MEMORY, estimated_bytes
 from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
-from darkroom.data.transforms import PLAIN, TransformSpec, View, Views, seen_of, still, still_map
+from darkroom.data.transforms import PLAIN, Shape, TransformSpec, View, Views, seen_of, still, still_map
 
 T = TypeVar("T")
 MOST_IDS: Final = 2**15
@@ -85,7 +85,7 @@ class Layouts:
 def layouts(
     source: Source, spec: TransformSpec, *, scheme: LayoutTokensSpec, numbers: Sequence[int] | None = None
 ) -> Layouts:
-    """The layouts of a source: objects that the centre square shows, the largest `scheme.slots` of them.
+    """The layouts of a source: objects that its samples show, the largest `scheme.slots` of them.
 
     numbers: the model's number for each category of the source (None: its own).
     """
@@ -93,9 +93,9 @@ def layouts(
     things: list[tuple[Thing, ...]] = []
     crops: list[Box] = []
     for row in range(len(source)):
-        shown = _shown(source, row)[: scheme.slots]
+        shown = _shown(source, row, _middle(source, row, spec))[: scheme.slots]
         things.append(tuple(Thing(known[thing.category], thing.box if scheme.crop else box) for thing, box in shown))
-        crops.append(seen_of(source.size(row)) if scheme.crop else WHOLE)
+        crops.append(_middle(source, row, spec) if scheme.crop else WHOLE)
     return Layouts(things, crops, scheme, views=spec.views)
 
 
@@ -104,12 +104,13 @@ def layouts(
 class DrawnBoxes:
     """Boxes drawn as planes (b, p, h, w) at the size of latents, see `conditioning.boxes`.
 
-    things: of each row, boxes in 0..1 of what is seen · known: categories · size: height and width of the latents.
+    things: of each row, boxes in 0..1 of what is seen · known: categories · sizes: of each row, height and width of the
+    latents.
     """
 
     things: Sequence[tuple[Thing, ...]]
     known: int
-    size: tuple[int, int]
+    sizes: Sequence[Shape]
     views: Views = PLAIN
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Float[Tensor, "b p h w"]:
@@ -121,16 +122,22 @@ class DrawnBoxes:
     def _drawn(self, row: int, *, view: View) -> Float[Tensor, "p h w"]:
         things = self.things[row]
         boxes = [view.of_box(each.box) for each in things]
-        return drawn_boxes([each.category for each in things], boxes, known=self.known, size=self.size)
+        return drawn_boxes([each.category for each in things], boxes, known=self.known, size=self.sizes[row])
 
 
 def boxes_drawn(
-    source: Source, spec: TransformSpec, *, known: int, size: tuple[int, int], numbers: Sequence[int] | None = None
+    source: Source, spec: TransformSpec, *, known: int, factor: int, numbers: Sequence[int] | None = None
 ) -> DrawnBoxes:
-    """The objects of a source that the centre square shows. numbers: as for `layouts`."""
+    """The objects of a source that its samples show. factor: of the first stage · numbers: as for `layouts`."""
     of = list(range(len(source.categories))) if numbers is None else list(numbers)
-    things = [tuple(Thing(of[thing.category], box) for thing, box in _shown(source, row)) for row in range(len(source))]
-    return DrawnBoxes(things, known, size, views=spec.views)
+    things: list[tuple[Thing, ...]] = []
+    sizes: list[Shape] = []
+    for row in range(len(source)):
+        shown = _shown(source, row, _middle(source, row, spec))
+        things.append(tuple(Thing(of[thing.category], box) for thing, box in shown))
+        height, width = spec.shape_of(source.size(row))
+        sizes.append((height // factor, width // factor))
+    return DrawnBoxes(things, known, sizes, views=spec.views)
 
 
 def captions(source: Source, *, most: int | None = None) -> Sequence[str]:
@@ -151,12 +158,17 @@ def label_of(source: Source, row: int) -> int:
 
 def seen_things(source: Source, row: int) -> tuple[Thing, ...]:
     """The objects that the centre square of a row's picture shows, the largest first, boxes in 0..1 of that square."""
-    return tuple(Thing(thing.category, box) for thing, box in _shown(source, row))
+    return tuple(Thing(thing.category, box) for thing, box in _shown(source, row, seen_of(source.size(row))))
 
 
-def _shown(source: Source, row: int) -> list[tuple[Thing, Box]]:
-    """Objects with their boxes within the centre square, the largest first; what lies outside is left out."""
-    crop = seen_of(source.size(row))
+def _middle(source: Source, row: int, spec: TransformSpec) -> Box:
+    """What samples of a row show of its picture."""
+    size = source.size(row)
+    return seen_of(size, spec.shape_of(size))
+
+
+def _shown(source: Source, row: int, crop: Box) -> list[tuple[Thing, Box]]:
+    """Objects with their boxes within what is seen, the largest first; what lies outside is left out."""
     seen = [(thing, _within(thing.box, crop)) for thing in source.objects(row) or ()]
     return sorted((each for each in seen if each[1][2] * each[1][3] > 0), key=lambda each: -each[1][2] * each[1][3])
 
@@ -164,7 +176,7 @@ def _shown(source: Source, row: int) -> list[tuple[Thing, Box]]:
 @final
 @dataclass(frozen=True)
 class Maps:
-    """Class ids of each pixel, (b, size, size) int64."""
+    """Class ids of each pixel, (b, h, w) int64."""
 
     kept: Callable[[int], Int[Tensor, "h w"]]
     views: Views = PLAIN
@@ -262,7 +274,7 @@ class Masked:
 
 
 def pictures(source: Source, spec: TransformSpec) -> Callable[[int], UInt8[Tensor, "c h w"]]:
-    """The centre square of each row's picture; kept after first use where all of them fit into memory."""
+    """The middle of each row's picture; kept after first use where all of them fit into memory."""
     return _shelf(lambda row: still(source.example(row).picture, spec), bytes_of_all=estimated_bytes(source, spec))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, cast, final
 
@@ -61,14 +62,53 @@ class LatentTable:
             latents = latents + (0.5 * self.logvar[at].float()).exp() * noise
         return latents * scale
 
+    @property
+    def groups(self) -> tuple[Sequence[int], ...]:
+        """The rows of each shape: all of them."""
+        return (range(len(self)),)
+
     def statistics(self) -> LatentStatistics:
         """Of posterior draws, over all views of all pictures."""
-        sums = LatentSums()
-        for view in range(self.mean.shape[0]):
-            for start in range(0, len(self), _PART):
+        return _statistics([self])
+
+
+@final
+@dataclass(frozen=True)
+class LatentTables:
+    """The tables of pictures of several shapes, as one. groups: the rows of the source that each has, in order."""
+
+    tables: tuple[LatentTable, ...]
+    groups: tuple[Sequence[int], ...]
+
+    @cached_property
+    def _places(self) -> dict[int, tuple[int, int]]:
+        return {row: (table, place) for table, rows in enumerate(self.groups) for place, row in enumerate(rows)}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.tables))
+
+    def sample(self, rows: Sequence[int], indices: Sequence[int], *, seed: int, scale: Tensor | float = 1.0) -> Latent:
+        """As `LatentTable.sample`, of rows of one shape."""
+        (number,) = {self._places[row][0] for row in rows}
+        places = [self._places[row][1] for row in rows]
+        return self.tables[number].sample(places, indices, seed=seed, scale=scale)
+
+    def statistics(self) -> LatentStatistics:
+        """Of posterior draws, over all views of all pictures."""
+        return _statistics(self.tables)
+
+
+AnyLatents = LatentTable | LatentTables
+
+
+def _statistics(tables: Sequence[LatentTable]) -> LatentStatistics:
+    sums = LatentSums()
+    for table in tables:
+        for view in range(table.mean.shape[0]):
+            for start in range(0, len(table), _PART):
                 part = slice(start, start + _PART)
-                sums.add(self.mean[view, part], None if self.logvar is None else self.logvar[view, part])
-        return sums.statistics().model_copy(update={"pictures": len(self)})
+                sums.add(table.mean[view, part], None if table.logvar is None else table.logvar[view, part])
+    return sums.statistics().model_copy(update={"pictures": sum(map(len, tables))})
 
 
 def cache_key(first_stage: str, *, source: Source, spec: TransformSpec) -> str:

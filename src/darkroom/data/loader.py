@@ -12,14 +12,14 @@ from torch import Tensor
 
 from darkroom.core.errors import DataError
 from darkroom.core.parallel import WHOLE, Share
-from darkroom.core.seeds import generator
 from darkroom.core.shapes import Bytes, Labels
+from darkroom.data.aspects import rows_by_shape
 from darkroom.data.examples import Source
-from darkroom.data.parts import part_of
-from darkroom.data.transforms import Pixels, TransformSpec, finish, prepare, still
+from darkroom.data.order import Order, OrderByGroups
+from darkroom.data.parts import Part, part_of
+from darkroom.data.transforms import Pixels, Shape, TransformSpec, finish, prepare, still
 
 MEMORY: Final = 2**30  # bytes of prepared pictures that are kept
-MIXED: Final = 20_000  # samples of shards that are mixed at least
 _AHEAD: Final = 3  # batches prepared ahead where pictures are not kept
 _FETCHING: Final = 32  # pictures fetched at a time
 
@@ -43,9 +43,10 @@ class Batch:
 @final
 @dataclass(frozen=True)
 class _Prepared:
-    """A row ready for its draws."""
+    """A row ready for its draws. shape: of its samples."""
 
     pixels: Tensor
+    shape: Shape
     caption: str | None
     label: int | None
 
@@ -53,43 +54,6 @@ class _Prepared:
 Made = tuple[Pixels, _Prepared]
 One = Callable[[int, int], Made]
 Runs = Iterable[tuple[list[int], list[int]]]
-
-
-@final
-class Order:
-    """Which row sample k of a run is: a new permutation each epoch, a function of (seed, epoch).
-
-    shards: how many rows each shard has, one after another. Shards then come in a new order each epoch, and samples are
-    mixed among shards that follow each other and have at least `MIXED` samples together: what is read in a while lies
-    in few of them.
-    """
-
-    def __init__(self, count: int, *, seed: int, shards: Sequence[int] | None = None, mixed: int = MIXED) -> None:
-        self._count, self._seed, self._mixed = count, seed, mixed
-        self._shards = None if shards is None or count <= mixed else torch.arange(count).split(list(shards))
-        self._epoch, self._rows = -1, torch.empty(0, dtype=torch.long)
-
-    def row(self, index: int) -> int:
-        """The row of sample `index`."""
-        epoch, place = divmod(index, self._count)
-        if epoch != self._epoch:
-            self._epoch, self._rows = epoch, self._drawn(epoch)
-        return int(self._rows[place])
-
-    def _drawn(self, epoch: int) -> Tensor:
-        draw = generator(self._seed, epoch, purpose="order")
-        if self._shards is None:
-            return torch.randperm(self._count, generator=draw)
-        shards = [self._shards[place] for place in torch.randperm(len(self._shards), generator=draw).tolist()]
-        whole, window, held = list[Tensor](), list[Tensor](), 0
-        for number, shard in enumerate(shards):
-            window.append(shard)
-            held += len(shard)
-            if held >= self._mixed or number == len(shards) - 1:
-                rows = torch.cat(window)
-                whole.append(rows[torch.randperm(len(rows), generator=draw)])
-                window, held = [], 0
-        return torch.cat(whole)
 
 
 def batches(
@@ -104,19 +68,19 @@ def batches(
 ) -> Iterator[Batch]:
     """Endless training batches from sample `start` on (samples already consumed), across epochs.
 
+    Where samples have several shapes each batch is of one, and `start` is a whole number of batches.
     share: the part of every batch that is answered · memory: bytes of prepared pictures kept after first use; a larger
     set is decoded anew, ahead of time.
     """
     if len(source) == 0:
         raise DataError(f"{source.name}: no examples to train on")
-    part = part_of(source)
-    order = Order(len(source), seed=seed, shards=None if part is None else part.shards)
+    part, order = part_of(source), _order(source, spec, batch_size=batch_size, seed=seed)
     kept = estimated_bytes(source, spec) <= memory
     make = _shelf(source, spec) if kept else _maker(source, spec)
 
     def one(index: int, row: int) -> Made:
         prepared = make(row)
-        return finish(prepared.pixels, spec, seed=seed, index=index), prepared
+        return finish(prepared.pixels, spec, seed=seed, index=index, shape=prepared.shape), prepared
 
     runs = ((indices, [order.row(index) for index in indices]) for indices in _runs(start, batch_size, share))
     at_hand = kept and not (part is not None and part.remote)
@@ -126,16 +90,35 @@ def batches(
 def still_batches(
     source: Source, spec: TransformSpec, *, batch_size: int, rows: Sequence[int] | None = None
 ) -> Iterator[Batch]:
-    """Every row once (or those given), in order, centre crop, as it is; `indices` equal `rows`."""
+    """Every row once (or those given), in order, centre crop, as it is; `indices` equal `rows`.
+
+    Where samples have several shapes, one shape comes after another.
+    """
     chosen = list(range(len(source))) if rows is None else list(rows)
-    parts = (chosen[place : place + batch_size] for place in range(0, len(chosen), batch_size))
+    alike = [chosen] if spec.shapes is None else _alike(source, spec, chosen)
+    parts = (each[place : place + batch_size] for each in alike for place in range(0, len(each), batch_size))
 
     def one(index: int, row: int) -> Made:
         example = source.example(row)
         image = still(example.picture, spec)
-        return image, _Prepared(image, example.caption, example.label)
+        return image, _Prepared(image, (image.shape[1], image.shape[2]), example.caption, example.label)
 
     yield from _ahead(one, ((part, part) for part in parts), threads=_threads(source))
+
+
+def _alike(source: Source, spec: TransformSpec, rows: Sequence[int]) -> list[list[int]]:
+    """These rows, those of one shape together."""
+    chosen = set(rows)
+    return [[row for row in each if row in chosen] for each in rows_by_shape(source, spec).values()]
+
+
+def _order(source: Source, spec: TransformSpec, *, batch_size: int, seed: int) -> Order | OrderByGroups:
+    part = part_of(source)
+    if spec.shapes is None:
+        return Order(len(source), seed=seed, shards=None if part is None else part.shards)
+    groups = list(rows_by_shape(source, spec).values())
+    shards = None if part is None else [Part(part.folder, [part.rows[row] for row in rows]).shards for rows in groups]
+    return OrderByGroups(groups, batch_size=batch_size, seed=seed, shards=shards)
 
 
 def estimated_bytes(source: Source, spec: TransformSpec) -> int:
@@ -187,7 +170,8 @@ def _ahead(one: One, runs: Runs, *, threads: int) -> Iterator[Batch]:
 def _maker(source: Source, spec: TransformSpec) -> Callable[[int], _Prepared]:
     def make(row: int) -> _Prepared:
         example = source.example(row)
-        return _Prepared(prepare(example.picture, spec), example.caption, example.label)
+        shape = spec.shape_of(example.picture.size)
+        return _Prepared(prepare(example.picture, spec), shape, example.caption, example.label)
 
     return make
 

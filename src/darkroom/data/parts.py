@@ -83,6 +83,13 @@ class Subset:
         return _hash(f"{self.source.fingerprint()}/{','.join(map(str, self.rows))}")
 
 
+def subset(source: Source, rows: Sequence[int]) -> Subset:
+    """Some rows of a source; of another subset's, the rows of what that one is of."""
+    if isinstance(source, Subset):
+        return Subset(source.source, tuple(source.rows[row] for row in rows))
+    return Subset(source, tuple(rows))
+
+
 @final
 @dataclass(frozen=True)
 class Joined:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,6 +31,7 @@ LACKING: Final = 0.05  # of the samples may be without what all others have: the
 _VERSION: Final = 2  # of the index
 _THREADS: Final = 8  # that fetch shards
 _OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # faults of this machine
+_LOOKING: Final = threading.Lock()  # many fetch, one looks: warnings of decoders are held back for the whole process
 Listed = tuple[list[Row], list[Row], Path]
 Plain = list[Any]  # a row of an index as JSON
 
@@ -173,7 +175,8 @@ def _read(shard: Shard, *, caption_field: str) -> list[Row]:
             path = Path(folder, "shard.tar")
             with path.open("wb") as file:
                 file.writelines(whole(shard.place, facts=shard.facts))
-            rows = samples_in(Shard(str(path), facts_of(str(path))), caption_field=caption_field)
+            with _LOOKING:
+                rows = samples_in(Shard(str(path), facts_of(str(path))), caption_field=caption_field)
     else:
         rows = samples_in(shard, caption_field=caption_field)
     if facts_of(shard.place) != shard.facts:

@@ -181,9 +181,9 @@ def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> d
                 found[spec.field] = layouts(source, transform, scheme=spec.scheme, numbers=numbers)
             case BoxesSpec():
                 numbers = numbers_of(source.categories, resolved.names.categories, what="category")
-                side = data.size // resolved.recipe.first_stage.model.factor
+                factor = resolved.recipe.first_stage.model.factor
                 found[spec.field] = boxes_drawn(
-                    source, transform, known=spec.categories, size=(side, side), numbers=numbers
+                    source, transform, known=spec.categories, factor=factor, numbers=numbers
                 )
             case MapSpec():
                 numbers = numbers_of(source.map_classes, resolved.names.map_classes, what="map class")

@@ -22,7 +22,6 @@ from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examine import examine
 from darkroom.data.inputs import captions, check_maps
 from darkroom.data.sources import Splits, open_data
-from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.recipes.cached import cached
 from darkroom.recipes.card import card_of
@@ -114,13 +113,6 @@ class Run:
         return self.resolved.recipe
 
     @property
-    def transform(self) -> TransformSpec:
-        """How pictures are cut to size."""
-        data = self.recipe.data
-        values = {name: getattr(data, name) for name in ("size", "channels", "crop", "flip", "turn", "scale")}
-        return parse(TransformSpec, values, where=f"the data of recipe {self.recipe.name!r}")
-
-    @property
     def begun(self) -> bool:
         """Has a step been made in this folder before?"""
         states = (STATE, before(Path(STATE)).name)
@@ -153,7 +145,7 @@ class Run:
             self.folder,
             self.recipe,
             splits=self.splits,
-            transform=self.transform,
+            transform=self.recipe.transform.squared,  # as large as what the model draws unasked
             model=None if self.recipe.denoiser is None else load(path, device=self.device),
             device=self.device,
             tell=tell,
@@ -205,7 +197,7 @@ class Run:
         compute = self._compute(part.train)
         model = compute.host(_seeded(lambda: Autoencoder(part.model), seed=self.recipe.seed))
         measure = functools.partial(
-            measure_latents, source=self.splits.train, transform=self.transform, compute=compute
+            measure_latents, source=self.splits.train, transform=self.recipe.transform, compute=compute
         )
         known, stage = None, train_first_stage
         if part.only is not None:
@@ -215,7 +207,7 @@ class Run:
         yield from stage(
             model,
             self.splits,
-            transform=self.transform,
+            transform=self.recipe.transform,
             loss=part.loss,
             train=part.train,
             compute=compute,
@@ -251,7 +243,7 @@ class Run:
             model,
             self.splits,
             resolved=self.resolved,
-            transform=self.transform,
+            transform=self.recipe.transform,
             folder=self.folder / "latents",
             compute=compute,
             progress=None if tell is None else functools.partial(tell, "latents"),
@@ -278,7 +270,7 @@ class Run:
                 whole,
                 part.sample,
                 source=self.splits.test,
-                transform=self.transform,
+                transform=self.recipe.transform.squared,
                 spoiling=self.recipe.data.spoiling,
             ),
             settle=lambda step: self._adopt(on_first(lambda: self._clock.settled_again(self.recipe, step=step))),

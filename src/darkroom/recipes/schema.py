@@ -1,6 +1,7 @@
 """What a recipe says: data, first stage, denoiser, how each is trained, how samples are drawn."""
 
-from typing import Any, ClassVar, Literal, cast, final
+import math
+from typing import Any, ClassVar, Final, Literal, cast, final
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -9,9 +10,11 @@ from darkroom.autoencoder.model import AutoencoderSpec, FirstStageSpec, PixelsSp
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec
 from darkroom.core.errors import InputError
-from darkroom.core.spec import Spec
+from darkroom.core.spec import Spec, parse
+from darkroom.data.aspects import shapes_for
 from darkroom.data.degrade import BicubicSpec, DegradationSpec
 from darkroom.data.masks import AnyMasksSpec, MasksSpec
+from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import ModelSpec
 from darkroom.diffusion.walk import check_walk
 from darkroom.network.unet import UNetSpec
@@ -22,22 +25,27 @@ from darkroom.tasks.held_out import Spoiling
 from darkroom.tasks.request import MOST_MOVES
 from darkroom.train.optim import TrainSpec
 
+FINEST: Final = 8  # pixels: of finer steps between shapes there would be many with few pictures each
+
 
 @final
 class DataSpec(Spec):
     """Where pictures come from and how they are cut to size.
 
-    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · flip: every other
+    source: a folder, or `shapes` / `shapes:single` (None: must be given) · size: side in pixels · aspects: pictures
+    keep theirs up to this ratio of their sides, as samples of `size` x `size` pixels or about as many; each batch is of
+    one shape (None: all are cut to squares) · flip: every other
     sample is mirrored · turn: samples are turned by quarters · scale: range of
     random enlargement before the crop · count: how many scenes of `shapes`, or pictures at most · caption_field: the
     metadata field read as the caption · degradation: how low-resolution pictures are made · masks: what inpainting is
     trained with · license: kept in the model's card.
     """
 
-    written_where_used: ClassVar = frozenset({"degradation", "masks", "turn"})
+    written_where_used: ClassVar = frozenset({"degradation", "masks", "turn", "aspects"})
 
     source: str | None = None
     size: int = Field(gt=0)
+    aspects: float | None = Field(default=None, gt=1, le=4)
     channels: Literal[1, 3, 4] = 3
     crop: Literal["centre", "random"] = "centre"
     flip: bool = False
@@ -168,11 +176,30 @@ class Recipe(Spec):
             raise ValueError(
                 f"data.channels ({self.data.channels}) and first_stage.model.image_channels ({channels}) must be equal"
             )
+        if self.data.aspects is not None:
+            _check_aspects(self)
         if self.denoiser is not None:
             _check_spread(self.denoiser, self.first_stage.model)
             _check_planes(self.denoiser, self.data, factor=factor)
             _check_sampling(self.denoiser)
         return self
+
+    @property
+    def transform(self) -> TransformSpec:
+        """How pictures become samples."""
+        data = self.data
+        values = {name: getattr(data, name) for name in ("size", "channels", "crop", "flip", "turn", "scale")}
+        if data.aspects is not None:
+            values["shapes"] = shapes_for(data.size, multiple=self._multiple, widest=data.aspects)
+        return parse(TransformSpec, values, where=f"the data of recipe {self.name!r}")
+
+    @property
+    def _multiple(self) -> int:
+        """What sides of samples are multiples of: as both stages need it, not finer than `FINEST`."""
+        model, part = self.model_spec(), self.denoiser
+        needed = self.first_stage.model.factor if model is None else model.size_multiple
+        made_small = part is not None and any(isinstance(each, LowResSpec) for each in part.conditioners)
+        return math.lcm(FINEST, needed, self.data.degradation.factor if made_small else 1)
 
     def model_spec(self) -> ModelSpec | None:
         """The spec of the whole model; None for a recipe of a first stage alone."""
@@ -189,6 +216,16 @@ class Recipe(Spec):
             objective=part.objective,
             scale=1.0 if isinstance(self.first_stage.model, PixelsSpec) else part.scale,
         )
+
+
+def _check_aspects(recipe: Recipe) -> None:
+    """`ValueError` where samples of several shapes cannot be made."""
+    if recipe.data.turn:
+        raise ValueError("data.aspects and data.turn do not go together; set data.turn=false")
+    try:
+        _ = recipe.transform
+    except InputError as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_spread(part: DenoiserRecipe, first_stage: FirstStageSpec) -> None:

@@ -13,7 +13,7 @@ from darkroom.core.parallel import own_share
 from darkroom.core.pictures import contact_sheet, save_png
 from darkroom.core.record import write_json
 from darkroom.data.inputs import Inputs
-from darkroom.data.latents import LatentTable
+from darkroom.data.latents import AnyLatents
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
@@ -22,7 +22,6 @@ from darkroom.train.stages import (
     LatentBatch,
     denoiser_objective,
     latent_batches,
-    still_batch,
     still_batches,
     validation_loss,
 )
@@ -41,9 +40,9 @@ class Latents:
     def __init__(
         self,
         *,
-        train: LatentTable,
+        train: AnyLatents,
         train_inputs: Mapping[str, Inputs],
-        test: LatentTable,
+        test: AnyLatents,
         test_inputs: Mapping[str, Inputs],
     ) -> None:
         self.train, self.train_inputs = train, dict(train_inputs)
@@ -140,7 +139,9 @@ def train_denoiser(
         keep=keep,
     )
     scale = model.known_scale.cpu()  # that of the state, where there is one
-    held_out = still_batch(latents.test, latents.test_inputs, scale=scale, count=VALIDATED)
+    held_out = list(
+        still_batches(latents.test, latents.test_inputs, scale=scale, count=VALIDATED, batch_size=VALIDATED)
+    )
     stream = latent_batches(
         latents.train,
         latents.train_inputs,

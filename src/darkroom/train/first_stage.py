@@ -104,7 +104,7 @@ class _Work:
 
     def on(self, trained: nn.Module) -> Iterator[Event]:
         viewer, train = self.viewer, self.train
-        check_adversary(self.loss.adversary, size=self.transform.size)
+        check_adversary(self.loss.adversary, size=self.transform.shortest)
         begins = None if self.loss.adversary is None else self.loss.adversary.begins(train.steps).start
         if isinstance(begins, int) and begins >= train.steps:
             yield Note(f"the adversary would begin at step {begins}, and there are only {train.steps}: it never plays")
@@ -210,7 +210,7 @@ class _Viewer:
         pairs = list(zip(made, self.images, strict=True))
         found = {"psnr": [psnr(images, others) for others, images in pairs]}
         place = self.compute.place
-        if min(self.images[0].shape[-2:]) >= SMALLEST:
+        if min(side for images in self.images for side in images.shape[-2:]) >= SMALLEST:
             found["distance"] = [self.judge.distance(place(others), place(images)).cpu() for others, images in pairs]
         return {name: float(torch.cat(values).mean()) for name, values in found.items()}
 

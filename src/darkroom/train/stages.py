@@ -15,10 +15,11 @@ from darkroom.core import seeds
 from darkroom.core.compute import Compute
 from darkroom.core.parallel import WHOLE, Share
 from darkroom.core.pictures import from_bytes
-from darkroom.core.shapes import Choice, Images, Latent, Time
+from darkroom.core.shapes import Choice, Images, Latent, PerSample, Time
 from darkroom.data.inputs import Inputs
-from darkroom.data.latents import LatentTable
-from darkroom.data.loader import Batch, Order
+from darkroom.data.latents import AnyLatents
+from darkroom.data.loader import Batch
+from darkroom.data.order import Order, OrderByGroups
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.nn.dropout import share_dropout
@@ -232,7 +233,7 @@ class LatentBatch:
 
 
 def latent_batches(
-    table: LatentTable,
+    table: AnyLatents,
     inputs: Mapping[str, Inputs],
     *,
     scale: Tensor,
@@ -241,11 +242,13 @@ def latent_batches(
     start: int = 0,
     share: Share = WHOLE,
 ) -> Iterator[LatentBatch]:
-    """Endless batches from cached moments, from sample `start` on, and what steers them by field.
+    """Endless batches from cached moments, from sample `start` on, and what steers them by field; each of one shape.
 
     share: the part of every batch that is answered.
     """
-    order = Order(len(table), seed=seed)
+    several = len(table.groups) > 1
+    by_shape = OrderByGroups(table.groups, batch_size=batch_size, seed=seed) if several else None
+    order = by_shape or Order(len(table), seed=seed)
     while True:
         indices = list(share.taken(range(start, start + batch_size)))
         rows = [order.row(index) for index in indices]
@@ -254,19 +257,15 @@ def latent_batches(
         start += batch_size
 
 
-def still_batch(table: LatentTable, inputs: Mapping[str, Inputs], *, scale: Tensor, count: int) -> LatentBatch:
-    """The first `count` rows, with draws that never change."""
-    (batch,) = still_batches(table, inputs, scale=scale, count=count, batch_size=count)
-    return batch
-
-
 def still_batches(
-    table: LatentTable, inputs: Mapping[str, Inputs], *, scale: Tensor, count: int, batch_size: int
+    table: AnyLatents, inputs: Mapping[str, Inputs], *, scale: Tensor, count: int, batch_size: int
 ) -> Iterator[LatentBatch]:
-    """The same rows in batches."""
-    for start in range(0, min(len(table), count), batch_size):
-        rows = list(range(start, min(len(table), count, start + batch_size)))
-        yield LatentBatch(table.sample(rows, rows, seed=0, scale=scale), _taken(inputs, rows, rows, seed=0), rows)
+    """The first `count` rows, with draws that never change, in batches of one shape each."""
+    for group in table.groups:
+        known = [row for row in group if row < count]
+        for start in range(0, len(known), batch_size):
+            rows = known[start : start + batch_size]
+            yield LatentBatch(table.sample(rows, rows, seed=0, scale=scale), _taken(inputs, rows, rows, seed=0), rows)
 
 
 def _taken(
@@ -332,9 +331,13 @@ def draw_times(schedule: Schedule, *, times: TimesSpec, seed: int, indices: Sequ
     return (way_to_noise(times, share) * schedule.steps).long().clamp(max=schedule.steps - 1)
 
 
+def validation_loss(objective: DenoiserObjective, batches: Sequence[LatentBatch]) -> float:
+    """The mean loss on fixed batches with times spread evenly instead of drawn, nothing dropped; float."""
+    return float(torch.cat([_validated(objective, batch) for batch in batches]).mean())
+
+
 @torch.no_grad()
-def validation_loss(objective: DenoiserObjective, batch: LatentBatch) -> float:
-    """The loss on a fixed batch with times spread evenly instead of drawn, nothing dropped; float."""
+def _validated(objective: DenoiserObjective, batch: LatentBatch) -> PerSample:
     model, place = objective.model, objective.compute.place
     schedule, count = model.schedule, len(batch.indices)
     share = (torch.arange(count, dtype=torch.float64) + 0.5) / count
@@ -348,5 +351,4 @@ def validation_loss(objective: DenoiserObjective, batch: LatentBatch) -> float:
     with objective.compute.autocast():
         given = {field: place(values) for field, values in batch.inputs.items()}
         conditions = model.condition(model.prepared(given))
-        loss = model.loss(place(batch.latents), t=place(t), noise=place(noise), conditions=conditions)
-    return float(loss.mean())
+        return model.loss(place(batch.latents), t=place(t), noise=place(noise), conditions=conditions)
