@@ -5,6 +5,7 @@ pictures that a GPU takes at a time. Time is operations over what a GPU is rated
 (`RATE`), or that of averaging gradients over assumed links where this is longer: an estimate and no measurement.
 """
 
+import functools
 import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -168,7 +169,11 @@ def step_of(recipe: Recipe) -> Step:
     """A picture's cost in network and conditioners, counted on tensors without memory."""
     model = recipe.model_spec()
     assert model is not None
-    latent = latent_shape(recipe)
+    return _counted(model, latent_shape(recipe))
+
+
+@functools.lru_cache(maxsize=8)
+def _counted(model: ModelSpec, latent: tuple[int, int, int]) -> Step:
     with hollow(), _Alive() as alive, FlopCounterMode(display=False) as counter:
         network, conditioning = UNet(model.network).train(), Conditioning(model.conditioners).train()
         fields = blank(model, latent=latent)
