@@ -24,7 +24,7 @@ from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet
 from darkroom.recipes.describe import FLOAT, count, latent_shape
 from darkroom.recipes.pace import like
-from darkroom.recipes.schema import Recipe
+from darkroom.recipes.schema import DenoiserRecipe, Recipe
 
 RATE: Final = 0.3  # of a GPU's rated operations that a step is assumed to reach
 USABLE: Final = 0.9  # of its memory
@@ -75,11 +75,13 @@ def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
     has, parameters, step = GPUS[gpu], count(recipe), step_of(recipe)
     trained = parameters["network"] + parameters["conditioner"]
     values = {"weights": 1, "gradients": 1, "optimizer": 2, "average": int(part.train.ema > 0)}
+    if part.distill is not None:
+        values |= {"teacher": 1, "follower": 1}
     held = {name: FLOAT * trained * copies for name, copies in values.items()}
     held["first_stage"] = FLOAT * parameters["first_stage"]
     each, kept = part.train.batch // gpus, step.kept if part.train.precision == "float32" else step.kept // 2
     room = USABLE * has.memory - sum(held.values())
-    passes = AGAIN if part.network.recompute else PASSES
+    passes = (AGAIN if part.network.recompute else PASSES) + _asked_too(part)
     working = passes * step.operations * each / (RATE * has.rated)
     averaging = 2 * held["gradients"] * (gpus - 1) / gpus / (INSIDE if gpus <= MACHINE else BETWEEN)
     seconds = max(working, averaging)  # gradients go out while others are still worked out
@@ -98,6 +100,13 @@ def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
         "days": seconds * part.train.steps / 86400,
         "gpu_hours": seconds * part.train.steps / 3600 * gpus,
     }
+
+
+def _asked_too(part: DenoiserRecipe) -> int:
+    """Forward passes of those that a student learns from: its average, and its teacher, twice where it is guided."""
+    if part.distill is None:
+        return 0
+    return 2 if part.distill.guidance == 1 else 3
 
 
 def told_for(plan: Mapping[str, Any]) -> str:
