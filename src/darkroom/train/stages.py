@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, cast, final
+from typing import Protocol, cast, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -277,6 +277,7 @@ def _taken(
     return {field: each.take(rows, indices, seed=seed) for field, each in inputs.items()}
 
 
+@runtime_checkable
 class TrainingLoss(Protocol):
     """A loss of each sample at its time and noise; each field may be dropped on its own."""
 
