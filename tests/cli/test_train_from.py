@@ -59,6 +59,7 @@ def test_a_folder_goes_on_from_a_model(say: Say, parent: Path, drawings: Path, t
     ("words", "sentence"),
     [
         (("--stage", "first"), "leave --first-stage and --stage away"),
+        (("--distill", "emoji"), "--from trains a model further and --distill makes one of few steps of it; give one"),
         (("--first-stage", "emoji"), "leave --first-stage and --stage away"),
         (("data.size=20",), "multiples of"),
     ],
@@ -68,6 +69,27 @@ def test_what_does_not_fit_is_one_sentence(say: Say, parent: Path, drawings: Pat
     assert code == 2
     assert sentence in err
     assert not Path("runs/drawings-0").exists()
+
+
+def test_a_model_of_few_steps_is_made_of_another(say: Say, parent: Path, drawings: Path, tmp_path: Path) -> None:
+    words = ("train", drawings, "--distill", parent, "--device", "cpu", *SHORT[:3], "denoiser.sample.count=1")
+    code, told, _ = say(*words, "--plan", "--json")
+    assert code == 0
+    plan = json.loads(told)
+    assert plan["why"][0].startswith("parent in few steps; an unconditional model")
+    assert set(plan["stages"]) == {"denoiser"}
+    code, told, err = say(*words, "--out", tmp_path / "few")
+    assert code == 0, err
+    code, told, err = say(
+        "sample", "--model", tmp_path / "few", "--steps", 2, "--count", 2, "--out", tmp_path / "drawn"
+    )
+    assert (code, len(list((tmp_path / "drawn").glob("*.png")))) == (0, 2), err
+    code, _, err = say("train", drawings, "--distill", tmp_path / "few")
+    assert code == 2
+    assert "few is distilled from parent" in err
+    code, _, err = say("train", drawings, "--distill", parent, "--first-stage", "emoji")
+    assert code == 2
+    assert "--distill begins with a whole model" in err
 
 
 def test_a_model_that_is_not_there(say: Say, drawings: Path) -> None:

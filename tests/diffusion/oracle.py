@@ -51,6 +51,24 @@ class Perfect:
         return self.prediction.target(x0, (x_t - alpha * x0) / sigma, alpha=alpha, sigma=sigma)
 
 
+@dataclass(frozen=True)
+class Consistent:
+    """A model whose x0 is where the path from x_t ends; of one Gaussian that is known in closed form.
+
+    A path keeps x_t's place in the spread of its time: (x_t - alpha mean) / sqrt(alpha^2 variance + sigma^2).
+    """
+
+    mixture: Mixture
+    schedule: Schedule
+    prediction: Prediction = field(default_factory=X0)
+
+    def network(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        alpha, sigma = coefficients(self.schedule, t, like=x_t)
+        mean, variance = self.mixture.means, self.mixture.variances
+        x0 = mean + (variance / (alpha**2 * variance + sigma**2)).sqrt() * (x_t - alpha * mean)
+        return self.prediction.target(x0, (x_t - alpha * x0) / sigma, alpha=alpha, sigma=sigma)
+
+
 def gaussian() -> Mixture:
     """One Gaussian whose dimensions have unlike means and variances."""
     mean = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64).reshape(1, 4, 1, 1)

@@ -117,6 +117,17 @@ def test_temperature_scales_the_noise_and_nothing_else():
     assert torch.equal(half, sample_latents(perfect(), NOISE, noises=noises / 2, **kwargs))
 
 
+def test_the_lcm_keeps_nothing_of_the_noise_before():
+    """Whatever x was: its x0, and the noise of the step; at the end x0 alone."""
+    noises = torch.randn(3, *NOISE.shape, generator=torch.Generator().manual_seed(4))
+    grid = {"solver": "lcm", "times": torch.tensor([19, 12, 5]), "noises": noises}
+    steps = list(walk(perfect(), NOISE, temperature=0.5, **grid))
+    for step, following, noise in zip(steps, (12, 5), noises, strict=False):
+        point = point_at(following)
+        torch.testing.assert_close(step.x, point.alpha * step.x0 + 0.5 * point.sigma * noise)
+    assert torch.equal(steps[-1].x, steps[-1].x0)
+
+
 def test_more_noises_than_steps_are_left_over_and_fewer_are_refused():
     noises = torch.randn(6, *NOISE.shape)
     kwargs = {"solver": "ddim", "eta": 1.0, "steps": 5}
@@ -234,6 +245,7 @@ def test_gradients_stay_on_for_whoever_watches():
         ({"solver": "dimm"}, "did you mean 'ddim'"),
         ({"solver": "euler", "eta": 0.5}, "'euler' has none"),
         ({"solver": "heun", "temperature": 0.5}, "adds no noise"),
+        ({"solver": "lcm", "eta": 0.5}, "'lcm' has none"),
         ({"eta": -1.0}, "cannot be negative"),
         ({"steps": 21}, "more steps than times"),
         ({"steps": 0}, "at least 1"),
@@ -258,7 +270,7 @@ def test_every_name_builds_a_solver():
     for name in (*SOLVERS, "dpmpp-2m"):
         assert isinstance(build_solver(name), Solver)
     assert build_solver("dpmpp-2m") == build_solver("dpm++2m")
-    assert [name for name in SOLVERS if build_solver(name).stochastic] == ["ddpm", "ddpm-large"]
+    assert [name for name in SOLVERS if build_solver(name).stochastic] == ["ddpm", "ddpm-large", "lcm"]
     assert build_solver("ddim", eta=0.5).stochastic
 
 

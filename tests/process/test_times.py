@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from darkroom.core.errors import InputError
 from darkroom.process.schedule import FlowSpec, LinearSpec, build_schedule
-from darkroom.process.times import Times, choose_times, given, original, original_quad, trailing
+from darkroom.process.times import Times, choose_times, earlier, given, original, original_quad, trailing
 
 THOUSAND = build_schedule(LinearSpec())
 FLOW = build_schedule(FlowSpec())
@@ -119,3 +119,11 @@ def test_choosing():
         choose_times(THOUSAND, Times(torch.tensor([2000, 4]), end=2))
     with pytest.raises(InputError, match="did you mean 'trailing'"):
         choose_times(THOUSAND, "trailling", steps=7)
+
+
+def test_earlier_times_end_at_the_clean_one():
+    t = torch.tensor([999, 500, 24, 0])
+    assert earlier(THOUSAND, t, distance=0.025).tolist() == [974, 475, -1, -1]
+    assert earlier(THOUSAND, t, distance=1e-6).tolist() == [998, 499, 23, -1]
+    assert earlier(THOUSAND, t, distance=1.0).tolist() == [-1] * 4
+    assert earlier(FLOW, torch.tensor([1.0, 0.5, 0.1]), distance=0.25).tolist() == [0.75, 0.25, 0.0]

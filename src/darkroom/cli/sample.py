@@ -51,7 +51,7 @@ def run(
         int | None, typer.Option(min=1, help="Side in pixels of overlapping windows, for pictures larger than that.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
-    solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc.")] = None,
+    solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc, lcm.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Noise of ddim, dpm++2m: 0 none, 1 as DDPM.")] = None,
     guidance: Annotated[
         str | None,
@@ -211,8 +211,10 @@ class _Work:
         from darkroom.core.pictures import contact_sheet
         from darkroom.tasks.generate import generate
         from darkroom.tasks.note import KEY, XMP_KEY, provenance
+        from darkroom.tasks.settle import hardly_meant
 
-        for sentence in [*self.drawing.odd, *_noted(self.drawing, self.request), *self._left_over()]:
+        drawing, request = self.drawing, self.request
+        for sentence in [*drawing.odd, *hardly_meant(drawing, request), *_noted(drawing, request), *self._left_over()]:
             typer.echo(f"note: {sentence}", err=True)
         line, shown = Line(), []
         drawn = generate(self.drawing, self.request, batch=batch, on_step=_progress(line))

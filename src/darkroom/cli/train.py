@@ -21,6 +21,7 @@ darkroom train my_pictures minutes=60
 darkroom train tiny-text --out runs/first
 darkroom train my_pictures --stage first
 darkroom train my_drawings --from emoji minutes=10
+darkroom train my_pictures --distill runs/my_pictures-0
 darkroom train my_pictures denoiser.train.steps=20000 --plan
 darkroom train txt2img-1p4b --plan gpus=8 gpu=h200
 """
@@ -35,7 +36,12 @@ def run(
     start_from: Annotated[
         str | None, typer.Option("--from", help="Begin with this model: fine-tune it, or teach it another task.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint that --from names.")] = None,
+    distill: Annotated[
+        str | None, typer.Option(help="Begin with this model and learn to draw in few steps what it draws in many.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of an original checkpoint that --from or --distill names.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     stage: Annotated[Stage, typer.Option(help="both, or first alone, for a later --first-stage.")] = "both",
     first_stage: Annotated[
@@ -55,7 +61,6 @@ def run(
 ) -> None:
     """Train both stages, or the first; run the same command again to go on where it stopped."""
     from darkroom.cli.watch import watch
-    from darkroom.core.errors import InputError
     from darkroom.core.parallel import on_first
     from darkroom.recipes.asked import Asked
     from darkroom.recipes.given import on_pixels, pictures_of
@@ -66,16 +71,16 @@ def run(
     from darkroom.tasks.load import read_whole
 
     began = time.monotonic()
-    if start_from is not None and (first_stage is not None or stage == "first"):
-        raise InputError("--from begins with a whole model, its first stage too; leave --first-stage and --stage away")
+    begin = _whole(start_from, distill, others=first_stage is not None or stage == "first")
     if track is not None:
         check_tracker(track)
-    asked = Asked(source=source, changes=(*(changes or []), *([] if seed is None else [f"seed={seed}"])))
-    start = None if start_from is None else read_whole(start_from, config=config)
+    words = (*(changes or []), *([] if seed is None else [f"seed={seed}"]))
+    asked = Asked(source=source, changes=words, distill=distill is not None)
+    start = None if begin is None else read_whole(begin, config=config)
     named = None if first_stage in NO_STAGE else first_stage
     given = None if named is None else read_whole(named)
     pictures = None if named is None or asked.names_pictures else pictures_of(named)
-    recipe = _recipe(asked, start, name=start_from or "", given=given, alone=stage == "first", pictures=pictures)
+    recipe = _recipe(asked, start, name=begin or "", given=given, alone=stage == "first", pictures=pictures)
     if first_stage in NO_STAGE:
         recipe = on_pixels(recipe, patches=first_stage == "patches")
     if asked.machine is not None:
@@ -113,6 +118,18 @@ def run(
         typer.echo(told(plan_of(run.recipe, splits, measure=measure)), err=True)
     watch(lambda tell: run.develop(tell=tell) if track is None else tracked(run.develop(tell=tell), folder, name=track))
     typer.echo(f"the run is in {folder}")
+
+
+def _whole(start_from: str | None, distill: str | None, *, others: bool) -> str | None:
+    """The model that is begun with. others: is something said of stages?"""
+    from darkroom.core.errors import InputError
+
+    if start_from is not None and distill is not None:
+        raise InputError("--from trains a model further and --distill makes one of few steps of it; give one of them")
+    begin, word = start_from or distill, "--from" if distill is None else "--distill"
+    if begin is not None and others:
+        raise InputError(f"{word} begins with a whole model, its first stage too; leave --first-stage and --stage away")
+    return begin
 
 
 def _plan_for(recipe: "Recipe", machine: tuple[int, str], *, plan: bool, as_json: bool) -> None:

@@ -207,7 +207,7 @@ class LatentDiffusion(nn.Module):
                     whole = given[spec.field]
                     given[spec.field] = self._masked(whole[:, :-1], whole[:, -1:], spec=spec)
                 case MapSpec() if spec.field in given and given[spec.field].ndim == 3:
-                    given[spec.field] = one_hot(given[spec.field], spec.classes)
+                    given[spec.field] = one_hot(given[spec.field], spec.classes).to(self.scale.dtype)
                 case _:
                     pass
         return given

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from darkroom.core.errors import InputError, did_you_mean
+from darkroom.core.shapes import Time
 from darkroom.process.schedule import Schedule
 
 Grid: TypeAlias = Float[Tensor, " n"] | Int[Tensor, " n"]
@@ -119,6 +120,16 @@ def choose_times(schedule: Schedule, times: "str | Tensor | Times | None" = None
             return times
         case _:
             raise InputError(f"unknown times {times!r}{did_you_mean(times, GRIDS)}")
+
+
+def earlier(schedule: Schedule, t: Time, *, distance: float) -> Time:
+    """For each time one that lies `distance`, a share of the whole way, nearer to clean data, where it ends at most.
+
+    At least one time of a discrete schedule nearer.
+    """
+    if schedule.steps is None:
+        return (t - distance * schedule.noisiest).clamp(min=schedule.clean)
+    return (t - max(1, round(distance * schedule.steps))).clamp(min=schedule.clean)
 
 
 def _numbers(values: Grid) -> list[int | float]:

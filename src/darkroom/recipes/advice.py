@@ -54,7 +54,7 @@ def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:
             more = "" if recipe.start is not None else "; fine-tuning a model that exists (--from) needs fewer"
             sentences.append(f"{count} pictures are few: expect variations of them rather than new things{more}")
         seen = part.train.steps * part.train.batch / count
-        if seen > OFTEN:
+        if seen > OFTEN and part.distill is None:  # a teacher's answers, and not pictures, are what is learnt
             sentences.append(f"every picture is seen {seen:.0f} times, enough to be learnt by heart")
         sentences += [sentence for sentence in [few(recipe)] if sentence]
         sentences += _small_classes(recipe, found)
@@ -77,11 +77,10 @@ def few(recipe: Recipe) -> str:
 
 def _task(recipe: Recipe, found: Mapping[str, Any]) -> str:
     assert recipe.denoiser is not None
-    kinds = [type(each) for each in recipe.denoiser.conditioners]
+    kinds, begun = [type(each) for each in recipe.denoiser.conditioners], _begun(recipe)
     if len(kinds) > 1 or (kinds and kinds[0] in _PLAINLY):
         named = " and ".join(_PLAINLY.get(kind, _WORDS.get(kind, kind.__name__)) for kind in kinds)
-        return f"{'' if recipe.start is None else f'on from {recipe.start.name}; '}a model steered by {named}"
-    begun = f"on from {recipe.start.name}; " if recipe.start is not None else ""
+        return f"{begun}a model steered by {named}"
     if TextSpec in kinds:
         words = "captions stand beside the pictures" if "caption" in found["fields"] else "class names are its prompts"
         return f"{begun}a model steered by text, for {words}"
@@ -93,6 +92,17 @@ def _task(recipe: Recipe, found: Mapping[str, Any]) -> str:
     if captioned := found.get("captioned", 0):
         return f"{begun}an unconditional model, for only {captioned} of {found['count']} pictures have a caption"
     return f"{begun}an unconditional model, for the pictures stand alone, without captions or classes"
+
+
+def _begun(recipe: Recipe) -> str:
+    """What it begins with, for a sentence to go on from."""
+    if recipe.start is None:
+        return ""
+    distill = None if recipe.denoiser is None else recipe.denoiser.distill
+    if distill is None:
+        return f"on from {recipe.start.name}; "
+    known = "" if distill.guidance == 1 else f", with its guidance of {distill.guidance:g} learnt by heart"
+    return f"{recipe.start.name} in few steps{known}; "
 
 
 def _extent(found: Mapping[str, Any]) -> str:

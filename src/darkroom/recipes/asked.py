@@ -10,6 +10,7 @@ from darkroom.core.spec import Spec, override, parse
 from darkroom.data.remote import is_remote
 from darkroom.data.sources import SCENES, open_data
 from darkroom.data.summary import summary
+from darkroom.recipes.distill import check_taught, distilled
 from darkroom.recipes.folder import SIZE, fine_tuning, recipe_for_folder, views_for
 from darkroom.recipes.read import recipe
 from darkroom.recipes.schema import DataSpec, Recipe
@@ -19,10 +20,11 @@ from darkroom.recipes.tune import from_model
 @final
 class Asked(Spec):
     """source: a folder, a recipe's name or its YAML · changes: `key=value`; `minutes=60`, `task=text` and, for plans,
-    `gpus=64` with `gpu=h200` among them."""
+    `gpus=64` with `gpu=h200` among them · distill: what is begun with is the teacher of a model of few steps."""
 
     source: str
     changes: tuple[str, ...] = ()
+    distill: bool = False
 
     @property
     def overrides(self) -> list[str]:
@@ -85,13 +87,19 @@ class Asked(Spec):
 
 
 def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = "model") -> Recipe:
-    """The recipe meant, all its changes made; with `start` (a model called `name`) one that fine-tunes it.
+    """The recipe meant, all its changes made; with `start` (a model called `name`) one that fine-tunes or distills it.
 
     `SpecError` and `DataError` in one sentence for what is not there or does not fit.
     """
-    _ = asked.task  # refuses what a recipe says itself
+    task = asked.task  # refuses what a recipe says itself
+    if asked.distill and task is not None:
+        raise SpecError(
+            f"task={task} teaches a model something else; a distilled one does what {name} does, so leave it away"
+        )
     plain = _of_folder(asked, start=start, name=name) if asked.of_folder else _named(asked, start=start, name=name)
-    return parse(Recipe, override(plain.plain(), asked.overrides), where=f"the recipe for {asked.source}")
+    made = parse(Recipe, override(plain.plain(), asked.overrides), where=f"the recipe for {asked.source}")
+    check_taught(made, start)
+    return made
 
 
 def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
@@ -107,14 +115,12 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
             task=asked.task,
             degradation=data.degradation,
         )
-    made = from_model(
-        recipe_for_folder(found, place=place, task=asked.task, degradation=data.degradation, guess=False),
-        start,
-        name=name,
-        size=asked.size,
-        train=fine_tuning(int(found["count"])),
-        teach=asked.task is not None,
-    )
+    folder = recipe_for_folder(found, place=place, task=asked.task, degradation=data.degradation, guess=False)
+    if asked.distill:
+        made = distilled(folder, start, name=name, size=asked.size)
+    else:
+        tuned, teach = fine_tuning(int(found["count"])), asked.task is not None
+        made = from_model(folder, start, name=name, size=asked.size, train=tuned, teach=teach)
     assert made.denoiser is not None
     views = views_for(made.denoiser.conditioners, count=int(found["count"]))  # the model says what steers it
     return made.model_copy(update={"data": made.data.model_copy(update=views)})
@@ -126,7 +132,9 @@ def _named(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     except SpecError as error:
         unknown = str(error).startswith("unknown recipe")
         raise SpecError(f"{asked.source}: no such folder, and {error}" if unknown else str(error)) from None
-    return found if start is None else from_model(found, start, name=name, size=asked.size)
+    if start is None:
+        return found
+    return (distilled if asked.distill else from_model)(found, start, name=name, size=asked.size)
 
 
 def _minutes(change: str) -> float:

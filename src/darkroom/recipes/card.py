@@ -29,6 +29,8 @@ def card_of(recipe: Recipe, *, pictures: int, quality: Mapping[str, Any]) -> dic
     if recipe.start is not None:
         card["start"] = recipe.start.plain()
     if recipe.denoiser is not None:
+        if recipe.denoiser.distill is not None:
+            card["distill"] = recipe.denoiser.distill.plain()
         sample = recipe.denoiser.sample
         card["sample"] = {
             "solver": sample.solver,

@@ -25,7 +25,7 @@ from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet
 from darkroom.recipes.describe import FLOAT, count, latent_shape
 from darkroom.recipes.pace import like
-from darkroom.recipes.schema import Recipe
+from darkroom.recipes.schema import DenoiserRecipe, Recipe
 from darkroom.train.optim import TrainSpec
 from darkroom.train.ranks import pieces_of
 
@@ -76,7 +76,8 @@ def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
         raise SpecError(f"gpu={gpu} is unknown{did_you_mean(gpu, GPUS)}")
     train = _training(recipe, gpus=gpus)
     has, parameters, step = GPUS[gpu], count(recipe), step_of(recipe)
-    held, each = _held(train, parameters), train.batch // gpus
+    assert recipe.denoiser is not None
+    held, each = _held(recipe.denoiser, train, parameters), train.batch // gpus
     piece = each // pieces_of(each, micro=train.micro)
     kept = step.kept if train.precision == "float32" else step.kept // 2
     room = USABLE * has.memory - sum(held.values())
@@ -112,11 +113,13 @@ def _training(recipe: Recipe, *, gpus: int) -> TrainSpec:
     return train
 
 
-def _held(train: TrainSpec, parameters: Mapping[str, int]) -> dict[str, int]:
+def _held(part: DenoiserRecipe, train: TrainSpec, parameters: Mapping[str, int]) -> dict[str, int]:
     """Bytes of a GPU that no picture takes. Autocast keeps a second copy of the weights, in two bytes each."""
     trained = parameters["network"] + parameters["conditioner"]
     averages = int(train.ema > 0) + (0 if train.averages is None else len(train.averages.widths))
     values = {"weights": 1, "gradients": 1, "optimizer": 2, "averages": averages}
+    if part.distill is not None:
+        values |= {"teacher": 1, "follower": 1}
     held = {name: FLOAT * trained * copies for name, copies in values.items()}
     held["cast_weights"] = 0 if train.precision == "float32" else FLOAT // 2 * trained
     held["first_stage"] = FLOAT * parameters["first_stage"]
@@ -124,15 +127,23 @@ def _held(train: TrainSpec, parameters: Mapping[str, int]) -> dict[str, int]:
 
 
 def _operations(recipe: Recipe, step: Step) -> int:
-    """Multiply-adds of a picture, forward and backward."""
-    again = recipe.denoiser is not None and recipe.denoiser.network.recompute
-    return step.operations * (AGAIN if again else PASSES)
+    """Multiply-adds of a picture, forward and backward, and of those that a student learns from."""
+    part = recipe.denoiser
+    assert part is not None
+    return step.operations * ((AGAIN if part.network.recompute else PASSES) + _asked_too(part))
 
 
 def _averaging(gradients: int, *, gpus: int, has: Gpu) -> float:
     """Seconds that the gradients take around a ring, in which each machine has one way in and one out."""
     slowest = has.inside if gpus <= MACHINE else min(has.inside, LINK)
     return 2 * gradients * (gpus - 1) / gpus / slowest
+
+
+def _asked_too(part: DenoiserRecipe) -> int:
+    """Forward passes of those that a student learns from: its average, and its teacher, twice where it is guided."""
+    if part.distill is None:
+        return 0
+    return 2 if part.distill.guidance == 1 else 3
 
 
 def told_for(plan: Mapping[str, Any]) -> str:

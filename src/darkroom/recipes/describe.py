@@ -167,13 +167,18 @@ def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
     return {
         "weights": FLOAT * (first + denoiser),
         "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train)),
-        "train_denoiser": 0 if part is None else FLOAT * (first + denoiser * _copies(part.train)),
+        "train_denoiser": 0 if part is None else FLOAT * (first + denoiser * (_copies(part.train) + _others(part))),
     }
 
 
 def _copies(train: TrainSpec | None) -> int:
     """Values that training keeps for each weight: itself, gradient, two moments, and its average if there is one."""
     return 0 if train is None else 5 if train.ema else 4
+
+
+def _others(part: DenoiserRecipe) -> int:
+    """Models beside it: what is distilled has a teacher and an average of its own."""
+    return 0 if part.distill is None else 2
 
 
 def _training(train: TrainSpec | None) -> dict[str, Any] | None:

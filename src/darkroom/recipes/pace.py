@@ -4,6 +4,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -23,6 +24,7 @@ from darkroom.data.loader import Batch
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.recipes.length import trained
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
+from darkroom.train.distill import DistillSpec, Lesson, Still, distillation
 from darkroom.train.first_stage import only_decoder
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
@@ -61,7 +63,8 @@ def denoiser_pace(recipe: Recipe, *, device: str) -> float:
     assert model is not None
     assert part is not None
     assert part.train is not None
-    return _time_denoiser(model, part.train.model_copy(update={"steps": WARM + TIMED}), device=device)
+    timed = part.train.model_copy(update={"steps": WARM + TIMED})
+    return _time_denoiser(model, timed, distill=part.distill, device=device)
 
 
 def _time_first_stage(part: FirstStageRecipe, spec: TrainSpec, *, size: int, device: str) -> float:
@@ -97,7 +100,7 @@ def _time_first_stage_with(
 
 
 @functools.lru_cache(maxsize=4)
-def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> float:
+def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, distill: DistillSpec | None, device: str) -> float:
     compute = training_compute(device, spec.precision)
     model = compute.host(LatentDiffusion(model_spec))
     model.scale = torch.where(model.scale.isnan(), 1.0, model.scale)  # not measured yet, and masked pictures need one
@@ -108,6 +111,12 @@ def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, device: str) -> fl
     fields = {each.field: like(each, model_spec, batch=len(indices), latent=shape) for each in model_spec.conditioners}
     batch = LatentBatch(latents, fields, indices)
     losses = denoiser_objective(model, train=spec, compute=compute, seed=0)
+    if distill is not None:
+        other = LatentDiffusion(model_spec)
+        told = distill if model_spec.guided else distill.model_copy(update={"guidance": 1.0})  # a student may know none
+        lesson = Lesson(Still(other.network, other.conditioning), told)
+        judge = distillation(model, lesson, train=spec, compute=compute, done=lambda: 0.0)
+        losses = replace(losses, judge=judge)
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
 
 

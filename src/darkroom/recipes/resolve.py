@@ -7,13 +7,13 @@ import torch
 
 from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.boxes import BoxesSpec
-from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
 from darkroom.conditioning.embedding import EmbeddingSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
-from darkroom.conditioning.text import TextSpec, Tokenizer
-from darkroom.core.errors import DataError, NotYetError, SpecError
+from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
+from darkroom.core.errors import DataError, InputError, NotYetError, SpecError, did_you_mean
 from darkroom.core.names import Names, numbers_of
 from darkroom.data.examples import Source
 from darkroom.data.inputs import (
@@ -46,6 +46,12 @@ class Resolved:
     tokenizer: Tokenizer | None
     names: Names
 
+    def tell_empty(self, conditioning: Conditioning) -> None:
+        """A text conditioner learns which ids the empty caption has."""
+        for conditioner in conditioning.by_field.values():
+            if isinstance(conditioner, TextConditioner) and self.tokenizer is not None:
+                conditioner.set_empty(self.tokenizer([""])[0].tolist())
+
 
 def resolve(
     recipe: Recipe,
@@ -68,15 +74,7 @@ def resolve(
     names, knows = _names(source, start), _fields(start)
     for spec in part.conditioners:
         if spec.field not in _made_of(source):
-            has = ", ".join(sorted(source.fields)) or "pictures alone"
-            if spec.field in knows and recipe.start is not None:
-                raise DataError(
-                    f"{source.name}: {recipe.start.name} is steered by the field {spec.field!r} and this data set has "
-                    f"{has}; a folder with task=unconditional, or with another task, teaches it to do without"
-                )
-            raise DataError(
-                f"{source.name}: recipe {recipe.name!r} needs the field {spec.field!r}, this data set has {has}"
-            )
+            raise _lacking(spec, source, recipe, knows=spec.field in knows)
         match spec:
             case TextSpec():
                 tokenizer = (
@@ -105,6 +103,22 @@ def resolve(
     return Resolved(recipe.model_copy(update={"denoiser": denoiser, "data": data}), tokenizer, names)
 
 
+def _lacking(spec: ConditionerSpec, source: Source, recipe: Recipe, *, knows: bool) -> DataError:
+    """What to say where a field is missing. knows: does the model that the recipe begins with read it?"""
+    has = ", ".join(sorted(source.fields)) or "pictures alone"
+    if not knows or recipe.start is None:
+        return DataError(
+            f"{source.name}: recipe {recipe.name!r} needs the field {spec.field!r}, this data set has {has}"
+        )
+    instead = "a folder with task=unconditional, or with another task, teaches it to do without"
+    if recipe.denoiser is not None and recipe.denoiser.distill is not None:
+        instead = "it is distilled with pictures that have it"
+    return DataError(
+        f"{source.name}: {recipe.start.name} is steered by the field {spec.field!r} and this data set has {has}; "
+        f"{instead}"
+    )
+
+
 def _fields(start: StoredModel | None) -> frozenset[str]:
     """What the model to begin with was steered by."""
     return frozenset(start.spec.fields) if start is not None and isinstance(start.spec, ModelSpec) else frozenset()
@@ -123,8 +137,13 @@ def _names(source: Source, start: StoredModel | None) -> Names:
 
 
 def _check_known(part: DenoiserRecipe, source: Source, *, names: Names) -> None:
-    """`InputError` for categories and map classes that the model to begin with does not know."""
+    """`InputError` for categories, map classes, and those of a teacher, that the model to begin with does not know."""
     fields = {spec.field for spec in part.conditioners}
+    for spec in part.conditioners:
+        if isinstance(spec, ClassSpec) and part.distill is not None and len(names.classes) > spec.classes:
+            new = names.classes[spec.classes]
+            hint = did_you_mean(new, names.classes[: spec.classes])
+            raise InputError(f"{source.name}: the teacher has no class {new!r}{hint}; leave its pictures out")
     if "objects" in fields:
         numbers_of(source.categories, names.categories, what="category")
     if "map" in fields:

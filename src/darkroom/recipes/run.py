@@ -12,7 +12,7 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, Pixels
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.store import StoredModel, first_stage_of, load_model, save_model
 from darkroom.conditioning.spatial import MapSpec
-from darkroom.conditioning.text import TextConditioner, TextSpec, Tokenizer
+from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.hashes import weights_hash
@@ -27,6 +27,7 @@ from darkroom.recipes.cached import cached
 from darkroom.recipes.card import card_of
 from darkroom.recipes.check import check_trainable
 from darkroom.recipes.clock import RECIPE, Clock
+from darkroom.recipes.distill import check_taught, lesson_of
 from darkroom.recipes.given import begin_decoder, with_first_stage
 from darkroom.recipes.length import trained, written
 from darkroom.recipes.preview import preview
@@ -70,7 +71,7 @@ def open_recipe_data(data: DataSpec, *, seed: int) -> Splits:
 class Run:
     """A recipe being carried out in a folder. `develop` is the work; the rest says where things are.
 
-    first_stage: one that is used as it is · start: the model that fine-tuning begins with (`recipe.start`) ·
+    first_stage: one that is used as it is · start: the model that it begins with, or is taught by (`recipe.start`) ·
     splits: the recipe's data, opened already · spent: seconds of the recipe's `minutes` that are gone · keep: see
     `train.session.Session` · best: the model of the look with the least held-out loss is kept too · marks: the model of
     every look is, in `denoiser/models`.
@@ -94,6 +95,7 @@ class Run:
         self.device = device
         self.start, self.keep, self.best, self.marks = start, keep, best, marks
         check_start(recipe, start)
+        check_taught(recipe, start)
         self.given = None if first_stage is None else first_stage_of(first_stage)
         recipe = written(recipe, self.folder / RECIPE)
         if self.given is not None:
@@ -253,7 +255,7 @@ class Run:
             model.scale = statistics.scale(part.spread).to(model.scale.device)
         if self.start is None:
             fit_guesses(model, latents, compute=compute)
-        self._tell_empty(model)
+        self.resolved.tell_empty(model.conditioning)
         whole = self._model(model, compute=compute)
         keep, marks = functools.partial(self._kept, model, statistics), self.folder / MARKS
         yield from train_denoiser(
@@ -263,6 +265,7 @@ class Run:
             compute=compute,
             folder=self.folder / "denoiser",
             seed=self.recipe.seed,
+            lesson=lesson_of(self.resolved, self.start),
             keep=self.keep,
             best=(lambda: keep(self.folder / BEST, what="the best model so far")) if self.best else None,
             mark=(lambda step: keep(marks / f"{step:08}.safetensors", what=f"model of {step}")) if self.marks else None,
@@ -285,13 +288,6 @@ class Run:
         """Be of this recipe from now on; answers how its denoiser is trained."""
         self.resolved = replace(self.resolved, recipe=recipe)
         return trained(recipe)["denoiser"]
-
-    def _tell_empty(self, model: LatentDiffusion) -> None:
-        """The text conditioner learns which ids the empty caption has."""
-        tokenizer = self.resolved.tokenizer
-        for conditioner in model.conditioning.by_field.values():
-            if isinstance(conditioner, TextConditioner) and tokenizer is not None:
-                conditioner.set_empty(tokenizer([""])[0].tolist())
 
     def _model(self, diffusion: LatentDiffusion, *, compute: Compute) -> Model:
         return Model(

@@ -18,11 +18,12 @@ from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import ModelSpec
 from darkroom.diffusion.walk import check_walk
 from darkroom.network.unet import UNetSpec
-from darkroom.process.objective import ObjectiveSpec
+from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec
 from darkroom.process.prediction import PredictionName
 from darkroom.process.schedule import LinearSpec, ScheduleSpec, build_schedule
 from darkroom.tasks.held_out import Spoiling
 from darkroom.tasks.request import MOST_MOVES
+from darkroom.train.distill import DistillSpec
 from darkroom.train.optim import TrainSpec
 
 FINEST: Final = 8  # pixels: of finer steps between shapes there would be many with few pictures each
@@ -121,8 +122,10 @@ class DenoiserRecipe(Spec):
     scale: a fixed factor on latents (None: measured, so that they have unit deviation as a whole) · spread: instead the
     deviation that each latent channel is brought to, measured too. What spreads wider stands out of the noise earlier,
     and so is settled first. Where latents are guessed, one more factor brings what is beyond the guess to unit
-    deviation.
+    deviation · distill: it begins as another model and learns to draw in few steps what that one draws in many.
     """
+
+    written_where_used: ClassVar = frozenset({"distill"})
 
     network: UNetSpec
     conditioners: tuple[ConditionerSpec, ...] = ()
@@ -132,12 +135,13 @@ class DenoiserRecipe(Spec):
     scale: float | None = None
     spread: tuple[PositiveFloat, ...] | None = None
     train: TrainSpec | None = None
+    distill: DistillSpec | None = None
     sample: SampleSpec = Field(default_factory=SampleSpec)
 
 
 @final
 class StartSpec(Spec):
-    """The model that fine-tuning begins with: what it is called, and a hash of its weights.
+    """The model that fine-tuning begins with, or the teacher: what it is called, and a hash of its weights.
 
     taught: something else steers the new model, so what differs at its ports begins anew.
     """
@@ -182,6 +186,7 @@ class Recipe(Spec):
             _check_spread(self.denoiser, self.first_stage.model)
             _check_planes(self.denoiser, self.data, factor=factor)
             _check_sampling(self.denoiser)
+            _check_distill(self.denoiser, self.start)
         return self
 
     @property
@@ -270,6 +275,16 @@ def _check_sampling(part: DenoiserRecipe) -> None:
         check_walk(build_schedule(part.schedule), solver=sample.solver, steps=sample.steps, eta=sample.eta)
     except InputError as error:
         raise ValueError(f"sample: {error}") from None
+
+
+def _check_distill(part: DenoiserRecipe, start: StartSpec | None) -> None:
+    """`ValueError` for a student without a teacher, or of one that has nothing to teach."""
+    if part.distill is None:
+        return
+    if start is None:
+        raise ValueError("denoiser.distill needs a teacher: darkroom train DATA --distill MODEL")
+    if isinstance(part.objective.times, NoisiestTimeSpec):
+        raise ValueError("a regression draws in one step already, so there is nothing to distill")
 
 
 def difference(before: Recipe, now: Recipe) -> str:

@@ -37,9 +37,10 @@ def from_model(
     sampled are the recipe's then, the body of the network is the model's.
     name: what the model is called · size: side of the pictures (None: what the model was trained on) · train: how a
     denoiser that is taught nothing is trained (None: as the recipe says) · teach: without it, the model says what
-    steers it. `SpecError` for a first stage alone, or when nothing is trained.
+    steers it. `SpecError` for a first stage alone, a distilled model, or when nothing is trained.
     """
     spec = _whole(stored, name=name)
+    _check_undistilled(stored, name=name)
     part, values = recipe.denoiser, recipe.plain()
     teaches = teach and part is not None and {each.field for each in part.conditioners} != set(spec.fields)
     given = None if part is None else (part.train if teaches else train or part.train)
@@ -71,7 +72,8 @@ def check_start(recipe: Recipe, stored: StoredModel | None) -> None:
     if start is None:
         return
     if stored is None:
-        raise SpecError(f"this recipe begins with the model {start.name!r}; say where it is with --from")
+        word = "--from" if recipe.denoiser is None or recipe.denoiser.distill is None else "--distill"
+        raise SpecError(f"this recipe begins with the model {start.name!r}; say where it is with {word}")
     if weights_hash(stored.state.items()) != start.weights:
         raise InputError(f"this run was begun from another {start.name!r}: its weights differ; choose another --out")
     assert recipe.denoiser is not None
@@ -134,6 +136,18 @@ def _whole(stored: StoredModel, *, name: str) -> ModelSpec:
     if not isinstance(stored.spec, ModelSpec):
         raise SpecError(f"{name}: a first stage alone has no denoiser to fine-tune; use it with --first-stage")
     return stored.spec
+
+
+def _check_undistilled(stored: StoredModel, *, name: str) -> None:
+    """A model of few steps says where paths end; it has no paths of its own, and other training would undo it."""
+    match stored.card:
+        case {"distill": {}, "start": {"name": teacher}}:
+            raise SpecError(
+                f"{name} is distilled from {teacher} and draws in few steps, which more training would undo; take "
+                f"{teacher} instead, and distill what comes of it (--distill)"
+            )
+        case _:
+            pass
 
 
 def _spoiling(stored: StoredModel, fields: AbstractSet[str]) -> dict[str, object]:

@@ -74,6 +74,26 @@ def offered(model: Model, request: Request) -> Request:
     return request.model_copy(update={"prompts": chosen, "count": 1})
 
 
+def hardly_meant(model: Model, request: Request) -> list[str]:
+    """Sentences about what a settled request asks of few-step models, and of others as if they were such."""
+    match model.card.get("distill"):
+        case {"guidance": known}:
+            scales = request.guidance.values() if isinstance(request.guidance, dict) else [request.guidance]
+            found = {
+                f"{model.name} knows a guidance of {known:g} by heart, and the one asked for comes on top of it": any(
+                    scale not in (1, None) for scale in scales
+                ),
+                f"{model.name} is distilled for the solver lcm; {request.solver} may do worse": request.solver != "lcm",
+            }
+        case _:
+            found = {
+                f"lcm is for distilled models, and {model.name} does not say that it is one; others it draws blurred": (
+                    request.solver == "lcm"
+                )
+            }
+    return [sentence for sentence, so in found.items() if so]
+
+
 def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | None:
     """The model's own where nothing stands against it; None where nothing is masked or enlarged."""
     if request.low_res and not request.masks:

@@ -1,6 +1,8 @@
 """The second stage of a run: train the denoiser on cached latents, draw samples, measure."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -15,6 +17,7 @@ from darkroom.core.record import write_json
 from darkroom.data.inputs import Inputs
 from darkroom.data.latents import AnyLatents
 from darkroom.diffusion.model import LatentDiffusion
+from darkroom.train.distill import FOLLOWED, Lesson, distillation, off_the_end
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import Session, Settle
@@ -104,6 +107,7 @@ def train_denoiser(
     folder: Path,
     seed: int,
     preview: Preview,
+    lesson: Lesson | None = None,
     settle: Settle | None = None,
     best: Callable[[], Event] | None = None,
     mark: Callable[[int], Event] | None = None,
@@ -111,17 +115,21 @@ def train_denoiser(
 ) -> Iterator[Event]:
     """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
 
-    `preview` draws pictures with the present weights; `settle` may then say how training goes on · mark: called at each
-    look with the step, averaged weights applied · best, keep: see `Session`. Writes log.jsonl, state.pt, samples.png
-    and report.json.
+    `preview` draws pictures with the present weights; `settle` may then say how training goes on · lesson: the model
+    has its teacher's weights and learns where the teacher's paths end; the validation loss is then how far off it is
+    (`off_the_end`) · mark: called at each look with the step, averaged weights applied · best, keep: see `Session`.
+    Writes log.jsonl, state.pt, samples.png and report.json.
     """
     compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
-    objective = denoiser_objective(model, train=train, compute=compute, seed=seed)
+    objective, learnt = denoiser_objective(model, train=train, compute=compute, seed=seed), None
+    if lesson is not None:
+        learnt = distillation(model, lesson, train=train, compute=compute, done=lambda: session.done)
+        objective = replace(objective, judge=learnt)
 
     def look(step: int) -> tuple[dict[str, float], list[Event]]:
         path = save_png(contact_sheet(preview()), folder / "samples.png")
-        value = validation_loss(objective, held_out)
+        value = measure()
         write_json(folder / "report.json", {"step": step, "validation_loss": value})
         marked = [] if mark is None else [mark(step)]
         return {"validation_loss": value}, [Wrote(f"samples at step {step}", path), *marked]
@@ -136,11 +144,16 @@ def train_denoiser(
         stage=STAGE,
         look=look,
         best=best,
+        beside=None if learnt is None else learnt.beside,
         keep=keep,
     )
     scale = model.known_scale.cpu()  # that of the state, where there is one
-    held_out = list(
-        still_batches(latents.test, latents.test_inputs, scale=scale, count=VALIDATED, batch_size=VALIDATED)
+    seen = VALIDATED if learnt is None else FOLLOWED
+    held_out = list(still_batches(latents.test, latents.test_inputs, scale=scale, count=seen, batch_size=seen))
+    measure = (
+        functools.partial(validation_loss, objective, held_out)
+        if learnt is None
+        else off_the_end(learnt, held_out, compute=compute)
     )
     stream = latent_batches(
         latents.train,
@@ -151,7 +164,8 @@ def train_denoiser(
         start=session.samples,
         share=own_share(),
     )
-    yield from session.run(stream, losses=objective, settle=settle, pieces=objective.pieces)
+    after = None if learnt is None else learnt.after
+    yield from session.run(stream, losses=objective, after=after, settle=settle, pieces=objective.pieces)
 
 
 @final

@@ -98,6 +98,11 @@ class Session:
         """Samples consumed so far: where the data stream goes on."""
         return self.training.step * self.spec.batch
 
+    @property
+    def done(self) -> float:
+        """Share of the training that is behind, as long as it is meant to be now."""
+        return self.training.step / self.spec.steps
+
     def run(
         self,
         batches: Iterator[B],

@@ -1,8 +1,9 @@
 """What each stage minimises on a batch; every draw is a function of (seed, sample index), made on the CPU."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast, final
+from typing import Protocol, cast, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from darkroom.data.loader import Batch
 from darkroom.data.order import Order, OrderByGroups
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.model import LatentDiffusion
+from darkroom.network.unet import UNet
 from darkroom.nn.dropout import share_dropout
 from darkroom.nn.features import PerceptualDistance, perceptual
 from darkroom.process.objective import TimesSpec, way_to_noise
@@ -274,15 +276,30 @@ def _taken(
     return {field: each.take(rows, indices, seed=seed) for field, each in inputs.items()}
 
 
+@runtime_checkable
+class TrainingLoss(Protocol):
+    """A loss of each sample at its time and noise; each field may be dropped on its own."""
+
+    def __call__(
+        self,
+        latents: Latent,
+        *,
+        t: Time,
+        noise: Latent,
+        inputs: Mapping[str, Tensor],
+        dropped: Mapping[str, Choice],
+    ) -> PerSample: ...
+
+
 @final
 @dataclass(frozen=True)
 class DenoiserObjective:
-    """The diffusion loss on a batch of latents: `loss`. network: a faster form of the model's own, with its weights."""
+    """What a denoiser minimises on a batch of latents: `loss`, by which each sample is judged."""
 
     model: LatentDiffusion
     compute: Compute
     seed: int
-    network: Network | None = None
+    judge: TrainingLoss
 
     def pieces(self, batch: LatentBatch, shares: Sequence[Share]) -> Iterator[dict[str, Tensor]]:
         """The losses of each piece of this process's part; shares: of the batch of all processes."""
@@ -299,13 +316,12 @@ class DenoiserObjective:
             self.model.schedule, times=self.model.spec.objective.times, seed=self.seed, indices=batch.indices
         )
         place = self.compute.place
-        loss = self.model.training_loss(
+        loss = self.judge(
             place(batch.latents),
             t=place(t),
             noise=place(noise),
             inputs={field: place(values) for field, values in batch.inputs.items()},
             dropped={field: place(choice) for field, choice in self._dropped(batch.indices).items()},
-            network=self.network,
         )
         return {"loss": loss.mean()}
 
@@ -318,9 +334,14 @@ class DenoiserObjective:
 
 
 def denoiser_objective(model: LatentDiffusion, *, train: TrainSpec, compute: Compute, seed: int) -> DenoiserObjective:
-    """The objective, on a compiled network if the spec says so; what else the model does stays as it is."""
-    compiled = cast("Network", torch.compile(model.network)) if train.compiled else None
-    return DenoiserObjective(model, compute, seed, network=compiled)
+    """The diffusion loss, on a compiled network if the spec says so; what else the model does stays as it is."""
+    network = as_called(model.network, train=train)
+    return DenoiserObjective(model, compute, seed, functools.partial(model.training_loss, network=network))
+
+
+def as_called(network: UNet, *, train: TrainSpec) -> Network:
+    """The network, or a compiled form of it with the same weights."""
+    return cast("Network", torch.compile(network)) if train.compiled else network
 
 
 def draw_times(schedule: Schedule, *, times: TimesSpec, seed: int, indices: Sequence[int]) -> Time:
@@ -331,6 +352,17 @@ def draw_times(schedule: Schedule, *, times: TimesSpec, seed: int, indices: Sequ
     return (way_to_noise(times, share) * schedule.steps).long().clamp(max=schedule.steps - 1)
 
 
+def even_times(model: LatentDiffusion, *, count: int) -> Time:
+    """So many times from clean data to noise; of a model that regresses the noisiest, for others are never trained."""
+    schedule = model.schedule
+    share = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    if model.spec.regresses:
+        share = torch.ones_like(share)
+    if schedule.steps is None:
+        return (share * schedule.noisiest).float()
+    return (share * schedule.steps).long().clamp(max=schedule.steps - 1)
+
+
 def validation_loss(objective: DenoiserObjective, batches: Sequence[LatentBatch]) -> float:
     """The mean loss on fixed batches with times spread evenly instead of drawn, nothing dropped; float."""
     return float(torch.cat([_validated(objective, batch) for batch in batches]).mean())
@@ -339,14 +371,7 @@ def validation_loss(objective: DenoiserObjective, batches: Sequence[LatentBatch]
 @torch.no_grad()
 def _validated(objective: DenoiserObjective, batch: LatentBatch) -> PerSample:
     model, place = objective.model, objective.compute.place
-    schedule, count = model.schedule, len(batch.indices)
-    share = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    if model.spec.regresses:  # other times are never trained
-        share = torch.ones_like(share)
-    if schedule.steps is None:
-        t = (share * schedule.noisiest).float()
-    else:
-        t = (share * schedule.steps).long().clamp(max=schedule.steps - 1)
+    t = even_times(model, count=len(batch.indices))
     noise = seeds.normal(batch.latents.shape[1:], seed=0, indices=batch.indices, purpose="validation")
     with objective.compute.autocast():
         given = {field: place(values) for field, values in batch.inputs.items()}

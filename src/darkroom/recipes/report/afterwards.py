@@ -62,6 +62,8 @@ def _onward(folder: Path, recipe: Recipe) -> list[Command]:
     if recipe.denoiser is None:
         source = shlex.quote(shown(recipe.data.source or "my_pictures"))
         return [Command("Train a denoiser on it", f"darkroom train {source} --first-stage {place}")]
+    if recipe.denoiser.distill is not None:  # only its teacher can go on, and where that lies the recipe does not say
+        return []
     written, more = shlex.quote(str(folder / "recipe.yaml")), shlex.quote(f"{folder}-more")
     line = f"darkroom train {written} --from {place} --out {more}"
     longer = f"Train it longer, for {recipe.denoiser.train.steps:,} steps more" if recipe.denoiser.train else ""
