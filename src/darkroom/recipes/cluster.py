@@ -24,7 +24,9 @@ from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet
 from darkroom.recipes.describe import FLOAT, count, latent_shape
 from darkroom.recipes.pace import like
-from darkroom.recipes.schema import Recipe
+from darkroom.recipes.schema import DenoiserRecipe, Recipe
+from darkroom.train.optim import TrainSpec
+from darkroom.train.parted import units
 
 RATE: Final = 0.3  # of a GPU's rated operations that a step is assumed to reach
 USABLE: Final = 0.9  # of its memory
@@ -61,7 +63,7 @@ class Step:
 
 
 def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
-    """Memory of a GPU, the largest batch that fits, and days, for the denoiser of a recipe trained with DDP.
+    """Memory of a GPU, the largest batch that fits, and days, for the denoiser of a recipe, by its `train.strategy`.
 
     `SpecError` for an unknown GPU, and for a recipe that trains no denoiser or whose batch they cannot share.
     """
@@ -74,19 +76,20 @@ def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
         raise SpecError(f"train.batch is {part.train.batch}, which gpus={gpus} cannot share evenly")
     has, parameters, step = GPUS[gpu], count(recipe), step_of(recipe)
     trained = parameters["network"] + parameters["conditioner"]
-    values = {"weights": 1, "gradients": 1, "optimizer": 2, "average": int(part.train.ema > 0)}
-    held = {name: FLOAT * trained * copies for name, copies in values.items()}
+    held = _held(part, part.train, trained=trained, gpus=gpus)
     held["first_stage"] = FLOAT * parameters["first_stage"]
     each, kept = part.train.batch // gpus, step.kept if part.train.precision == "float32" else step.kept // 2
     room = USABLE * has.memory - sum(held.values())
     passes = AGAIN if part.network.recompute else PASSES
     working = passes * step.operations * each / (RATE * has.rated)
-    averaging = 2 * held["gradients"] * (gpus - 1) / gpus / (INSIDE if gpus <= MACHINE else BETWEEN)
+    sent = _sent(part.train, trained=trained) * (gpus - 1) / gpus
+    averaging = sent / (INSIDE if gpus <= MACHINE else BETWEEN)
     seconds = max(working, averaging)  # gradients go out while others are still worked out
     return {
         "recipe": recipe.name,
         "gpus": gpus,
         "gpu": gpu,
+        "strategy": part.train.strategy,
         "parameters": parameters,
         "operations": step.operations,
         "memory": held | {"activations": kept * each},
@@ -100,6 +103,33 @@ def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
     }
 
 
+def _held(part: DenoiserRecipe, train: TrainSpec, *, trained: int, gpus: int) -> dict[str, int]:
+    """Bytes that a GPU holds whatever the batch is; with FSDP its shares, and what is whole at a time.
+
+    In bfloat16 that is a cast of all weights, too, which the backward pass needs unless it works activations out again.
+    """
+    values = {"weights": 1, "gradients": 1, "optimizer": 2, "average": int(train.ema > 0)}
+    if train.strategy == "ddp" or gpus == 1:
+        return {name: FLOAT * trained * copies for name, copies in values.items()}
+    shares = {name: FLOAT * trained * copies // gpus for name, copies in values.items()}
+    casts = 0 if train.precision == "float32" or part.network.recompute else FLOAT * trained // 2
+    return shares | {"whole_at_a_time": FLOAT * _whole_at_a_time(part) + casts}
+
+
+def _whole_at_a_time(part: DenoiserRecipe) -> int:
+    """Values of what no unit owns and of the largest unit, with gradients; the next unit's are fetched meanwhile."""
+    with hollow():
+        parts = (UNet(part.network), Conditioning(part.conditioners))
+    sizes = [sum(each.numel() for each in unit.parameters()) for module in parts for unit in units(module)]
+    rest = sum(each.numel() for module in parts for each in module.parameters()) - sum(sizes)
+    return 2 * rest + 3 * max(sizes)
+
+
+def _sent(train: TrainSpec, *, trained: int) -> int:
+    """Bytes that a GPU sends to many others in a step: gradients twice; in parts gradients once and weights twice."""
+    return FLOAT * trained * (2 if train.strategy == "ddp" else 3)
+
+
 def told_for(plan: Mapping[str, Any]) -> str:
     """The plan in words."""
     memory, batch = plan["memory"], plan["batch"]
@@ -107,7 +137,7 @@ def told_for(plan: Mapping[str, Any]) -> str:
     fits = "fits" if plan["fits"] else f"does NOT fit: lower train.micro, or {plan['largest_batch']} pictures a step"
     return "\n".join(
         [
-            f"{plan['recipe']} on {plan['gpus']} x {plan['gpu']}, by DDP, the denoiser alone",
+            f"{plan['recipe']} on {plan['gpus']} x {plan['gpu']}, by {plan['strategy'].upper()}, the denoiser alone",
             "parameters  " + ", ".join(f"{name} {each / 1e6:.2f} M" for name, each in plan["parameters"].items()),
             f"operations  {plan['operations'] / 1e9:.1f} G multiply-adds a picture, forward",
             f"memory      {total / 1e9:.1f} GB of each GPU, which {fits}: "

@@ -17,6 +17,7 @@ from darkroom.data.latents import LatentTable
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
+from darkroom.train.parted import shared_out
 from darkroom.train.session import Session, Settle
 from darkroom.train.stages import (
     LatentBatch,
@@ -112,24 +113,28 @@ def train_denoiser(
 ) -> Iterator[Event]:
     """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
 
+    Where ranks hold them in parts (`train.strategy`), only the first rank's model has them, at looks and at the end.
+
     `preview` draws pictures with the present weights; `settle` may then say how training goes on · mark: called at each
     look with the step, averaged weights applied · best, keep: see `Session`. Writes log.jsonl, state.pt, samples.png
     and report.json.
     """
     compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
-    objective = denoiser_objective(model, train=train, compute=compute, seed=seed)
+    parted = shared_out(model, train=train, compute=compute)
+    trained = model if parted is None else parted.trained
+    objective = denoiser_objective(trained, train=train, compute=compute, seed=seed)
 
     def look(step: int) -> tuple[dict[str, float], list[Event]]:
         path = save_png(contact_sheet(preview()), folder / "samples.png")
-        value = validation_loss(objective, held_out)
+        value = validation_loss(model, held_out, compute=compute)
         write_json(folder / "report.json", {"step": step, "validation_loss": value})
         marked = [] if mark is None else [mark(step)]
         return {"validation_loss": value}, [Wrote(f"samples at step {step}", path), *marked]
 
     session = Session(
-        _Trained(model),
-        model.denoising_parameters,
+        _Trained(trained),
+        trained.denoising_parameters,
         spec=train,
         compute=compute,
         folder=folder,
@@ -138,6 +143,7 @@ def train_denoiser(
         look=look,
         best=best,
         keep=keep,
+        parted=parted,
     )
     scale = model.known_scale.cpu()  # that of the state, where there is one
     held_out = still_batch(latents.test, latents.test_inputs, scale=scale, count=VALIDATED)

@@ -333,9 +333,9 @@ def draw_times(schedule: Schedule, *, times: TimesSpec, seed: int, indices: Sequ
 
 
 @torch.no_grad()
-def validation_loss(objective: DenoiserObjective, batch: LatentBatch) -> float:
+def validation_loss(model: LatentDiffusion, batch: LatentBatch, *, compute: Compute) -> float:
     """The loss on a fixed batch with times spread evenly instead of drawn, nothing dropped; float."""
-    model, place = objective.model, objective.compute.place
+    place = compute.place
     schedule, count = model.schedule, len(batch.indices)
     share = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     if model.spec.regresses:  # other times are never trained
@@ -345,7 +345,7 @@ def validation_loss(objective: DenoiserObjective, batch: LatentBatch) -> float:
     else:
         t = (share * schedule.steps).long().clamp(max=schedule.steps - 1)
     noise = seeds.normal(batch.latents.shape[1:], seed=0, indices=batch.indices, purpose="validation")
-    with objective.compute.autocast():
+    with compute.autocast():
         given = {field: place(values) for field, values in batch.inputs.items()}
         conditions = model.condition(model.prepared(given))
         loss = model.loss(place(batch.latents), t=place(t), noise=place(noise), conditions=conditions)
