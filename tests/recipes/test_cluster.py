@@ -125,6 +125,19 @@ def test_the_parts_of_a_plan() -> None:
     assert alone["seconds_a_step"]["averaging_gradients"] == 0
 
 
+def test_weights_in_parts() -> None:
+    """Shares of what each GPU would hold, a little that is whole, and half as much again to send."""
+    whole, parts = (
+        plan_for(recipe("tiny-text", overrides=[f"denoiser.train.strategy={each}"]), gpus=4, gpu="h100")
+        for each in ("ddp", "fsdp")
+    )
+    for name in ("weights", "gradients", "optimizer", "averages"):
+        assert parts["memory"][name] == whole["memory"][name] // 4
+    assert 0 < parts["memory"]["whole_at_a_time"] < 3 * whole["memory"]["weights"]
+    sent = "averaging_gradients"
+    assert parts["seconds_a_step"][sent] == pytest.approx(1.5 * whole["seconds_a_step"][sent])
+
+
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "tiny-class", "--plan", "gpus=8", "gpu=h200", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gpus"] == 8

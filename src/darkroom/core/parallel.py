@@ -4,12 +4,13 @@ Processes are started by `torchrun`, which tells each of them who it is through 
 """
 
 import contextlib
+import copy
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, NoReturn, TypeVar, cast, final
+from typing import Any, Final, NoReturn, TypeVar, cast, final
 
 import torch
 import torch.distributed as dist
@@ -180,3 +181,57 @@ def gathered(tensor: Tensor) -> Tensor:
     padded[: len(tensor)] = tensor
     rows = rows_of_all_ranks(padded).split(max(counts))
     return torch.cat([part[:count] for part, count in zip(rows, counts, strict=True)])
+
+
+def in_parts(tensor: Tensor) -> bool:
+    """Is it one that each rank holds its own part of, and no more?"""
+    if world_size() == 1:
+        return False
+    from torch.distributed.tensor import DTensor  # noqa: PLC0415  (a slow import that one process never needs)
+
+    return isinstance(tensor, DTensor)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that ranks hold in parts, put together on each of them, which all come here; any other as it is."""
+    return cast("Any", tensor.detach()).full_tensor() if in_parts(tensor) else tensor
+
+
+def whole_on_first(value: T) -> T:
+    """What dicts and lists hold, tensors in parts put together one after another, and kept by the first rank alone.
+
+    They lie in its host's memory then; on other ranks empty ones stand in their place.
+    """
+    if world_size() == 1:
+        return value
+    found: Any = value
+    match found:
+        case dict():
+            found = copy.copy(cast("dict[Any, Any]", found))  # with what torch keeps beside an ordered one
+            for name, inner in found.items():
+                found[name] = whole_on_first(inner)
+        case list():
+            found = [whole_on_first(inner) for inner in cast("list[Any]", found)]
+        case Tensor() if in_parts(found):
+            full = whole(found)
+            found = full.cpu() if is_first() else full.new_empty(0)
+        case _:
+            pass
+    return found
+
+
+def part_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor as another one of its shape is held: this rank's part, if ranks hold that in parts.
+
+    Its values lie in memory in the other's order; a fused optimiser goes through both side by side. Of another shape it
+    stays as it is, for whoever takes it in to refuse.
+    """
+    if tensor.shape != other.shape:
+        return tensor
+    if not in_parts(other):
+        return tensor if tensor.stride() == other.stride() else torch.empty_like(other).copy_(tensor)
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  (as above)
+
+    held: Any = other
+    part = distribute_tensor(tensor.contiguous(), held.device_mesh, held.placements, src_data_rank=None)
+    return part.clone()  # the part alone: what it was cut from can go

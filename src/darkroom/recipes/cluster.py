@@ -27,6 +27,7 @@ from darkroom.recipes.describe import FLOAT, count, latent_shape
 from darkroom.recipes.pace import like
 from darkroom.recipes.schema import DenoiserRecipe, Recipe
 from darkroom.train.optim import TrainSpec
+from darkroom.train.parted import units
 from darkroom.train.ranks import pieces_of
 
 RATE: Final = 0.3  # of a GPU's rated operations that a step is assumed to reach
@@ -68,7 +69,7 @@ class Step:
 
 
 def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
-    """Memory of a GPU, the largest batch that fits, and days, for the denoiser of a recipe trained with DDP.
+    """Memory of a GPU, the largest batch that fits, and days, for the denoiser of a recipe, by its `train.strategy`.
 
     `SpecError` for an unknown GPU, and for a recipe that trains no denoiser or whose batch they cannot share.
     """
@@ -77,17 +78,19 @@ def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
     train = _training(recipe, gpus=gpus)
     has, parameters, step = GPUS[gpu], count(recipe), step_of(recipe)
     assert recipe.denoiser is not None
-    held, each = _held(recipe.denoiser, train, parameters), train.batch // gpus
+    held, each = _held(recipe.denoiser, parameters, gpus=gpus), train.batch // gpus
     piece = each // pieces_of(each, micro=train.micro)
     kept = step.kept if train.precision == "float32" else step.kept // 2
     room = USABLE * has.memory - sum(held.values())
     working = _operations(recipe, step) * each / (RATE * (has.single if train.precision == "float32" else has.half))
-    averaging = _averaging(held["gradients"], gpus=gpus, has=has)
+    trained = parameters["network"] + parameters["conditioner"]
+    averaging = _averaging(train, trained=trained, gpus=gpus, has=has)
     seconds = max(working, averaging)  # gradients go out while others are still worked out
     return {
         "recipe": recipe.name,
         "gpus": gpus,
         "gpu": gpu,
+        "strategy": train.strategy,
         "parameters": parameters,
         "operations": step.operations,
         "memory": held | {"activations": kept * piece},
@@ -113,17 +116,36 @@ def _training(recipe: Recipe, *, gpus: int) -> TrainSpec:
     return train
 
 
-def _held(part: DenoiserRecipe, train: TrainSpec, parameters: Mapping[str, int]) -> dict[str, int]:
-    """Bytes of a GPU that no picture takes. Autocast keeps a second copy of the weights, in two bytes each."""
+def _held(part: DenoiserRecipe, parameters: Mapping[str, int], *, gpus: int) -> dict[str, int]:
+    """Bytes that a GPU holds whatever the batch is; with FSDP its shares, and what is whole at a time.
+
+    Autocast keeps a second copy of the weights, in two bytes each; with FSDP only where the backward pass needs it,
+    which does not where it works activations out again.
+    """
+    train = part.train
+    assert train is not None
     trained = parameters["network"] + parameters["conditioner"]
     averages = int(train.ema > 0) + (0 if train.averages is None else len(train.averages.widths))
     values = {"weights": 1, "gradients": 1, "optimizer": 2, "averages": averages}
     if part.distill is not None:
         values |= {"teacher": 1, "follower": 1}
-    held = {name: FLOAT * trained * copies for name, copies in values.items()}
-    held["cast_weights"] = 0 if train.precision == "float32" else FLOAT // 2 * trained
+    parted = train.strategy == "fsdp" and gpus > 1
+    held = {name: FLOAT * trained * copies // (gpus if parted else 1) for name, copies in values.items()}
+    if parted:
+        held["whole_at_a_time"] = FLOAT * _whole_at_a_time(part)
+    uncast = train.precision == "float32" or (parted and part.network.recompute)
+    held["cast_weights"] = 0 if uncast else FLOAT // 2 * trained
     held["first_stage"] = FLOAT * parameters["first_stage"]
     return held
+
+
+def _whole_at_a_time(part: DenoiserRecipe) -> int:
+    """Values of what no unit owns and of the largest unit, with gradients; the next unit's are fetched meanwhile."""
+    with hollow():
+        parts = (UNet(part.network), Conditioning(part.conditioners))
+    sizes = [sum(each.numel() for each in unit.parameters()) for module in parts for unit in units(module)]
+    rest = sum(each.numel() for module in parts for each in module.parameters()) - sum(sizes)
+    return 2 * rest + 3 * max(sizes)
 
 
 def _operations(recipe: Recipe, step: Step) -> int:
@@ -133,10 +155,14 @@ def _operations(recipe: Recipe, step: Step) -> int:
     return step.operations * ((AGAIN if part.network.recompute else PASSES) + _asked_too(part))
 
 
-def _averaging(gradients: int, *, gpus: int, has: Gpu) -> float:
-    """Seconds that the gradients take around a ring, in which each machine has one way in and one out."""
+def _averaging(train: TrainSpec, *, trained: int, gpus: int, has: Gpu) -> float:
+    """Seconds that a step's exchange takes around a ring, in which each machine has one way in and one out.
+
+    Gradients go around twice; where weights are in parts, gradients once and weights twice.
+    """
     slowest = has.inside if gpus <= MACHINE else min(has.inside, LINK)
-    return 2 * gradients * (gpus - 1) / gpus / slowest
+    rounds = 2 if train.strategy == "ddp" else 3
+    return rounds * FLOAT * trained * (gpus - 1) / gpus / slowest
 
 
 def _asked_too(part: DenoiserRecipe) -> int:
@@ -155,7 +181,7 @@ def told_for(plan: Mapping[str, Any]) -> str:
         assumed += f", machines of {MACHINE} with one link of {8 * LINK / 1e9:.0f} Gbit/s each"
     return "\n".join(
         [
-            f"{plan['recipe']} on {gpus} x {plan['gpu']}, by DDP, the denoiser alone",
+            f"{plan['recipe']} on {gpus} x {plan['gpu']}, by {plan['strategy'].upper()}, the denoiser alone",
             "parameters  " + ", ".join(f"{name} {each / 1e6:.2f} M" for name, each in plan["parameters"].items()),
             f"operations  {plan['operations'] / 1e9:.1f} G multiply-adds a picture, forward",
             f"memory      {total / 1e9:.1f} GB of each GPU, which {_fit(plan)}: "

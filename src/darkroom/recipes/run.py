@@ -34,7 +34,7 @@ from darkroom.recipes.preview import preview
 from darkroom.recipes.report.afterwards import report_on
 from darkroom.recipes.report.page import PAGE
 from darkroom.recipes.resolve import resolve
-from darkroom.recipes.schema import DataSpec, Recipe, difference
+from darkroom.recipes.schema import DataSpec, Recipe, difference, unshared
 from darkroom.recipes.tune import begin_with, check_start
 from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
@@ -342,10 +342,10 @@ class Run:
         path = self.folder / RECIPE
         if path.exists():
             text = path.read_text(encoding="utf-8")
-            before = parse(Recipe, parse_yaml(text, where=str(path)), where=str(path))
-            if before != self.recipe:
+            before = unshared(parse(Recipe, parse_yaml(text, where=str(path)), where=str(path)))
+            if before != (now := unshared(self.recipe)):
                 raise InputError(
-                    f"{self.folder}: another recipe was begun here ({difference(before, self.recipe)}); "
+                    f"{self.folder}: another recipe was begun here ({difference(before, now)}); "
                     f"choose another --out, or run it unchanged to go on; what is finished goes on with "
                     f"--from {self.folder} and another --out"
                 )

@@ -93,6 +93,8 @@ class FirstStageRecipe(Spec):
             raise ValueError(
                 "train.precision float16 rounds an adversary's gradients to zero; take bfloat16 or float32"
             )
+        if self.train is not None and self.train.strategy == "fsdp":
+            raise ValueError("train.strategy fsdp is for denoisers; a first stage fits one device, take ddp")
         if self.only is None:
             return self
         if not isinstance(self.model, AutoencoderSpec) or self.model.tiny is None:
@@ -285,6 +287,17 @@ def _check_distill(part: DenoiserRecipe, start: StartSpec | None) -> None:
         raise ValueError("denoiser.distill needs a teacher: darkroom train DATA --distill MODEL")
     if isinstance(part.objective.times, NoisiestTimeSpec):
         raise ValueError("a regression draws in one step already, so there is nothing to distill")
+    if part.train is not None and part.train.strategy == "fsdp":
+        raise ValueError("train.strategy fsdp and --distill do not go together yet; use ddp")
+
+
+def unshared(recipe: Recipe) -> Recipe:
+    """The recipe as one process trains it: how several share the weights out changes nothing of what is learnt."""
+    part = recipe.denoiser
+    if part is None or part.train is None:
+        return recipe
+    train = part.train.model_copy(update={"strategy": "ddp"})
+    return recipe.model_copy(update={"denoiser": part.model_copy(update={"train": train})})
 
 
 def difference(before: Recipe, now: Recipe) -> str:

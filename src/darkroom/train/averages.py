@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from darkroom.core.errors import InputError, ModelFileError
+from darkroom.core.parallel import is_first, part_like, whole_on_first
 from darkroom.core.record import atomic
 from darkroom.train.optim import WIDEST, AveragesSpec
 
@@ -74,14 +75,17 @@ class PowerAverages:
         self.updates = state["updates"]
         for average, saved in zip(self.tracked, state["tracked"], strict=True):
             for mine, value in zip(average, saved, strict=True):
-                mine.copy_(value)
+                mine.copy_(part_like(value, mine))
 
     def save(self, module: nn.Module, path: Path) -> None:
-        """A snapshot of all of them, by the parameters' names in `module`."""
+        """A snapshot of all of them, by the parameters' names in `module`; the first rank writes it."""
         names = {id(parameter): name for name, parameter in module.named_parameters()}
+        tracked = whole_on_first(self.tracked)
+        if not is_first():
+            return
         tensors = {
             f"{number}.{names[id(parameter)]}": value.detach().cpu().contiguous()
-            for number, average in enumerate(self.tracked)
+            for number, average in enumerate(tracked)
             for parameter, value in zip(self.parameters, average, strict=True)
         }
         path.parent.mkdir(exist_ok=True)

@@ -20,6 +20,7 @@ from darkroom.diffusion.model import LatentDiffusion
 from darkroom.train.distill import FOLLOWED, Lesson, distillation, off_the_end
 from darkroom.train.events import Event, Wrote
 from darkroom.train.optim import TrainSpec
+from darkroom.train.parted import shared_out
 from darkroom.train.session import Session, Settle
 from darkroom.train.stages import (
     LatentBatch,
@@ -115,6 +116,8 @@ def train_denoiser(
 ) -> Iterator[Event]:
     """Train network and conditioners in `folder`; the model ends with averaged weights, in eval mode.
 
+    Where ranks hold them in parts (`train.strategy`), only the first rank's model has them, at looks and at the end.
+
     `preview` draws pictures with the present weights; `settle` may then say how training goes on · lesson: the model
     has its teacher's weights and learns where the teacher's paths end; the validation loss is then how far off it is
     (`off_the_end`) · mark: called at each look with the step, averaged weights applied · best, keep: see `Session`.
@@ -122,7 +125,9 @@ def train_denoiser(
     """
     compute.host(model).train()
     model.first_stage.requires_grad_(False).eval()
-    objective, learnt = denoiser_objective(model, train=train, compute=compute, seed=seed), None
+    parted = shared_out(model, train=train, compute=compute)
+    trained = model if parted is None else parted.trained
+    objective, learnt = denoiser_objective(trained, train=train, compute=compute, seed=seed), None
     if lesson is not None:
         learnt = distillation(model, lesson, train=train, compute=compute, done=lambda: session.done)
         objective = replace(objective, judge=learnt)
@@ -135,8 +140,8 @@ def train_denoiser(
         return {"validation_loss": value}, [Wrote(f"samples at step {step}", path), *marked]
 
     session = Session(
-        _Trained(model),
-        model.denoising_parameters,
+        _Trained(trained),
+        trained.denoising_parameters,
         spec=train,
         compute=compute,
         folder=folder,
@@ -146,12 +151,13 @@ def train_denoiser(
         best=best,
         beside=None if learnt is None else learnt.beside,
         keep=keep,
+        parted=parted,
     )
     scale = model.known_scale.cpu()  # that of the state, where there is one
     seen = VALIDATED if learnt is None else FOLLOWED
     held_out = list(still_batches(latents.test, latents.test_inputs, scale=scale, count=seen, batch_size=seen))
     measure = (
-        functools.partial(validation_loss, objective, held_out)
+        functools.partial(validation_loss, model, held_out, compute=compute)
         if learnt is None
         else off_the_end(learnt, held_out, compute=compute)
     )

@@ -7,6 +7,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from darkroom.core.parallel import part_like
+
 
 @final
 class Ema:
@@ -55,7 +57,7 @@ class Ema:
         """Go on from a saved state."""
         self.updates = updates
         for mine, saved in zip(self.shadow, shadow, strict=True):
-            mine.copy_(saved)
+            mine.copy_(part_like(saved, mine))
 
     @torch.no_grad()
     def _copy(self, values: Sequence[Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
-from darkroom.core.parallel import Share
+from darkroom.core.parallel import Share, whole
 from darkroom.core.seeds import stream
 from darkroom.train.optim import TrainSpec, learning_rate, parameters_of, set_learning_rate
 from darkroom.train.ranks import Ranks, Values, shares
@@ -111,7 +111,8 @@ class _Work:
         scaler = training.scaler
         if scaler is not None:
             scaler.unscale(parameter for each in self.optimizers for parameter in parameters_of(each))
-        norms = [torch.nn.utils.clip_grad_norm_(parameters_of(each), self.spec.clip) for each in self.optimizers]
+        clipped = (torch.nn.utils.clip_grad_norm_(parameters_of(each), self.spec.clip) for each in self.optimizers)
+        norms = [whole(norm) for norm in clipped]
         finite = all(math.isfinite(float(norm)) for norm in norms)
         overflown = scaler is not None and scaler.learn(finite=finite)
         if finite:

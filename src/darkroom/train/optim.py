@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final, Literal, final
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from darkroom.core.compute import Precision
@@ -36,12 +36,14 @@ class TrainSpec(Spec):
     else · warmup: steps over which the learning rate rises from 0 · decay: what it does then ·
     clip: largest gradient norm · ema: decay of the averaged weights (0: none), itself warmed up ·
     averages: others, stored to choose from afterwards (`darkroom convert RUN OUT --ema WIDTH`) ·
+    strategy: what several processes share out: `ddp` the batch, `fsdp` also a denoiser's weights, gradients, averages
+    and moments, for what does not fit one device; it changes nothing of what is learnt ·
     compiled: the denoiser's network is compiled for its steps, which costs a minute and needs a C++ compiler (a first
     stage cannot be) · precision: float16 is for GPUs without
     bfloat16, and not for adversaries; float64 is slow and for checks · log_every, save_every, sample_every: in steps.
     """
 
-    written_where_used: ClassVar = frozenset({"micro", "averages"})
+    written_where_used: ClassVar = frozenset({"micro", "averages", "strategy"})
 
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
@@ -54,11 +56,18 @@ class TrainSpec(Spec):
     clip: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.9999, ge=0, lt=1)
     averages: AveragesSpec | None = None
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Precision = "auto"
     compiled: bool = False
     log_every: int = Field(default=50, gt=0)
     save_every: int = Field(default=500, gt=0)
     sample_every: int = Field(default=1000, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainSpec":
+        if self.strategy == "fsdp" and self.compiled:
+            raise ValueError("strategy fsdp does not go with compiled, which needs whole weights; keep one of both")
+        return self
 
 
 def build_optimizer(

@@ -1,4 +1,7 @@
-"""How the ranks of one training move together: PyTorch's DistributedDataParallel averages gradients as they arise."""
+"""How the ranks of one training move together: PyTorch averages their gradients as they arise.
+
+DistributedDataParallel does where each rank has all weights; where they hold them in parts, `train.parted` does.
+"""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -15,12 +18,12 @@ Work = Callable[[], Values]
 
 
 @final
-class _Doing(nn.Module):
-    """DDP hooks the forward pass of a module; here that is whatever is done with what is trained."""
+class Doing(nn.Module):
+    """PyTorch hooks the forward pass of a module; here that is whatever is done with what is trained."""
 
-    def __init__(self, trained: list[nn.Parameter]) -> None:
+    def __init__(self, trained: nn.Module) -> None:
         super().__init__()
-        self.trained = nn.ParameterList(trained)
+        self.trained = trained
 
     def forward(self, work: Work) -> Values:
         return work()
@@ -31,15 +34,16 @@ class Ranks:
     """Does work whose gradients belong together. In one process that is all; on several, gradients become means.
 
     module, beside: everything that gradients are kept for; what is beside may have no part in some steps, an adversary
-    that has not begun, say. All ranks begin with the weights of the first.
+    that has not begun, say. All ranks begin with the weights of the first · sharded: what work is done in instead,
+    where ranks hold the weights in parts.
     """
 
-    def __init__(self, module: nn.Module, beside: nn.Module) -> None:
-        self._doing: DistributedDataParallel | None = None
-        if world_size() > 1:
+    def __init__(self, module: nn.Module, beside: nn.Module, *, sharded: Doing | None = None) -> None:
+        self._doing: nn.Module | None = sharded
+        if sharded is None and world_size() > 1:
             sides = [[value for value in each.parameters() if value.requires_grad] for each in (module, beside)]
             self._doing = DistributedDataParallel(
-                _Doing([*sides[0], *sides[1]]),
+                Doing(nn.ParameterList([*sides[0], *sides[1]])),
                 find_unused_parameters=bool(sides[1]),
                 gradient_as_bucket_view=True,
             )
@@ -49,10 +53,13 @@ class Ranks:
         return work() if self._doing is None else self._doing(work)
 
     def more_follow(self, follow: bool) -> contextlib.AbstractContextManager[Any]:
-        """A context for work and its backward pass: while more pieces of a step follow, gradients stay here."""
-        if self._doing is None or not follow:
-            return contextlib.nullcontext()
-        return cast("Any", self._doing).no_sync()
+        """A context for work and its backward pass: while more pieces of a step follow, gradients stay here.
+
+        But not those of weights in parts: until the last piece each rank would hold all of them.
+        """
+        if follow and isinstance(self._doing, DistributedDataParallel):
+            return cast("Any", self._doing).no_sync()
+        return contextlib.nullcontext()
 
 
 def shares(spec: TrainSpec) -> list[Share]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from darkroom.core.compute import Compute
 from darkroom.core.errors import TrainingError
-from darkroom.core.parallel import is_first, mean_over_ranks, on_first
+from darkroom.core.parallel import is_first, mean_over_ranks, on_any, on_first
 from darkroom.core.record import (
     append_line,
     disk_faults,
@@ -27,6 +27,7 @@ from darkroom.train.events import Advance, Event, Note
 from darkroom.train.guard import GOALS, Usual, skipped_words, told_when_late
 from darkroom.train.loop import After, Losses, Pieces, Progress, train
 from darkroom.train.optim import TrainSpec, build_optimizer
+from darkroom.train.parted import Parted
 from darkroom.train.ranks import Ranks
 from darkroom.train.scaler import Scaler
 from darkroom.train.state import Training, before, find_state, keep_state, restore_state, save_state
@@ -46,7 +47,8 @@ class Session:
     needs, and the optimiser of an adversary among them · look: called at each `sample_every`-th
     step and at the end, with averaged weights applied; answers values for the log and the events of files it wrote ·
     best: called then, too, when the look's goal (`guard.GOALS`) was never better ·
-    keep: how many states of looks stay in `states`, besides the newest state and the one before it.
+    keep: how many states of looks stay in `states`, besides the newest state and the one before it ·
+    parted: where ranks hold the module in parts; look and best then see the model that it shows.
     """
 
     def __init__(
@@ -64,9 +66,10 @@ class Session:
         beside: nn.ModuleDict | None = None,
         opponent: torch.optim.Optimizer | None = None,
         keep: int = 0,
+        parted: Parted | None = None,
     ) -> None:
         self.spec, self.compute, self.seed, self.stage, self.look = spec, compute, seed, stage, look
-        self.folder, self.keep, self.best = folder, keep, best
+        self.folder, self.keep, self.best, self._parted = folder, keep, best, parted
         optimizer = build_optimizer(parameters, spec)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
         averages = None if spec.averages is None else PowerAverages(parameters, spec.averages)
@@ -76,7 +79,7 @@ class Session:
         )
         self._said = self._restored()
         self._saved = self.training.step
-        self._ranks = Ranks(module, self.training.beside)
+        self._ranks = Ranks(module, self.training.beside, sharded=None if parted is None else parted.doing)
 
     def _restored(self) -> list[Event]:
         """Go on from the newest state that is whole; what is to be said about that."""
@@ -122,13 +125,16 @@ class Session:
             on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}")
             progress = self._progress(on_time, losses=losses, after=after, pieces=pieces)
             yield from self._recorded(progress, settle)
-        except (GeneratorExit, TrainingError):  # between two steps; within one the last saved state is the good one
-            if self.training.step > self._saved:
+        except (GeneratorExit, TrainingError) as ended:  # between two steps; within one the last saved is the good one
+            alone = self._parted is not None and isinstance(ended, TrainingError)  # it may be this rank's own error
+            if self.training.step > self._saved and not alone:
                 self._save()
             raise
         if self.training.ema is not None:
             self.training.ema.keep()
         self.training.module.eval()
+        if self._parted is not None:
+            self._parted.show()
 
     def _recorded(self, steps: Iterator[Progress], settle: Settle | None) -> Iterator[Event]:
         """Step after step, each logged, looked at and saved when it is time."""
@@ -141,11 +147,11 @@ class Session:
             looked = progress.step % spec.sample_every == 0 or last
             if progress.step % spec.log_every == 0 or progress.step == 1 or looked:
                 yield from self._log(progress)
-            if looked and is_first():
+            if looked:
                 yield from self._look(progress.step)
             if spec.averages is not None and (progress.step % spec.averages.every == 0 or last):
                 self._snapshot(progress.step)
-            if progress.step % spec.save_every == 0 or looked or due():
+            if progress.step % spec.save_every == 0 or looked or self._is_time(due):
                 with due:
                     self._save(keep=looked)
             if looked and not last and settle is not None:
@@ -154,16 +160,25 @@ class Session:
 
     def _save(self, *, keep: bool = False) -> None:
         """The state, by the first process; keep: under a name of its own too."""
-        if is_first():
+        if self._has_part:
             with self._disk():
                 save_state(self.training, self.folder / STATE)
-                if keep and self.keep:
+                if keep and self.keep and is_first():
                     self._keep(self.training.step)
         self._saved = self.training.step
 
+    @property
+    def _has_part(self) -> bool:
+        """Has this process a part in what the first one writes?"""
+        return is_first() or self._parted is not None
+
+    def _is_time(self, due: "_Due") -> bool:
+        """Is a save due? Of processes that all have a part in it, the first one's clock counts."""
+        return due() if self._parted is None else on_any(is_first() and due())
+
     def _snapshot(self, step: int) -> None:
         averages = self.training.averages
-        if averages is not None and is_first():
+        if averages is not None and self._has_part:
             with self._disk():
                 averages.save(self.training.module, self.folder / FOLDER / f"{step:08}.safetensors")
 
@@ -213,20 +228,28 @@ class Session:
             write_lines(self.folder / LOG, kept)
         return kept
 
-    def _look(self, step: int) -> Iterator[Event]:
-        module, ema = self.training.module, self.training.ema
+    def _look(self, step: int) -> list[Event]:
+        """What the first process sees, with averaged weights."""
+        with self._averaged():
+            return self._seen(step) if is_first() else []
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        ema = self.training.ema
+        if self._parted is not None:
+            return self._parted.showing(None if ema is None else ema.shadow)
+        return contextlib.nullcontext() if ema is None or not is_first() else ema.applied()
+
+    def _seen(self, step: int) -> list[Event]:
+        module, goal = self.training.module, GOALS.get(self.stage)
         module.eval()
         with self._disk():
-            with contextlib.nullcontext() if ema is None else ema.applied():
-                values, events = self.look(step)
-                self._lines.append({"step": step, **values})
-                goal = GOALS.get(self.stage)
-                if self.best is not None and goal is not None and goal.best(self._lines) is self._lines[-1]:
-                    events.append(self.best())
+            values, events = self.look(step)
+            self._lines.append({"step": step, **values})
+            if self.best is not None and goal is not None and goal.best(self._lines) is self._lines[-1]:
+                events.append(self.best())
             append_line(self.folder / LOG, self._lines[-1])
         module.train()
-        yield from events
-        yield from _notes(None if goal is None else goal.risen(self._lines))
+        return [*events, *_notes(None if goal is None else goal.risen(self._lines))]
 
     def _log(self, progress: Progress) -> Iterator[Event]:
         """A line of the log, with the means over all processes."""

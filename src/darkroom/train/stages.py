@@ -363,17 +363,16 @@ def even_times(model: LatentDiffusion, *, count: int) -> Time:
     return (share * schedule.steps).long().clamp(max=schedule.steps - 1)
 
 
-def validation_loss(objective: DenoiserObjective, batches: Sequence[LatentBatch]) -> float:
+def validation_loss(model: LatentDiffusion, batches: Sequence[LatentBatch], *, compute: Compute) -> float:
     """The mean loss on fixed batches with times spread evenly instead of drawn, nothing dropped; float."""
-    return float(torch.cat([_validated(objective, batch) for batch in batches]).mean())
+    return float(torch.cat([_validated(model, batch, compute=compute) for batch in batches]).mean())
 
 
 @torch.no_grad()
-def _validated(objective: DenoiserObjective, batch: LatentBatch) -> PerSample:
-    model, place = objective.model, objective.compute.place
-    t = even_times(model, count=len(batch.indices))
+def _validated(model: LatentDiffusion, batch: LatentBatch, *, compute: Compute) -> PerSample:
+    place, t = compute.place, even_times(model, count=len(batch.indices))
     noise = seeds.normal(batch.latents.shape[1:], seed=0, indices=batch.indices, purpose="validation")
-    with objective.compute.autocast():
+    with compute.autocast():
         given = {field: place(values) for field, values in batch.inputs.items()}
         conditions = model.condition(model.prepared(given))
         return model.loss(place(batch.latents), t=place(t), noise=place(noise), conditions=conditions)

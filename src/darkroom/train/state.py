@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 from darkroom.core.errors import ModelFileError
+from darkroom.core.parallel import in_parts, is_first, part_like, whole_on_first
 from darkroom.core.record import atomic
 from darkroom.train.averages import PowerAverages
 from darkroom.train.ema import Ema
+from darkroom.train.optim import parameters_of
 from darkroom.train.scaler import Scaler
 
 
@@ -49,7 +51,10 @@ def before(path: Path) -> Path:
 
 
 def save_state(training: Training, path: Path) -> None:
-    """Write all of it; what was the newest state becomes the one before. `OSError` when the disk does not take it."""
+    """Write all of it; what was the newest state becomes the one before. `OSError` when the disk does not take it.
+
+    The file does not tell whether ranks held it in parts; if they do, all come here and the first writes.
+    """
     state: dict[str, Any] = {
         "module": training.module.state_dict(),
         "optimizer": training.optimizer.state_dict(),
@@ -62,6 +67,9 @@ def save_state(training: Training, path: Path) -> None:
         "skipped": training.skipped,
         "seconds": training.seconds,
     }
+    state = whole_on_first(state)
+    if not is_first():
+        return
     with atomic(path) as temporary:
         with temporary.open("wb") as file:
             _write(state, file)
@@ -127,10 +135,14 @@ def restore_state(training: Training, path: Path) -> bool:
     """Go on from a saved state; False when there is none. `ModelFileError` when it cannot be read or does not fit."""
     if not path.exists():
         return False
+    parted = any(map(in_parts, training.module.parameters()))  # each rank then reads no more than its part
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        training.module.load_state_dict(state["module"])
-        training.optimizer.load_state_dict(state["optimizer"])
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=parted)
+        own = training.module.state_dict()
+        training.module.load_state_dict(
+            {name: part_like(value, own.get(name, value)) for name, value in state["module"].items()}
+        )
+        training.optimizer.load_state_dict(_held(state["optimizer"], training.optimizer))
         if training.ema is not None:
             training.ema.restore(state["ema"]["updates"], state["ema"]["shadow"])
         if training.averages is not None:
@@ -147,3 +159,15 @@ def restore_state(training: Training, path: Path) -> bool:
     training.step, training.skipped = state["step"], state["skipped"]
     training.seconds = state["seconds"]
     return True
+
+
+def _held(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's saved state, its moments as this rank holds the weights that they belong to."""
+    weights = parameters_of(optimizer)
+    moments = {
+        number: {
+            name: part_like(value, weights[number]) if value.ndim else value.clone() for name, value in each.items()
+        }
+        for number, each in state["state"].items()
+    }
+    return {**state, "state": moments}

@@ -1,0 +1,105 @@
+"""A denoiser that does not fit one device: ranks hold its weights in parts, by PyTorch's fully_shard (FSDP2).
+
+Blocks of the network and layers of encoders are put together on every rank when their turn comes, forwards and
+backwards, and let go of after it. Gradients, averages and an optimiser's moments are in parts as the weights are.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Final, final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from darkroom.core.compute import Compute
+from darkroom.core.parallel import is_first, whole, world_size
+from darkroom.diffusion.model import LatentDiffusion
+from darkroom.network.blocks import Block
+from darkroom.nn.resample import Downsample, Upsample
+from darkroom.nn.residual import ResidualBlock
+from darkroom.nn.transformer import EncoderLayer
+from darkroom.train.optim import TrainSpec
+from darkroom.train.ranks import Doing
+
+UNITS: Final = (Block, ResidualBlock, Downsample, Upsample, EncoderLayer)
+
+
+@final
+class Parted:
+    """A model whose trained weights are in parts; all ranks come to each method together.
+
+    trained: the model that trains, on parts · doing: what its work is done in (see `Ranks`). The model that was given
+    is left without trained weights, ready to be looked at and written: the first rank's has them while they are shown.
+    """
+
+    def __init__(self, model: LatentDiffusion, *, compute: Compute) -> None:
+        self._compute, self._shown = compute, model.denoising_parameters
+        for parameter in self._shown:
+            parameter.data = parameter.data.contiguous()  # fully_shard takes no other
+            dist.broadcast(parameter.data, src=0)  # all ranks begin with the weights of the first
+        self.trained = _twin(model)
+        self.doing = _sharded(self.trained, device=compute.device)
+        model.eval()
+        self._let_go()
+
+    @contextlib.contextmanager
+    def showing(self, values: Sequence[Tensor] | None = None) -> Iterator[None]:
+        """Within the block the first rank's model holds these (None: the weights as they are), whole."""
+        self.show(values)
+        try:
+            yield
+        finally:
+            self._let_go()
+
+    @torch.no_grad()
+    def show(self, values: Sequence[Tensor] | None = None) -> None:
+        """The same for good."""
+        for parameter, value in zip(self._shown, values or self.trained.denoising_parameters, strict=True):
+            found = whole(value)  # on every rank for a moment
+            if is_first():
+                parameter.data = self._compute.place(found)
+
+    def _let_go(self) -> None:
+        for parameter in self._shown:
+            parameter.data = parameter.data.new_empty(0)
+
+
+def shared_out(model: LatentDiffusion, *, train: TrainSpec, compute: Compute) -> Parted | None:
+    """The model in parts, where the spec asks for that and there are several ranks."""
+    return Parted(model, compute=compute) if train.strategy == "fsdp" and world_size() > 1 else None
+
+
+def units(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a module that are put together one at a time: the outermost of their kinds."""
+    for child in module.children():
+        if isinstance(child, UNITS):
+            yield child
+        else:
+            yield from units(child)
+
+
+def _twin(model: LatentDiffusion) -> LatentDiffusion:
+    """The same modules again, around the same tensors."""
+    shared = (model.first_stage, *model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(each): each for each in shared})
+
+
+def _sharded(model: LatentDiffusion, *, device: torch.device) -> Doing:
+    """A model's trained weights in parts, and what puts together those that no unit owns while it works."""
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415  (slow imports, for this alone)
+    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
+
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for unit in [*units(model.network), *units(model.conditioning)]:
+        fully_shard(unit, mesh=mesh)
+        unit.register_forward_hook(_forget_casts)
+    doing = Doing(model)
+    fully_shard(doing, mesh=mesh, ignored_params=set(model.first_stage.parameters()))
+    return doing
+
+
+def _forget_casts(*_: object) -> None:
+    """Autocast would keep every weight in the shorter type until all units are through."""
+    torch.clear_autocast_cache()
