@@ -94,6 +94,8 @@ def test_reports_have_cards_too(say: Say, place: Path, tmp_path: Path) -> None:
     assert say(*words)[0] == 0
     found = card(tmp_path / "card")
     assert found["protocol"]["kind"] == "first stage"
+    assert found["time"]["seconds"] > 0
+    assert any("biased upwards" in sentence for sentence in found["notes"])
     ways = {each["of"] for each in found["figures"]}
     assert ways == {"model", "bicubic x4"}
     assert "psnr" in say(*words, "--against", tmp_path / "card")[1]

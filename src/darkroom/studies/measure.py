@@ -169,8 +169,8 @@ def pace(cell: Pace, place: Place) -> dict[str, Any]:
     seconds = _seconds(model, cell, data=data, memo=place.folder / PICTURES)
     quickest, slowest = min(seconds), max(seconds)
     disturbed = (
-        f"{cell.name}: equal draws took {quickest:.3g} to {slowest:.3g} seconds, so other work was in the way; the quickest "
-        "counts"
+        f"{cell.name}: equal draws took {quickest:.3g} to {slowest:.3g} seconds, so other work was in the way; the "
+        "quickest counts"
     )
     return {
         **found,
