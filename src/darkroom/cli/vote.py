@@ -53,7 +53,8 @@ def run(
 
     pairs = find_pairs(first, second, between=between)
     asks = question or ASKS[real, between is not None]
-    values = {"first": first.name or "first", "second": second.name or "second", "real": real, "question": asks}
+    one, other = first.resolve().name, second.resolve().name
+    values = {"first": one, "second": other if other != one else f"{other}-2", "real": real, "question": asks}
     values |= {"shown": shown, "questions": questions, "checks": checks, "seed": seed, "pairs": hashes(pairs)}
     poll = parse(Poll, values, where="what is asked")
     folder = out or Path("votes") / f"{poll.first}-{poll.second}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 from darkroom.metrics.shares import coin_test, wilson
 from darkroom.serve.ballot import Poll, sheet
@@ -54,30 +54,53 @@ class Tally:
 
 def count(poll: Poll, votes: Mapping[int, Mapping[int, Vote]]) -> Tally:
     """All votes, by voter and question."""
-    kept, everybody, left, seconds = list[bool](), list[bool](), list[bool](), list[float]()
-    checks, seen_through, attentive = 0, 0, 0
-    for voter, given in votes.items():
-        questions = {each.number: each for each in sheet(poll, voter=voter)}
-        known = [(questions[number], vote) for number, vote in given.items() if number in questions]
-        right = [not each.chose(vote.side).startswith("broken") for each, vote in known if each.check]
-        own = [each.chose(vote.side) == "first" for each, vote in known if not each.check]
-        checks, seen_through = checks + len(right), seen_through + sum(right)
-        everybody += own
-        seconds += [vote.seconds for each, vote in known if not each.check]
-        if known and (poll.checks == 0 or (right and sum(right) >= ATTENTIVE * len(right))):
-            attentive += 1
-            kept += own
-            left += [vote.side == "left" for each, vote in known if not each.check]
+    voters = [_Voter.of(poll, voter, given=given) for voter, given in votes.items()]
+    kept = [each for each in voters if each.attentive]
+    everybody = [choice for each in voters for choice in each.choices]
+    counted = [choice for each in kept for choice in each.choices]
+    checks = [right for each in voters for right in each.checks]
     return Tally(
         voters=len(votes),
-        attentive=attentive,
-        first=_share(kept),
-        everybody=_share(everybody),
-        left=_share(left),
-        checks=checks,
-        seen_through=seen_through,
-        seconds=median(seconds) if seconds else None,
+        attentive=len(kept),
+        first=_share([choice.first for choice in counted]),
+        everybody=_share([choice.first for choice in everybody]),
+        left=_share([choice.left for choice in counted]),
+        checks=len(checks),
+        seen_through=sum(checks),
+        seconds=median(choice.seconds for choice in everybody) if everybody else None,
     )
+
+
+@final
+class _Choice(NamedTuple):
+    """Between two whole pictures. first: was it of the first kind · left: did it lie there."""
+
+    first: bool
+    left: bool
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class _Voter:
+    """What one voter did. checks: was each seen through · attentive: see `Tally`."""
+
+    choices: list[_Choice]
+    checks: list[bool]
+    attentive: bool
+
+    @classmethod
+    def of(cls, poll: Poll, voter: int, *, given: Mapping[int, Vote]) -> "_Voter":
+        """By the sheet that the voter has; votes on what is not asked are none."""
+        known = [(each, given[each.number]) for each in sheet(poll, voter=voter) if each.number in given]
+        checks = [not each.chose(vote.side).startswith("broken") for each, vote in known if each.check]
+        choices = [
+            _Choice(each.chose(vote.side) == "first", vote.side == "left", vote.seconds)
+            for each, vote in known
+            if not each.check
+        ]
+        proven = bool(checks) and sum(checks) >= ATTENTIVE * len(checks)
+        return cls(choices, checks, attentive=bool(known) and (proven or poll.checks == 0))
 
 
 def told(poll: Poll, tally: Tally) -> str:

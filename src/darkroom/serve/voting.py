@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, FiniteFloat
@@ -95,7 +95,7 @@ class Booth:
         return number, sheet(self.votes.poll, voter=number)
 
     def _question(self, asked: Sequence[Question], number: int) -> Question:
-        if number >= len(asked):
+        if not 0 <= number < len(asked):
             raise Refused(f"there is no question {number}, there are {len(asked)}", status=404, code="no_question")
         return asked[number]
 
@@ -114,39 +114,52 @@ def build_voting(booth: Booth, *, hosts: Sequence[str] | None = None) -> FastAPI
         openapi_url=None,
         middleware=[Middleware(Guard, limits=limits, counts=Counts(), tokens=(), hosts=hosts)],
     )
-    page = {name: files("darkroom.serve").joinpath("assets", name).read_bytes() for name in ("vote.html", *ASSETS)}
+    app.include_router(_page())
+    app.include_router(_voters(booth))
+    app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(RequestValidationError, _misplaced)
+    return app
 
-    @app.get("/")
+
+def _page() -> APIRouter:
+    """The page, its script and style, read once: names are looked up in a table, never in a folder."""
+    router, folder = APIRouter(), files("darkroom.serve").joinpath("assets")
+    page = {name: folder.joinpath(name).read_bytes() for name in ("vote.html", *ASSETS)}
+
+    @router.get("/")
     def home() -> Response:
         return _plain(page["vote.html"], "text/html; charset=utf-8")
 
-    @app.get("/assets/{name}")
+    @router.get("/assets/{name}")
     def asset(name: str) -> Response:
         if name not in ASSETS:
             raise Refused("there is no such file", status=404, code="no_page")
         return _plain(page[name], ASSETS[name])
 
-    @app.post("/voters", status_code=201)
+    return router
+
+
+def _voters(booth: Booth) -> APIRouter:
+    """Who comes, what they are asked, and what they choose."""
+    router = APIRouter(prefix="/voters")
+
+    @router.post("", status_code=201)
     def enter() -> dict[str, Any]:
         return booth.enter()
 
-    @app.get("/voters/{name}")
+    @router.get("/{name}")
     def following(name: str) -> dict[str, Any]:
         return booth.following(name)
 
-    @app.post("/voters/{name}/votes")
+    @router.post("/{name}/votes")
     def take(name: str, vote: VoteGiven) -> dict[str, Any]:
         return booth.take(name, vote)
 
-    @app.get("/voters/{name}/questions/{number}/{place}")
+    @router.get("/{name}/questions/{number}/{place}")
     def shown(name: str, number: int, place: Literal["left", "right", "between"]) -> Response:
-        if not 0 <= number < 2**31:
-            raise Refused(f"there is no question {number}", status=404, code="no_question")
         return _plain(booth.shown(name, number, place=place), "image/png")
 
-    app.add_exception_handler(InputError, _refused)
-    app.add_exception_handler(RequestValidationError, _misplaced)
-    return app
+    return router
 
 
 def _plain(body: bytes, kind: str) -> Response:
