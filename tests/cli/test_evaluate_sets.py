@@ -133,6 +133,15 @@ def test_what_is_refused(
     assert sentence in found.splitlines()[-1]
 
 
+def test_what_is_refused_leaves_no_folder(refused: Callable[..., str], place: Path, tmp_path: Path) -> None:
+    for words in (("made", "--features", "nothing"), ("nowhere",), ("made", "--steps", "3")):
+        refused("evaluate", place / words[0], place / "real", "--out", tmp_path / "deep" / "card", *words[1:])
+    (tmp_path / "file").touch()
+    found = refused("evaluate", place / "made", place / "real", "--out", tmp_path / "file" / "card")
+    assert "choose another --out" in found
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
 def test_a_picture_that_breaks_off_is_named(say: Say, place: Path, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / "bad").mkdir(exist_ok=True)

@@ -144,7 +144,7 @@ class Answer:
         return compare(card, other)
 
     def _say(self, text: str, values: dict[str, Any], *, compared: Any = ()) -> None:
-        from darkroom.core.record import write_json
+        from darkroom.core.record import writable_folder, write_json
         from darkroom.evaluate.card_page import beside
 
         if compared:
@@ -152,7 +152,7 @@ class Answer:
             text = f"{text}\n{beside(compared)}"
         typer.echo(json.dumps(values, indent=2, ensure_ascii=False) if self._as_json else text)
         if self._file is not None:
-            write_json(self._file, values)
+            write_json(writable_folder(self._file.parent) / self._file.name, values)
 
 
 def _refuse(options: dict[str, Any], *, why: str) -> None:
@@ -169,7 +169,7 @@ def _is_file(out: Path) -> bool:
 
 
 def _check_writable(out: Path) -> None:
-    """`InputError` before anything is measured."""
+    """`InputError` before anything is measured; what does not fit in other ways shall leave no folder behind."""
     from darkroom.core.errors import InputError
     from darkroom.core.record import writable_folder
 
@@ -177,4 +177,5 @@ def _check_writable(out: Path) -> None:
         raise InputError(f"{out}: --out names a folder or a .json file, and this is a file")
     if out.is_dir() and _is_file(out):
         raise InputError(f"{out}: --out names the file of the report, and this is a folder")
-    writable_folder(out.parent if _is_file(out) else out)
+    folder = out.parent if _is_file(out) else out
+    writable_folder(next(each for each in (folder, *folder.parents) if each.exists()))
