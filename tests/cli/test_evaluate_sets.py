@@ -94,6 +94,8 @@ def test_reports_have_cards_too(say: Say, place: Path, tmp_path: Path) -> None:
     assert say(*words)[0] == 0
     found = card(tmp_path / "card")
     assert found["protocol"]["kind"] == "first stage"
+    assert found["time"]["seconds"] > 0
+    assert any("biased upwards" in sentence for sentence in found["notes"])
     ways = {each["of"] for each in found["figures"]}
     assert ways == {"model", "bicubic x4"}
     assert "psnr" in say(*words, "--against", tmp_path / "card")[1]
@@ -129,6 +131,15 @@ def test_what_is_refused(
     subject, *options = words
     found = refused("evaluate", place / subject, place / "real", "--out", tmp_path / "card", *options)
     assert sentence in found.splitlines()[-1]
+
+
+def test_what_is_refused_leaves_no_folder(refused: Callable[..., str], place: Path, tmp_path: Path) -> None:
+    for words in (("made", "--features", "nothing"), ("nowhere",), ("made", "--steps", "3")):
+        refused("evaluate", place / words[0], place / "real", "--out", tmp_path / "deep" / "card", *words[1:])
+    (tmp_path / "file").touch()
+    found = refused("evaluate", place / "made", place / "real", "--out", tmp_path / "file" / "card")
+    assert "choose another --out" in found
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
 def test_a_picture_that_breaks_off_is_named(say: Say, place: Path, tmp_path: Path) -> None:

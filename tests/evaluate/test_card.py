@@ -112,6 +112,48 @@ def test_names_and_what_is_unknown_are_no_difference(changes: dict[str, Any]) ->
     assert differences(card().protocol, card(**changes).protocol) == ()
 
 
+def test_what_a_terminal_would_obey_is_spelt_out(tmp_path: Path) -> None:
+    """A card may come from a stranger."""
+    values = card(pictures={"size": "\x1b]0;a\x07", "\x9b31m": 1}, kind="obedience").plain()
+    (tmp_path / "card.json").write_text(json.dumps(values))
+    with pytest.raises(InputError) as caught:
+        check_comparable(card().protocol, read_card(tmp_path).protocol, where="card.json")
+    assert str(caught.value).isprintable()
+    assert "\\u001b]0;a" in str(caught.value)
+    (tmp_path / "card.json").write_text(json.dumps({**values, "format": "\x1b[2J"}))
+    with pytest.raises(InputError, match=re.escape("a card of format")) as caught:
+        read_card(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a file without an end is not on this system")
+def test_a_card_without_an_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "card.json").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="too large"):
+        read_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("measure", "better"),
+    [
+        ("l1", "this one"),
+        ("lpips", "this one"),
+        ("shuffled, 2 things", "this one"),
+        ("feature distance", "this one"),
+        ("LPIPS", "this one"),
+        ("psnr std", "neither"),
+        ("psnr", "the other"),
+        ("obeyed, 2 things", "the other"),
+        ("mean IoU of classes", "the other"),
+    ],
+)
+def test_which_way_is_better_is_known_for_measures_of_reports_too(measure: str, better: str) -> None:
+    one, other = (
+        card().model_copy(update={"figures": (Figure(measure=measure, value=value, count=9),)}) for value in (0.2, 0.3)
+    )
+    assert [each.better for each in compare(one, other)] == [better]
+
+
 def test_which_is_better_and_whether_that_may_be_chance() -> None:
     one, near, far = card(), card(value=4.0), card(value=9.0)
     assert [(each.better, each.apart) for each in compare(one, near)] == [

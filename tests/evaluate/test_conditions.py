@@ -57,6 +57,10 @@ def measured(model: Model, source: ShapesSource, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(room, "generate", drawn)
     report = evaluate_conditions(model, source, spoiling=Spoiling(), judge=CornerJudge(), sample={"steps": 2})
     assert report.plain()["protocol"]["sample"]["steps"] == 2
+    distances = any("Fréchet distance" in figures for figures in report.ways.values())
+    assert [f"of {len(source)} pictures are biased upwards" in note for note in report.plain()["notes"]] == [
+        True
+    ] * distances
     return {name: dict(figures) for name, figures in report.ways.items()}
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from miniature_clip import clip
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from darkroom.core.compute import sampling_compute
@@ -17,7 +18,7 @@ from darkroom.core.errors import InputError, ModelFileError
 from darkroom.core.fetch import Source
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.evaluate import networks
-from darkroom.evaluate.networks import EncoderEye, Preparation, open_network
+from darkroom.evaluate.networks import EncoderEye, Preparation, open_network, open_networks
 from darkroom.metrics.extractors import FeatureNetwork
 from darkroom.nn.inception import Inception
 
@@ -132,3 +133,15 @@ def test_pictures_are_prepared_as_pillow_does() -> None:
     expected = (resized - preparation.mean) / preparation.deviation
     found = preparation.of(to_bytes(picture)[None])[0].permute(1, 2, 0).numpy()
     assert np.abs(found - expected).max() < 1.01 / 255 / min(preparation.deviation)
+
+
+def test_networks_come_once_and_are_told_apart(tmp_path: Path) -> None:
+    """Figures are called by the names of networks, and two folders may hold the same, or two of a kind."""
+    first, same, other = (clip(tmp_path / name) for name in ("first", "same", "other"))
+    weights = load_file(other / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, other / "model.safetensors")
+    found, odd = open_networks([str(each) for each in (first, same, other, first)] + ["judge"], CPU)
+    assert [each.name.partition("-")[0] for each in found] == ["clip", "clip", "judge"]
+    assert found[0].name == "clip"
+    assert found[1].name == f"clip-{found[1].hash}"
+    assert odd == ()

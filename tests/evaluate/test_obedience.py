@@ -1,6 +1,7 @@
 """Captions asked of a model, read back from what it draws: true scenes obey, others do not."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from darkroom.data.sources import ShapesSource
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.evaluate import obedience
 from darkroom.evaluate.obedience import captions_trained_on, evaluate_obedience
+from darkroom.evaluate.report import Obedience, ObedienceReport
+from darkroom.evaluate.report_cards import card_of
 from darkroom.network.unet import UNetSpec
 from darkroom.scenes.draw import draw
 from darkroom.tasks.generate import Sampled
@@ -108,6 +111,18 @@ def test_blanks_obey_nothing(model: Model, monkeypatch: pytest.MonkeyPatch):
     drawn_by(monkeypatch, np.zeros_like)
     report = evaluate_obedience(model, count=8)
     assert all(each.obeyed == each.shown == each.shuffled == 0 for each in report.by_things)
+
+
+def test_a_card_has_the_shares_of_its_report(model: Model):
+    """Of other captions there are fewer than of pictures, so that their share is no whole number of pictures."""
+    few = Obedience(things=2, prompts=7, obeyed=3 / 7, shown=5 / 7, shuffled=2 / 5)
+    protocol = {"model": {"name": "m"}, "captions": {}, "sample": {}, "darkroom": "0"}
+    card = card_of(ObedienceReport((few,), protocol), compute=model.compute, begun=time.monotonic() - 5)
+    figures = {each.measure: each for each in card.figures}
+    assert figures["shuffled, 2 things"].value == 2 / 5
+    assert figures["obeyed, 2 things"].value == 3 / 7
+    assert (figures["obeyed, 2 things"].low or 1) < 3 / 7 < (figures["obeyed, 2 things"].high or 0)
+    assert card.time["seconds"] >= 5
 
 
 def test_captions_that_were_trained_on_are_not_asked(model: Model, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """Rows on disk: whole or not there, never made twice, the same for one process and for two."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from darkroom.core.parallel import rank, together, wait_for_all
+from darkroom.data.sources import open_data
+from darkroom.data.transforms import TransformSpec
+from darkroom.data.write_shards import write_shards
+from darkroom.evaluate.lots import OfSource
 from darkroom.evaluate.shards import Shards
 
 
@@ -85,3 +90,20 @@ def test_two_ranks_share_the_work(tmp_path: Path) -> None:
     assert rank() == 0
     with together():
         wait_for_all()
+
+
+def test_pictures_in_shards_are_a_set_by_their_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    source = open_data("shapes", size=32, limit=4).train
+    for row in range(4):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        source.example(row).picture.save(tmp_path / "folder" / f"{row}.png")
+    (shard,) = write_shards(open_data(tmp_path / "folder"), tmp_path / "shards")
+
+    def key() -> str:
+        return OfSource(open_data(str(shard)).train, TransformSpec(size=32)).key()
+
+    before = key()
+    assert key() == before
+    os.utime(shard, ns=(1, 1))
+    assert key() != before

@@ -1,5 +1,6 @@
 """Every study end to end, as a miniature; killed anywhere it goes on, and no cell is made twice."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from darkroom.cli.main import main
 from darkroom.core.errors import InputError
 from darkroom.core.record import read_json
 from darkroom.data.masks import MasksSpec
+from darkroom.data.sources import open_data
 from darkroom.recipes.schema import Recipe
 from darkroom.studies import carry, inpainting, wishes
-from darkroom.studies.carry import carry_out
+from darkroom.studies.carry import carry_out, finished
 from darkroom.studies.cells import Quality, Training
 from darkroom.studies.choose import build_study
+from darkroom.studies.measure import real_pictures
+from darkroom.tasks.load import load
 
 TINY = ("pictures=8", "size=32", "batch=2", "parameters=100000")
 SMALL = (*TINY, "steps=1", "count=4", "real=6")
@@ -22,13 +26,13 @@ SMALL = (*TINY, "steps=1", "count=4", "real=6")
 
 @pytest.fixture(autouse=True)
 def few_previews(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings draw one picture in one step for their previews and reports, which studies do not read."""
+    """Trainings draw their previews in one step."""
     make = wishes.recipe_for_folder
 
     def small(*given: Any, **named: Any) -> Recipe:
         made = make(*given, **named)
         assert made.denoiser is not None
-        sample = made.denoiser.sample.model_copy(update={"count": 1, "steps": 1})
+        sample = made.denoiser.sample.model_copy(update={"steps": 1})
         return made.model_copy(update={"denoiser": made.denoiser.model_copy(update={"sample": sample})})
 
     monkeypatch.setattr(wishes, "recipe_for_folder", small)
@@ -72,7 +76,8 @@ def test_compression_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.
     rows = {row[0]: row for row in found["Compression, DDIM of 2 steps"]}
     assert set(rows) == {"ldm-1", "ldm-4-vq"}
     assert rows["ldm-1"][2] == "–"  # no first stage
-    assert float(rows["ldm-4-vq"][5]) > 0
+    assert float(rows["ldm-4-vq"][7]) > 0  # drawn in a second
+    assert (rows["ldm-4-vq"][5], rows["ldm-1"][3]) == ("1", "–")
     assert [row[0] for row in found["Beside pixels"]] == ["ldm-4-vq"]
     assert ["Tab. 13, row Batch Size", "LDM-1, -2, -4, -8, -16, -32", "7, 9, 40, 64, 112, 112"] in found[
         "The paper: compression"
@@ -83,17 +88,95 @@ def test_compression_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.
     plots = read_json(tmp_path / "results.json")["plots"]
     assert len(plots["throughput"]["series"]["ldm-1"]) == 2
     assert "ldm-4-vq" in (tmp_path / "throughput.svg").read_text()
+    assert "Every training made 1 steps, so neither time nor" in (tmp_path / "study.md").read_text()
+    assert not list(tmp_path.glob("cells/*/report.html"))  # pages of runs are not what a study is for
     assert "![Quality against training time" in (tmp_path / "study.md").read_text()
     assert (tmp_path / "study.html").read_text().count("data:image/svg+xml") == 2
 
 
 def test_another_study_in_the_folder_is_refused(tmp_path: Path) -> None:
-    begun = carry_out(build_study("speed", "shapes", changes=TINY), tmp_path, device="cpu", tell=quiet)
+    study = build_study("speed", "shapes", changes=TINY)
+    begun = carry_out(study, tmp_path, device="cpu", tell=quiet)
     next(begun)
     begun.close()
     other = build_study("speed", "shapes", changes=(*TINY, "samplings=3"))
     with pytest.raises(InputError, match=r"another study was begun here .*is only in one of them"):
         next(carry_out(other, tmp_path, device="cpu", tell=quiet))
+    for garbled in ("{", "[]", '{"study": "speed", "features": ["judge"], "cells": 3}', '{"cells": [{"name": []}]}'):
+        (tmp_path / "study.json").write_text(garbled)
+        with pytest.raises(InputError) as refused:
+            next(carry_out(study, tmp_path, device="cpu", tell=quiet))
+        assert "choose another --out" in str(refused.value)
+    for cell in study.cells:
+        (tmp_path / "cells" / cell.name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cells" / cell.name / "done.json").write_text("{")
+    with pytest.raises(InputError, match=r"done\.json: cannot be read .*remove it to have it made again"):
+        finished(study, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("super-resolution", "{data}", "size=32", "--features", "nothing"), "no such feature network"),
+        (("guidance", "shapes", "data={data}"), "does not say the caption that shapes is steered by"),
+        (("guidance", "shapes", "data=nowhere"), "nowhere"),
+        (("guidance", "shapes", "samplings=5000"), "5000"),
+        (("super-resolution", "{data}", "size=32", "samplings=5000"), "5000"),
+        (("super-resolution", "{data}", "size=32"), "1 of its pictures are there to compare with"),
+    ],
+)
+def test_what_could_not_be_finished_is_not_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, words: tuple[str, ...], sentence: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for row in range(4):  # one of them is kept for testing
+        open_data("shapes", size=32, limit=4).train.example(row).picture.save(data / f"{row}.png")
+    given = [word.format(data=data) for word in words]
+    assert main(["study", *given, "--device", "cpu", "--out", str(tmp_path / "study")]) == 2
+    complaint = capsys.readouterr().err
+    assert sentence in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_picture_that_trainings_leave_out_is_left_out_of_figures_too(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    (data / "test").mkdir()
+    source = open_data("shapes", size=32, limit=12).train
+    for row in range(12):
+        source.example(row).picture.save(data / ("train" if row < 6 else "test") / f"{row}.bmp")
+    broken = data / "test" / "7.bmp"
+    broken.write_bytes(broken.read_bytes()[:60])
+    model = load("shapes-superres", device="cpu")
+    assert len(real_pictures(model, str(data), most=10)[0]) == 6
+    for _ in range(2):  # looked at once, then remembered
+        kept, split = real_pictures(model, str(data), most=10, memo=tmp_path / "pictures.json")
+        assert (len(kept), split) == (5, "test")
+
+
+def test_minutes_are_shared_out_and_kept(tmp_path: Path) -> None:
+    changes = (*TINY, "minutes=0.1", "count=4", "real=6", "factors=1,4", "bottlenecks=kl", "samplings=1")
+    study = build_study("compression", "shapes", changes=changes)
+    trainings = {cell.name: cell.recipe for cell in study.cells if isinstance(cell, Training)}
+    assert [recipe.minutes for recipe in trainings.values()] == pytest.approx([0.03, 0.035, 0.035])
+    begun = carry_out(study, tmp_path, device="cpu", tell=quiet)
+    list(itertools.takewhile(lambda event: not (tmp_path / "cells" / "ldm-4-kl" / "recipe.yaml").exists(), begun))
+    begun.close()
+    first = (tmp_path / "cells" / "first-4-kl" / "recipe.yaml").read_text()
+    list(carry_out(study, tmp_path, device="cpu", tell=quiet))
+    assert (tmp_path / "cells" / "first-4-kl" / "recipe.yaml").read_text() == first
+    for name in ("ldm-1", "ldm-4-kl"):
+        settled = read_json(tmp_path / "cells" / name / "denoiser" / "pace.json")
+        stages = read_json(tmp_path / "cells" / name / "done.json")["found"]["stages"]
+        assert settled["seconds_used"] > 0  # what opening, measuring and caching took is not left to the training
+        assert stages["denoiser"]["steps"] == settled["steps"] >= 20
+        marks = sorted((tmp_path / "cells" / name / "denoiser" / "models").glob("*"))
+        assert int(marks[-1].stem) == settled["steps"]
+    found = read_json(tmp_path / "results.json")
+    assert any("Denoisers had equal time, first stages too" in sentence for sentence in found["notes"])
+    assert all(float(row[4]) > 0 for row in found["tables"][0]["rows"])  # minutes of the denoiser
 
 
 def test_speed(tmp_path: Path) -> None:
@@ -120,7 +203,7 @@ def test_inpainting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, models = {"first-vq": ("vq", False)}, {"ldm-1": None, "ldm-4-vq-big": "first-vq"}
     monkeypatch.setattr(inpainting, "FIRST_STAGES", first)
     monkeypatch.setattr(inpainting, "MODELS", models)
-    monkeypatch.setattr(inpainting, "HOLES", {"40–50 %": (0.4, 0.5), "all": None})
+    monkeypatch.setattr(inpainting, "HOLES", {"40–50 %": (0.4, 0.5), inpainting.ALL: None})
     found = carried("inpainting", "shapes", *SMALL, "samplings=1", folder=tmp_path)
     assert [row[0] for row in found["Efficiency"]] == list(models)
     assert all(len(found[f"Holes of {words}"]) == 2 for words in inpainting.HOLES)
@@ -168,7 +251,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert not (tmp_path / "study").exists()
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "| heun | 2 | 3 |" in said
+    assert "| heun | 2 | 2 |" in said  # the first step of this model is from nearly pure noise, and Euler's
     assert "it compares no solvers with one another" in said
     assert main([*words, "--plan"]) == 0
     assert capsys.readouterr().out.count(" done ") == 4

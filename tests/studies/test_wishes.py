@@ -1,11 +1,18 @@
 """What may be asked of a study, and how the cells follow from it: nothing is trained."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from darkroom.core.errors import SpecError
+from darkroom.core.errors import InputError
+from darkroom.core.spec import parse
+from darkroom.process.prediction import build_prediction
+from darkroom.process.schedule import CosineSpec, LinearSpec, build_schedule
 from darkroom.recipes.describe import count
-from darkroom.studies.cells import Pace, Quality, Training
+from darkroom.recipes.schema import Recipe
+from darkroom.studies.cells import Pace, Quality, Sampling, Training
 from darkroom.studies.choose import STUDIES, build_study
+from darkroom.studies.solvers import evaluations
 
 SMALL = ("pictures=8", "size=32")
 
@@ -21,21 +28,28 @@ SMALL = ("pictures=8", "size=32")
         ("compression", (*SMALL, "bottlenecks=kl,vd"), "'bottlenecks"),
         ("solvers", ("solvers=heum",), "did you mean 'heun'"),
         ("guidance", ("samplings=2,3",), "give one number of steps"),
+        ("guidance", ("scales=1,.nan",), "'scales"),
+        ("inpainting", (*SMALL, "samplings=2,3"), "give one number of steps, samplings=2"),
+        ("speed", (*SMALL, "size=48", "factors=6"), "factors=6 does not fit; a first stage halves"),
+        ("speed", (*SMALL, "factors=16"), "factors=16 does not fit: the network halves latents twice"),
+        ("super-resolution", (*SMALL, "minutes=5", "parameters=300000000"), "cannot be tried here (too large)"),
+        ("solvers", (f"seed={2**63}",), "'seed'"),
+        ("solvers", ("samplings=5,3000", "solvers=ddim"), "3000"),
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, changes: tuple[str, ...], sentence: str) -> None:
-    with pytest.raises(SpecError) as refused:
+    with pytest.raises(InputError) as refused:
         build_study(name, "shapes", changes=changes)
     assert sentence in str(refused.value)
 
 
 def test_a_model_that_nothing_can_guide_is_refused() -> None:
-    with pytest.raises(SpecError, match="nothing can guide it"):
+    with pytest.raises(InputError, match="nothing can guide it"):
         build_study("guidance", "shapes-superres")
 
 
 def test_a_model_of_unknown_pictures_needs_them_named() -> None:
-    with pytest.raises(SpecError, match="data=FOLDER is needed"):
+    with pytest.raises(InputError, match="data=FOLDER is needed"):
         build_study("solvers", "emoji")
 
 
@@ -71,6 +85,52 @@ def test_cells_have_names_of_their_own_and_models_that_come_before(name: str) ->
             case Pace(model=model, recipe=recipe):
                 assert recipe is not None or model in made
         made.add(cell.name)
+
+
+def test_what_is_asked_for_twice_is_made_once_in_rising_order() -> None:
+    study = build_study("solvers", "shapes", changes=("solvers=heun,ddim,heun", "samplings=4,2,4"))
+    assert [cell.name for cell in study.cells] == ["heun-2", "ddim-2", "heun-4", "ddim-4"]
+    scales = build_study("guidance", "shapes", changes=("scales=3,1,1.0,3.0000001",)).cells
+    assert [cell.name for cell in scales][:3] == ["scale-1-always", "scale-3-always", "scale-3.0000001-always"]
+
+
+def test_looks_are_cheap_for_all_for_they_are_paid_from_the_minutes() -> None:
+    cells = build_study("compression", "shapes", changes=(*SMALL, "minutes=60", "factors=1,4")).cells
+    drawn = [cell.recipe.denoiser.sample for cell in cells if isinstance(cell, Training) and cell.recipe.denoiser]
+    assert [(sample.count, sample.steps) for sample in drawn] == [(1, 25)] * 3
+
+
+@pytest.mark.parametrize("name", ["super-resolution", "inpainting"])
+def test_what_is_drawn_is_left_as_drawn(name: str) -> None:
+    cells = build_study(name, "shapes", changes=SMALL).cells
+    assert {cell.sampling.match for cell in cells if isinstance(cell, Quality | Pace)} == {0}
+
+
+def test_a_sampling_from_before_match_came_is_the_same_one() -> None:
+    assert "match" not in Sampling(steps=3).plain()
+    assert Sampling(steps=3, match=0).asked()["match"] == 0
+
+
+def test_big_is_as_much_bigger_as_in_the_paper_as_widths_allow() -> None:
+    cells = {cell.name: cell for cell in build_study("inpainting", "shapes", changes=("pictures=8",)).cells}
+    recipes = [cells[name].recipe for name in ("ldm-4-vq", "ldm-4-vq-big")]  # type: ignore[union-attr]
+    plain, big = (count(recipe)["network"] for recipe in recipes)
+    assert recipes[1].denoiser is not None
+    assert recipes[1].denoiser.network.resample == "residual"
+    wanted = 387 / 215 * plain
+    other = recipes[1].denoiser.network.channels
+    for width in (other - 32, other + 32):
+        values = recipes[1].plain()
+        values["denoiser"]["network"]["channels"] = width
+        assert abs(count(parse(Recipe, values, where="test"))["network"] - wanted) >= abs(big - wanted)
+
+
+def test_evaluations_are_counted_where_noise_decides_how_often_a_step_asks() -> None:
+    mild = SimpleNamespace(schedule=build_schedule(LinearSpec()), prediction=build_prediction("eps"))
+    counts = {name: evaluations(mild, solver=name, steps=5) for name in ("ddim", "ddpm", "dpm++2m", "heun", "plms")}
+    assert counts == {"ddim": 5, "ddpm": 5, "dpm++2m": 5, "heun": 9, "plms": 6}
+    nearly_pure = SimpleNamespace(schedule=build_schedule(CosineSpec()), prediction=build_prediction("v"))
+    assert evaluations(nearly_pure, solver="heun", steps=5) == 8  # its first step is Euler's
 
 
 def test_the_regression_differs_from_the_diffusion_in_its_objective_alone() -> None:

@@ -1,6 +1,7 @@
 """`darkroom evaluate`: quality, with its protocol."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
@@ -54,13 +55,14 @@ def run(
     from darkroom.cli.evaluate_sets import Wanted, evaluate_pictures, evaluate_whole, holds_pictures
     from darkroom.evaluate.card import read_card
 
+    begun = time.monotonic()
     sampling = {"solver": solver, "steps": steps, "eta": eta, "guidance": guidance, "match": match}
     other = None if against is None else (read_card(against), str(against))
     if out is not None:
         _check_writable(out)
     places = {"out": out, "device": device, "precision": precision, "against": other}
     wanted = Wanted(data, tuple(features or ()), split, count, batch, **places)
-    answer = Answer(out, other, as_json=as_json)
+    answer = Answer(out, other, begun=begun, as_json=as_json)
     if first_stage:
         _refuse({**sampling, "masks": masks, "features": features}, why="it is not for --first-stage")
         answer.of_report(
@@ -96,12 +98,15 @@ def run(
 
 @final
 class Answer:
-    """Where figures go: to the terminal, as a table or as JSON, and to --out; beside which card, and its name."""
+    """Where figures go: to the terminal, as a table or as JSON, and to --out.
 
-    def __init__(self, out: Path | None, other: tuple[Any, str] | None, *, as_json: bool) -> None:
+    other: beside which card, and its name · begun: when the command was, by `time.monotonic()`.
+    """
+
+    def __init__(self, out: Path | None, other: tuple[Any, str] | None, *, begun: float, as_json: bool) -> None:
         self._file = out if out is not None and _is_file(out) else None
         self._folder = None if self._file is not None else out
-        self._other, self._as_json = other, as_json
+        self._other, self._begun, self._as_json = other, begun, as_json
 
     def of_report(self, said: Any) -> None:
         """A report, and its card where one is asked for."""
@@ -109,7 +114,7 @@ class Answer:
 
         compared = ()
         if self._other is not None or self._folder is not None:
-            card = card_of(said.report, compute=said.compute)
+            card = card_of(said.report, compute=said.compute, begun=self._begun)
             compared = self._write(card, folder=self._folder, pictures={})
         self._say(said.text, said.report.plain(), compared=compared)
 
@@ -139,7 +144,7 @@ class Answer:
         return compare(card, other)
 
     def _say(self, text: str, values: dict[str, Any], *, compared: Any = ()) -> None:
-        from darkroom.core.record import write_json
+        from darkroom.core.record import writable_folder, write_json
         from darkroom.evaluate.card_page import beside
 
         if compared:
@@ -147,7 +152,7 @@ class Answer:
             text = f"{text}\n{beside(compared)}"
         typer.echo(json.dumps(values, indent=2, ensure_ascii=False) if self._as_json else text)
         if self._file is not None:
-            write_json(self._file, values)
+            write_json(writable_folder(self._file.parent) / self._file.name, values)
 
 
 def _refuse(options: dict[str, Any], *, why: str) -> None:
@@ -164,7 +169,7 @@ def _is_file(out: Path) -> bool:
 
 
 def _check_writable(out: Path) -> None:
-    """`InputError` before anything is measured."""
+    """`InputError` before anything is measured; what does not fit in other ways shall leave no folder behind."""
     from darkroom.core.errors import InputError
     from darkroom.core.record import writable_folder
 
@@ -172,4 +177,5 @@ def _check_writable(out: Path) -> None:
         raise InputError(f"{out}: --out names a folder or a .json file, and this is a file")
     if out.is_dir() and _is_file(out):
         raise InputError(f"{out}: --out names the file of the report, and this is a folder")
-    writable_folder(out.parent if _is_file(out) else out)
+    folder = out.parent if _is_file(out) else out
+    writable_folder(next(each for each in (folder, *folder.parents) if each.exists()))

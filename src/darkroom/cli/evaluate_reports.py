@@ -153,6 +153,7 @@ def _conditions(
         + ", ".join(f"{name} {value}" for name, value in made["sample"].items()),
     ]
     lines += [f"model {made['model']['name']}, weights {made['model']['weights_hash']}; judge {made['judge']['hash']}"]
+    lines += [f"note: {sentence}" for sentence in report.notes]
     return Said("\n".join(lines), report, model.compute)
 
 

@@ -131,22 +131,22 @@ def _measured(
 ) -> Made:
     from darkroom.data.sources import Subset
     from darkroom.evaluate.lots import OfSource
-    from darkroom.evaluate.networks import open_network
+    from darkroom.evaluate.networks import open_networks
     from darkroom.evaluate.quality import Measuring, measure
 
-    opened = [open_network(name, compute) for name in dict.fromkeys(wanted.features or ("judge",))]
+    networks, odd = open_networks(wanted.features or ("judge",), compute)
     folder = wanted.folder(subject["name"])
     card = measure(
         Measuring(
             subject=subject,
             made=made,
             real=real,
-            networks=[network for network, _ in opened],
+            networks=networks,
             folder=folder,
             compute=compute,
             split=split,
             pairs=pairs,
-            notes=[*notes, *(sentence for _, odd in opened for sentence in odd), *_left_out(real.source.skipped)],
+            notes=[*notes, *odd, *_left_out(real.source.skipped)],
             tell=_counter,
             against=wanted.against,
         )

@@ -105,16 +105,18 @@ def read_card(path: Path) -> Card:
     """A card from its JSON file, or from the folder where one lies; `InputError` in one sentence for anything else."""
     file = path / "card.json" if path.is_dir() else path
     try:
-        if file.stat().st_size > MOST:
+        with file.open("rb") as opened:
+            text = opened.read(MOST + 1)  # not asked for its size: what is no file has none
+        if len(text) > MOST:
             raise InputError(f"{file}: no card of an evaluation, it is too large")
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(text.decode())
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{file}: no card can be read ({reason}); `darkroom evaluate --out` writes them") from None
     except (ValueError, RecursionError):
         raise InputError(f"{file}: no card of an evaluation, it is not valid JSON") from None
     if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
-        raise InputError(f"{file}: a card of format {str(values['format'])[:20]}, {FORMAT} is read")
+        raise InputError(f"{file}: a card of format {_short(values['format'])}, {FORMAT} is read")
     return parse(Card, values, where=str(file))
 
 
@@ -187,9 +189,11 @@ def _apart(one: Any, other: Any, *, place: str) -> Iterator[str]:
                 yield from _apart(*pair, place=f"{place}.{number}")
         case _:
             if one != other:
-                yield f"{place} ({_short(one)} here, {_short(other)} there)"
+                yield f"{_short(place)} ({_short(one)} here, {_short(other)} there)"
 
 
 def _short(value: Any) -> str:
+    """A value of a card, which may come from a stranger, for a terminal: what it would obey is spelt out."""
     text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = text if text.isprintable() else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

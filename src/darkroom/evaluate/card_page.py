@@ -1,5 +1,6 @@
 """A card for people: lines of a terminal, Markdown, and a page that stands alone, with pictures."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from darkroom.pages.markup import Html, details, document, element, figures, ima
 SHOWN: Final = 64  # pictures of each set
 SHEET: Final = 1024  # pixels of a sheet's side, at most
 _INCEPTION: Final = {"Fréchet distance": "FID", "kernel distance": "KID"}
-_LOWER: Final = ("distance", "LPIPS", "L1", "deviation")
+_LOWER: Final = frozenset({"distance", "lpips", "l1", "shuffled"})  # words of measures that are better when lower
+_SPREAD: Final = frozenset({"std", "deviation"})  # of those of which neither is better
 
 
 @final
@@ -135,9 +137,9 @@ def _sheets(pictures: Mapping[str, Sequence[Image.Image]]) -> Html:
 
 
 def _compared(figure: Figure, other: Figure) -> Compared:
-    lower = any(word in figure.measure for word in _LOWER)
-    gap = other.value - figure.value if lower else figure.value - other.value
-    better = "the same" if gap == 0 else "this one" if gap > 0 else "the other"
+    words = set(re.findall(r"\w+", figure.measure.casefold()))
+    gap = other.value - figure.value if words & _LOWER else figure.value - other.value
+    better = "the same" if gap == 0 else "neither" if words & _SPREAD else "this one" if gap > 0 else "the other"
     apart = None
     if figure.low is not None and figure.high is not None and other.low is not None and other.high is not None:
         apart = figure.high < other.low or other.high < figure.low

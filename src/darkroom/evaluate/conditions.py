@@ -20,7 +20,7 @@ from darkroom.data.inputs import captions, check_maps, label_of, seen_things
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec, still_map
-from darkroom.evaluate.protocol import about
+from darkroom.evaluate.protocol import about, few
 from darkroom.evaluate.report import ConditionsReport
 from darkroom.metrics.agreement import obeys, read_map, read_scene
 from darkroom.metrics.contributions import Estimate, frechet, interval, kernel, mean_of, reach, share_of
@@ -88,6 +88,7 @@ def evaluate_conditions(
     return ConditionsReport(
         {way: {name: each.value for name, each in figures.items()} for way, figures in ways.items()},
         _protocol(model, source, request, spoiling=spoiling, judge=judge),
+        few(len(source)) if any("Fréchet distance" in figures for figures in ways.values()) else (),
         {way: {name: each for name, each in known.items() if each is not None} for way, known in within.items()},
     )
 

@@ -20,6 +20,7 @@ from darkroom.data.examples import Source
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import Joined, ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec
+from darkroom.evaluate.protocol import few
 from darkroom.evaluate.report import CodeUse, Figures, FirstStageReport
 from darkroom.metrics.agreement import agrees, read_scene
 from darkroom.metrics.contributions import Estimate, Interval, frechet, interval, kernel, mean_of, reach, share_of
@@ -251,9 +252,6 @@ def _notes(source: Source, transform: TransformSpec, *, judge: Extractor, lpips:
         )
     if count <= NEIGHBOURS:
         notes.append(f"measures of sets need {NEIGHBOURS + 1} pictures at least, {count} came; some are left out")
-    elif count < 1000:
-        notes.append(
-            f"Fréchet distances of {count} pictures are biased upwards; compare only with equal counts; kernel "
-            "distances are not biased, so those of sets alike lie around zero, on both sides"
-        )
+    else:
+        notes += [f"{said}: those of sets alike lie around zero, on both sides" for said in few(count)]
     return notes

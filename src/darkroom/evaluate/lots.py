@@ -20,6 +20,7 @@ from darkroom.data.examples import Source
 from darkroom.data.folder import Folder
 from darkroom.data.inputs import captions, label_of
 from darkroom.data.loader import still_batches
+from darkroom.data.place import Member, Place, size_of
 from darkroom.data.sources import Joined, Subset
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.protocol import about
@@ -200,7 +201,7 @@ def _stamp(source: Source) -> str:
     """Changes when a file of the data set does."""
     match source:
         case Folder():
-            told = [(str(row.path), row.path.stat().st_size, row.path.stat().st_mtime_ns) for row in source.rows]
+            told = [_file_stamp(row.path) for row in source.rows]
             return digest([source.fingerprint(), told])
         case Subset():
             return digest([_stamp(source.source), source.rows])
@@ -208,3 +209,14 @@ def _stamp(source: Source) -> str:
             return digest([_stamp(source.first), _stamp(source.second)])
         case _:
             return source.fingerprint()
+
+
+def _file_stamp(place: Place) -> tuple[str | int, ...]:
+    """Name, size and time; of a part of a shard the shard's time, which one that is elsewhere does not tell."""
+    match place:
+        case Path():
+            return str(place), size_of(place), place.stat().st_mtime_ns
+        case Member(remote=False):
+            return place.shard, place.offset, place.size, Path(place.shard).stat().st_mtime_ns
+        case _:
+            return place.shard, place.name, size_of(place)

@@ -80,9 +80,8 @@ class JudgeEye:
 class InceptionEye:
     """The network of FID and of the inception score."""
 
-    name = "inception"
-
     def __init__(self, network: Inception, compute: Compute) -> None:
+        self.name = "inception"
         self.hash = weights_hash(network.state_dict().items())
         self._network, self._compute = compute.host(network), replace(compute, dtype=torch.float32)
         self.preprocessing: Mapping[str, Any] = {
@@ -171,6 +170,23 @@ def open_network(source: str, compute: Compute) -> tuple[FeatureNetwork, tuple[s
         f"--features {source}: no such feature network{did_you_mean(source, NAMES)}; a file of Inception's weights or "
         "a folder with a dinov2 or clip model of transformers fits too"
     )
+
+
+def open_networks(sources: Sequence[str], compute: Compute) -> tuple[tuple[FeatureNetwork, ...], tuple[str, ...]]:
+    """Several networks, each once, and notes; errors as for `open_network`.
+
+    Figures are told apart by the names of networks: another one of a name that is there has its hash behind it.
+    """
+    found, notes = dict[str, FeatureNetwork](), list[str]()
+    for source in dict.fromkeys(sources):
+        network, odd = open_network(source, compute)
+        notes += odd
+        if any((each.hash, each.preprocessing) == (network.hash, network.preprocessing) for each in found.values()):
+            continue
+        if network.name in found:
+            network.name = f"{network.name}-{network.hash}"
+        found[network.name] = network
+    return tuple(found.values()), tuple(dict.fromkeys(notes))
 
 
 def _published(compute: Compute) -> InceptionEye:

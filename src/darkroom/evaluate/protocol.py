@@ -1,8 +1,22 @@
-"""What a figure is quoted with: which model it is of."""
+"""What a figure is quoted with: which model it is of, and whether there were few pictures."""
+
+from typing import Final
 
 from darkroom.checkpoint.store import spec_hash
 from darkroom.core.hashes import weights_hash
 from darkroom.tasks.model import Model
+
+FEW: Final = 10_000  # pictures below which a Fréchet distance is mostly its bias
+
+
+def few(count: int) -> tuple[str, ...]:
+    """What a reader of a Fréchet distance of so many pictures, the fewer of two sets, has to know, if anything."""
+    if count >= FEW:
+        return ()
+    return (
+        f"Fréchet distances of {count} pictures are biased upwards, by the same amount for equal counts; kernel "
+        "distances are not",
+    )
 
 
 def about(model: Model) -> dict[str, str]:

@@ -27,6 +27,7 @@ from darkroom.evaluate.card import (
 )
 from darkroom.evaluate.lots import Asking, Drawn, Lot, OfSource
 from darkroom.evaluate.networks import EncoderEye
+from darkroom.evaluate.protocol import few
 from darkroom.evaluate.seen import Seen, see
 from darkroom.evaluate.shards import Progress, Shards
 from darkroom.metrics.agreement import obeys, read_scene
@@ -48,7 +49,6 @@ from darkroom.scenes.vocabulary import NAMED
 
 KEPT: Final = 10_000  # pictures of each set whose features are compared pairwise
 NEIGHBOURS: Final = 3
-FEW: Final = 10_000  # pictures below which a Fréchet distance is mostly its bias
 Tell = Callable[[str], Progress]
 
 
@@ -281,11 +281,7 @@ def _warnings(work: Measuring, widths: Sequence[tuple[str, int]]) -> Iterator[st
                 f"{name}: a covariance of {width} features cannot be known from {least} pictures; its Fréchet distance "
                 "compares only with others of as many pictures, and its interval is a guess"
             )
-    if least < FEW:
-        yield (
-            f"Fréchet distances of {least} pictures are biased upwards, by the same amount for equal counts; kernel "
-            "distances are not"
-        )
+    yield from few(least)
     if known < count:
         yield f"there are fewer real pictures ({known}) than made ones ({count})"
     side = work.real.transform.size

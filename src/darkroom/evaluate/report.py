@@ -73,16 +73,18 @@ class ConditionsReport:
     """Whether a model does what it is steered to.
 
     ways: figures by way (`read back`; the model and what takes no model) and by measure · protocol: model, data, how
-    pictures were spoilt, the judge and sampling, as JSON values · intervals: of figures, for cards.
+    pictures were spoilt, the judge and sampling, as JSON values · intervals: of figures, for cards · notes: sentences.
     """
 
     ways: Mapping[str, Mapping[str, float]]
     protocol: Mapping[str, Any] = field(repr=False)
+    notes: tuple[str, ...] = ()
     intervals: Intervals = field(default_factory=dict, repr=False)
 
     def plain(self) -> dict[str, Any]:
         """The report as JSON values, without the intervals."""
-        return {name: value for name, value in asdict(self).items() if name != "intervals"}
+        values = {**asdict(self), "notes": list(self.notes)}
+        return {name: value for name, value in values.items() if name != "intervals"}
 
 
 @final

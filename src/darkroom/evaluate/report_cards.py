@@ -1,6 +1,5 @@
 """Reports on first stages, obedience and conditions as cards, so that they compare like those of sets."""
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -11,15 +10,18 @@ from darkroom.core.compute import Compute
 from darkroom.evaluate.card import Card, Figure, Kind, Network, Protocol, Reference, here, time_since, versions
 from darkroom.evaluate.quality import figure
 from darkroom.evaluate.report import ConditionsReport, FirstStageReport, ObedienceReport
-from darkroom.metrics.contributions import Interval, share_of
+from darkroom.metrics.contributions import Estimate, Interval
 
 Report = FirstStageReport | ConditionsReport | ObedienceReport
 _APART: Final = frozenset({"model", "data", "sample", "judge", "darkroom", "preprocessing", "lpips", "given"})
 _SHARES: Final = ("obeyed", "shown", "shuffled")
 
 
-def card_of(report: Report, *, compute: Compute, begun: float | None = None, split: str = "test") -> Card:
-    """The same figures, those that are shares with intervals; split: of the pictures that were measured on."""
+def card_of(report: Report, *, compute: Compute, begun: float, split: str = "test") -> Card:
+    """The same figures, those that are shares with intervals.
+
+    begun: when it was begun, by `time.monotonic()` · split: of the pictures that were measured on.
+    """
     made = report.protocol
     match report:
         case FirstStageReport():
@@ -29,7 +31,7 @@ def card_of(report: Report, *, compute: Compute, begun: float | None = None, spl
         case ObedienceReport():
             kind, figures, subject, notes = "obedience", list(_of_obedience(report)), made["model"], ()
         case ConditionsReport():
-            kind, figures, subject, notes = "conditions", list(_of_conditions(report)), made["model"], ()
+            kind, figures, subject, notes = "conditions", list(_of_conditions(report)), made["model"], report.notes
     return Card(
         subject={"kind": "first stage" if kind == "first stage" else "model", **subject},
         protocol=_protocol(made, kind=kind, count=max(each.count for each in figures), split=split),
@@ -37,7 +39,7 @@ def card_of(report: Report, *, compute: Compute, begun: float | None = None, spl
         notes=tuple(notes),
         versions=versions(),
         machine=here(compute),
-        time=time_since(time.monotonic() if begun is None else begun),
+        time=time_since(begun),
     )
 
 
@@ -69,9 +71,8 @@ def _of_obedience(report: ObedienceReport) -> Iterator[Figure]:
         for name in _SHARES:
             share = getattr(each, name)
             if share is not None:
-                answers = torch.zeros(each.prompts)
-                answers[: round(share * each.prompts)] = 1
-                yield figure(f"{name}, {each.things} things", share_of(answers))
+                found = Estimate(share, torch.zeros(each.prompts, dtype=torch.float64), share=True)
+                yield figure(f"{name}, {each.things} things", found)
 
 
 def _protocol(made: Mapping[str, Any], *, kind: Kind, count: int, split: str) -> Protocol:

@@ -18,6 +18,7 @@ from darkroom.core.errors import InputError
 from darkroom.core.seeds import generator
 from darkroom.core.shapes import PerSample
 from darkroom.metrics.sets import Features, Gaussian, balls, frechet_distance, kernel_means, kernel_within, root_of
+from darkroom.metrics.shares import wilson
 
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
@@ -68,7 +69,7 @@ def interval(estimate: Estimate, *, resamples: int = RESAMPLES, level: float = L
     if len(parts) < 2:
         return None
     if estimate.share:
-        return _wilson(estimate.value, count=len(parts), level=level)
+        return Interval(*wilson(estimate.value, count=len(parts), level=level))
     draw = generator(seed, len(parts), purpose="metrics/bootstrap")
     means = torch.empty(resamples, dtype=parts.dtype)
     for place in means.split(max(1, _DRAWN // len(parts))):
@@ -76,13 +77,6 @@ def interval(estimate: Estimate, *, resamples: int = RESAMPLES, level: float = L
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = torch.quantile(means, ends).tolist()
     return Interval(estimate.value + low, estimate.value + high)
-
-
-def _wilson(share: float, *, count: int, level: float) -> Interval:
-    reach = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64))) ** 2 / count
-    middle = (share + reach / 2) / (1 + reach)
-    half = (reach * (share * (1 - share) + reach / 4)) ** 0.5 / (1 + reach)
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
 @final

@@ -58,8 +58,8 @@ class Figure:
             element("rect", attributes={"width": WIDTH, "height": height, "fill": "#ffffff"}),
             _text(self.title, LEFT, 18, anchor="start", weight="bold"),
             *_grid(across, up),
-            _text(self.across, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8),
-            _text(self.up, 14, (TOP + HEIGHT - BOTTOM) / 2, turned=True),
+            _text(_said(self.across, across), (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8),
+            _text(_said(self.up, up), 14, (TOP + HEIGHT - BOTTOM) / 2, turned=True),
             *(part for place, each in enumerate(kept) for part in _line(each, across, up, place=place)),
             *(part for place, each in enumerate(kept) for part in _key(each.name, place)),
             attributes={
@@ -85,6 +85,11 @@ def _axis(values: Sequence[Number], start: Number, stop: Number) -> Axis:
     margin = (high / low) ** 0.05 if log else (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     low, high = (low / margin, high * margin) if log else (low - margin, high + margin)
     return Axis(low, high, start, stop, log)
+
+
+def _said(what: str, axis: Axis) -> str:
+    """What an axis shows; equal steps on it are not equal differences where it is logarithmic."""
+    return f"{what}, logarithmic" if axis.log else what
 
 
 def _scale(axis: Axis) -> str:

@@ -120,17 +120,18 @@ class Run:
         states = (STATE, before(Path(STATE)).name)
         return any((self.folder / stage / name).exists() for stage in ("first_stage", "denoiser") for name in states)
 
-    def develop(self, *, tell: Tell | None = None) -> Generator[Event]:
+    def develop(self, *, tell: Tell | None = None, page: bool = True) -> Generator[Event]:
         """All that is left to do; stop listening at any event and run again to go on.
 
-        tell: called with (what, done, of) during work between events; it may raise, nothing is then half-written.
+        tell: called with (what, done, of) during work between events; it may raise, nothing is then half-written ·
+        page: look back at the end, and write the report.
         """
         with disk_faults(self.folder, kept="the last state that was saved is whole"):
-            yield from self._developed(tell)
+            yield from self._developed(tell, page=page)
 
-    def _developed(self, tell: Tell | None) -> Generator[Event]:
+    def _developed(self, tell: Tell | None, *, page: bool) -> Generator[Event]:
         path = self.folder / MODEL
-        if path.exists() and (self.folder / PAGE).exists():
+        if path.exists() and (not page or (self.folder / PAGE).exists()):
             yield Note("this run is finished")
             yield Wrote("model", path)
             return
@@ -140,7 +141,8 @@ class Run:
             on_first(lambda: self._check_maps(tell))
             yield from self._stages(tell)
         yield Wrote("model", path)
-        yield Wrote("report", on_first(lambda: self._reported(path, tell)))
+        if page:
+            yield Wrote("report", on_first(lambda: self._reported(path, tell)))
 
     def _reported(self, path: Path, tell: Tell | None) -> Path:
         return report_on(

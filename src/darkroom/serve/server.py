@@ -20,7 +20,7 @@ IDLE: Final = 30  # seconds that a silent connection is kept
 
 @final
 class _Server(uvicorn.Server):
-    """Tells the engine of a signal at once: streams of events end, so that connections can be closed."""
+    """Tells of a signal at once: an engine ends its streams of events, so that connections can be closed."""
 
     def __init__(self, config: uvicorn.Config, *, closing: Callable[[], None]) -> None:
         super().__init__(config)
@@ -50,6 +50,16 @@ def listening(host: str, port: int) -> socket.socket:
 
 def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; returns when all that was being drawn is kept or waits on disk."""
+    _until_stopped(app, at, closing=lambda: engine.closing(GRACE), ended=lambda: engine.stop(0))
+
+
+def run_alone(app: FastAPI, *, at: socket.socket) -> None:
+    """Serve what needs no engine until SIGINT or SIGTERM."""
+    _until_stopped(app, at, closing=lambda: None, ended=lambda: None)
+
+
+def _until_stopped(app: FastAPI, at: socket.socket, *, closing: Callable[[], None], ended: Callable[[], None]) -> None:
+    """closing: called at the signal · ended: called at the end, also where the application was not even started."""
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -60,7 +70,7 @@ def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
         timeout_graceful_shutdown=int(GRACE) + 5,
         backlog=BACKLOG,
     )
-    server = _Server(config, closing=lambda: engine.closing(GRACE))
+    server = _Server(config, closing=closing)
 
     def early(sig: int, frame: FrameType | None) -> None:
         """For a signal before uvicorn listens to them, and for the one that it raises again when it has stopped."""
@@ -71,5 +81,5 @@ def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[at])
     finally:
-        engine.stop(0)  # where it was not even started
+        ended()
         signal.signal(signal.SIGTERM, before)

@@ -1,5 +1,6 @@
 """Carrying a study out in its folder: cell after cell, each once; killed anywhere and run again it goes on."""
 
+import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,9 @@ from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import MODEL, Run, Tell, open_recipe_data
 from darkroom.studies import page
 from darkroom.studies.cells import Cell, Found, Made, Pace, Quality, Study, Training
+from darkroom.studies.lengths import speed_of
 from darkroom.studies.measure import Place, pace, quality
+from darkroom.studies.ready import check_ready
 from darkroom.train.events import Event, Note, Wrote
 
 PLAN: Final = "study.json"
@@ -28,8 +31,10 @@ def carry_out(study: Study, folder: Path, *, device: str, tell: Tell) -> Generat
     """Make every cell that is not there yet, then write what is read from them; stop listening at any event.
 
     tell: called with (what, done, of) during work between events; it may raise. `InputError` when another study was
-    begun in the folder.
+    begun in the folder, and, before anything is written, for what `check_ready` finds.
     """
+    if not (folder / PLAN).exists():
+        check_ready(study, device=device)
     _claim(study, folder)
     trainings = {cell.name: cell for cell in study.cells if isinstance(cell, Training)}
     place = Place(folder, trainings, tuple(study.features), device, tell)
@@ -44,7 +49,7 @@ def carry_out(study: Study, folder: Path, *, device: str, tell: Tell) -> Generat
 def finished(study: Study, folder: Path) -> dict[str, Found]:
     """What the cells that are finished found, by name."""
     paths = {cell.name: folder / "cells" / cell.name / DONE for cell in study.cells}
-    return {name: parse(Made, read_json(path), where=str(path)).found for name, path in paths.items() if path.exists()}
+    return {name: parse(Made, _read(path), where=str(path)).found for name, path in paths.items() if path.exists()}
 
 
 def _claim(study: Study, folder: Path) -> None:
@@ -53,7 +58,7 @@ def _claim(study: Study, folder: Path) -> None:
     if not path.exists():
         write_json(path, study.plain())
         return
-    known, wanted = read_json(path), study.plain()
+    known, wanted = _read(path), study.plain()
     if known != wanted:
         raise InputError(
             f"{folder}: another study was begun here ({_difference(known, wanted)}); choose another --out, or ask for "
@@ -61,18 +66,31 @@ def _claim(study: Study, folder: Path) -> None:
         )
 
 
-def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _read(path: Path) -> Any:
+    """JSON that a study wrote; `InputError` for what is none any more."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); remove it to have it made again, or choose another --out"
+        ) from None
+
+
+def _difference(known: Any, wanted: Mapping[str, Any]) -> str:
     """The first thing that is not the same."""
+    cells = known.get("cells") if isinstance(known, dict) else None
+    if not isinstance(cells, list) or not all(isinstance(each, dict) for each in cells):
+        return f"{PLAN} is none that a study wrote"
     for key in ("study", "features"):
         if known.get(key) != wanted[key]:
             return f"{key} was {known.get(key)!r} and is {wanted[key]!r} now"
-    before, now = ({cell["name"]: cell for cell in each.get("cells", [])} for each in (known, wanted))
+    before, now = ({str(cell.get("name")): cell for cell in each} for each in (cells, wanted["cells"]))
     for name in [*now, *before]:
         if name not in before or name not in now:
             return f"the cell {name} is only in one of them"
         if before[name] != now[name]:
-            key = next(key for key in now[name] if before[name].get(key) != now[name][key])
-            return f"{key} of the cell {name}"
+            keys = [key for key in [*now[name], *before[name]] if before[name].get(key) != now[name].get(key)]
+            return f"{', '.join(keys[:1])} of the cell {name}"
     return "cells in another order"
 
 
@@ -87,7 +105,8 @@ def _made(cell: Cell, place: Place) -> Generator[Event, None, dict[str, Any]]:
 
 
 def _train(cell: Training, place: Place) -> Generator[Event, None, dict[str, Any]]:
-    """The run, and what its log says of it."""
+    """The run, and what its log says of it. Nobody reads pages of runs, so none is written."""
+    began = time.monotonic()
     given = None if cell.on is None else load_model(place.of(cell.on) / MODEL)
     recipe = cell.recipe if given is None else with_first_stage(cell.recipe, given)
     splits = open_recipe_data(recipe.data, seed=recipe.seed)
@@ -97,9 +116,18 @@ def _train(cell: Training, place: Place) -> Generator[Event, None, dict[str, Any
             fitted = resolve(recipe, splits.train, held_out=splits.test).recipe
             return pace_of(fitted, device=place.device)
 
-        recipe = fit(recipe, minutes=recipe.minutes, folder=place.of(cell.name), measure=measure)
-    run = Run(recipe, place.of(cell.name), device=place.device, first_stage=given, splits=splits, marks=cell.marks)
-    for event in run.develop(tell=place.tell):
+        minutes, folder = recipe.minutes, place.of(cell.name)
+        recipe = fit(recipe, minutes=minutes, folder=folder, measure=measure, spent=lambda: time.monotonic() - began)
+    run = Run(
+        recipe,
+        place.of(cell.name),
+        device=place.device,
+        first_stage=given,
+        splits=splits,
+        spent=time.monotonic() - began,
+        marks=cell.marks,
+    )
+    for event in run.develop(tell=place.tell, page=False):
         if not isinstance(event, Wrote):  # what a run writes is in its folder; here are too many of them to name each
             yield event
     return _of_run(run)
@@ -110,12 +138,11 @@ def _of_run(run: Run) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     for stage, spec in trained(run.recipe).items():
         folder = run.folder / stage
-        lines = [line for line in read_lines(folder / "log.jsonl") if "seconds" in line]
-        seconds = lines[-1]["seconds"] if lines else 0.0
+        lines = read_lines(folder / "log.jsonl")
         stages[stage] = {
             "steps": spec.steps,
-            "seconds": seconds,
-            "pictures_per_second": spec.steps * spec.batch / seconds if seconds else None,
+            "seconds": max((line["seconds"] for line in lines if "seconds" in line), default=0.0),
+            "pictures_per_second": speed_of(lines, batch=spec.batch),
             "report": read_json(folder / "report.json"),
         }
     return {"parameters": count(run.recipe), "stages": stages, "pictures": len(run.splits.train)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, final
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, final
 
 from pydantic import Field
 
@@ -15,13 +15,20 @@ Found: TypeAlias = Mapping[str, Any]  # by a finished cell, as JSON values
 
 @final
 class Sampling(Spec):
-    """How pictures are drawn; None for the model's own. interval: of guidance, in noise level, None without a bound."""
+    """How pictures are drawn; None for the model's own.
+
+    interval: of guidance, in noise level, None without a bound · match: 0 leaves what is painted or enlarged as it was
+    drawn, as the paper does.
+    """
+
+    written_where_used: ClassVar = frozenset({"match"})
 
     solver: str | None = None
     steps: int | None = Field(default=None, gt=0)
     eta: float | None = None
     guidance: float | None = None
     interval: tuple[float, float | None] | None = None
+    match: int | None = None
     seed: int = 0
 
     def asked(self) -> dict[str, Any]:
@@ -110,6 +117,11 @@ class Study:
     cells: Sequence[Cell]
     read: Callable[[Mapping[str, Found]], Reading]
     features: Sequence[str] = ("judge",)
+
+    def __post_init__(self) -> None:
+        names = [cell.name for cell in self.cells]
+        assert names
+        assert len(set(names)) == len(names), names  # folders are named by them
 
     def plain(self) -> dict[str, Any]:
         """All that decides what is made, as JSON values."""

@@ -1,5 +1,6 @@
 """What a study would take on this machine: a few steps and pictures of each kind are made, none is kept."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from darkroom.tasks.model import Model
 
 TRIED: Final = 4  # pictures
 STEPS: Final = 2
-LOOKS: Final = 5  # models that are kept of a training, about
+LOOKS: Final = 5  # models that are kept of a training of so many minutes, about
 
 
 @final
@@ -91,19 +92,26 @@ def _seconds(cell: Cell, trainings: Mapping[str, Training], known: dict[str, flo
         case Quality():
             data = cell.against.data
             each = _each(cell, trainings, known, data=data, device=device)
-            return each * cell.count * (LOOKS if cell.course else 1)
+            return each * cell.count * (_looks(trainings[cell.model].recipe) if cell.course else 1)
         case Pace():
             return _each(cell, trainings, known, data=cell.data, device=device) * cell.batch * REPEATS
+
+
+def _looks(recipe: Recipe) -> int:
+    """At a training's denoiser."""
+    spec = trained(recipe)["denoiser"]
+    return LOOKS if recipe.minutes is not None else math.ceil(spec.steps / spec.sample_every)
 
 
 def _each(
     cell: Quality | Pace, trainings: Mapping[str, Training], known: dict[str, float], *, data: str | None, device: str
 ) -> float:
-    """Seconds of one picture, from those of one step of a few."""
+    """Seconds of one picture, from those of one step of a few; solvers and guidance differ in what a step takes."""
     training = trainings.get(cell.model or "")
     recipe = cell.recipe if isinstance(cell, Pace) and cell.recipe else training.recipe if training else None
     size = cell.size if isinstance(cell, Pace) else None
-    key = f"{cell.model} {recipe.name if recipe else ''} {size}"
+    how = cell.sampling
+    key = f"{cell.model} {recipe.name if recipe else ''} {size} {how.solver} {how.guidance == 1} {how.match}"
     model: Model | None = None
     if key not in known:
         model = _model(cell.model or "", recipe, device=device)

@@ -9,7 +9,7 @@ from darkroom.studies import published
 from darkroom.studies.cells import Against, Cell, Found, Quality, Sampling, Study
 from darkroom.studies.models import asks, data_of
 from darkroom.studies.reading import Reading, Table, told, value_of
-from darkroom.studies.wishes import DRAWS, Wishes
+from darkroom.studies.wishes import DRAWS, Wishes, one_sampling
 from darkroom.tasks.load import outline
 
 TAKES: Final = (*DRAWS, "scales", "samplings")
@@ -30,9 +30,7 @@ def guidance(model: str, asked: Wishes) -> Study:
         raise SpecError(
             f"study guidance: {model} was not trained to do without what steers it, so nothing can guide it"
         )
-    if asked.samplings is not None and len(asked.samplings) > 1:
-        raise SpecError("study guidance: give one number of steps, samplings=25")
-    steps = asked.samplings[0] if asked.samplings else None
+    steps = one_sampling(asked, study="guidance")
     scales, against = asked.scales or SCALES, Against(data=data_of(model, asked), most=asked.real)
     cells: list[Cell] = [
         Quality(
@@ -55,7 +53,7 @@ def guidance(model: str, asked: Wishes) -> Study:
 
 
 def _cell(scale: float, interval: str) -> str:
-    return f"scale-{scale:g}-{(interval if scale != 1 else 'always').replace(' ', '-')}"
+    return f"scale-{scale:.12g}-{(interval if scale != 1 else 'always').replace(' ', '-')}"
 
 
 def _read(found: Mapping[str, Found], scales: Sequence[float], *, of: str) -> Reading:

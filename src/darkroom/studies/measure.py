@@ -9,20 +9,21 @@ from typing import Any, Final, cast, final
 
 from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.record import read_json, read_lines, writable_folder, write_json
+from darkroom.data.examine import examine
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import Source, Subset, open_data
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.evaluate.card import Card
 from darkroom.evaluate.judges import present_judge, present_lpips
 from darkroom.evaluate.lots import Asking, Drawn, OfSource
-from darkroom.evaluate.networks import open_network
+from darkroom.evaluate.networks import open_networks
 from darkroom.evaluate.protocol import about
 from darkroom.evaluate.quality import Measuring, Pairs, measure
 from darkroom.metrics.contributions import some_rows
 from darkroom.recipes.describe import count
-from darkroom.recipes.pace import busy, denoiser_pace
+from darkroom.recipes.pace import denoiser_pace
 from darkroom.recipes.resolve import resolve
-from darkroom.recipes.run import MARKS, MODEL, Tell, open_recipe_data
+from darkroom.recipes.run import MARKS, MODEL, PICTURES, Tell, open_recipe_data
 from darkroom.recipes.schema import Recipe
 from darkroom.studies.cells import Pace, Quality, Sampling, Training
 from darkroom.tasks.generate import generate
@@ -32,6 +33,7 @@ from darkroom.tasks.model import Model
 
 SEEN: Final = "pictures"  # of all cells, and the features of real pictures, which they share
 REPEATS: Final = 2
+STEADY: Final = 1.2  # times as long as the quickest of equal draws
 TOGETHER: Final = 16  # pictures drawn together for quality
 
 
@@ -84,24 +86,25 @@ def _said(card: Card) -> dict[str, Any]:
 
 
 def _card(cell: Quality, model: Model, place: Place) -> Card:
-    asking = asking_of(model, cell.sampling, data=cell.against.data, most=cell.against.most, count=cell.count)
+    against, memo = cell.against, place.folder / PICTURES
+    asking = asking_of(model, cell.sampling, data=against.data, most=against.most, count=cell.count, memo=memo)
     if cell.holes is not None:
         least, most = cell.holes
         asking = replace(asking, spoiling=asking.spoiling.model_copy(update={"masks": _holes(asking, least, most)}))
-    real, split = real_pictures(model, cell.against.data, most=cell.against.most)
-    opened = [open_network(name, model.compute) for name in place.features]
+    real, split = real_pictures(model, against.data, most=against.most, memo=memo)
+    networks, odd = open_networks(place.features, model.compute)
     folder = writable_folder(place.folder / SEEN)
     return measure(
         Measuring(
             subject={"kind": "model", **about(model)},
             made=Drawn.of(asking, folder=folder, batch=TOGETHER),
             real=OfSource(real, asking.transform),
-            networks=[network for network, _ in opened],
+            networks=networks,
             folder=folder,
             compute=model.compute,
             split=split,
             pairs=Pairs(asking, present_judge(model.compute), present_lpips(model.compute)),
-            notes=[sentence for _, odd in opened for sentence in odd],
+            notes=odd,
             tell=place.progress(cell.name),
         )
     )
@@ -114,17 +117,23 @@ def _holes(asking: Asking, least: float, most: float) -> MasksSpec:
     return kind.model_copy(update={"least": least, "most": most})
 
 
-def asking_of(model: Model, sampling: Sampling, *, data: str | None, most: int, count: int) -> Asking:
-    """What a model is asked for: by rows of the data where anything steers it."""
+def asking_of(
+    model: Model, sampling: Sampling, *, data: str | None, most: int, count: int, memo: Path | None = None
+) -> Asking:
+    """What a model is asked for: by rows of the data where anything steers it. memo: as of `real_pictures`."""
     source = None
     if model.fields:
         assert data is not None
-        source, _ = real_pictures(model, data, most=most)
+        source, _ = real_pictures(model, data, most=most, memo=memo)
     return Asking(model, sampling.asked(), count=count, source=source, spoiling=spoiling_of(model))
 
 
-def real_pictures(model: Model, data: str, *, most: int) -> tuple[Source, str]:
-    """At most so many that a model is compared with, and of which split: training pictures where nothing steers it."""
+def real_pictures(model: Model, data: str, *, most: int, memo: Path | None = None) -> tuple[Source, str]:
+    """At most so many that a model is compared with, and of which split: training pictures where nothing steers it.
+
+    memo: of a look at every pixel, by which what trainings leave out is left out here too, once for the whole study
+    (None: it is not looked for).
+    """
     known = cast("dict[str, Any]", model.card.get("data") or {})
     splits = open_data(
         data,
@@ -133,6 +142,8 @@ def real_pictures(model: Model, data: str, *, most: int) -> tuple[Source, str]:
         alpha=model.spec.first_stage.image_channels == 4,
         caption_field=str(known.get("caption_field", "caption")),
     )
+    if memo is not None:
+        splits = examine(splits, memo=memo)
     split = "test" if model.fields else "train"
     source = splits.test if model.fields else splits.train
     rows = some_rows(len(source), most=most)
@@ -155,13 +166,18 @@ def pace(cell: Pace, place: Place) -> dict[str, Any]:
         model = place.model(cell.model)
         training = place.trainings.get(cell.model)
         data = cell.data if training is None else training.recipe.data.source
-    seconds = _seconds(model, cell, data=data)
-    crowded = busy()
+    seconds = _seconds(model, cell, data=data, memo=place.folder / PICTURES)
+    quickest, slowest = min(seconds), max(seconds)
+    disturbed = (
+        f"{cell.name}: equal draws took {quickest:.3g} to {slowest:.3g} seconds, so other work was in the way; the "
+        "quickest counts"
+    )
     return {
         **found,
-        "drawn_per_second": cell.batch / seconds,
+        "drawn_per_second": cell.batch / quickest,
         "batch": cell.batch,
-        "notes": [] if crowded is None else [crowded],
+        "seconds": seconds,
+        "notes": [disturbed] if slowest > STEADY * quickest else [],
     }
 
 
@@ -176,9 +192,9 @@ def untrained(recipe: Recipe, *, device: str, compute: Compute | None = None) ->
     return Model(diffusion, compute=compute or sampling_compute(device), name=recipe.name, card=card)
 
 
-def _seconds(model: Model, cell: Pace, *, data: str | None) -> float:
-    """The quickest of some draws of a batch, after one step to warm up."""
-    asking = asking_of(model, cell.sampling, data=data, most=cell.batch, count=cell.batch)
+def _seconds(model: Model, cell: Pace, *, data: str | None, memo: Path) -> list[float]:
+    """Of some draws of a batch, after one step to warm up."""
+    asking = asking_of(model, cell.sampling, data=data, most=cell.batch, count=cell.batch, memo=memo)
     request = asking.request(range(cell.batch))
     if cell.size is not None:
         request = request.model_copy(update={"size": (cell.size, cell.size)})
@@ -188,4 +204,4 @@ def _seconds(model: Model, cell: Pace, *, data: str | None) -> float:
         begun = time.perf_counter()
         list(generate(model, request, batch=cell.batch))
         taken.append(time.perf_counter() - begun)
-    return min(taken)
+    return taken

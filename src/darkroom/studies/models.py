@@ -1,11 +1,13 @@
-"""Studies of a model that exists: which pictures it is compared with, and what readers of small counts must know."""
+"""What cells were measured by, in sentences; and which pictures a model that exists is compared with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from darkroom.core.errors import SpecError
+from darkroom.core.spec import parse
 from darkroom.data.sources import SCENES
+from darkroom.evaluate.card import Protocol, differences
 from darkroom.studies.cells import Found
 from darkroom.studies.wishes import Wishes
 from darkroom.tasks.load import outline
@@ -27,17 +29,43 @@ def data_of(model: str, asked: Wishes) -> str:
 
 
 def asks(found: Mapping[str, Found]) -> tuple[str, ...]:
-    """What cards of cells warn about, each sentence once, and how pictures were drawn."""
-    cards = [each for each in found.values() if "protocol" in each]
-    if not cards:
+    """How pictures were drawn, what cells were measured otherwise, and what their cards warn about, each once."""
+    named = {name: each for name, each in found.items() if "protocol" in each}
+    if not named:
         return ()
+    cards = list(named.values())
     protocol = cards[0]["protocol"]
     known = protocol["reference"]
     first = (
         f"{protocol['count']} pictures of each cell beside {known['pictures']} of {known['name']} ({known['split']})"
     )
     networks = ", ".join(f"{each['name']} {each['hash']}" for each in protocol["networks"])
+    if len(protocol["networks"]) > 1:
+        networks += f", of which tables and plots show {protocol['networks'][0]['name']}"
     weights = {each["subject"]["weights_hash"] for each in cards}
     of = f"; model {cards[0]['subject']['name']}, weights {weights.pop()}" if len(weights) == 1 else ""
-    said = dict.fromkeys(sentence for each in cards for sentence in each["notes"])
-    return (f"{first}, seed {protocol['sampling']['seed']}; seen through {networks}{of}.", *said)
+    said = dict.fromkeys(sentence for each in found.values() for sentence in each.get("notes", ()))
+    told = f"{first}, seed {protocol['sampling']['seed']}; seen through {networks}{of}."
+    return (told, *_otherwise(named), *said)
+
+
+def _otherwise(cards: Mapping[str, Found]) -> Iterator[str]:
+    """Cells that do not compare with the first: by their protocol, sampling and holes aside, by versions or weights."""
+    first, *others = cards
+    for name in others:
+        apart = differences(*(_measured_by(cards[each]) for each in (first, name)))
+        if apart:
+            yield f"{name} does not compare with {first}: {apart[0]}."
+        if cards[name]["versions"] != cards[first]["versions"]:
+            yield f"{name} and {first} were measured with different versions of darkroom, Python, torch or numpy."
+    weights: dict[str, set[str]] = {}
+    for each in cards.values():
+        weights.setdefault(each["subject"]["name"], set()).add(each["subject"]["weights_hash"])
+    for name, several in weights.items():
+        if len(several) > 1:
+            yield f"The model {name} changed while the study was made: it had the weights {', '.join(sorted(several))}."
+
+
+def _measured_by(card: Found) -> Protocol:
+    protocol = {**card["protocol"], "sampling": None, "asked": None}
+    return parse(Protocol, protocol, where="a cell")

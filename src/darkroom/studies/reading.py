@@ -69,8 +69,10 @@ def told(found: Mapping[str, Any] | None, measure: str) -> str:
 
 
 def short(value: Number | None) -> str:
-    """A number of a few digits."""
-    return NONE if value is None else f"{value:.{DECIMALS}g}"
+    """A number of a few digits, large ones as whole numbers."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if abs(value) >= 10**DECIMALS else f"{value:.{DECIMALS}g}"
 
 
 def times(value: Number | None, other: Number | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
+from darkroom.core.errors import SpecError
 from darkroom.pages.figure import Figure, Series
 from darkroom.recipes.given import on_pixels
 from darkroom.recipes.schema import Recipe
@@ -23,10 +24,11 @@ def speed(data: str, asked: Wishes) -> Study:
     """One network on latents of each factor, with untrained weights, which are as fast as any.
 
     On pixels it has a narrow level for each halving more, as `darkroom train --first-stage pixels` makes it.
+    `SpecError` for factors that are no powers of two, or leave nothing for the network to halve.
     """
     recipe = base(data, asked, task="unconditional")
     steps = asked.samplings or (STEPS,)
-    factors = [each for each in asked.factors or FACTORS if recipe.data.size % (each * 4) == 0]
+    factors = _factors(recipe, asked)
     made = {each: _of_factor(recipe, each) for each in factors}
     cells: list[Cell] = [
         Pace(
@@ -46,6 +48,19 @@ def speed(data: str, asked: Wishes) -> Study:
         cells,
         lambda found: _read(found, factors, _sizes(recipe), steps=steps),
     )
+
+
+def _factors(recipe: Recipe, asked: Wishes) -> list[int]:
+    """Those asked for, each refused where it does not fit; without a wish those of our own that do."""
+    side = recipe.data.size
+    for each in asked.factors or ():
+        if each & (each - 1):
+            raise SpecError(f"factors={each} does not fit; a first stage halves, so powers of two do")
+        if side % (4 * each):
+            raise SpecError(
+                f"factors={each} does not fit: the network halves latents twice, and {side} px leave too few"
+            )
+    return [each for each in asked.factors or FACTORS if side % (4 * each) == 0]
 
 
 def _sizes(recipe: Recipe) -> tuple[int, int]:
@@ -90,8 +105,8 @@ def _read(
         tables=(*tables, published.EFFICIENCY),
         plots={"drawing": Figure("Drawing against compression", "factor f", "pictures drawn in a second", lines)},
         notes=(
-            f"Batches of {BATCH} are drawn together, decoding included; an epoch is training alone; 'faster' is beside "
-            "the first row.",
+            f"Batches of {BATCH} are drawn together, decoding included. Training is that of the denoiser on cached "
+            "latents: encoding and measuring are not in it, nor in the epoch. 'Faster' is beside the first row.",
             *notes,
         ),
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, final
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from darkroom.core.errors import SpecError, did_you_mean
 from darkroom.core.spec import Spec, override, parse, parse_yaml
@@ -12,7 +12,7 @@ from darkroom.data.sources import open_data
 from darkroom.data.summary import summary
 from darkroom.recipes.folder import recipe_for_folder
 from darkroom.recipes.length import trained, with_steps
-from darkroom.recipes.plan import FIRST_STAGE_SHARE
+from darkroom.recipes.plan import FIRST_STAGE_SHARE, untried
 from darkroom.recipes.schema import Recipe
 from darkroom.studies.recipes import Bottleneck, of_size
 
@@ -27,9 +27,20 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-Whole = Annotated[tuple[PositiveInt, ...], BeforeValidator(_several), Field(min_length=1)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_several), Field(min_length=1)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Each of them once, for cells are named by them."""
+    return tuple(dict.fromkeys(values))
+
+
+def _rising(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Each of them once, the smallest first, as curves are drawn."""
+    return tuple(sorted(set(values)))
+
+
+Whole = Annotated[tuple[PositiveInt, ...], BeforeValidator(_several), Field(min_length=1), AfterValidator(_rising)]
+Numbers = Annotated[tuple[FiniteFloat, ...], BeforeValidator(_several), Field(min_length=1), AfterValidator(_rising)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1), AfterValidator(_once)]
+Bottlenecks = Annotated[tuple[Bottleneck, ...], BeforeValidator(_several), Field(min_length=1), AfterValidator(_once)]
 
 
 @final
@@ -51,10 +62,10 @@ class Wishes(Spec):
     parameters: PositiveInt | None = None
     count: int = Field(default=256, gt=1)
     real: int = Field(default=2000, gt=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     data: str | None = None
     factors: Whole | None = None
-    bottlenecks: Annotated[tuple[Bottleneck, ...], BeforeValidator(_several), Field(min_length=1)] = ("kl", "vq")
+    bottlenecks: Bottlenecks = ("kl", "vq")
     samplings: Whole | None = None
     scales: Numbers | None = None
     solvers: Words | None = None
@@ -76,12 +87,17 @@ def wishes(changes: Sequence[str], *, study: str, takes: Sequence[str]) -> Wishe
 
 
 def base(data: str, asked: Wishes, *, task: str) -> Recipe:
-    """The recipe that a folder gets for this task, without guesses, which the paper's models do not make."""
+    """The recipe that a folder gets for this task, without guesses, which the paper's models do not make.
+
+    At looks it draws one picture instead of sixteen: nobody looks at them, they are paid from a training's minutes, and
+    on pixels they cost many times what they cost on latents.
+    """
     splits = open_data(data, limit=asked.pictures)
     recipe = recipe_for_folder(summary(splits.train), place=str(Path(data)), size=asked.size, task=task, guess=False)
     values = recipe.plain()
     values["data"]["count"] = asked.pictures
     values["seed"] = asked.seed
+    values["denoiser"]["sample"]["count"] = 1
     for stage in ("first_stage", "denoiser") if asked.batch is not None else ():
         values[stage]["train"]["batch"] = asked.batch
     made = parse(Recipe, values, where=f"the recipe for {data}")
@@ -89,8 +105,14 @@ def base(data: str, asked: Wishes, *, task: str) -> Recipe:
 
 
 def lengthened(recipe: Recipe, asked: Wishes, *, minutes: float | None) -> Recipe:
-    """As long as is asked for: of so many minutes, or steps, or what the recipe has of its own."""
+    """As long as is asked for: of so many minutes, or steps, or what the recipe has of its own.
+
+    `SpecError` for minutes of what cannot be tried here, before hours of other trainings end with it.
+    """
     if minutes is not None:
+        why = untried(recipe)
+        if why is not None:
+            raise SpecError(f"minutes= does not fit: {recipe.name} cannot be tried here ({why}); give steps= instead")
         return recipe.model_copy(update={"minutes": minutes})
     if asked.steps is not None:
         for stage in trained(recipe):
@@ -104,3 +126,12 @@ def shared(asked: Wishes, *, first_stages: int, denoisers: int) -> tuple[float |
         return None, None
     share = FIRST_STAGE_SHARE if first_stages else 0.0
     return asked.minutes * share / max(1, first_stages), asked.minutes * (1 - share) / denoisers
+
+
+def one_sampling(asked: Wishes, *, study: str) -> int | None:
+    """The number of steps of a study that has one; `SpecError` for several."""
+    if asked.samplings is None:
+        return None
+    if len(asked.samplings) > 1:
+        raise SpecError(f"study {study}: give one number of steps, samplings={asked.samplings[0]}")
+    return asked.samplings[0]
