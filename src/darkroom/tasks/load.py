@@ -30,6 +30,7 @@ from darkroom.core.errors import ModelFileError, NotYetError, did_you_mean
 from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNet
+from darkroom.nn.packed import pack
 from darkroom.process.schedule import build_schedule
 from darkroom.tasks.model import Model
 
@@ -53,7 +54,7 @@ def load(
     path = find(source)
     stored = read(path, config=config)
     _whole(stored, path, source=source)
-    diffusion = build(stored)
+    diffusion = pack(build(stored))
     assert isinstance(diffusion, LatentDiffusion)
     return _model(diffusion, stored, path=path, compute=sampling_compute(device, dtype))
 
@@ -122,7 +123,7 @@ def load_decoder(source: str | Path, *, device: str = "auto") -> Autoencoder | P
     found = None if ours else find_preview(path)
     if found is None:
         return load_autoencoder(source, device=device)
-    return sampling_compute(device, "auto").host(found.built()).eval()
+    return sampling_compute(device, "auto").host(pack(found.built())).eval()
 
 
 def load_network(
@@ -298,4 +299,4 @@ def _check_engine(engine: str) -> None:
 
 def _placed(module: Any, *, device: str, dtype: str) -> Any:
     compute = sampling_compute(device, dtype)
-    return compute.host(module).to(compute.dtype).eval()
+    return pack(compute.host(module).to(compute.dtype).eval())

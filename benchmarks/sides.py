@@ -1,0 +1,258 @@
+"""What `speed.py` compares: for each case the same weights in our modules and in those of others."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from darkroom.autoencoder.bottleneck import KLSpec
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
+from darkroom.checkpoint.diffusers_config import first_stage_config, unet_config
+from darkroom.checkpoint.diffusers_keys import first_stage_table, unet_table
+from darkroom.checkpoint.keymap import to_original
+from darkroom.core.compute import Compute, sampling_compute
+from darkroom.core.conditions import Conditions
+from darkroom.network.unet import UNet, UNetSpec
+from darkroom.nn.packed import pack
+
+Inputs: TypeAlias = tuple[Tensor, ...]
+Run: TypeAlias = Callable[[Inputs], Tensor]
+OURS: Final = "ours bfloat16"
+EXACT: Final = "ours float32"
+BFLOAT16: Final = torch.bfloat16
+
+
+@final
+@dataclass(frozen=True)
+class Case:
+    """Sides that answer the same question.
+
+    what: in words · operations: multiplications and additions of one answer · inputs: of a round, by its number.
+    """
+
+    what: str
+    operations: int
+    inputs: Callable[[int], Inputs]
+    sides: Mapping[str, Run]
+    ours: str = OURS
+    reference: str = EXACT
+
+
+MIDDLE: Final = UNetSpec(
+    in_channels=4,
+    out_channels=4,
+    channels=160,
+    multipliers=(1, 2, 4),
+    attention=(2, 4),
+    heads=8,
+    transformer_depth=1,
+    context_width=512,
+)
+LARGE: Final = UNetSpec(
+    in_channels=4,
+    out_channels=4,
+    channels=320,
+    multipliers=(1, 2, 4, 4),
+    attention=(1, 2, 4),
+    heads=8,
+    transformer_depth=1,
+    context_width=1280,
+)
+STAGE: Final = AutoencoderSpec(channels=128, multipliers=(1, 2, 4, 4), blocks=2, latent_channels=4, bottleneck=KLSpec())
+COMPUTES: Final = {EXACT: sampling_compute("cpu", "float32"), OURS: sampling_compute("cpu", "bfloat16")}
+
+
+def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int = 77) -> Case:
+    """One guided step of one picture: the network on a batch of two."""
+    network = _filled(UNet(spec)).eval()
+    config = unet_config(spec, size=side)
+    state = to_original(unet_table(spec), network.state_dict())
+
+    def theirs() -> nn.Module:
+        from diffusers import UNet2DConditionModel  # noqa: PLC0415  (a package that only this needs)
+
+        made = UNet2DConditionModel.from_config(config)
+        made.load_state_dict(state)
+        return made.eval()
+
+    def ask(module: nn.Module, inputs: Inputs) -> Tensor:
+        x, t, context = inputs
+        return module(x, t, encoder_hidden_states=context, return_dict=False)[0]
+
+    def inputs(number: int) -> Inputs:
+        dice = torch.Generator().manual_seed(number)
+        x = torch.randn(2, spec.in_channels, side, side, generator=dice)
+        context = torch.randn(2, tokens, spec.context_width or 1, generator=dice)
+        return x, torch.tensor([999 - number] * 2), context
+
+    def answer(compute: Compute, module: UNet, inputs: Inputs) -> Tensor:
+        x, t, context = inputs
+        with compute.autocast():
+            return module(compute.place(x), t, Conditions(tokens=context))
+
+    packed = pack(COMPUTES[EXACT].host(network))
+    made: dict[str, Callable[[], Run]] = {
+        name: functools.partial(functools.partial, answer, compute, packed) for name, compute in COMPUTES.items()
+    }
+    made |= _diffusers(theirs, ask)
+    made["openvino bfloat16"] = lambda: _openvino(
+        theirs(), inputs(0), names=("sample", "timestep", "encoder_hidden_states")
+    )
+    return Case(
+        what=f"one guided step: {_millions(network)} million parameters, latents of {side} x {side}, batch of 2",
+        operations=_operations(lambda: UNet(spec).to("meta")(*_on_meta(inputs(0)))),
+        inputs=inputs,
+        sides=_had(made, sides),
+    )
+
+
+def decode(sides: Sequence[str] | None, *, side: int = 256) -> Case:
+    """A picture from its latents."""
+    stage = _filled(Autoencoder(STAGE)).eval()
+    config = first_stage_config(STAGE, size=side, scale=1.0)
+    state = to_original(first_stage_table(STAGE), stage.state_dict())
+
+    def theirs() -> nn.Module:
+        from diffusers import AutoencoderKL  # noqa: PLC0415
+
+        made = AutoencoderKL.from_config(config)
+        made.load_state_dict(state)
+        return made.eval()
+
+    def ask(module: nn.Module, inputs: Inputs) -> Tensor:
+        return module.decode(inputs[0], return_dict=False)[0]
+
+    def inputs(number: int) -> Inputs:
+        shape = (1, STAGE.latent_channels, side // STAGE.factor, side // STAGE.factor)
+        return (torch.randn(shape, generator=torch.Generator().manual_seed(number)),)
+
+    def answer(compute: Compute, module: Autoencoder, inputs: Inputs) -> Tensor:
+        with compute.autocast():
+            return module.decode(compute.place(inputs[0]))
+
+    packed = pack(COMPUTES[EXACT].host(stage))
+    made: dict[str, Callable[[], Run]] = {
+        name: functools.partial(functools.partial, answer, compute, packed) for name, compute in COMPUTES.items()
+    }
+    made |= _diffusers(theirs, ask)
+    return Case(
+        what=f"decoding {side} x {side}, f = {STAGE.factor}, {_millions(stage)} million parameters",
+        operations=_operations(lambda: Autoencoder(STAGE).to("meta").decode(inputs(0)[0].to("meta"))),
+        inputs=inputs,
+        sides=_had(made, sides),
+    )
+
+
+def _diffusers(
+    theirs: Callable[[], nn.Module], ask: Callable[[nn.Module, Inputs], Tensor]
+) -> dict[str, Callable[[], Run]]:
+    """As it comes, at its best eager, and compiled."""
+
+    def plain() -> Run:
+        return functools.partial(ask, theirs())
+
+    def best(*, compiled: bool = False) -> Run:
+        module: Any = theirs().to(BFLOAT16, memory_format=torch.channels_last)
+        if compiled:
+            module.compile()
+
+        def run(inputs: Inputs) -> Tensor:
+            cast = (each.to(BFLOAT16) if each.is_floating_point() else each for each in inputs)
+            return ask(
+                module, tuple(each.to(memory_format=torch.channels_last) if each.ndim == 4 else each for each in cast)
+            )
+
+        return run
+
+    return {
+        "diffusers float32": plain,
+        "diffusers bfloat16": best,
+        "diffusers bfloat16 compiled": functools.partial(best, compiled=True),
+    }
+
+
+def _openvino(module: nn.Module, inputs: Inputs, *, names: Sequence[str]) -> Run:
+    """The module converted with static shapes."""
+    import openvino  # noqa: PLC0415
+
+    example = dict(zip(names, inputs, strict=True))
+    shapes = [(name, list(each.shape)) for name, each in example.items()]
+    module.config["return_dict"] = False  # type: ignore[index]
+    converted = openvino.convert_model(_Tuple(module), example_input=example, input=shapes)
+    compiled = openvino.compile_model(
+        converted,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "bf16",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+
+    def run(inputs: Inputs) -> Tensor:
+        return torch.from_numpy(compiled([each.numpy() for each in inputs])[0].copy())
+
+    return run
+
+
+@final
+class _Tuple(nn.Module):
+    """diffusers' U-Net with its answer alone."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """(b, c, h, w), (b,), (b, l, d) to (b, c, h, w)."""
+        return self.module(sample, timestep, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
+
+
+def _had(made: Mapping[str, Callable[[], Run]], asked: Sequence[str] | None) -> dict[str, Run]:
+    """The sides that can be had here, each without gradients."""
+    sides: dict[str, Run] = {}
+    for name, make in made.items():
+        if asked is not None and name not in (*asked, OURS, EXACT):
+            continue
+        try:
+            sides[name] = torch.no_grad()(make())
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
+    return sides
+
+
+def _filled(module: nn.Module) -> Any:
+    """Random weights everywhere, also where training begins with zeros."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for each in module.parameters():
+            if each.ndim > 1 and not each.any():
+                nn.init.normal_(each, std=0.02)
+    return module
+
+
+def _on_meta(inputs: Inputs) -> tuple[Tensor, Tensor, Conditions]:
+    x, t, context = (each.to("meta") for each in inputs)
+    return x, t, Conditions(tokens=context)
+
+
+@torch.no_grad()
+def _operations(run: Callable[[], Tensor]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def _millions(module: nn.Module) -> int:
+    return round(sum(each.numel() for each in module.parameters()) / 1e6)
+
+
+CASES: Final[Mapping[str, Callable[[Sequence[str] | None], Case]]] = {
+    "step": functools.partial(step, MIDDLE, side=32),
+    "step-large": functools.partial(step, LARGE, side=32),
+    "decode": decode,
+}
