@@ -11,9 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from darkroom.autoencoder.bottleneck import KLSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
-from darkroom.checkpoint.diffusers_config import first_stage_config, unet_config
-from darkroom.checkpoint.diffusers_keys import first_stage_table, unet_table
-from darkroom.checkpoint.keymap import to_original
 from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.conditions import Conditions
 from darkroom.network.unet import UNet, UNetSpec
@@ -68,16 +65,8 @@ COMPUTES: Final = {EXACT: sampling_compute("cpu", "float32"), OURS: sampling_com
 
 def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int = 77) -> Case:
     """One guided step of one picture: the network on a batch of two."""
-    network = _filled(UNet(spec)).eval()
-    config = unet_config(spec, size=side)
-    state = to_original(unet_table(spec), network.state_dict())
-
-    def theirs() -> nn.Module:
-        from diffusers import UNet2DConditionModel  # noqa: PLC0415  (a package that only this needs)
-
-        made = UNet2DConditionModel.from_config(config)
-        made.load_state_dict(state)
-        return made.eval()
+    network = filled(UNet(spec)).eval()
+    theirs = functools.partial(theirs_network, network)
 
     def ask(module: nn.Module, inputs: Inputs) -> Tensor:
         x, t, context = inputs
@@ -103,25 +92,17 @@ def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int 
         theirs(), inputs(0), names=("sample", "timestep", "encoder_hidden_states")
     )
     return Case(
-        what=f"one guided step: {_millions(network)} million parameters, latents of {side} x {side}, batch of 2",
-        operations=_operations(lambda: UNet(spec).to("meta")(*_on_meta(inputs(0)))),
+        what=f"one guided step: {millions(network)} million parameters, latents of {side} x {side}, batch of 2",
+        operations=network_operations(spec, side=side, tokens=tokens),
         inputs=inputs,
-        sides=_had(made, sides),
+        sides=had(made, sides),
     )
 
 
 def decode(sides: Sequence[str] | None, *, side: int = 256) -> Case:
     """A picture from its latents."""
-    stage = _filled(Autoencoder(STAGE)).eval()
-    config = first_stage_config(STAGE, size=side, scale=1.0)
-    state = to_original(first_stage_table(STAGE), stage.state_dict())
-
-    def theirs() -> nn.Module:
-        from diffusers import AutoencoderKL  # noqa: PLC0415
-
-        made = AutoencoderKL.from_config(config)
-        made.load_state_dict(state)
-        return made.eval()
+    stage = filled(Autoencoder(STAGE)).eval()
+    theirs = functools.partial(theirs_first_stage, stage)
 
     def ask(module: nn.Module, inputs: Inputs) -> Tensor:
         return module.decode(inputs[0], return_dict=False)[0]
@@ -140,11 +121,29 @@ def decode(sides: Sequence[str] | None, *, side: int = 256) -> Case:
     }
     made |= _diffusers(theirs, ask)
     return Case(
-        what=f"decoding {side} x {side}, f = {STAGE.factor}, {_millions(stage)} million parameters",
+        what=f"decoding {side} x {side}, f = {STAGE.factor}, {millions(stage)} million parameters",
         operations=_operations(lambda: Autoencoder(STAGE).to("meta").decode(inputs(0)[0].to("meta"))),
         inputs=inputs,
-        sides=_had(made, sides),
+        sides=had(made, sides),
     )
+
+
+def theirs_network(network: UNet) -> nn.Module:
+    """diffusers' U-Net with the same weights."""
+    from diffusers import UNet2DConditionModel  # noqa: PLC0415  (a package that only this needs)
+
+    made = UNet2DConditionModel.from_config(unet_config(network.spec, size=32))
+    made.load_state_dict(to_original(unet_table(network.spec), network.state_dict()))
+    return made.eval()
+
+
+def theirs_first_stage(stage: Autoencoder) -> nn.Module:
+    """diffusers' first stage with the same weights."""
+    from diffusers import AutoencoderKL  # noqa: PLC0415
+
+    made = AutoencoderKL.from_config(first_stage_config(stage.spec, size=256, scale=1.0))
+    made.load_state_dict(to_original(first_stage_table(stage.spec), stage.state_dict()))
+    return made.eval()
 
 
 def _diffusers(
@@ -212,20 +211,22 @@ class _Tuple(nn.Module):
         return self.module(sample, timestep, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
 
 
-def _had(made: Mapping[str, Callable[[], Run]], asked: Sequence[str] | None) -> dict[str, Run]:
-    """The sides that can be had here, each without gradients."""
+def had(
+    made: Mapping[str, Callable[[], Run]], asked: Sequence[str] | None, *, gradients: bool = False
+) -> dict[str, Run]:
+    """The sides that can be had here."""
     sides: dict[str, Run] = {}
     for name, make in made.items():
         if asked is not None and name not in (*asked, OURS, EXACT):
             continue
         try:
-            sides[name] = torch.no_grad()(make())
+            sides[name] = make() if gradients else torch.no_grad()(make())
         except ImportError as error:
             print(f"{name} is left out: {error}")
     return sides
 
 
-def _filled(module: nn.Module) -> Any:
+def filled(module: nn.Module) -> Any:
     """Random weights everywhere, also where training begins with zeros."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -235,9 +236,13 @@ def _filled(module: nn.Module) -> Any:
     return module
 
 
-def _on_meta(inputs: Inputs) -> tuple[Tensor, Tensor, Conditions]:
-    x, t, context = (each.to("meta") for each in inputs)
-    return x, t, Conditions(tokens=context)
+def network_operations(spec: UNetSpec, *, side: int, tokens: int) -> int:
+    """Of one evaluation on a batch of two."""
+    shape = (2, spec.in_channels, side, side)
+    with torch.device("meta"):
+        network, x, t = UNet(spec), torch.empty(shape), torch.empty(2, dtype=torch.long)
+        conditions = Conditions(tokens=torch.empty(2, tokens, spec.context_width or 1))
+    return _operations(lambda: network(x, t, conditions))
 
 
 @torch.no_grad()
@@ -247,12 +252,5 @@ def _operations(run: Callable[[], Tensor]) -> int:
     return counter.get_total_flops()
 
 
-def _millions(module: nn.Module) -> int:
+def millions(module: nn.Module) -> int:
     return round(sum(each.numel() for each in module.parameters()) / 1e6)
-
-
-CASES: Final[Mapping[str, Callable[[Sequence[str] | None], Case]]] = {
-    "step": functools.partial(step, MIDDLE, side=32),
-    "step-large": functools.partial(step, LARGE, side=32),
-    "decode": decode,
-}

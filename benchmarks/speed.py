@@ -3,24 +3,34 @@
     pip install -c constraints.txt diffusers openvino
     python benchmarks/speed.py step decode --rounds 9 --out speed.json
 
-Sides: `ours` (float32, bfloat16), `diffusers` (float32 as it comes; bfloat16, kernels in channels_last; that compiled) and
-`openvino` (on diffusers' module, static shapes, bfloat16). A side that cannot be had here is said and left out. The figure
-of a side is the median of its rounds; ratios are medians of the ratios within each round, so that a machine that slows
-down for a while slows all of them. `error`: relative distance of the first answer to ours in float32.
+Sides: `ours` (float32, bfloat16), `diffusers` (float32 as it comes; bfloat16, kernels in channels_last; that compiled)
+and `openvino` (on diffusers' module, static shapes, bfloat16). A side that cannot be had here is said and left out. The
+figure of a side is the median of its rounds; ratios are medians of the ratios within each round, so that a machine that
+slows down for a while slows all of them. `error`: relative distance of the first answer to ours in float32.
 """
 
 import argparse
+import functools
 import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from sides import CASES, Case
+from runs import training, whole_run
+from sides import LARGE, MIDDLE, Case, decode, step
 from torch import Tensor
+
+CASES: Final[Mapping[str, Callable[[Sequence[str] | None], Case]]] = {
+    "step": functools.partial(step, MIDDLE, side=32),
+    "step-large": functools.partial(step, LARGE, side=32),
+    "decode": decode,
+    "run": whole_run,
+    "training": training,
+}
 
 
 def seconds(run: Callable[[], Tensor]) -> tuple[float, Tensor]:

@@ -93,7 +93,7 @@ def run(
     like: Annotated[Path | None, typer.Option(help="Repeat the picture in this PNG; options given change it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto or eager.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto (eager), eager, compiled, openvino.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Report what was made as JSON.")] = False,
 ) -> None:
     """Make pictures: the fields given choose the task, the model says which it takes."""

@@ -1,6 +1,8 @@
 """Where and in which precision work is done; a value passed in, never a global switch."""
 
 import contextlib
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, final
 
@@ -97,6 +99,12 @@ def native_bfloat16(device: torch.device) -> bool:
         features = torch.cpu.get_capabilities()
         return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
     return False
+
+
+def missing_compiler() -> str | None:
+    """The C++ compilers, which `torch.compile` needs, that were looked for in vain; None where one is there."""
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    return None if any(map(shutil.which, compilers)) else " or ".join(compilers)
 
 
 def training_compute(device: str = "auto", precision: Precision = "auto") -> Compute:

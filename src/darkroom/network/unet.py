@@ -106,7 +106,7 @@ class UNet(nn.Module):
     def forward(self, x: Latent, t: Time, conditions: Conditions | None = None) -> Float[Tensor, "b out h w"]:
         """The raw output, (b, out_channels, h, w); `InputError` for a wrong size or ports that do not fit."""
         conditions = conditions or Conditions()
-        self._check(x, conditions)
+        self.check(x, conditions)
         embedding = self.time(t)
         tokens = None if conditions.tokens is None else conditions.tokens.to(x.dtype)
         if conditions.vector is not None:
@@ -122,7 +122,8 @@ class UNet(nn.Module):
             h = level(h, embedding, tokens, skips)
         return self.head(F.silu(self.norm(h)))
 
-    def _check(self, x: Tensor, conditions: Conditions) -> None:
+    def check(self, x: Latent, conditions: Conditions) -> None:
+        """`InputError` for a latent of a wrong size, or ports that do not fit."""
         multiple = self.spec.size_multiple
         height, width = x.shape[-2:]
         if height % multiple or width % multiple:
