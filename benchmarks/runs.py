@@ -86,7 +86,7 @@ def whole_run(sides: Sequence[str] | None, *, side: int = 32) -> Case:
         "diffusers bfloat16 compiled": lambda: _pipeline(model, BFLOAT16, compiled=True),
     }
     return Case(
-        what=f"{STEPS} guided steps of DDIM, decoding to {side * STAGE.factor} px, {millions(model)} million parameters",
+        what=f"{STEPS} guided steps of DDIM, decoding to {side * STAGE.factor} px, {millions(model)} M parameters",
         operations=STEPS * network_operations(MIDDLE, side=side, tokens=TOKENS),
         inputs=inputs,
         sides=had(made, sides),
@@ -144,7 +144,7 @@ def training(sides: Sequence[str] | None, *, side: int = 32, batch: int = 16) ->
         "diffusers bfloat16 cached": functools.partial(_their_training, cached=True, mixed=True),
     }
     return Case(
-        what=f"a training step: {batch} latents of {side} x {side}, {millions(_model(SMALL).network)} million parameters",
+        what=f"a training step: {batch} latents of {side} x {side}, {millions(_model(SMALL).network)} M parameters",
         operations=3 * batch // 2 * network_operations(SMALL, side=side, tokens=TOKENS),
         inputs=inputs,
         sides=had(made, sides, gradients=True),

@@ -11,6 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from darkroom.autoencoder.bottleneck import KLSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
+from darkroom.checkpoint.diffusers_config import first_stage_config, unet_config
+from darkroom.checkpoint.diffusers_keys import first_stage_table, unet_table
+from darkroom.checkpoint.keymap import to_original
 from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.conditions import Conditions
 from darkroom.network.unet import UNet, UNetSpec
@@ -92,7 +95,7 @@ def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int 
         theirs(), inputs(0), names=("sample", "timestep", "encoder_hidden_states")
     )
     return Case(
-        what=f"one guided step: {millions(network)} million parameters, latents of {side} x {side}, batch of 2",
+        what=f"one guided step: {millions(network)} M parameters, latents of {side} x {side}, batch of 2",
         operations=network_operations(spec, side=side, tokens=tokens),
         inputs=inputs,
         sides=had(made, sides),
@@ -121,7 +124,7 @@ def decode(sides: Sequence[str] | None, *, side: int = 256) -> Case:
     }
     made |= _diffusers(theirs, ask)
     return Case(
-        what=f"decoding {side} x {side}, f = {STAGE.factor}, {millions(stage)} million parameters",
+        what=f"decoding {side} x {side}, f = {STAGE.factor}, {millions(stage)} M parameters",
         operations=_operations(lambda: Autoencoder(STAGE).to("meta").decode(inputs(0)[0].to("meta"))),
         inputs=inputs,
         sides=had(made, sides),

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from darkroom.core.compute import Compute
 from darkroom.core.conditions import Conditions
 from darkroom.network.unet import UNet, UNetSpec
-from darkroom.nn.packed import PackedConv2d, PackedLinear, pack
+from darkroom.nn.attention import Attention
+from darkroom.nn.packed import PackedAttention, PackedConv2d, PackedLinear, _product, pack
 
 CPU = torch.device("cpu")
 CLOSE = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.bfloat16: {"rtol": 2**-6, "atol": 4e-3}}
@@ -56,6 +57,53 @@ def test_linear_layers_answer_the_same(bias: bool, dtype: torch.dtype) -> None:
         x = images(*shape)
         with Compute(CPU, dtype).autocast():
             torch.testing.assert_close(packed(x), plain(x), **CLOSE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("context_width", [None, 5])
+@torch.no_grad()
+def test_attention_answers_the_same(context_width: int | None, dtype: torch.dtype) -> None:
+    plain, packed = pair(Attention(8, heads=2, head_width=4, context_width=context_width))
+    assert type(packed[0]) is PackedAttention
+    x, context = images(2, 6, 8), None if context_width is None else images(2, 3, 5)
+    compute = Compute(CPU, dtype)
+
+    def same() -> None:
+        with compute.autocast():
+            torch.testing.assert_close(packed[0](x, context), plain[0](x, context), **CLOSE[dtype])
+
+    same()
+    same()
+    if context is not None:
+        context.mul_(-1)  # the same tensor, with other values
+        same()
+        context = context + 1
+        same()
+    for module in (plain, packed):
+        module[0].value.weight.mul_(2)
+    same()
+
+
+@torch.no_grad()
+def test_what_is_attended_to_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, packed = pair(Attention(8, heads=2, head_width=4, context_width=5))
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "darkroom.nn.packed._product",
+        lambda holder, layers, x: (asked.append(len(layers)), _product(holder, layers, x))[1],
+    )
+    context = images(2, 3, 5)
+    for _ in range(3):
+        packed[0](images(2, 6, 8), context)
+    assert asked.count(2) == 1
+
+
+def test_gradients_of_attention_are_those_of_the_layer() -> None:
+    plain, packed = pair(Attention(8, heads=2, head_width=4))
+    for module in (plain, packed):
+        module(images(2, 6, 8)).square().sum().backward()
+    for name, each in plain.named_parameters():
+        assert torch.equal(each.grad, packed.get_parameter(name).grad)
 
 
 def test_gradients_are_those_of_the_layer() -> None:

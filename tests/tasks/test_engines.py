@@ -20,14 +20,10 @@ ENGINES_HERE = [name for name in ENGINES if name != "auto"]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is compiled to machine code, which would take a minute, and nothing is kept outside of the test."""
-    monkeypatch.setattr(torch, "compile", functools.partial(_traced, torch.compile))
+    """Nothing is compiled, which takes a minute (`benchmarks/speed.py` does), nothing kept outside of the test."""
+    monkeypatch.setattr(torch, "compile", lambda module, **_: functools.partial(module))
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CXX", "true")
-
-
-def _traced(real: Any, module: Any, **options: Any) -> Any:
-    return real(module, backend="eager", dynamic=options["dynamic"])
 
 
 def engine_or_skip(name: str) -> str:

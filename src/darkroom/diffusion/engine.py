@@ -4,7 +4,7 @@ A form answers what its module answers, within rounding, and carries no gradient
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, TypeAlias, cast, final
+from typing import Any, Final, Protocol, TypeAlias, cast, final, runtime_checkable
 
 import torch
 
@@ -22,6 +22,7 @@ Decode: TypeAlias = Callable[[Latent], Images]
 AUTO: Final = "auto"
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Makes forms of modules, which need not follow when the modules' weights change."""
 
@@ -82,11 +83,13 @@ class Compiled:
         lacking = missing_compiler() if compute.device.type == "cpu" else None
         if lacking is not None:
             raise InputError(f"engine compiled needs a C++ compiler, and there is no {lacking}; use --engine eager")
-        self.options = {"dynamic": False, "mode": "reduce-overhead" if compute.device.type == "cuda" else None}
+        captured = {"mode": "reduce-overhead"}
+        laid_out = {"options": {"freezing": True}}  # weights as constants, cast and laid out once
+        self.options = {"dynamic": False, **(captured if compute.device.type == "cuda" else laid_out)}
 
     def network(self, module: UNet) -> Network:
         """The module, compiled."""
-        return cast("Network", torch.compile(module, **self.options))
+        return cast("Network", torch.compile(module.forward, **self.options))
 
     def decode(self, module: FirstStage | Preview) -> Decode:
         """The module's method, compiled."""

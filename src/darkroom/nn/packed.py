@@ -1,31 +1,43 @@
 """Layers that keep their weights as the kernels read them, for networks that are asked many times and seldom change.
 
 Under autocast every call casts the weights again, and oneDNN, which computes on processors, lays them out again. A
-packed layer does both once, when it is first asked without gradients: a U-Net of 157 million parameters takes 15 % less
-time for a step so, in bfloat16 on two cores, and its numbers are those of autocast. With gradients it is the layer it
-was; it has the same parameters, and what is kept is made anew when they change.
+packed layer does both once, when it is first asked without gradients. Attention asks one product instead of three for
+its queries, keys and values, and keeps keys and values of what it attends to as long as that stays the same, as the
+conditions of a picture do from step to step. With gradients a layer is what it was; it has the same parameters, and
+what is kept is made anew when they change.
 """
 
-from typing import Any, Final, TypeVar, final
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar, final
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from darkroom.nn.attention import Attention, attend, by_head, together
+
 M = TypeVar("M", bound=nn.Module)
-_SIDE: Final = 16  # of a feature map that a layout is chosen for; others are taken, too
+Layer: TypeAlias = nn.Conv2d | nn.Linear
+_KEPT = "_kept"  # in a layer's __dict__: neither parameter nor buffer, and never copied
 
 
 def pack(module: M) -> M:
-    """Have the convolutions and linear layers of a module keep their weights ready; changes and answers the module."""
+    """Have convolutions, linear layers and attention of a module keep their weights ready; changes and answers it."""
     for name, child in module.named_children():
+        pack(child)
         match child:
             case nn.Conv2d() if type(child) is nn.Conv2d and child.padding_mode == "zeros":
                 setattr(module, name, _as(PackedConv2d, child))
             case nn.Linear() if type(child) is nn.Linear:
                 setattr(module, name, _as(PackedLinear, child))
+            case Attention():
+                setattr(module, name, _as(PackedAttention, child))
             case _:
-                pack(child)
+                pass
     return module
 
 
@@ -45,22 +57,21 @@ class PackedConv2d(nn.Conv2d):
         dtype = _drawing_type(self, input)
         if dtype is None:
             return super().forward(input)
-        weight, bias = _ready(self, dtype, self._laid_out)
         x = input.to(dtype)
+        weight, bias = _ready(self, [self], dtype, functools.partial(self._laid_out, shape=x.shape))
         if not weight.is_mkldnn:
             return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._how(), "none", [], "")
 
-    def _laid_out(self, weight: Tensor) -> Tensor:
+    def _laid_out(self, weight: Tensor, *, shape: Sequence[int]) -> Tensor:
         weight = weight.contiguous(memory_format=torch.channels_last)
-        sides = [2, self.in_channels, _SIDE, _SIDE]
-        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how(), sides)
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how(), shape)
 
     def _how(self) -> tuple[Any, ...]:
         return self.padding, self.stride, self.dilation, self.groups
 
     def __getstate__(self) -> dict[str, Any]:
-        return _without_ready(self)
+        return _without_kept(self)
 
 
 @final
@@ -70,19 +81,77 @@ class PackedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """(..., d) to (..., k)."""
         dtype = _drawing_type(self, input)
-        if dtype is None:
-            return super().forward(input)
-        weight, bias = _ready(self, dtype, lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight, None))
-        x = input.to(dtype)
-        if not weight.is_mkldnn:
-            return F.linear(x, weight, bias)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return super().forward(input) if dtype is None else _product(self, [self], input.to(dtype))
 
     def __getstate__(self) -> dict[str, Any]:
-        return _without_ready(self)
+        return _without_kept(self)
 
 
-def _drawing_type(layer: nn.Conv2d | nn.Linear, x: Tensor) -> torch.dtype | None:
+@final
+@dataclass(frozen=True)
+class _Seen:
+    """Keys and values of what was attended to last."""
+
+    context: Callable[[], Tensor | None]  # a weak reference
+    made_of: tuple[Any, ...]
+    key_value: Tensor
+
+
+@final
+class PackedAttention(nn.Module):
+    """Attention (`nn.attention.Attention`, whose parts it has), with one product where it had two or three."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    out: nn.Linear
+    heads: int
+    causal: bool
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b l k"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """The sequence attending to `context`, or to itself."""
+        dtype = _drawing_type(self.query, x)
+        if dtype is None:
+            return Attention.forward(self, x, context)  # type: ignore[arg-type]  (it has all that this asks for)
+        x = x.to(dtype)
+        if context is None:
+            q, k, v = _product(self, [self.query, self.key, self.value], x).chunk(3, dim=-1)
+        else:
+            q, (k, v) = self.query(x), self._of(context, dtype).chunk(2, dim=-1)
+        q, k, v = (by_head(each, self.heads) for each in (q, k, v))
+        return self.out(together(attend(q, k=k, v=v, causal=self.causal)))
+
+    def _of(self, context: Tensor, dtype: torch.dtype) -> Tensor:
+        """Keys and values of a context, side by side."""
+        layers = [self.key, self.value]
+        made_of = (context._version, *_made_of(layers, dtype)) if not context.is_inference() else ()
+        seen = self.__dict__.get("_seen")
+        if made_of and seen is not None and seen.context() is context and seen.made_of == made_of:
+            return seen.key_value
+        made = _product(self, layers, context.to(dtype))
+        self.__dict__["_seen"] = _Seen(weakref.ref(context), made_of, made)
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return _without_kept(self)
+
+
+def _product(holder: nn.Module, layers: Sequence[nn.Linear], x: Tensor) -> Tensor:
+    """What linear layers answer, side by side."""
+    rows = x.numel() // x.shape[-1]
+    weight, bias = _ready(holder, layers, x.dtype, functools.partial(_reorder_linear, rows=rows))
+    if not weight.is_mkldnn:
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _reorder_linear(weight: Tensor, *, rows: int) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+
+
+def _drawing_type(layer: Layer, x: Tensor) -> torch.dtype | None:
     """The type that a call computes in; None where it carries gradients, or there are no kernels for packed weights."""
     if torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad):
         return None
@@ -107,18 +176,31 @@ def _onednn_takes(dtype: torch.dtype) -> bool:
             return False
 
 
-def _ready(layer: nn.Conv2d | nn.Linear, dtype: torch.dtype, lay_out: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias in the type, laid out; kept beside the layer, with what they were made of."""
-    made_of = (dtype, *((each.data_ptr(), each._version) for each in (layer.weight, layer.bias) if each is not None))
-    kept = layer.__dict__.get("_kept")
+def _made_of(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[Any, ...]:
+    """By which it is known that weights are still those that something was made of."""
+    tensors = [each for layer in layers for each in (layer.weight, layer.bias) if each is not None]
+    return (dtype, *((each.data_ptr(), each._version) for each in tensors))
+
+
+def _ready(
+    holder: nn.Module, layers: Sequence[Layer], dtype: torch.dtype, lay_out: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Weights and biases of layers one under another, laid out for the shape of the first call; kept by the holder."""
+    made_of = _made_of(layers, dtype)
+    kept = holder.__dict__.get(_KEPT)
     if kept is None or kept[0] != made_of:
-        weight = layer.weight.detach().to(dtype)
+        weight = _joined([layer.weight for layer in layers], dtype)
+        biases = [layer.bias for layer in layers if layer.bias is not None]
         weight = lay_out(weight) if weight.device.type == "cpu" else weight
-        kept = (made_of, weight, None if layer.bias is None else layer.bias.detach().to(dtype))
-        layer.__dict__["_kept"] = kept
+        kept = holder.__dict__[_KEPT] = (made_of, weight, _joined(biases, dtype) if biases else None)
     return kept[1], kept[2]
 
 
-def _without_ready(layer: nn.Module) -> dict[str, Any]:
+def _joined(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    cast = [each.detach().to(dtype) for each in tensors]
+    return cast[0] if len(cast) == 1 else torch.cat(cast)
+
+
+def _without_kept(layer: nn.Module) -> dict[str, Any]:
     """What is copied of it: oneDNN's layouts cannot be."""
-    return {name: value for name, value in layer.__dict__.items() if name != "_kept"}
+    return {name: value for name, value in layer.__dict__.items() if name not in (_KEPT, "_seen")}

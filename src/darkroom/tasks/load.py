@@ -124,7 +124,7 @@ def load_autoencoder(
     first_stage = module.first_stage if isinstance(module, LatentDiffusion) else module
     if not isinstance(first_stage, Autoencoder):
         raise ModelFileError(f"{source}: this model works on pixels, it has no first stage")
-    return _placed(first_stage, device=device, dtype=dtype)
+    return pack(_placed(first_stage, device=device, dtype=dtype))
 
 
 def load_decoder(source: str | Path, *, device: str = "auto") -> Autoencoder | Preview:
@@ -319,4 +319,4 @@ def _tokenizer(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokenizer
 
 def _placed(module: Any, *, device: str, dtype: str) -> Any:
     compute = sampling_compute(device, dtype)
-    return pack(compute.host(module).to(compute.dtype).eval())
+    return compute.host(module).to(compute.dtype).eval()
