@@ -1,6 +1,7 @@
 """Engines answer what the modules answer, and leave gradients to them."""
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def test_openvino_keeps_what_it_converted(
     library = pytest.importorskip("openvino", reason="the extra openvino is not installed")
     first = load(model_files["class"], device="cpu", engine="openvino")
     first.network(*asked(first))
+    assert sys.modules["openvino_telemetry"] is None, "what is converted here is nobody's business"
     (kept,) = (tmp_path / "cache" / "openvino").iterdir()
     assert (kept / "form.xml").is_file()
     monkeypatch.setattr(library, "convert_model", None)
@@ -109,7 +111,7 @@ def test_what_an_engine_needs_is_said(model_files: dict[str, Path], monkeypatch:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match="engine compiled needs a C\\+\\+ compiler, and there is no no-such-compiler"):
         load(model_files["class"], device="cpu", engine="compiled")
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(InputError, match="engine openvino needs the package openvino"):
         load(model_files["class"], device="cpu", engine="openvino")
     with pytest.raises(InputError, match="engine openvino is for processors"):

@@ -5,6 +5,7 @@ What was converted is kept in `$DARKROOM_CACHE/openvino`, by the hash of weights
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
@@ -116,6 +117,7 @@ class _Asked(nn.Module):
 
 
 def _library() -> Any:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  (else an import is told to its makers)
     try:
         import openvino  # noqa: PLC0415  (an extra)
     except ImportError:
