@@ -101,6 +101,13 @@ def native_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def faster(compute: Compute) -> str | None:
+    """A sentence about what would draw faster on this machine, at the price of a little precision; None: nothing."""
+    if compute.dtype != torch.float32 or not native_bfloat16(compute.device):
+        return None
+    return "--precision bfloat16 takes about half the time on this machine, and pictures differ a little"
+
+
 def missing_compiler() -> str | None:
     """The C++ compilers, which `torch.compile` needs, that were looked for in vain; None where one is there."""
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
