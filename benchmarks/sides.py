@@ -1,5 +1,6 @@
 """What `speed.py` compares: for each case the same weights in our modules and in those of others."""
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from darkroom.checkpoint.diffusers_keys import first_stage_table, unet_table
 from darkroom.checkpoint.keymap import to_original
 from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.conditions import Conditions
+from darkroom.diffusion.engine import Compiled
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.nn.packed import pack
 
@@ -63,7 +65,6 @@ LARGE: Final = UNetSpec(
     context_width=1280,
 )
 STAGE: Final = AutoencoderSpec(channels=128, multipliers=(1, 2, 4, 4), blocks=2, latent_channels=4, bottleneck=KLSpec())
-COMPUTES: Final = {EXACT: sampling_compute("cpu", "float32"), OURS: sampling_compute("cpu", "bfloat16")}
 
 
 def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int = 77) -> Case:
@@ -81,15 +82,7 @@ def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int 
         context = torch.randn(2, tokens, spec.context_width or 1, generator=dice)
         return x, torch.tensor([999 - number] * 2), context
 
-    def answer(compute: Compute, module: UNet, inputs: Inputs) -> Tensor:
-        x, t, context = inputs
-        with compute.autocast():
-            return module(compute.place(x), t, Conditions(tokens=context))
-
-    packed = pack(COMPUTES[EXACT].host(network))
-    made: dict[str, Callable[[], Run]] = {
-        name: functools.partial(functools.partial, answer, compute, packed) for name, compute in COMPUTES.items()
-    }
+    made = _ours(network, lambda module, inputs: module(inputs[0], inputs[1], Conditions(tokens=inputs[2])))
     made |= _diffusers(theirs, ask)
     made["openvino bfloat16"] = lambda: _openvino(
         theirs(), inputs(0), names=("sample", "timestep", "encoder_hidden_states")
@@ -114,14 +107,7 @@ def decode(sides: Sequence[str] | None, *, side: int = 256) -> Case:
         shape = (1, STAGE.latent_channels, side // STAGE.factor, side // STAGE.factor)
         return (torch.randn(shape, generator=torch.Generator().manual_seed(number)),)
 
-    def answer(compute: Compute, module: Autoencoder, inputs: Inputs) -> Tensor:
-        with compute.autocast():
-            return module.decode(compute.place(inputs[0]))
-
-    packed = pack(COMPUTES[EXACT].host(stage))
-    made: dict[str, Callable[[], Run]] = {
-        name: functools.partial(functools.partial, answer, compute, packed) for name, compute in COMPUTES.items()
-    }
+    made = _ours(stage, lambda module, inputs: module.decode(inputs[0]))
     made |= _diffusers(theirs, ask)
     return Case(
         what=f"decoding {side} x {side}, f = {STAGE.factor}, {millions(stage)} M parameters",
@@ -129,6 +115,31 @@ def decode(sides: Sequence[str] | None, *, side: int = 256) -> Case:
         inputs=inputs,
         sides=had(made, sides),
     )
+
+
+def _ours(module: nn.Module, ask: Callable[[Any, Inputs], Tensor]) -> dict[str, Callable[[], Run]]:
+    """Our module packed in two types, each with weights of its own, and compiled."""
+
+    def packed(dtype: str) -> Run:
+        compute = sampling_compute("cpu", dtype)
+        return functools.partial(_asked, compute, pack(compute.host(copy.deepcopy(module))), ask)
+
+    def compiled() -> Run:
+        compute = sampling_compute("cpu", "bfloat16")
+        plain = compute.host(copy.deepcopy(module))
+        quick = torch.compile(functools.partial(ask, plain), **Compiled(compute).options)
+        return functools.partial(_asked, compute, None, lambda _, inputs: quick(inputs))
+
+    return {
+        EXACT: lambda: packed("float32"),
+        OURS: lambda: packed("bfloat16"),
+        "ours bfloat16 compiled": compiled,
+    }
+
+
+def _asked(compute: Compute, module: Any, ask: Callable[[Any, Inputs], Tensor], inputs: Inputs) -> Tensor:
+    with compute.autocast():
+        return ask(module, tuple(map(compute.place, inputs)))
 
 
 def theirs_network(network: UNet) -> nn.Module:

@@ -11,7 +11,8 @@ from darkroom.core.compute import Compute
 from darkroom.core.conditions import Conditions
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.nn.attention import Attention
-from darkroom.nn.packed import PackedAttention, PackedConv2d, PackedLinear, _product, pack
+from darkroom.nn.packed import PackedAttention, PackedConv2d, PackedLinear, PackedUpsample, _product, pack
+from darkroom.nn.resample import Upsample
 
 CPU = torch.device("cpu")
 CLOSE = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.bfloat16: {"rtol": 2**-6, "atol": 4e-3}}
@@ -82,6 +83,25 @@ def test_attention_answers_the_same(context_width: int | None, dtype: torch.dtyp
     for module in (plain, packed):
         module[0].value.weight.mul_(2)
     same()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_doubling_and_its_convolution_answer_the_same(dtype: torch.dtype) -> None:
+    plain, packed = pair(Upsample(6, out=10))
+    assert type(packed[0]) is PackedUpsample
+    for size in ((2, 6, 8, 8), (1, 6, 5, 3), (1, 6, 1, 1)):
+        x = images(*size)
+        with Compute(CPU, dtype).autocast():
+            torch.testing.assert_close(packed(x), plain(x), **CLOSE[dtype])
+            assert packed(x).dtype == dtype
+
+
+def test_gradients_of_doubling_are_those_of_the_layer() -> None:
+    plain, packed = pair(Upsample(6))
+    for module in (plain, packed):
+        module(images(2, 6, 4, 4)).square().sum().backward()
+    assert torch.equal(plain[0].conv.weight.grad, packed[0].conv.weight.grad)
 
 
 @torch.no_grad()

@@ -116,3 +116,12 @@ def test_what_an_engine_needs_is_said(model_files: dict[str, Path], monkeypatch:
         load(model_files["class"], device="cpu", engine="openvino")
     with pytest.raises(InputError, match="engine openvino is for processors"):
         build_engine("openvino", compute=computes.Compute(torch.device("meta")))
+
+
+def test_where_memory_is_short_the_modules_stay_as_they_are(
+    model_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.diffusion.engine.available", lambda: 1000)
+    model = load(model_files["class"], device="cpu")
+    assert len(model.sample(label=0, steps=2)) == 1
+    assert not isinstance(model.diffusion.network.stem, PackedConv2d)

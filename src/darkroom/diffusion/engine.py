@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias, cast, final, runtime_checkable
 
 import torch
+from torch import nn
 
 from darkroom.autoencoder.model import FirstStage
 from darkroom.autoencoder.preview import Preview
 from darkroom.core.compute import Compute, missing_compiler
 from darkroom.core.errors import InputError, did_you_mean
+from darkroom.core.memory import available
 from darkroom.core.shapes import Images, Latent
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.openvino import OpenVINO
@@ -57,17 +59,25 @@ class Plain:
 
 @final
 class Eager:
-    """The modules, whose layers keep their weights as the kernels read them (`nn.packed`)."""
+    """The modules, whose layers keep their weights as the kernels read them (`nn.packed`).
+
+    Weights are then in memory twice; where twice as much as that is not left, modules stay as they are.
+    """
 
     name: Final = "eager"
 
     def network(self, module: UNet) -> Network:
         """The module, packed."""
-        return pack(module)
+        return pack(module) if _fits_again(module) else module
 
     def decode(self, module: FirstStage | Preview) -> Decode:
         """The module's method, its layers packed."""
-        return pack(module).decode
+        return pack(module).decode if _fits_again(module) else module.decode
+
+
+def _fits_again(module: nn.Module) -> bool:
+    left, weights = available(), sum(each.nbytes for each in module.parameters())
+    return left is None or 2 * weights <= left
 
 
 @final

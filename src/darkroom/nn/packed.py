@@ -11,7 +11,7 @@ import functools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, final
+from typing import Any, Final, TypeAlias, TypeVar, final
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from darkroom.nn.attention import Attention, attend, by_head, together
+from darkroom.nn.resample import Upsample
 
 M = TypeVar("M", bound=nn.Module)
 Layer: TypeAlias = nn.Conv2d | nn.Linear
-_KEPT = "_kept"  # in a layer's __dict__: neither parameter nor buffer, and never copied
+# On which of two values each of three weights along a side falls: of the first place of a doubled pair, of the second.
+_FALLS: Final = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
+_PHASES_HOW: Final = ([1, 1], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
+_KEPT: Final = "_kept"  # in a layer's __dict__: neither parameter nor buffer, and never copied
 
 
 def pack(module: M) -> M:
@@ -36,6 +40,8 @@ def pack(module: M) -> M:
                 setattr(module, name, _as(PackedLinear, child))
             case Attention():
                 setattr(module, name, _as(PackedAttention, child))
+            case Upsample():
+                setattr(module, name, _as(PackedUpsample, child))
             case _:
                 pass
     return module
@@ -72,6 +78,51 @@ class PackedConv2d(nn.Conv2d):
 
     def __getstate__(self) -> dict[str, Any]:
         return _without_kept(self)
+
+
+@final
+class PackedUpsample(nn.Module):
+    """Doubling and its convolution (`nn.resample.Upsample`) at once, without the doubled map.
+
+    Of a doubled map, the 3 x 3 cells under a kernel are 2 x 2 values. Which of them count twice depends on the place in
+    the doubled square, so there is a kernel of 2 x 2 for each of its four places: 4 products a value instead of 9.
+    """
+
+    conv: nn.Conv2d
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h2 w2"]:
+        """(b, c, h, w) to (b, k, 2h, 2w)."""
+        dtype = _drawing_type(self.conv, x)
+        if dtype is None:
+            return Upsample.forward(self, x)  # type: ignore[arg-type]  (it has all that this asks for)
+        x = x.to(dtype)
+        weight, bias = _ready(self, [self.conv], dtype, functools.partial(_reorder_phases, shape=x.shape), of=_phases)
+        bias = None if bias is None else bias.repeat(4)
+        if weight.is_mkldnn:
+            made = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *_PHASES_HOW, "none", [], "")
+        else:
+            made = F.conv2d(x, weight, bias, padding=1)
+        (b, _, height, width), k = x.shape, made.shape[1] // 4
+        whole = made.new_empty((b, k, 2 * height, 2 * width), memory_format=torch.channels_last)
+        for phase, part in enumerate(made.split(k, dim=1)):
+            down, across = divmod(phase, 2)
+            whole[:, :, down::2, across::2] = part[:, :, down : down + height, across : across + width]
+        return whole
+
+    def __getstate__(self) -> dict[str, Any]:
+        return _without_kept(self)
+
+
+def _phases(weight: Float[Tensor, "k c 3 3"]) -> Float[Tensor, "k4 c 2 2"]:
+    """The four kernels, one under another: of the upper left, upper right, lower left and lower right place."""
+    falls = torch.tensor(_FALLS, dtype=weight.dtype, device=weight.device)
+    kernels = torch.einsum("apu, bqv, kcuv -> abkcpq", falls, falls, weight)
+    return kernels.flatten(0, 2)
+
+
+def _reorder_phases(weight: Tensor, *, shape: Sequence[int]) -> Tensor:
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *_PHASES_HOW, shape)
 
 
 @final
@@ -183,13 +234,21 @@ def _made_of(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[Any, ...]:
 
 
 def _ready(
-    holder: nn.Module, layers: Sequence[Layer], dtype: torch.dtype, lay_out: Callable[[Tensor], Tensor]
+    holder: nn.Module,
+    layers: Sequence[Layer],
+    dtype: torch.dtype,
+    lay_out: Callable[[Tensor], Tensor],
+    *,
+    of: Callable[[Tensor], Tensor] = torch.Tensor.detach,
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases of layers one under another, laid out for the shape of the first call; kept by the holder."""
+    """Weights and biases of layers one under another, laid out for the shape of the first call; kept by the holder.
+
+    of: what is made of each weight first.
+    """
     made_of = _made_of(layers, dtype)
     kept = holder.__dict__.get(_KEPT)
     if kept is None or kept[0] != made_of:
-        weight = _joined([layer.weight for layer in layers], dtype)
+        weight = _joined([of(layer.weight.detach()) for layer in layers], dtype)
         biases = [layer.bias for layer in layers if layer.bias is not None]
         weight = lay_out(weight) if weight.device.type == "cpu" else weight
         kept = holder.__dict__[_KEPT] = (made_of, weight, _joined(biases, dtype) if biases else None)
