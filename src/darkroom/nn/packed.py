@@ -103,7 +103,8 @@ class PackedUpsample(nn.Module):
         else:
             made = F.conv2d(x, weight, bias, padding=1)
         (b, _, height, width), k = x.shape, made.shape[1] // 4
-        whole = made.new_empty((b, k, 2 * height, 2 * width), memory_format=torch.channels_last)
+        size, last = (b, k, 2 * height, 2 * width), torch.channels_last
+        whole = torch.empty(size, dtype=made.dtype, device=made.device, memory_format=last)
         for phase, part in enumerate(made.split(k, dim=1)):
             down, across = divmod(phase, 2)
             whole[:, :, down::2, across::2] = part[:, :, down : down + height, across : across + width]
