@@ -67,7 +67,7 @@ LARGE: Final = UNetSpec(
 STAGE: Final = AutoencoderSpec(channels=128, multipliers=(1, 2, 4, 4), blocks=2, latent_channels=4, bottleneck=KLSpec())
 
 
-def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int = 77) -> Case:
+def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int = 77, reference: str = EXACT) -> Case:
     """One guided step of one picture: the network on a batch of two."""
     network = filled(UNet(spec)).eval()
     theirs = functools.partial(theirs_network, network)
@@ -91,8 +91,15 @@ def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int 
         what=f"one guided step: {millions(network)} M parameters, latents of {side} x {side}, batch of 2",
         operations=network_operations(spec, side=side, tokens=tokens),
         inputs=inputs,
-        sides=had(made, sides),
+        sides=had(made, sides, needed=(OURS, reference)),
+        reference=reference,
     )
+
+
+def large_step(sides: Sequence[str] | None) -> Case:
+    """The same of the paper's text model (872 M); of few sides unless others are named, for each holds its weights."""
+    theirs = "diffusers float32"
+    return step(LARGE, sides or (theirs, "diffusers bfloat16"), side=32, reference=theirs)
 
 
 def decode(sides: Sequence[str] | None, *, side: int = 256) -> Case:
@@ -226,12 +233,16 @@ class _Tuple(nn.Module):
 
 
 def had(
-    made: Mapping[str, Callable[[], Run]], asked: Sequence[str] | None, *, gradients: bool = False
+    made: Mapping[str, Callable[[], Run]],
+    asked: Sequence[str] | None,
+    *,
+    needed: Sequence[str] = (OURS, EXACT),
+    gradients: bool = False,
 ) -> dict[str, Run]:
-    """The sides that can be had here."""
+    """The sides that can be had here; asked: these alone, and those that are needed."""
     sides: dict[str, Run] = {}
     for name, make in made.items():
-        if asked is not None and name not in (*asked, OURS, EXACT):
+        if asked is not None and name not in (*asked, *needed):
             continue
         try:
             sides[name] = make() if gradients else torch.no_grad()(make())

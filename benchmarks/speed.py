@@ -21,12 +21,12 @@ from typing import Any, Final
 
 import torch
 from runs import training, whole_run
-from sides import LARGE, MIDDLE, Case, decode, step
+from sides import MIDDLE, Case, decode, large_step, step
 from torch import Tensor
 
 CASES: Final[Mapping[str, Callable[[Sequence[str] | None], Case]]] = {
     "step": functools.partial(step, MIDDLE, side=32),
-    "step-large": functools.partial(step, LARGE, side=32),
+    "step-large": large_step,
     "decode": decode,
     "run": whole_run,
     "training": training,

@@ -4,7 +4,6 @@ import functools
 from typing import ClassVar, Literal, final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from darkroom.network.blocks import Block, DownLevel, Middle, UpLevel
 from darkroom.nn.attention import SelfAttention2d
 from darkroom.nn.embed import TimeEmbedding
 from darkroom.nn.resample import Downsample, Upsample, double, halve
-from darkroom.nn.residual import Resample, ResidualBlock
+from darkroom.nn.residual import Resample, ResidualBlock, silu
 from darkroom.nn.transformer import SpatialTransformer
 
 
@@ -120,7 +119,7 @@ class UNet(nn.Module):
         h = self.middle(h, embedding, tokens)
         for level in self.up:
             h = level(h, embedding, tokens, skips)
-        return self.head(F.silu(self.norm(h)))
+        return self.head(silu(self.norm(h)))
 
     def check(self, x: Latent, conditions: Conditions) -> None:
         """`InputError` for a latent of a wrong size, or ports that do not fit."""

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 SMALL: Final = 64 * 64  # scores of one head
-MIDDLE: Final = 256 * 256
 
 
 def attend(
@@ -21,13 +20,12 @@ def attend(
 ) -> Float[Tensor, "b heads n d"]:
     """softmax(Q Kᵀ / √d) V (Vaswani et al. 2017, eq. 1); causal: each of a sequence sees itself and those before it.
 
-    Few scores are written out on a processor, rounded to the type of q before the softmax, which is float32 at least.
-    Where they need gradients, forwards and backwards of the fused kernel took 2.7 times as long there for 64 keys, 6.9
-    times for 20 (bfloat16, two cores; 1.1 and 1.9 times in float32); without, in bfloat16, 1.6 times for 64 keys and
-    1.3 to 1.6 times for 256.
+    Few scores that need gradients on a processor are written out, rounded to the type of q before the softmax, which is
+    float32 at least: forwards and backwards of the fused kernel took 2.7 times as long there for 64 keys, 6.9 times for
+    20 (bfloat16, two cores; 1.1 and 1.9 times in float32).
     """
-    few = SMALL if q.requires_grad else MIDDLE if q.dtype == torch.bfloat16 else 0
-    if q.device.type != "cpu" or q.shape[2] * k.shape[2] > few:
+    written_out = q.device.type == "cpu" and q.requires_grad and q.shape[2] * k.shape[2] <= SMALL
+    if not written_out:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if causal:
