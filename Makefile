@@ -13,12 +13,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test format clean
+.PHONY: help demo check test bench format clean
 
 help:
 	@echo "make demo     draw pictures with the built-in model"
 	@echo "make check    the whole gate: format, lint, types, tests with coverage"
 	@echo "make test     tests alone; make test ARGS='tests/core -x' for some of them"
+	@echo "make bench    how fast it is here, beside others; about half an hour"
 	@echo "make format   put the code in order"
 	@echo "make clean    remove the environment and what tools left"
 
@@ -34,6 +35,10 @@ check: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/speed.py step step-large decode run training --out benchmarks/speed.json
+	$(BIN)/python benchmarks/page.py benchmarks/speed.json docs/performance.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(CODE)

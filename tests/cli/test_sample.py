@@ -309,3 +309,16 @@ def test_a_prompt_that_is_the_name_of_a_file_is_told(say: Say, tmp_path: Path) -
     code, _, told = say("sample", tmp_path / "cats.txt", "--steps", 1, "--out", tmp_path / "out")
     assert code == 0
     assert "is taken as words; --prompts reads a file" in told
+
+
+def test_after_a_while_it_is_said_what_is_faster(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(number: int) -> bool:
+        _, _, complained = say("sample", "a red heart", *SMALL, "--out", tmp_path / str(number))
+        return "note: --precision bfloat16 takes about half the time on this machine" in complained
+
+    monkeypatch.setattr("darkroom.core.compute.native_bfloat16", lambda _: True)
+    assert not told(0)
+    monkeypatch.setattr("darkroom.cli.sample.LONG", -1.0)
+    assert told(1)
+    monkeypatch.setattr("darkroom.core.compute.native_bfloat16", lambda _: False)
+    assert not told(2)

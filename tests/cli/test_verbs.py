@@ -106,7 +106,7 @@ def test_like_repeats_a_picture_bit_for_bit(say: Say, run: Path, tmp_path: Path)
         ((), "needs a prompt"),
         (("a", "--device", "toaster"), "device 'toaster' is unknown"),
         (("a", "--precision", "int8"), "precision 'int8' is unknown"),
-        (("a", "--engine", "compiled"), "engine 'compiled' is not there yet"),
+        (("a", "--engine", "egaer"), "engine 'egaer' is unknown (did you mean 'eager'?)"),
         (("a", "--count", "0"), "--count"),
     ],
 )

@@ -4,8 +4,11 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from darkroom.core.memory import available
 
 FAULTS = """
 import resource, torch
@@ -42,3 +45,24 @@ def test_the_same_blocks_are_used_again() -> None:
 @glibc
 def test_a_choice_in_the_environment_stands() -> None:
     assert kept_and_faults(asked=True, MALLOC_TRIM_THRESHOLD_="131072")[0] is False
+
+
+def test_what_is_left_is_the_least_of_what_linux_and_its_groups_say(tmp_path: Path) -> None:
+    assert available(tmp_path) is None
+    meminfo = tmp_path / "proc" / "meminfo"
+    meminfo.parent.mkdir()
+    meminfo.write_text("MemTotal: 900 kB\nMemAvailable:   500 kB\n")
+    assert available(tmp_path) == 500 * 1024
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.current").write_text("1000\n")
+    (group / "memory.max").write_text("max\n")
+    assert available(tmp_path) == 500 * 1024
+    (group / "memory.max").write_text("5000\n")
+    assert available(tmp_path) == 4000
+    old = group / "memory"
+    (group / "memory.max").unlink()
+    old.mkdir()
+    (old / "memory.limit_in_bytes").write_text("3000\n")
+    (old / "memory.usage_in_bytes").write_text("3500\n")
+    assert available(tmp_path) == 0

@@ -150,6 +150,30 @@ def test_each_scale_weighs_what_its_condition_adds():
     torch.testing.assert_close(several, once)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Guided, {"null": NULL}),
+        (RescaledGuidance, {"null": NULL}),
+        (GuidedByEach, {"steps": (NULL,), "scales": (2.0,)}),
+    ],
+)
+def test_conditions_are_joined_once_and_not_at_every_step(kind, options):
+    seen = []
+
+    def network(x_t, t, conditions):
+        seen.append(conditions.vector)
+        return x_t
+
+    guided = kind(Denoiser(network, SCHEDULE, build_prediction("eps")), **options)
+    for _ in range(3):
+        guided(X, T, ASKED)
+    assert all(each is seen[0] for each in seen)
+    guided(X, T, Conditions(vector=ASKED.vector + 1))
+    assert seen[-1] is not seen[0]
+    torch.testing.assert_close(seen[-1][-2:], ASKED.vector + 1)
+
+
 @pytest.mark.parametrize(("null", "guidance"), [(NULL, [2.0, 2.0]), ([NULL], [2.0, 2.0]), ([NULL], 2.0), (None, 2.0)])
 def test_scales_need_as_many_nulls(null, guidance):
     _, plain = denoiser()

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.core.conditions import Conditions
-from darkroom.core.errors import InputError, ModelFileError, NotYetError
+from darkroom.core.errors import InputError, ModelFileError
 from darkroom.network.unet import UNet
 from darkroom.tasks import load as door
 from darkroom.tasks.load import built_in, load, load_autoencoder, load_network, read
@@ -100,8 +100,6 @@ def test_a_first_stage_without_a_folder_in_its_name(
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"engine": "compiled"}, NotYetError, "engine 'compiled' is not there yet"),
-        ({"engine": "openvino"}, NotYetError, "engine 'openvino' is not there yet"),
         ({"engine": "egaer"}, InputError, r"engine 'egaer' is unknown \(did you mean 'eager'\?\)"),
         ({"dtype": "int8"}, InputError, "precision 'int8' is unknown"),
         ({"device": "toaster"}, InputError, "device 'toaster'"),
@@ -145,8 +143,6 @@ def test_a_network_alone(model_files: dict[str, Path]) -> None:
     assert half(x.bfloat16(), t, conditions.map(torch.Tensor.bfloat16)).dtype == torch.bfloat16
     with pytest.raises(ModelFileError, match="a first stage alone, it has no U-Net"):
         load_network(model_files["first-stage"])
-    with pytest.raises(NotYetError, match="compiled"):
-        load_network(model_files["class"], engine="compiled")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from darkroom.nn.attention import SelfAttention2d
 from darkroom.nn.resample import Downsample, Upsample
-from darkroom.nn.residual import ResidualBlock
+from darkroom.nn.residual import ResidualBlock, silu
 
 EPS = 1e-6
 
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
         h = self.stem(F.pixel_unshuffle(images, self.patch))
         for level in self.levels:
             h = level(h)
-        return self.head(F.silu(self.norm(self.middle(h))))
+        return self.head(silu(self.norm(self.middle(h))))
 
 
 @final
@@ -159,5 +159,5 @@ class Decoder(nn.Module):
         h = self.middle(self.stem(latents))
         for level in self.levels:
             h = level(h)
-        h = self.head(F.silu(self.norm(h)))
+        h = self.head(silu(self.norm(h)))
         return rearrange(h, "b (c p q) h w -> b c (h p) (w q)", p=self.patch, q=self.patch)

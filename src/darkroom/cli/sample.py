@@ -18,6 +18,7 @@ darkroom sample "a red circle" --to "a blue square" --count 8 --grid --out way
 darkroom sample --model runs/shapes-0 --label star --steps 20
 darkroom sample --model runs/photos --image photo.png --mask hole.png --count 4
 """
+LONG = 10.0  # seconds of drawing, after which it is said what would be faster
 ROW = 12  # pictures on one row of a sheet, where a row has a meaning
 LARGEST_SHEET = 2**28  # pixels: 0.8 GB of memory
 
@@ -93,7 +94,7 @@ def run(
     like: Annotated[Path | None, typer.Option(help="Repeat the picture in this PNG; options given change it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto or eager.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto (eager), eager, compiled, openvino.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Report what was made as JSON.")] = False,
 ) -> None:
     """Make pictures: the fields given choose the task, the model says which it takes."""
@@ -208,6 +209,7 @@ class _Work:
     def draw(self, batch: int) -> None:
         """Draw and write the pictures one after the other, then the sheet; Ctrl-C keeps those written."""
         from darkroom.cli.watch import Line
+        from darkroom.core.compute import faster
         from darkroom.core.pictures import contact_sheet
         from darkroom.tasks.generate import generate
         from darkroom.tasks.note import KEY, XMP_KEY, provenance
@@ -216,7 +218,7 @@ class _Work:
         drawing, request = self.drawing, self.request
         for sentence in [*drawing.odd, *hardly_meant(drawing, request), *_noted(drawing, request), *self._left_over()]:
             typer.echo(f"note: {sentence}", err=True)
-        line, shown = Line(), []
+        line, shown, began = Line(), [], time.monotonic()
         drawn = generate(self.drawing, self.request, batch=batch, on_step=_progress(line))
         done = 0
         try:
@@ -228,6 +230,8 @@ class _Work:
         except KeyboardInterrupt:
             line.say(f"{done} of {len(self.paths)} pictures are in {_printable(self.out)}")
             raise
+        if time.monotonic() - began > LONG and (hint := faster(self.drawing.compute)) is not None:
+            typer.echo(f"note: {hint}", err=True)
         if self.sheet is not None:
             note = {"model": self.drawing.name, "sheet_of": len(shown), "columns": self.columns}
             sheet = contact_sheet(shown, columns=self.columns)

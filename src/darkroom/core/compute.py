@@ -1,6 +1,8 @@
 """Where and in which precision work is done; a value passed in, never a global switch."""
 
 import contextlib
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, final
 
@@ -97,6 +99,19 @@ def native_bfloat16(device: torch.device) -> bool:
         features = torch.cpu.get_capabilities()
         return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
     return False
+
+
+def faster(compute: Compute) -> str | None:
+    """A sentence about what would draw faster on this machine, at the price of a little precision; None: nothing."""
+    if compute.dtype != torch.float32 or not native_bfloat16(compute.device):
+        return None
+    return "--precision bfloat16 takes about half the time on this machine, and pictures differ a little"
+
+
+def missing_compiler() -> str | None:
+    """The C++ compilers, which `torch.compile` needs, that were looked for in vain; None where one is there."""
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    return None if any(map(shutil.which, compilers)) else " or ".join(compilers)
 
 
 def training_compute(device: str = "auto", precision: Precision = "auto") -> Compute:

@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from darkroom.core.conditions import Conditions, concatenate
+from darkroom.core.conditions import Conditions, Joined
 from darkroom.core.shapes import Latent, PerSample, Time
 from darkroom.diffusion.denoiser import Denoise
 from darkroom.process.schedule import Schedule, coefficients
@@ -39,11 +39,12 @@ class Guided:
     denoise: Denoise
     null: Conditions = field(kw_only=True)
     scale: float = field(default=3.0, kw_only=True)
+    _join: Joined = field(default_factory=Joined, init=False, repr=False, compare=False)
 
     def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
         if self.scale == 1:
             return self.denoise(x_t, t, conditions)
-        nothing, asked = _both(self.denoise, x_t, t=t, null=self.null, conditions=conditions)
+        nothing, asked = _both(self.denoise, x_t, t=t, conditions=self._join([self.null, conditions]))
         return nothing + self.scale * (asked - nothing)
 
 
@@ -62,9 +63,10 @@ class RescaledGuidance:
     null: Conditions = field(kw_only=True)
     scale: float = field(default=3.0, kw_only=True)
     amount: float = field(default=0.7, kw_only=True)
+    _join: Joined = field(default_factory=Joined, init=False, repr=False, compare=False)
 
     def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
-        nothing, asked = _both(self.denoise, x_t, t=t, null=self.null, conditions=conditions)
+        nothing, asked = _both(self.denoise, x_t, t=t, conditions=self._join([self.null, conditions]))
         guided = nothing + self.scale * (asked - nothing)
         contrast = asked.std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True)
         return guided * (self.amount * contrast + (1 - self.amount))
@@ -108,11 +110,12 @@ class GuidedByEach:
     denoise: Denoise
     steps: tuple[Conditions, ...] = field(kw_only=True)
     scales: tuple[float, ...] = field(kw_only=True)
+    _join: Joined = field(default_factory=Joined, init=False, repr=False, compare=False)
 
     def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
         said = [*self.steps, conditions]
         many = len(said)
-        x0 = self.denoise(torch.cat([x_t] * many), torch.cat([t] * many), concatenate(said))
+        x0 = self.denoise(torch.cat([x_t] * many), torch.cat([t] * many), self._join(said))
         answers = rearrange(x0, "(n b) c h w -> n b c h w", n=many)
         made = answers[0]
         for scale, less, more in zip(self.scales, answers[:-1], answers[1:], strict=True):
@@ -175,7 +178,8 @@ class GuidedByMatch:
             return (x0 + rearrange(reach, "b -> b 1 1 1").to(x0) * down).to(answer)
 
 
-def _both(denoise: Denoise, x_t: Latent, *, t: Time, null: Conditions, conditions: Conditions) -> tuple[Latent, Latent]:
-    x0 = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), concatenate([null, conditions]))
+def _both(denoise: Denoise, x_t: Latent, *, t: Time, conditions: Conditions) -> tuple[Latent, Latent]:
+    """Without and with conditions; these come joined."""
+    x0 = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), conditions)
     nothing, asked = rearrange(x0, "(two b) c h w -> two b c h w", two=2)
     return nothing, asked

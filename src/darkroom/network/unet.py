@@ -4,7 +4,6 @@ import functools
 from typing import ClassVar, Literal, final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from darkroom.network.blocks import Block, DownLevel, Middle, UpLevel
 from darkroom.nn.attention import SelfAttention2d
 from darkroom.nn.embed import TimeEmbedding
 from darkroom.nn.resample import Downsample, Upsample, double, halve
-from darkroom.nn.residual import Resample, ResidualBlock
+from darkroom.nn.residual import Resample, ResidualBlock, silu
 from darkroom.nn.transformer import SpatialTransformer
 
 
@@ -106,7 +105,7 @@ class UNet(nn.Module):
     def forward(self, x: Latent, t: Time, conditions: Conditions | None = None) -> Float[Tensor, "b out h w"]:
         """The raw output, (b, out_channels, h, w); `InputError` for a wrong size or ports that do not fit."""
         conditions = conditions or Conditions()
-        self._check(x, conditions)
+        self.check(x, conditions)
         embedding = self.time(t)
         tokens = None if conditions.tokens is None else conditions.tokens.to(x.dtype)
         if conditions.vector is not None:
@@ -120,9 +119,10 @@ class UNet(nn.Module):
         h = self.middle(h, embedding, tokens)
         for level in self.up:
             h = level(h, embedding, tokens, skips)
-        return self.head(F.silu(self.norm(h)))
+        return self.head(silu(self.norm(h)))
 
-    def _check(self, x: Tensor, conditions: Conditions) -> None:
+    def check(self, x: Latent, conditions: Conditions) -> None:
+        """`InputError` for a latent of a wrong size, or ports that do not fit."""
         multiple = self.spec.size_multiple
         height, width = x.shape[-2:]
         if height % multiple or width % multiple:

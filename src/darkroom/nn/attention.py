@@ -35,6 +35,16 @@ def attend(
     return scores.softmax(-1, dtype=wide).to(v.dtype) @ v
 
 
+def by_head(x: Float[Tensor, "b n e"], heads: int) -> Float[Tensor, "b heads n d"]:
+    """The width cut into as many heads."""
+    return rearrange(x, "b n (heads d) -> b heads n d", heads=heads)
+
+
+def together(x: Float[Tensor, "b heads n d"]) -> Float[Tensor, "b n e"]:
+    """The heads side by side again."""
+    return rearrange(x, "b heads n d -> b n (heads d)")
+
+
 @final
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2).
@@ -67,12 +77,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """The sequence attending to `context`, or to itself."""
         source = x if context is None else context
-        q, k, v = (
-            rearrange(each, "b n (heads d) -> b heads n d", heads=self.heads)
-            for each in (self.query(x), self.key(source), self.value(source))
-        )
-        mixed = attend(q, k=k, v=v, causal=self.causal)
-        return self.out(rearrange(mixed, "b heads n d -> b n (heads d)"))
+        q, k, v = (by_head(each, self.heads) for each in (self.query(x), self.key(source), self.value(source)))
+        return self.out(together(attend(q, k=k, v=v, causal=self.causal)))
 
 
 @final

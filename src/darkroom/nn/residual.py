@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import final
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 from darkroom.nn.dropout import Dropout
 
 Resample = Callable[[Tensor], Tensor]
+
+
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x); in the memory of x where no gradient needs what it was."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 @final
@@ -54,7 +60,7 @@ class ResidualBlock(nn.Module):
         self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"] | None = None
     ) -> Float[Tensor, "b k h2 w2"]:
         """(b, channels, h, w) to (b, out_channels, h', w')."""
-        h = F.silu(self.norm1(x))
+        h = silu(self.norm1(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = self.conv1(h)
@@ -63,7 +69,7 @@ class ResidualBlock(nn.Module):
         else:
             told = rearrange(self.embed(F.silu(embedding)), "b k -> b k 1 1")
             h = self._modulate(h, told)
-        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+        return self.skip(x) + self.conv2(self.dropout(silu(h)))
 
     def _modulate(self, h: Tensor, told: Tensor) -> Tensor:
         if not self.scale_shift:

@@ -1,11 +1,9 @@
 """What could only fail later is refused before a folder is claimed or a step is made."""
 
-import os
-import shutil
-
 from darkroom.autoencoder.adversary import check_adversary
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
+from darkroom.core.compute import missing_compiler
 from darkroom.core.errors import SpecError
 from darkroom.data.sources import SCENES
 from darkroom.nn.features import perceptual
@@ -43,11 +41,9 @@ def _check_compiled(recipe: Recipe) -> None:
     stages = [stage for stage, train in length.trained(recipe).items() if train.compiled]
     if "first_stage" in stages:
         raise SpecError("first_stage.train.compiled does not fit: only the network of a denoiser is compiled")
-    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
-    if stages and not any(map(shutil.which, compilers)):
-        raise SpecError(
-            f"denoiser.train.compiled needs a C++ compiler, and there is no {' or '.join(compilers)}; leave it out"
-        )
+    lacking = missing_compiler()
+    if stages and lacking is not None:
+        raise SpecError(f"denoiser.train.compiled needs a C++ compiler, and there is no {lacking}; leave it out")
 
 
 def _check_first_stage(part: FirstStageRecipe, *, name: str, size: int) -> None:

@@ -26,10 +26,14 @@ from darkroom.checkpoint.store import (
 )
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.compute import Compute, sampling_compute
-from darkroom.core.errors import ModelFileError, NotYetError, did_you_mean
+from darkroom.core.conditions import Conditions
+from darkroom.core.errors import ModelFileError, did_you_mean
 from darkroom.core.hollow import hollow
+from darkroom.core.shapes import Latent, Time
+from darkroom.diffusion.engine import PLAIN, Engine, build_engine
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNet
+from darkroom.nn.packed import pack
 from darkroom.process.schedule import build_schedule
 from darkroom.tasks.model import Model
 
@@ -47,15 +51,18 @@ def load(
     """A model from a built-in name, a file of ours, an original checkpoint with its YAML, a run or diffusers folder.
 
     config: the YAML of an original checkpoint (default: the only YAML beside it) · dtype: of convolutions and
-    products, `auto` is float32 · engine: `auto` or `eager`. `ModelFileError` or `InputError` in one sentence.
+    products, `auto` is float32 · engine: what runs network and decoder, `eager` (`auto`), `compiled` (needs a C++
+    compiler, and a minute or more) or `openvino` (an extra, for processors). `ModelFileError` or `InputError` in one
+    sentence.
     """
-    _check_engine(engine)
+    compute = sampling_compute(device, dtype)
+    running = build_engine(engine, compute=compute)
     path = find(source)
     stored = read(path, config=config)
     _whole(stored, path, source=source)
     diffusion = build(stored)
     assert isinstance(diffusion, LatentDiffusion)
-    return _model(diffusion, stored, path=path, compute=sampling_compute(device, dtype))
+    return _model(diffusion, stored, path=path, compute=compute, engine=running)
 
 
 def outline(source: str | Path, *, config: str | Path | None = None) -> Model:
@@ -85,10 +92,18 @@ def _whole(stored: StoredModel | StoredHeader, path: Path, *, source: str | Path
     )
 
 
-def _model(diffusion: LatentDiffusion, stored: StoredModel | StoredHeader, *, path: Path, compute: Compute) -> Model:
+def _model(
+    diffusion: LatentDiffusion,
+    stored: StoredModel | StoredHeader,
+    *,
+    path: Path,
+    compute: Compute,
+    engine: Engine = PLAIN,
+) -> Model:
     return Model(
         diffusion,
         compute=compute,
+        engine=engine,
         name=_called(path),
         card={**stored.card, "spec_hash": spec_hash(stored)},
         names=stored.names,
@@ -109,7 +124,7 @@ def load_autoencoder(
     first_stage = module.first_stage if isinstance(module, LatentDiffusion) else module
     if not isinstance(first_stage, Autoencoder):
         raise ModelFileError(f"{source}: this model works on pixels, it has no first stage")
-    return _placed(first_stage, device=device, dtype=dtype)
+    return pack(_placed(first_stage, device=device, dtype=dtype))
 
 
 def load_decoder(source: str | Path, *, device: str = "auto") -> Autoencoder | Preview:
@@ -122,7 +137,7 @@ def load_decoder(source: str | Path, *, device: str = "auto") -> Autoencoder | P
     found = None if ours else find_preview(path)
     if found is None:
         return load_autoencoder(source, device=device)
-    return sampling_compute(device, "auto").host(found.built()).eval()
+    return sampling_compute(device, "auto").host(pack(found.built())).eval()
 
 
 def load_network(
@@ -135,17 +150,31 @@ def load_network(
 ) -> UNet:
     """The U-Net of a model alone, called as (x_t, t, conditions); weights in `dtype` (auto: float32).
 
-    Also of diffusers folders that hold nothing else, or more than is read yet.
+    Also of diffusers folders that hold nothing else, or more than is read yet. engine: see `load`; calls that ask for
+    gradients go by the module itself.
     """
-    _check_engine(engine)
+    running = build_engine(engine, compute=sampling_compute(device, dtype))
     path = find(source)
     if path.is_dir():
         _check_no_config(path, config)
-        return _placed(load_unet(path), device=device, dtype=dtype)
+        return _run_by(running, _placed(load_unet(path), device=device, dtype=dtype))
     module = build(read(path, config=config))
     if not isinstance(module, LatentDiffusion):
         raise ModelFileError(f"{source}: a first stage alone, it has no U-Net")
-    return _placed(module.network, device=device, dtype=dtype)
+    return _run_by(running, _placed(module.network, device=device, dtype=dtype))
+
+
+def _run_by(engine: Engine, module: UNet) -> UNet:
+    """The module, whose calls without gradients go through the engine's form of it."""
+    itself, form = module.forward, engine.network(module)
+    if form is not module:
+
+        def forward(x: Latent, t: Time, conditions: Conditions | None = None) -> Latent:
+            asked = torch.is_grad_enabled() and (x.requires_grad or module.stem.weight.requires_grad)
+            return (itself if asked else form)(x, t, conditions or Conditions())
+
+        module.forward = forward
+    return module
 
 
 def built_in() -> dict[str, Path]:
@@ -286,14 +315,6 @@ def _tokenizer(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokenizer
         return find_clip_tokenizer(beside, encoder=spec.encoder)
     vocabulary = beside / "vocab.txt"
     return read_words(vocabulary, encoder=spec.encoder) if vocabulary.is_file() else None
-
-
-def _check_engine(engine: str) -> None:
-    if engine in ("auto", "eager"):
-        return
-    if engine in ("compiled", "openvino"):
-        raise NotYetError(f"engine {engine!r} is not there yet; auto and eager are")
-    raise ModelFileError(f"engine {engine!r} is unknown{did_you_mean(engine, ['auto', 'eager'])}")
 
 
 def _placed(module: Any, *, device: str, dtype: str) -> Any:

@@ -1,6 +1,7 @@
 """`Model`: what `darkroom.load` returns; fields in a person's words outside, tensors inside."""
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, final
@@ -20,6 +21,8 @@ from darkroom.core.errors import InputError
 from darkroom.core.names import NAMELESS, Names
 from darkroom.core.shapes import Images, Latent, Number, PerSample, Time
 from darkroom.core.spec import parse
+from darkroom.diffusion.denoiser import Network
+from darkroom.diffusion.engine import PLAIN, Decode, Engine
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.process.prediction import Prediction
 from darkroom.process.schedule import Schedule
@@ -34,7 +37,8 @@ Steps = Callable[[int, int], None]
 class Model:
     """A latent diffusion model ready to use: network, first stage, conditioners, tokenizer, class names, card.
 
-    decoder: of its latents, the first stage's own unless it was given another (`with_decoder`).
+    decoder: of its latents, the first stage's own unless it was given another (`with_decoder`) · engine: runs network
+    and decoder while nobody asks for gradients.
     `network`, `schedule` and `prediction` are what the solvers need, so a `Model` can be handed to
     `darkroom.sample_latents` and `darkroom.walk`.
     """
@@ -50,12 +54,14 @@ class Model:
         tokenizer: Tokenizer | None = None,
         odd: Sequence[str] = (),
         decoder: Autoencoder | Preview | None = None,
+        engine: Engine = PLAIN,
     ) -> None:
         self.diffusion = compute.host(diffusion).eval()
         self.decoder: FirstStage | Preview = (
             self.diffusion.first_stage if decoder is None else compute.host(decoder).eval()
         )
         self.compute = compute
+        self.engine = engine
         self.name = name
         self.card = card or {}
         self.names = names
@@ -98,11 +104,23 @@ class Model:
 
         It carries gradient to an x_t that asks for one, and to nothing else.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad), self.compute.autocast():
-            output = self.diffusion.whole(self.diffusion.network)(
+        asked = torch.is_grad_enabled() and x_t.requires_grad
+        network = self.diffusion.network if asked else self._network
+        with torch.set_grad_enabled(asked), self.compute.autocast():
+            output = self.diffusion.whole(network)(
                 self.compute.place(x_t), t.to(self.compute.device), conditions.map(self.compute.place)
             )
         return output.to(x_t)
+
+    @functools.cached_property
+    def _network(self) -> Network:
+        """The engine's form of the network, made when it is first needed."""
+        return self.engine.network(self.diffusion.network)
+
+    @functools.cached_property
+    def _decode(self) -> Decode:
+        """The engine's form of the decoder, likewise."""
+        return self.engine.decode(self.decoder)
 
     @torch.no_grad()
     def encode(self, images: Images, *, generator: Generator | None = None) -> Latent:
@@ -124,7 +142,7 @@ class Model:
         """Pictures in about [-1, 1] from latents in the denoiser's units; large ones in tiles, and then on the CPU."""
         with self.compute.autocast():
             placed = self._for_decoder(latents)
-            return tiles.decoded(self.decoder.decode, placed, factor=self.spec.first_stage.factor).float()
+            return tiles.decoded(self._decode, placed, factor=self.spec.first_stage.factor).float()
 
     def decode_smoothly(self, latents: Latent) -> Images:
         """`decode` with a slope everywhere: nothing is quantised, the picture is whole, and gradient is carried."""
@@ -162,6 +180,7 @@ class Model:
             tokenizer=self.tokenizer,
             odd=self.odd,
             decoder=found,
+            engine=self.engine,
         )
 
     @torch.no_grad()

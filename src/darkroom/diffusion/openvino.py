@@ -1,0 +1,125 @@
+"""Networks and decoders run by OpenVINO (`pip install 'darkroom[openvino]'`), for each shape they are asked with.
+
+What was converted is kept in `$DARKROOM_CACHE/openvino`, by the hash of weights and spec, so that it is done once.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.autoencoder.model import FirstStage, Pixels
+from darkroom.autoencoder.preview import Preview
+from darkroom.core.compute import Compute
+from darkroom.core.conditions import Conditions
+from darkroom.core.errors import InputError
+from darkroom.core.fetch import cache
+from darkroom.core.hashes import weights_hash
+from darkroom.core.record import atomic_folder
+from darkroom.core.shapes import Images, Latent, Time
+from darkroom.network.unet import UNet
+
+PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+PORTS: Final = ("tokens", "vector", "planes")
+FOLDER: Final = "openvino"
+_FORMAT: Final = 1  # of what is kept; another number makes it anew
+
+
+@final
+class OpenVINO:
+    """Forms that OpenVINO runs on a processor; `InputError` without the package, or for another device."""
+
+    name: Final = "openvino"
+
+    def __init__(self, compute: Compute) -> None:
+        if compute.device.type != "cpu":
+            raise InputError(f"engine openvino is for processors, and the device is {compute.device.type}; use eager")
+        self.library = _library()
+        self.compute = compute
+
+    def network(self, module: UNet) -> Callable[[Latent, Time, Conditions], Latent]:
+        """A network, called as the module is."""
+        forms, itself = _Forms(self, module, kind="network"), module.forward
+
+        def run(x: Latent, t: Time, conditions: Conditions) -> Latent:
+            module.check(x, conditions)
+            filled = {name: each for name in PORTS if (each := getattr(conditions, name)) is not None}
+            asked = _Asked(
+                module, lambda x, t, *ports: itself(x, t, Conditions(**dict(zip(filled, ports, strict=True))))
+            )
+            return forms(asked, [x.float(), t, *(each.float() for each in filled.values())], ports=tuple(filled))
+
+        return run
+
+    def decode(self, module: FirstStage | Preview) -> Callable[[Latent], Images]:
+        """A decoder; what has no weights is left as it is."""
+        if isinstance(module, Pixels):
+            return module.decode
+        forms = _Forms(self, module, kind="decoder")
+        return lambda latents: forms(_Asked(module, module.decode), [latents.float()])
+
+
+@final
+class _Forms:
+    """A module converted and compiled, for each way of asking it."""
+
+    def __init__(self, engine: OpenVINO, module: Any, *, kind: str) -> None:
+        self.engine, self.kind = engine, kind
+        self.known = f"{json.dumps(module.spec.plain(), sort_keys=True)} {weights_hash(module.state_dict().items())}"
+        self.compiled: dict[str, Any] = {}
+
+    def __call__(self, asked: "_Asked", tensors: Sequence[Tensor], *, ports: Sequence[str] = ()) -> Tensor:
+        shapes = " ".join([*ports, *(f"{tuple(each.shape)} {each.dtype}" for each in tensors)])
+        if shapes not in self.compiled:
+            self.compiled[shapes] = self._compile(asked, tensors, shapes=shapes)
+        answer = self.compiled[shapes]([each.detach().cpu().contiguous().numpy() for each in tensors])[0]
+        return torch.from_numpy(answer.copy())
+
+    def _compile(self, asked: "_Asked", tensors: Sequence[Tensor], *, shapes: str) -> Any:
+        library, dtype = self.engine.library, self.engine.compute.dtype
+        versions = f"{_FORMAT} {library.__version__} {torch.__version__}"
+        key = f"{versions} {self.kind} {self.known} {shapes}"
+        folder = cache(FOLDER) / hashlib.sha256(key.encode()).hexdigest()[:24]
+        if not folder.is_dir():
+            with atomic_folder(folder) as place:
+                library.save_model(_converted(library, asked, tensors), place / "form.xml", compress_to_fp16=False)
+        options = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "CACHE_DIR": str(folder),
+        }
+        return library.compile_model(folder / "form.xml", "CPU", options)
+
+
+def _converted(library: Any, asked: "_Asked", tensors: Sequence[Tensor]) -> Any:
+    """OpenVINO's form of a module, with the shapes of these tensors."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        example = tuple(each.detach().contiguous() for each in tensors)
+        return library.convert_model(asked.eval(), example_input=example, input=[list(each.shape) for each in tensors])
+
+
+@final
+class _Asked(nn.Module):
+    """A module, and what is to be called of it."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """What the call answers."""
+        return self.call(*tensors)
+
+
+def _library() -> Any:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  (else an import is told to its makers)
+    try:
+        import openvino  # noqa: PLC0415  (an extra)
+    except ImportError:
+        raise InputError("engine openvino needs the package openvino; pip install 'darkroom[openvino]'") from None
+    return openvino
