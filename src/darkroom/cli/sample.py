@@ -236,8 +236,7 @@ class _Work:
             note = {"model": self.drawing.name, "sheet_of": len(shown), "columns": self.columns}
             sheet = contact_sheet(shown, columns=self.columns)
             text = json.dumps(note, ensure_ascii=False)
-            painted = bool(self.request.masks)
-            _write(sheet, self.sheet, metadata={KEY: text, XMP_KEY: provenance(painted=painted)})
+            _write(sheet, self.sheet, metadata={KEY: text, XMP_KEY: provenance(painted=bool(self.request.masks))})
 
     def _left_over(self) -> list[str]:
         """A sentence when the folder keeps pictures of an earlier command beside the new ones."""
@@ -257,7 +256,7 @@ class _Work:
         """What was made."""
         count = len(self.paths)
         sheet = "" if self.sheet is None else f", together on {_printable(self.sheet)}"
-        return f"{count} {'picture' if count == 1 else 'pictures'} in {_printable(self.out)}{sheet}"
+        return f"{count} picture{'' if count == 1 else 's'} in {_printable(self.out)}{sheet}"
 
 
 def _progress(line: Any) -> Callable[[int, int], None]:
