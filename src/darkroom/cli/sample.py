@@ -234,8 +234,7 @@ class _Work:
             typer.echo(f"note: {hint}", err=True)
         if self.sheet is not None:
             note = {"model": self.drawing.name, "sheet_of": len(shown), "columns": self.columns}
-            sheet = contact_sheet(shown, columns=self.columns)
-            text = json.dumps(note, ensure_ascii=False)
+            sheet, text = contact_sheet(shown, columns=self.columns), json.dumps(note, ensure_ascii=False)
             _write(sheet, self.sheet, metadata={KEY: text, XMP_KEY: provenance(painted=bool(self.request.masks))})
 
     def _left_over(self) -> list[str]:
