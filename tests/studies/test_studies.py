@@ -171,7 +171,7 @@ def test_minutes_are_shared_out_and_kept(tmp_path: Path) -> None:
         settled = read_json(tmp_path / "cells" / name / "denoiser" / "pace.json")
         stages = read_json(tmp_path / "cells" / name / "done.json")["found"]["stages"]
         assert settled["seconds_used"] > 0  # what opening, measuring and caching took is not left to the training
-        assert stages["denoiser"]["steps"] == settled["steps"] >= 20
+        assert stages["denoiser"]["steps"] == settled["steps"] > 0
         marks = sorted((tmp_path / "cells" / name / "denoiser" / "models").glob("*"))
         assert int(marks[-1].stem) == settled["steps"]
     found = read_json(tmp_path / "results.json")
