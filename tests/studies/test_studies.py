@@ -13,7 +13,7 @@ from darkroom.core.record import read_json
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import open_data
 from darkroom.recipes.schema import Recipe
-from darkroom.studies import carry, inpainting, wishes
+from darkroom.studies import carry, cost, inpainting, wishes
 from darkroom.studies.carry import carry_out, finished
 from darkroom.studies.cells import Quality, Training
 from darkroom.studies.choose import build_study
@@ -241,6 +241,21 @@ def test_guidance_draws_anew_for_each_interval(tmp_path: Path) -> None:
     ]
     assert len(list((tmp_path / "pictures").glob("samples-*"))) == 4
     assert len({row[2] for row in rows}) == 4
+
+
+def test_a_plan_tries_each_way_of_drawing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guided step asks the network twice."""
+    tried: list[float | None] = []
+
+    def of_a_step(cell: Quality, *_: Any, **__: Any) -> float:
+        tried.append(cell.sampling.guidance)
+        return 1.0 if cell.sampling.guidance == 1 else 2.0
+
+    monkeypatch.setattr(cost, "_of_a_step", of_a_step)
+    study = build_study("guidance", "shapes", changes=("scales=1,3", "samplings=10", "count=4"))
+    found = cost.costs(study, tmp_path, device="cpu")
+    assert [each.seconds for each in found] == [40.0, 80.0, 80.0, 80.0]
+    assert tried == [1.0, 3.0]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
