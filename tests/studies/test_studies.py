@@ -157,10 +157,10 @@ def test_a_picture_that_trainings_leave_out_is_left_out_of_figures_too(tmp_path:
 
 
 def test_minutes_are_shared_out_and_kept(tmp_path: Path) -> None:
-    changes = (*TINY, "minutes=0.1", "count=4", "real=6", "factors=1,4", "bottlenecks=kl", "samplings=1")
+    changes = (*TINY, "minutes=0.04", "count=4", "real=6", "factors=1,4", "bottlenecks=kl", "samplings=1")
     study = build_study("compression", "shapes", changes=changes)
     trainings = {cell.name: cell.recipe for cell in study.cells if isinstance(cell, Training)}
-    assert [recipe.minutes for recipe in trainings.values()] == pytest.approx([0.03, 0.035, 0.035])
+    assert [recipe.minutes for recipe in trainings.values()] == pytest.approx([0.012, 0.014, 0.014])
     begun = carry_out(study, tmp_path, device="cpu", tell=quiet)
     list(itertools.takewhile(lambda event: not (tmp_path / "cells" / "ldm-4-kl" / "recipe.yaml").exists(), begun))
     begun.close()
