@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +158,11 @@ def test_a_picture_that_trainings_leave_out_is_left_out_of_figures_too(tmp_path:
 
 
 def test_minutes_are_shared_out_and_kept(tmp_path: Path) -> None:
-    changes = (*TINY, "minutes=0.04", "count=4", "real=6", "factors=1,4", "bottlenecks=kl", "samplings=1")
+    changes = (*TINY, "minutes=0.04", "factors=1,4", "bottlenecks=kl")
     study = build_study("compression", "shapes", changes=changes)
-    trainings = {cell.name: cell.recipe for cell in study.cells if isinstance(cell, Training)}
-    assert [recipe.minutes for recipe in trainings.values()] == pytest.approx([0.012, 0.014, 0.014])
+    trainings = [cell for cell in study.cells if isinstance(cell, Training)]
+    assert [cell.recipe.minutes for cell in trainings] == pytest.approx([0.012, 0.014, 0.014])
+    study = replace(study, cells=trainings)  # what is measured of them is measured in other tests
     begun = carry_out(study, tmp_path, device="cpu", tell=quiet)
     list(itertools.takewhile(lambda event: not (tmp_path / "cells" / "ldm-4-kl" / "recipe.yaml").exists(), begun))
     begun.close()
