@@ -34,7 +34,7 @@ VERBS = {
     "recipes": "List the built-in recipes, or show one.",
     "models": "List the built-in models, or show one.",
     "study": "Carry out one of the paper's experiments on your data.",
-    "vote": "Ask people in a browser which of two pictures is better, and count.",
+    "vote": "Ask people in a browser which of two pictures is better.",
     "serve": "Answer over HTTP: every task, jobs with progress and previews.",
 }
 SHARED = ("train", "evaluate")  # verbs that several processes carry out together

@@ -125,4 +125,4 @@ def _line(
         for (name, steps), count in asks_for.items()
         if name == solver
     )
-    return [(count, value) for count, value in known if value is not None]
+    return [(float(count), value) for count, value in known if value is not None]
