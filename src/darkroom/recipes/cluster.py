@@ -134,6 +134,7 @@ def told_for(plan: Mapping[str, Any]) -> str:
     """The plan in words."""
     memory, batch = plan["memory"], plan["batch"]
     total, seconds = sum(memory.values()), plan["seconds_a_step"]
+    sends = "averages gradients" if plan["strategy"] == "ddp" else "gathers weights and averages gradients"
     fits = "fits" if plan["fits"] else f"does NOT fit: lower train.micro, or {plan['largest_batch']} pictures a step"
     return "\n".join(
         [
@@ -144,7 +145,7 @@ def told_for(plan: Mapping[str, Any]) -> str:
             + ", ".join(f"{name} {each / 1e9:.1f}" for name, each in memory.items()),
             f"batch       {batch} pictures ({batch // plan['gpus']} a GPU); at most {plan['largest_batch']} fit",
             f"time        {plan['days']:.1f} days for {plan['steps']} steps, {plan['gpu_hours']:.0f} GPU hours: a step "
-            f"works for {seconds['working']:.3f} s and averages gradients for {seconds['averaging_gradients']:.3f} s, "
+            f"works for {seconds['working']:.3f} s and {sends} for {seconds['averaging_gradients']:.3f} s, "
             f"the longer counts; assumed: {RATE:.0%} of what GPUs are rated for, {BETWEEN / 1e9:.0f} GB/s outside",
         ]
     )
