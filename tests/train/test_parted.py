@@ -1,5 +1,6 @@
 """Weights in parts over ranks: what is learnt, and every file, are those of one process; what a rank holds is half."""
 
+import math
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -30,24 +31,24 @@ from darkroom.train.loop import train
 from darkroom.train.optim import AveragesSpec, TrainSpec, build_optimizer
 from darkroom.train.parted import shared_out
 from darkroom.train.ranks import Ranks
-from darkroom.train.scaler import Scaler
+from darkroom.train.scaler import FIRST, Scaler
 from darkroom.train.stages import denoiser_objective, latent_batches
 from darkroom.train.state import Training, restore_state, save_state
 
 EXACT = Compute(torch.device("cpu"), torch.float64)
 SPEC = TrainSpec(
-    steps=8,
+    steps=6,
     batch=4,
     micro=1,
     learning_rate=3e-3,
     warmup=1,
     clip=0.5,
     ema=0.9,
-    averages=AveragesSpec(every=4),
+    averages=AveragesSpec(every=3),
     strategy="fsdp",
     log_every=1,
-    save_every=3,
-    sample_every=4,
+    save_every=2,
+    sample_every=3,
 )
 CHANGES = (
     "denoiser.network.recompute=true",
@@ -71,11 +72,10 @@ def _model() -> LatentDiffusion:
     return model
 
 
-def _latents(model: LatentDiffusion, *, bad: bool) -> Latents:
+def _latents(model: LatentDiffusion) -> Latents:
     draw = torch.Generator().manual_seed(0)
     mean = torch.randn((1, COUNT, *model.latent_shape((32, 32))), generator=draw)
-    if bad:
-        mean[0, Order(COUNT, seed=0).row(BAD)] = torch.nan
+    mean[0, Order(COUNT, seed=0).row(BAD)] = torch.nan
     ids = Fixed(torch.randint(256, (COUNT, 24), generator=draw))
     test = LatentTable(torch.randn((1, 8, *mean.shape[2:]), generator=draw), None, key="test")
     table = LatentTable(mean, None, key="train")
@@ -86,7 +86,7 @@ def _begin(folder: Path, *, strategy: str = "fsdp") -> tuple[LatentDiffusion, Ge
     model = _model()
     events = train_denoiser(
         model,
-        _latents(model, bad=True),
+        _latents(model),
         train=SPEC.model_copy(update={"strategy": strategy}),
         compute=EXACT,
         folder=folder,
@@ -105,7 +105,7 @@ def _stop_at(folder: Path, step: int, *, strategy: str = "fsdp") -> None:
 
 
 def _looped(folder: Path, compute: Compute) -> dict[str, Any]:
-    """A few steps of the loop alone, with a factor of losses that overflows; then saved, and restored into itself."""
+    """Steps of the loop alone, with a factor of losses that is to blame for a gradient; then saved, and restored."""
     model = _model()
     compute.host(model).train()
     model.first_stage.requires_grad_(False)
@@ -115,13 +115,13 @@ def _looped(folder: Path, compute: Compute) -> dict[str, Any]:
     optimizer = build_optimizer(moving.denoising_parameters, SPEC)
     ema = Ema(moving.denoising_parameters, decay=0.9)
     module = nn.ModuleList([moving.network, moving.conditioning])
-    training = Training(module, optimizer, ema, scaler=Scaler(2.0**1023 if compute == EXACT else 2.0**127))
-    table = _latents(model, bad=False)
+    training = Training(module, optimizer, ema, scaler=Scaler())
+    table = _latents(model)
     stream = latent_batches(
         table.train, table.train_inputs, scale=torch.tensor(1.0), batch_size=4, seed=0, share=own_share()
     )
     ranks = Ranks(module, training.beside, sharded=None if parted is None else parted.doing)
-    few, seen = SPEC.model_copy(update={"steps": 5}), list[float]()
+    few, seen = SPEC.model_copy(update={"steps": 4}), list[float]()
     for progress in train(
         training, stream, losses=objective, pieces=objective.pieces, spec=few, compute=compute, ranks=ranks
     ):
@@ -153,7 +153,7 @@ def _rank(rank: int, place: str) -> None:
     with together():
         model, events = _begin(folder / "parts")
         list(events)
-        _stop_at(folder / "moved", 5)
+        _stop_at(folder / "moved", 4)
         found = {str(each.dtype): _looped(folder, each) for each in (EXACT, Compute(EXACT.device, torch.bfloat16))}
         torch.save(
             {"found": found, "weights": [each.numel() for each in model.denoising_parameters]}, folder / str(rank)
@@ -183,7 +183,7 @@ def test_what_is_learnt_is_that_of_one_process(made: Path) -> None:
     """Losses, gradients' norms, held-out losses by averaged weights, and the model at the end; a step was skipped."""
     for name, model in (("parts", "model.pt"), ("moved", "moved.pt")):
         lines = _values(made / name / "log.jsonl")
-        assert len(lines) == 10
+        assert len(lines) == 8
         assert max(line.get("skipped", 0) for line in lines) == 1
         for line, wanted in zip(lines, _values(made / "calm" / "log.jsonl"), strict=True):
             assert line == pytest.approx(wanted, rel=1e-9, nan_ok=True)
@@ -196,7 +196,7 @@ def test_files_do_not_tell_whether_ranks_held_parts(made: Path) -> None:
         clock.pop("seconds")
     _assert_equal(parts, calm)
     snapshots = sorted((made / "calm" / FOLDER).iterdir())
-    assert [each.name for each in snapshots] == ["00000004.safetensors", "00000008.safetensors"]
+    assert [each.name for each in snapshots] == ["00000003.safetensors", "00000006.safetensors"]
     for each in snapshots:
         for name in ("parts", "moved"):
             _assert_equal(load_file(made / name / FOLDER / each.name), load_file(each))
@@ -210,8 +210,8 @@ def test_a_rank_holds_its_part_of_weights_moments_and_averages(made: Path) -> No
         assert each["again"] == each["held"]  # after restoring, too
         assert each["shown"] == 0
         assert each["gradients"] == pytest.approx(alone["gradients"], rel=1e-9, nan_ok=True)
-        assert each["factor"] == alone["factor"] < 2.0**1023
-    assert alone["gradients"][-1] < 1e3  # it went on after the overflow
+        assert each["factor"] == alone["factor"] == FIRST / 2
+    assert [math.isfinite(each) for each in alone["gradients"]] == [True, True, False, True]
 
 
 def test_bfloat16(made: Path) -> None:

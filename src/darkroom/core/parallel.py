@@ -185,11 +185,8 @@ def gathered(tensor: Tensor) -> Tensor:
 
 def in_parts(tensor: Tensor) -> bool:
     """Is it one that each rank holds its own part of, and no more?"""
-    if world_size() == 1:
-        return False
-    from torch.distributed.tensor import DTensor  # noqa: PLC0415  (a slow import that one process never needs)
-
-    return isinstance(tensor, DTensor)
+    module: Any = sys.modules.get("torch.distributed.tensor")  # a slow import, and without it there are none
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -230,7 +227,7 @@ def part_like(tensor: Tensor, other: Tensor) -> Tensor:
         return tensor
     if not in_parts(other):
         return tensor if tensor.stride() == other.stride() else torch.empty_like(other).copy_(tensor)
-    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  (as above)
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  (slow, and there by now)
 
     held: Any = other
     part = distribute_tensor(tensor.contiguous(), held.device_mesh, held.placements, src_data_rank=None)

@@ -179,6 +179,7 @@ def told_for(plan: Mapping[str, Any]) -> str:
     assumed = f"{RATE:.0%} of what GPUs are rated for"
     if gpus > MACHINE:
         assumed += f", machines of {MACHINE} with one link of {8 * LINK / 1e9:.0f} Gbit/s each"
+    sends = "averages gradients" if plan["strategy"] == "ddp" else "gathers weights and averages gradients"
     return "\n".join(
         [
             f"{plan['recipe']} on {gpus} x {plan['gpu']}, by {plan['strategy'].upper()}, the denoiser alone",
@@ -189,7 +190,7 @@ def told_for(plan: Mapping[str, Any]) -> str:
             f"batch       {batch} pictures, {batch // gpus} a GPU, {plan['at_a_time'] // gpus} at a time; "
             f"at most {plan['largest_batch'] // gpus} at a time fit",
             f"time        {plan['days']:.1f} days for {plan['steps']} steps, {plan['gpu_hours']:.0f} GPU hours: a step "
-            f"works for {seconds['working']:.3f} s and averages gradients for {seconds['averaging_gradients']:.3f} s, "
+            f"works for {seconds['working']:.3f} s and {sends} for {seconds['averaging_gradients']:.3f} s, "
             f"the longer counts; assumed: {assumed}",
         ]
     )

@@ -7,10 +7,11 @@ backwards, and let go of after it. Gradients, averages and an optimiser's moment
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 import torch.distributed as dist
+from einops import rearrange
 from torch import Tensor, nn
 
 from darkroom.core.compute import Compute
@@ -94,10 +95,20 @@ def _sharded(model: LatentDiffusion, *, device: torch.device) -> Doing:
     mesh = init_device_mesh(device.type, (world_size(),))
     for unit in [*units(model.network), *units(model.conditioning)]:
         fully_shard(unit, mesh=mesh)
+        unit.register_forward_pre_hook(_in_channels_last)
         unit.register_forward_hook(_forget_casts)
     doing = Doing(model)
     fully_shard(doing, mesh=mesh, ignored_params=set(model.first_stage.parameters()))
     return doing
+
+
+def _in_channels_last(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Feature maps as they came: of a batch of one, FSDP's hooks make a view whose strides do not tell the layout."""
+    x, *others = inputs
+    if x.ndim != 4 or len(x) > 1:
+        return inputs
+    _, c, h, w = x.shape
+    return rearrange(rearrange(x, "b c h w -> (b h w c)"), "(b h w c) -> b c h w", c=c, h=h, w=w), *others
 
 
 def _forget_casts(*_: object) -> None:
