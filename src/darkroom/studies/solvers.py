@@ -14,13 +14,14 @@ from darkroom.studies.wishes import DRAWS, Wishes
 
 TAKES: Final = (*DRAWS, "solvers", "samplings")
 STEPS: Final = (5, 10, 20, 50)
+USUAL: Final = tuple(each for each in SOLVERS if each != "lcm")  # which is for distilled models, and may be asked for
 DISTANCE: Final = "Fréchet distance"
 OBEYED: Final = "caption obeyed"
 
 
 def solvers(model: str, asked: Wishes) -> Study:
     """Every solver without added noise where it can do without, at the same seeds and the model's own guidance."""
-    names, samplings = asked.solvers or SOLVERS, asked.samplings or STEPS
+    names, samplings = asked.solvers or USUAL, asked.samplings or STEPS
     for name in names:
         if name not in SOLVERS:
             raise SpecError(f"study solvers: unknown solver {name!r}{did_you_mean(name, SOLVERS)}")
