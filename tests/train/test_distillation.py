@@ -25,7 +25,7 @@ Small = Callable[[str], Model]
 EXACT = Compute(torch.device("cpu"), torch.float64)
 PLAIN = Compute(torch.device("cpu"))
 WHOLE = DistillSpec(guidance=3.0, distance=(1.0, 1.0), width=1e-9)  # every step ends at clean data
-PLAN = TrainSpec(steps=40, batch=6, learning_rate=4e-3, warmup=1, clip=1e9)
+PLAN = TrainSpec(steps=80, batch=8, learning_rate=2e-3, warmup=1, clip=1e9)
 KINDS = ["plain", "pixels", "class", "vector", "text", "map", "low-res", "layout", "boxes", "inpaint", "text-map"]
 GUESSING = {  # what is beyond a guess is learnt, as folders' models for enlarging and for holes do
     "guessed-low-res": LowResSpec(channels=3, guesses=3),
