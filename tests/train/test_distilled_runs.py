@@ -30,7 +30,7 @@ Files = dict[str, Path]
 SHORT = (
     "data.size=32",
     "data.degradation.factor=2",
-    "denoiser.train.steps=4",
+    "denoiser.train.steps=3",
     "denoiser.train.batch=4",
     "denoiser.train.warmup=0",
     "denoiser.train.save_every=1",
@@ -103,14 +103,13 @@ def test_a_student_is_a_model_like_its_teacher(
 def test_a_run_that_was_stopped_ends_with_the_same_weights(model_files: Files, pictures: Path, tmp_path: Path) -> None:
     """The average that answers at the earlier time goes on, too."""
     stored = read_whole(model_files["class"])
-    made = distilled(pictures, stored, "denoiser.train.sample_every=2")
+    made = distilled(pictures, stored)
     calm = finished(made, tmp_path / "calm", stored)
-    for last in (1, 3):
-        events = Run(made, tmp_path / "stopped", device="cpu", start=stored).develop()
-        for event in events:
-            if isinstance(event, Advance) and event.progress.step == last:
-                events.close()
-                break
+    events = Run(made, tmp_path / "stopped", device="cpu", start=stored).develop()
+    for event in events:
+        if isinstance(event, Advance) and event.progress.step == 2:
+            break
+    events.close()
     state = torch.load(tmp_path / "stopped" / "denoiser" / "state.pt", weights_only=True)
     assert any(name.startswith("follower.network.") for name in state["beside"])
     stopped = finished(made, tmp_path / "stopped", stored)
@@ -122,7 +121,6 @@ def test_plans_know_what_it_costs(model_files: Files, pictures: Path) -> None:
     made = distilled(pictures, stored)
     splits = open_recipe_data(made.data, seed=0)
     resolved = resolve(made, splits.train, start=stored, held_out=splits.test).recipe
-    assert denoiser_pace(resolved, device="cpu") > 0
     assert resolved.denoiser is not None
     plain = resolved.model_copy(update={"denoiser": resolved.denoiser.model_copy(update={"distill": None})})
     more = describe(resolved)["memory"]["train_denoiser"] - describe(plain)["memory"]["train_denoiser"]

@@ -103,6 +103,7 @@ def _time_first_stage_with(
 def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, distill: DistillSpec | None, device: str) -> float:
     compute = training_compute(device, spec.precision)
     model = compute.host(LatentDiffusion(model_spec))
+    model.first_stage.requires_grad_(False)  # no rank waits for a gradient of it
     model.scale = torch.where(model.scale.isnan(), 1.0, model.scale)  # not measured yet, and masked pictures need one
     side = model_spec.image_size
     indices = own_share().taken(range(spec.batch))

@@ -21,6 +21,7 @@ from darkroom.tasks.load import outline
 
 TAKES: Final = (*DRAWS, "solvers", "samplings")
 STEPS: Final = (5, 10, 20, 50)
+USUAL: Final = tuple(each for each in SOLVERS if each != "lcm")  # which is for distilled models, and may be asked for
 DISTANCE: Final = "Fréchet distance"
 OBEYED: Final = "caption obeyed"
 
@@ -30,7 +31,7 @@ def solvers(model: str, asked: Wishes) -> Study:
 
     `InputError` for more steps than the model has times.
     """
-    names, samplings = asked.solvers or SOLVERS, asked.samplings or STEPS
+    names, samplings = asked.solvers or USUAL, asked.samplings or STEPS
     for name in names:
         if name not in SOLVERS:
             raise SpecError(f"study solvers: unknown solver {name!r}{did_you_mean(name, SOLVERS)}")

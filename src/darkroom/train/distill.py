@@ -136,7 +136,7 @@ class Distillation:
         inputs: Mapping[str, Tensor],
         dropped: Mapping[str, Choice],
     ) -> PerSample:
-        """Fields are dropped for all three alike: where none is left, guidance is none, and nothing is learnt too."""
+        """Fields are dropped for all three alike, and where nothing is left there is nothing to guide to."""
         model = self.model
         given = model.conditioning.drop(model.prepared(inputs), dropped)
         conditions, student = self.student.told(given, model=model)
