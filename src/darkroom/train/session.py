@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from darkroom.core.compute import Compute
-from darkroom.core.errors import TrainingError
+from darkroom.core.errors import DataError, TrainingError
 from darkroom.core.parallel import is_first, mean_over_ranks, on_first
 from darkroom.core.record import (
     append_line,
@@ -117,7 +117,11 @@ class Session:
             on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}")
             progress = self._progress(on_time, losses=losses, after=after, pieces=pieces)
             yield from self._recorded(progress, settle)
-        except (GeneratorExit, TrainingError):  # between two steps; within one the last saved state is the good one
+        except (
+            GeneratorExit,
+            TrainingError,
+            DataError,
+        ):  # between two steps; within one the saved state is the good one
             if self.training.step > self._saved:
                 self._save()
             raise
