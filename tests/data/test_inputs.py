@@ -1,6 +1,7 @@
 """What steers a sample shows what its latent shows: the same square, mirrored when that is."""
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from darkroom.core.pictures import from_bytes
 from darkroom.data.degrade import BicubicSpec
 from darkroom.data.inputs import (
     Fixed,
+    Kept,
     LowRes,
     Masked,
     boxes_drawn,
@@ -41,6 +43,21 @@ TURNED = mirrored(seed=7, indices=INDICES).tolist()
 
 def test_both_ways_round_are_drawn() -> None:
     assert set(TURNED) == {True, False}
+
+
+def test_pictures_that_do_not_fit_into_memory_are_made_several_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = LowRes(pictures(SOURCE, SPEC), BicubicSpec(factor=4)).take(ROWS, INDICES, seed=7)
+    monkeypatch.setattr("darkroom.data.inputs.MEMORY", 1)
+    anew = pictures(SOURCE, SPEC)
+    assert anew.shelf is None
+    assert torch.equal(LowRes(anew, BicubicSpec(factor=4)).take(ROWS, INDICES, seed=7), plain)
+    together = threading.Barrier(2, timeout=60)
+
+    def make(row: int) -> torch.Tensor:
+        together.wait()
+        return torch.tensor(row)
+
+    assert Kept(make, None, threads=2).rows([4, 2, 9, 7]) == [4, 2, 9, 7]
 
 
 def test_fixed_values_by_row() -> None:

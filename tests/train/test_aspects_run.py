@@ -11,8 +11,9 @@ from PIL import Image
 from darkroom.checkpoint.store import load_model
 from darkroom.core.errors import SpecError
 from darkroom.core.record import read_lines
+from darkroom.recipes.plan import plan_of, told
 from darkroom.recipes.read import recipe
-from darkroom.recipes.run import Run
+from darkroom.recipes.run import Run, open_recipe_data
 from darkroom.recipes.schema import Recipe
 from darkroom.tasks.load import load
 
@@ -78,6 +79,14 @@ def test_every_task_goes_through_both_stages(name: str, folder: Path, tmp_path: 
     wide = {} if name in ("tiny-semantic", "tiny-superres", "tiny-inpaint") else {"size": (24, 40)}
     (drawn,) = model.sample(**GIVEN[name], **wide, steps=2)
     assert drawn.size == (40, 24)
+
+
+def test_a_plan_says_how_many_have_which_shape(folder: Path) -> None:
+    made = small("tiny-layout", folder)
+    plan = plan_of(made, open_recipe_data(made.data, seed=0), measure=lambda: {"first_stage": 1.0, "denoiser": 1.0})
+    assert plan["data"]["shapes"].keys() == {"24x40", "24x48", "32x32", "40x24"}
+    assert sum(plan["data"]["shapes"].values()) == plan["data"]["train"]
+    assert f"24x40 {plan['data']['shapes']['24x40']}" in told(plan)
 
 
 def test_stopping_changes_nothing(folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from sessions import stage_of
 from torch import Tensor, nn
 
-from darkroom.core.errors import ModelFileError, TrainingError
+from darkroom.core.errors import DataError, ModelFileError, TrainingError
 from darkroom.core.record import read_lines
 from darkroom.train import session
 from darkroom.train.events import Advance, Event, Note
@@ -32,13 +32,15 @@ class Line(nn.Module):
         return {"loss": ((self.layer(batch) - batch.sum(1, keepdim=True)) ** 2).mean()}
 
 
-def begin(folder: Path, *, keep: int = 0, width: int = 3) -> tuple[Line, Iterator[Event]]:
-    """A stage of a few steps from where it stands in this folder."""
+def begin(folder: Path, *, keep: int = 0, width: int = 3, gone: int = 99) -> tuple[Line, Iterator[Event]]:
+    """A stage of a few steps from where it stands in this folder; the pictures of step `gone` do not come."""
     model = Line(width)
     stage = stage_of(model, folder, spec=SPEC, look=lambda step: {"seen": float(step)}, keep=keep)
 
     def stream(step: int) -> Iterator[Tensor]:
         while True:
+            if step == gone:
+                raise DataError("a host that does not answer")
             yield torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
             step += 1
 
@@ -104,6 +106,14 @@ def test_a_damaged_newest_state_is_passed_over_and_said(damage, calm: Tensor, tm
     assert [event.progress.step for event in events if isinstance(event, Advance)] == [5, 6, 7, 8, 9]
     assert torch.equal(model.layer.weight, calm)
     assert [line["step"] for line in read_lines(tmp_path / "log.jsonl") if "loss" in line] == list(range(1, 10))
+
+
+def test_pictures_that_do_not_come_cost_no_step(calm: Tensor, tmp_path: Path) -> None:
+    _, events = begin(tmp_path, gone=7)
+    with pytest.raises(DataError, match="does not answer"):
+        list(events)
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 7
+    assert torch.equal(finished(tmp_path), calm)
 
 
 def test_two_damaged_states_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:

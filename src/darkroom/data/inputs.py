@@ -5,12 +5,13 @@ Whatever a sample is steered by must show what its latent shows: the same middle
 
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar, final, runtime_checkable
+from typing import Final, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer, UInt8
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from darkroom.conditioning.boxes import drawn_boxes
@@ -20,11 +21,10 @@ from darkroom.core.pictures import from_bytes
 from darkroom.core.seeds import generator
 from darkroom.data.degrade import BicubicSpec, BlindSpec, degrade
 from darkroom.data.examples import Box, Source, Thing
-from darkroom.data.loader import MEMORY, estimated_bytes
+from darkroom.data.loader import MEMORY, estimated_bytes, threads_for
 from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
 from darkroom.data.transforms import PLAIN, Shape, TransformSpec, View, Views, seen_of, still, still_map
 
-T = TypeVar("T")
 MOST_IDS: Final = 2**15
 
 
@@ -178,12 +178,12 @@ def _shown(source: Source, row: int, crop: Box) -> list[tuple[Thing, Box]]:
 class Maps:
     """Class ids of each pixel, (b, h, w) int64."""
 
-    kept: Callable[[int], Int[Tensor, "h w"]]
+    kept: "Kept"
     views: Views = PLAIN
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Int[Tensor, "b h w"]:
         """The maps of these rows."""
-        ids = torch.stack([self.kept(row) for row in rows])
+        ids = torch.stack(self.kept.rows(rows))
         return self.views.taken(ids, indices, seed=seed).long()
 
 
@@ -195,7 +195,7 @@ def maps(source: Source, spec: TransformSpec, *, numbers: Sequence[int] | None =
         ids = still_map(torch.from_numpy(_map(source, row)), spec)
         return ids if table is None else table[ids.long()]
 
-    return Maps(_shelf(make, bytes_of_all=2 * len(source) * spec.size**2), views=spec.views)
+    return Maps(_kept(make, source, bytes_of_all=2 * len(source) * spec.size**2), views=spec.views)
 
 
 def check_maps(source: Source, *, classes: int, progress: Callable[[int, int], None] | None = None) -> None:
@@ -246,13 +246,13 @@ def _range(source: Source, row: int) -> tuple[int, int]:
 class LowRes:
     """Pictures made small, (b, c, h, w) in [-1, 1], degraded anew for each sample."""
 
-    kept: Callable[[int], UInt8[Tensor, "c h w"]]
+    kept: "Kept"
     degradation: BicubicSpec | BlindSpec
     views: Views = PLAIN
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Float[Tensor, "b c h w"]:
         """The small pictures of these rows."""
-        pictures = self.views.taken(torch.stack([self.kept(row) for row in rows]), indices, seed=seed)
+        pictures = self.views.taken(torch.stack(self.kept.rows(rows)), indices, seed=seed)
         return from_bytes(degrade(pictures, self.degradation, seed=seed, indices=indices))
 
 
@@ -261,34 +261,54 @@ class LowRes:
 class Masked:
     """Pictures in [-1, 1] with the mask of what to paint as one more channel (1: paint), (b, c + 1, h, w)."""
 
-    kept: Callable[[int], UInt8[Tensor, "c h w"]]
+    kept: "Kept"
     masks: MasksSpec | MaskFilesSpec
     views: Views = PLAIN
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Float[Tensor, "b c h w"]:
         """The pictures of these rows, each with a mask of its own sample."""
-        pictures = self.views.taken(torch.stack([self.kept(row) for row in rows]), indices, seed=seed)
+        pictures = self.views.taken(torch.stack(self.kept.rows(rows)), indices, seed=seed)
         height, width = pictures.shape[-2:]
         masks = draw_masks(self.masks, (height, width), seed=seed, indices=indices)
         return torch.cat([from_bytes(pictures), masks], dim=1)
 
 
-def pictures(source: Source, spec: TransformSpec) -> Callable[[int], UInt8[Tensor, "c h w"]]:
-    """The middle of each row's picture; kept after first use where all of them fit into memory."""
-    return _shelf(lambda row: still(source.example(row).picture, spec), bytes_of_all=estimated_bytes(source, spec))
+@final
+@dataclass(frozen=True)
+class Kept:
+    """What is made of each row. shelf: where it stays after first use (None: all do not fit into memory together, and
+    it is made anew each time) · threads: that make several rows at a time.
+    """
+
+    make: Callable[[int], Tensor]
+    shelf: dict[int, Tensor] | None
+    threads: int
+
+    def __call__(self, row: int) -> Tensor:
+        """That of one row."""
+        if self.shelf is None:
+            return self.make(row)
+        if row not in self.shelf:
+            self.shelf[row] = self.make(row)
+        return self.shelf[row]
+
+    def rows(self, rows: Sequence[int]) -> list[Tensor]:
+        """Those of several rows, in order: decoding several keeps processors busy, fetching several waits once."""
+        if self.shelf is not None and all(row in self.shelf for row in rows):
+            return [self.shelf[row] for row in rows]
+        with ThreadPoolExecutor(self.threads, "darkroom-inputs") as pool:
+            return list(pool.map(self, rows))
 
 
-def _shelf(make: Callable[[int], T], *, bytes_of_all: int) -> Callable[[int], T]:
-    if bytes_of_all > MEMORY:
-        return make
-    shelf: dict[int, T] = {}
+def pictures(source: Source, spec: TransformSpec) -> Kept:
+    """The middle of each row's picture, uint8 (c, h, w)."""
+    return _kept(
+        lambda row: still(source.example(row).picture, spec), source, bytes_of_all=estimated_bytes(source, spec)
+    )
 
-    def take(row: int) -> T:
-        if row not in shelf:
-            shelf[row] = make(row)
-        return shelf[row]
 
-    return take
+def _kept(make: Callable[[int], Tensor], source: Source, *, bytes_of_all: int) -> Kept:
+    return Kept(make, {} if bytes_of_all <= MEMORY else None, threads_for(source))
 
 
 def _within(box: Box, crop: Box) -> Box:

@@ -84,7 +84,7 @@ def batches(
 
     runs = ((indices, [order.row(index) for index in indices]) for indices in _runs(start, batch_size, share))
     at_hand = kept and not (part is not None and part.remote)
-    yield from _at_once(one, runs) if at_hand else _ahead(one, runs, threads=_threads(source))
+    yield from _at_once(one, runs) if at_hand else _ahead(one, runs, threads=threads_for(source))
 
 
 def still_batches(
@@ -103,7 +103,7 @@ def still_batches(
         image = still(example.picture, spec)
         return image, _Prepared(image, (image.shape[1], image.shape[2]), example.caption, example.label)
 
-    yield from _ahead(one, ((part, part) for part in parts), threads=_threads(source))
+    yield from _ahead(one, ((part, part) for part in parts), threads=threads_for(source))
 
 
 def _alike(source: Source, spec: TransformSpec, rows: Sequence[int]) -> list[list[int]]:
@@ -136,7 +136,7 @@ def _runs(start: int, batch_size: int, share: Share) -> Iterator[list[int]]:
         start += batch_size
 
 
-def _threads(source: Source) -> int:
+def threads_for(source: Source) -> int:
     """How many samples are made at a time: decoding keeps a processor busy, fetching waits."""
     part = part_of(source)
     return _FETCHING if part is not None and part.remote else min(_AHEAD, os.cpu_count() or 1)

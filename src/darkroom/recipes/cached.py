@@ -1,7 +1,9 @@
 """The latents that a run's denoiser trains on and is validated with: encoded once, kept in the run's folder."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from darkroom.core.compute import Compute
 from darkroom.core.hashes import weights_hash
 from darkroom.data.aspects import rows_by_shape
 from darkroom.data.examples import Source
-from darkroom.data.latents import AnyLatents, LatentTable, LatentTables, cache_key, cache_latents
+from darkroom.data.latents import AnyLatents, Encode, LatentTable, LatentTables, cache_key, cache_latents
 from darkroom.data.parts import subset
 from darkroom.data.sources import Splits
 from darkroom.data.transforms import TransformSpec
@@ -37,38 +39,46 @@ def cached(
     compute.host(model).eval()
     transform = transform.model_copy(update={"crop": "centre", "scale": None})
     unturned = transform.model_copy(update={"turn": False})
-
     weights = weights_hash(model.first_stage.state_dict().items())
-
-    def table(source: Source, place: Path, transform: TransformSpec, progress: Progress | None) -> LatentTable:
-        return cache_latents(
-            lambda images: _moments(model, images, compute=compute),
-            source,
-            spec=transform,
-            batch_size=64,
-            folder=place,
-            key=cache_key(weights, source=source, spec=transform),
-            progress=progress,
-        )
-
-    def tables(source: Source, name: str, transform: TransformSpec) -> AnyLatents:
-        if transform.shapes is None:
-            return table(source, folder / name, transform, progress)
-        found: list[LatentTable] = []
-        groups, done = rows_by_shape(source, transform), 0
-        for (height, width), rows in groups.items():
-            place, told = folder / name / f"{height}x{width}", _further(progress, done, len(source))
-            found.append(table(subset(source, rows), place, transform.only((height, width)), told))
-            done += len(rows)
-        return LatentTables(tuple(found), tuple(groups.values()))
-
+    cache = _Cache(lambda images: _moments(model, images, compute=compute), weights, folder, progress)
     train, test = splits
     return Latents(
-        train=tables(train, "train", transform),
+        train=cache.of(train, "train", transform=transform),
         train_inputs=inputs(resolved, train, transform=transform),
-        test=tables(test, "test", unturned),
+        test=cache.of(test, "test", transform=unturned),
         test_inputs=inputs(resolved, test, transform=unturned),
     )
+
+
+@final
+@dataclass(frozen=True)
+class _Cache:
+    """Tables in a folder. weights: a hash of the first stage that encodes."""
+
+    encode: Encode
+    weights: str
+    folder: Path
+    progress: Progress | None
+
+    def of(self, source: Source, name: str, *, transform: TransformSpec) -> AnyLatents:
+        """The table of a source, or those of its shapes."""
+        if transform.shapes is None:
+            return self._table(source, self.folder / name, transform=transform, progress=self.progress)
+        groups, done, tables = rows_by_shape(source, transform), 0, list[LatentTable]()
+        for (height, width), rows in groups.items():
+            place, told = self.folder / name / f"{height}x{width}", _further(self.progress, done, len(source))
+            alike = transform.only((height, width))
+            tables.append(self._table(subset(source, rows), place, transform=alike, progress=told))
+            done += len(rows)
+        return LatentTables(tuple(tables), tuple(groups.values()))
+
+    def _table(
+        self, source: Source, place: Path, *, transform: TransformSpec, progress: Progress | None
+    ) -> LatentTable:
+        key = cache_key(self.weights, source=source, spec=transform)
+        return cache_latents(
+            self.encode, source, spec=transform, batch_size=64, folder=place, key=key, progress=progress
+        )
 
 
 def _further(progress: Progress | None, done: int, of: int) -> Progress | None:

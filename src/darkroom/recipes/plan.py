@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from darkroom.core.errors import SpecError
 from darkroom.core.shapes import Number
+from darkroom.data.aspects import rows_by_shape
 from darkroom.data.place import called
 from darkroom.data.remote import shown
 from darkroom.data.sources import Splits
@@ -54,6 +55,7 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
             "skipped": len(splits.skipped),
             "left_out": [f"{name}: {reason}" for name, reason in splits.skipped],
             "size": recipe.data.size,
+            "shapes": _shapes(recipe, splits),
         },
         "parameters": facts["parameters"],
         "flops": facts["flops"],
@@ -62,6 +64,14 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
         "untried": why,
         "seconds": None if why else round(sum(each["seconds"] for each in stages.values()), 1),
     }
+
+
+def _shapes(recipe: Recipe, splits: Splits) -> dict[str, int]:
+    """How many training pictures have which height and width, where they keep their aspects."""
+    if recipe.data.aspects is None:
+        return {}
+    groups = rows_by_shape(splits.train, recipe.transform)
+    return {f"{height}x{width}": len(rows) for (height, width), rows in groups.items()}
 
 
 def untried(recipe: Recipe) -> str | None:
@@ -77,10 +87,12 @@ def untried(recipe: Recipe) -> str | None:
 def told(plan: dict[str, Any]) -> str:
     """The plan in words."""
     data, parameters = plan["data"], plan["parameters"]
+    shapes = ", ".join(f"{name} {count}" for name, count in data["shapes"].items())
     lines = [
         f"{plan['recipe']}: {plan['summary']}",
         f"data        {data['train']} training and {data['test']} test pictures of {called(data['source'])} "
         f"at {data['size']} px" + (f", {data['skipped']} left out" if data["skipped"] else ""),
+        *([f"shapes      {shapes}"] if shapes else []),
         "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items() if count),
         "operations  "
         + ", ".join(f"{name} {count / 1e6:.0f} M" for name, count in plan["flops"].items() if count)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from darkroom.core.compute import Compute
-from darkroom.core.errors import TrainingError
+from darkroom.core.errors import DataError, TrainingError
 from darkroom.core.parallel import is_first, mean_over_ranks, on_any, on_first
 from darkroom.core.record import (
     append_line,
@@ -33,6 +33,7 @@ from darkroom.train.scaler import Scaler
 from darkroom.train.state import Training, before, find_state, keep_state, restore_state, save_state
 
 B = TypeVar("B")
+_ENDS: Final = (TrainingError, DataError)  # by which a training is over, its last state being good
 Settle = Callable[[int], TrainSpec]
 STATE, LOG, STATES = "state.pt", "log.jsonl", "states"
 SAVE_AFTER: Final = 4.0  # seconds of work that a kill may cost at most, unless saving takes long
@@ -125,8 +126,8 @@ class Session:
             on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}")
             progress = self._progress(on_time, losses=losses, after=after, pieces=pieces)
             yield from self._recorded(progress, settle)
-        except (GeneratorExit, TrainingError) as ended:  # between two steps; within one the last saved is the good one
-            alone = self._parted is not None and isinstance(ended, TrainingError)  # it may be this rank's own error
+        except (GeneratorExit, *_ENDS) as ended:  # between two steps; within one the last saved is the good one
+            alone = self._parted is not None and isinstance(ended, _ENDS)  # it may be this rank's own error
             if self.training.step > self._saved and not alone:
                 self._save()
             raise
