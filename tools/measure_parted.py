@@ -33,7 +33,7 @@ PICTURES, HELD_OUT = 512, 8
 
 
 def held() -> int:
-    """Bytes of all tensors that this process keeps alive; DDP's buckets of gradients are not among what Python sees."""
+    """Bytes of all tensors that this process keeps alive, DDP's buckets of gradients among them."""
     found: dict[int, int] = {}
     for each in gc.get_objects():
         if isinstance(each, Tensor):
