@@ -14,7 +14,7 @@ from darkroom.train.optim import TrainSpec
 
 STEPS: Final = 4  # that a student takes by itself; 1, 2 and 3 are as good to ask for
 TRAIN: Final = TrainSpec(
-    steps=4000, batch=32, learning_rate=1e-4, warmup=100, decay="cosine", betas=(0.9, 0.99), ema=0.998
+    steps=4000, batch=32, learning_rate=2e-4, warmup=100, decay="cosine", betas=(0.9, 0.99), ema=0.998
 )
 
 
