@@ -3,14 +3,14 @@
 import contextlib
 import signal
 import socket
-from collections.abc import Callable
+import threading
 from types import FrameType
 from typing import Final, final
 
 import uvicorn
 from fastapi import FastAPI
 
-from darkroom.core.errors import InputError
+from darkroom.core.errors import DarkroomError, InputError
 from darkroom.serve.api import GRACE
 from darkroom.serve.engine import Engine
 
@@ -20,15 +20,22 @@ IDLE: Final = 30  # seconds that a silent connection is kept
 
 @final
 class _Server(uvicorn.Server):
-    """Tells the engine of a signal at once: streams of events end, so that connections can be closed."""
+    """Tells the engine of a signal at once: streams of events end, so that connections can be closed.
 
-    def __init__(self, config: uvicorn.Config, *, closing: Callable[[], None]) -> None:
+    It ends by itself when the engine has.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, engine: Engine) -> None:
         super().__init__(config)
-        self._closing = closing
+        self._engine = engine
+
+    async def on_tick(self, counter: int) -> bool:
+        """By uvicorn, ten times a second; should it end?"""
+        return await super().on_tick(counter) or self._engine.fault is not None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """By uvicorn, for SIGINT and SIGTERM."""
-        self._closing()
+        """By uvicorn, for SIGINT and SIGTERM; the thread that a signal interrupts may hold a lock of the engine."""
+        threading.Thread(target=self._engine.closing, args=(GRACE,), name="darkroom-closing", daemon=True).start()
         super().handle_exit(sig, frame)
 
 
@@ -49,7 +56,10 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; returns when all that was being drawn is kept or waits on disk."""
+    """Serve until SIGINT or SIGTERM; returns when all that was being drawn is kept or waits on disk.
+
+    `DarkroomError` where the engine could not go on: its own, of a model that cannot be loaded, or one that says so.
+    """
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -60,7 +70,7 @@ def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
         timeout_graceful_shutdown=int(GRACE) + 5,
         backlog=BACKLOG,
     )
-    server = _Server(config, closing=lambda: engine.closing(GRACE))
+    server = _Server(config, engine=engine)
 
     def early(sig: int, frame: FrameType | None) -> None:
         """For a signal before uvicorn listens to them, and for the one that it raises again when it has stopped."""
@@ -73,3 +83,8 @@ def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
     finally:
         engine.stop(0)  # where it was not even started
         signal.signal(signal.SIGTERM, before)
+    if isinstance(engine.fault, DarkroomError):
+        raise engine.fault
+    if engine.fault is not None:
+        sentence = f"drawing has stopped ({type(engine.fault).__name__}); jobs that wait go on when it is started again"
+        raise DarkroomError(sentence)
