@@ -3,8 +3,12 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from darkroom.cli import serve
 
 Refused = Callable[..., str]
 
@@ -22,6 +26,8 @@ Refused = Callable[..., str]
         (["shapes", "--models", "nowhere"], "nowhere: no such folder of models"),
         (["shapes", "--memory", "0.011"], "more than --memory allows"),
         (["shapes", "--decoder", "nowhere"], "nowhere: no such file"),
+        (["shapes", "--device", "abacus"], "device 'abacus' is unknown"),
+        (["shapes", "--precision", "float7"], "precision 'float7' is unknown"),
         (["shapes", "--host", "192.0.2.1", "--open"], "cannot listen there"),
     ],
 )
@@ -38,3 +44,11 @@ def test_without_its_libraries_it_says_how_to_get_them(refused: Refused, monkeyp
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert "pip install 'darkroom[serve]'" in refused("serve")
+
+
+def test_weights_may_take_half_of_the_memory_that_they_go_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(total_memory=24 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    assert serve._memory(torch.device("cuda")) == 24
+    assert serve._memory(torch.device("cpu")) != 24
+    assert 0.1 < serve._memory(torch.device("cpu")) < 100_000

@@ -91,6 +91,11 @@ def test_hints_never_fail(word: str, options: list[str]) -> None:
     assert hint == "" or any(option in hint or repr(option) in hint for option in options)
 
 
+def test_a_word_as_long_as_a_book_is_near_to_nothing() -> None:
+    """Comparing it would take seconds and, for the places of its letters, many times its memory."""
+    assert did_you_mean("step" * 10**6, ["steps"]) == " (known: steps)"
+
+
 def test_a_field_that_came_later_is_written_where_it_is_used() -> None:
     """Specs are hashed, and pictures name the hash of their model: a new field must not rename old ones."""
 

@@ -1,12 +1,14 @@
 """Engines and servers over a folder each, for tests."""
 
+import asyncio
 import socket
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
@@ -19,6 +21,7 @@ from darkroom.serve.limits import Limits
 from darkroom.serve.shelf import stocked
 from darkroom.serve.store import Job, Store
 
+T = TypeVar("T")
 KINDS = ("plain", "text", "class", "layout", "map", "low-res", "inpaint", "both")
 SLOW = {"steps": 1000}  # about two seconds of a small model
 GIGABYTE = 2**30
@@ -47,6 +50,12 @@ def wait_for(there: Callable[[], bool], *, seconds: float = 60) -> None:
             return
         ticking.wait(0.005)
     raise AssertionError("it did not happen")
+
+
+def ran(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What a coroutine answers, in a thread: where a browser was driven from this one, its loop is there still."""
+    with ThreadPoolExecutor(1) as aside:
+        return aside.submit(lambda: asyncio.run(work())).result()
 
 
 def over(engine: Engine, *jobs: Job) -> list[Job]:

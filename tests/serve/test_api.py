@@ -154,6 +154,15 @@ def test_cancel_then_forget(server: Served) -> None:
     assert server.client.get(where).status_code == 404
 
 
+def test_a_picture_that_somebody_took_away_is_not_there(server: Served) -> None:
+    job = ended(server, server.client.post("/v1/jobs", json={"steps": 1}))
+    where = job["pictures"][0]["url"]
+    assert server.client.get(where).headers["content-type"] == "image/png"
+    server.engine.store.path(job["id"], 0).unlink()
+    gone = server.client.get(where)
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "no_picture")
+
+
 def test_the_gallery_is_read_page_by_page(server: Served) -> None:
     jobs = [ended(server, server.client.post("/v1/jobs", json={"seed": seed}))["id"] for seed in range(3)]
     first = server.client.get("/v1/jobs", params={"count": 2, "state": "done"}).json()
@@ -166,6 +175,9 @@ def test_models_say_what_steers_them(server: Served) -> None:
     assert list(found) == list(TASKS)
     assert (found["class"]["task"], found["class"]["classes"]) == ("class", ["circle", "square", "star"])
     assert found["text"]["size"] == [16, 16]
+    assert (found["plain"]["guided"], found["both"]["guided"]) == ([], ["caption", "label"])
+    job = ended(server, server.client.post("/v1/jobs", json={}))
+    assert found["plain"]["spec_hash"] == job["pictures"][0]["note"]["spec_hash"]
 
 
 def test_it_says_how_it_is(server: Served) -> None:

@@ -1,6 +1,5 @@
 """The engine: batches of alike jobs, cancelling between steps, limits, failures that stay with their cause."""
 
-import asyncio
 import base64
 import io
 import threading
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import SLOW, engine_at, over, submit, wait_for
+from serving import SLOW, engine_at, over, ran, submit, wait_for
 
 from darkroom.core.errors import InputError
 from darkroom.serve import engine as engine_module
@@ -221,6 +220,81 @@ def test_a_job_begun_before_goes_on_with_its_missing_pictures(
     again.stop(0)
 
 
+def test_a_job_that_takes_the_server_with_it_is_given_up_and_does_not_take_others(
+    engine: Engine, model_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice, often, other = (submit(engine, seed=number) for number in range(3))
+    for job, times in ((twice, 2), (often, engine_module.ATTEMPTS)):
+        for _ in range(times):
+            engine.store.begin([job.id], now=1.0)
+            engine.store.unfinished()
+    engine.stop(0)
+    again = engine_at(tmp_path / "served", [str(model_files["plain"])])
+    sizes = batches_of(again, monkeypatch)
+    again.start()
+    ended = over(again, twice, often, other)
+    again.stop(0)
+    assert [job.state for job in ended] == ["done", "failed", "done"]
+    assert ended[1].why == "it was begun 5 times, and each time the server ended before it did"
+    assert sizes == [1, 1]  # alike, but not in one batch
+
+
+def test_what_is_asked_for_while_it_closes_is_refused_and_not_kept(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits has been told that the server closes; later jobs would be waited for in vain."""
+    original = Engine._request
+
+    def closed_meanwhile(self: Engine, *given: Any) -> Any:
+        self.closing(0)
+        return original(self, *given)
+
+    monkeypatch.setattr(Engine, "_request", closed_meanwhile)
+    with pytest.raises(Refused, match="stopping"):
+        submit(engine)
+    assert engine.store.unfinished() == []
+
+
+def test_a_job_is_no_longer_found_once_it_has_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece: what another thread finds in between, it may queue again, and nobody would know it."""
+    original = Engine._over
+    free: list[bool] = []
+
+    def looked(self: Engine, *given: Any, **more: Any) -> None:
+        other = threading.Thread(target=lambda: free.append(self._changed.acquire(blocking=False)))
+        other.start()
+        other.join()
+        original(self, *given, **more)
+
+    monkeypatch.setattr(Engine, "_over", looked)
+    assert engine.cancel(submit(engine).id)
+    assert free == [False]
+
+
+def test_cancelled_jobs_do_not_pile_up(model_files: dict[str, Path], tmp_path: Path) -> None:
+    engine = engine_at(tmp_path / "served", [str(model_files["plain"])], limits={"kept": 2})
+    jobs = [submit(engine, seed=seed) for seed in range(4)]
+    assert all(engine.cancel(job.id) for job in jobs)
+    assert [job.id for job in engine.store.jobs(owner="", before=None, count=9)] == [jobs[3].id, jobs[2].id]
+    engine.stop(0)
+
+
+def test_an_engine_that_cannot_go_on_says_so_to_everybody(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submit(engine)
+    monkeypatch.setattr(engine.shelf, "open", lambda name: {}[name])
+
+    async def follow() -> list[Any]:
+        threading.Timer(0.05, engine.start).start()
+        return [event.kind async for event in engine.follow(job.id) if event is not None]
+
+    assert ran(follow)[-1] == "closing"
+    wait_for(lambda: not engine.alive)
+    assert isinstance(engine.fault, KeyError)
+    with pytest.raises(Refused) as refused:
+        submit(engine)
+    assert refused.value.status == 503
+
+
 def test_models_leave_memory_for_others(model_files: dict[str, Path], tmp_path: Path) -> None:
     engine = engine_at(tmp_path / "served", [str(model_files[kind]) for kind in ("plain", "class", "vector")])
     engine.shelf.memory = int(1.5 * max(each.bytes for each in engine.shelf.offers.values()))
@@ -254,7 +328,7 @@ def test_events_tell_the_whole_way_with_previews(engine: Engine) -> None:
         engine_thread.start()
         return [event async for event in engine.follow(job.id, previews=True)]
 
-    events = asyncio.run(follow())
+    events = ran(follow)
     kinds = [event.kind for event in events]
     assert kinds[0] == "state"
     assert {"step", "preview", "picture"} <= {*kinds}

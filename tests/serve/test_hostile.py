@@ -1,6 +1,7 @@
 """Requests made to hurt: none is answered by 5xx, none touches a file it should not, and the server goes on."""
 
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -15,10 +16,15 @@ import hypothesis
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from PIL import Image
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import response_schema_conformance
 from serving import KINDS, Served, engine_at, over, served, wait_for
+
+from darkroom.core.errors import DarkroomError
+from darkroom.serve.asked import NAMES, parted
+from darkroom.tasks.together import alike
 
 EXAMPLES = 12  # of each operation
 
@@ -27,6 +33,7 @@ EXAMPLES = 12  # of each operation
 def small_server(sources: list[str], tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
     """A server with tight limits, so that what passes is soon drawn."""
     limits = {"steps": 4, "count": 2, "pixels": 1024, "body": 200_000, "picture": 10_000, "queue": 50, "sending": 1.0}
+    limits["bodies"] = 300_000
     with served(engine_at(tmp_path_factory.mktemp("hostile") / "served", sources, limits=limits)) as found:
         wait_for(lambda: found.engine.ready)
         yield found
@@ -86,6 +93,10 @@ JSON_BODIES: dict[str, tuple[Any, int]] = {
     "a count beyond any": ({"count": 10**400}, 422),
     "a huge size": ({"size": [10**9, 10**9]}, 422),
     "a size below nothing": ({"size": [-16, -16]}, 422),
+    "a size of nothing by more than any number": ({"size": [0, 10**400]}, 422),
+    "a key as long as a book": ({"k" * 150_000: 1}, 422),
+    "a label as long as a book": ({"model": "class", "label": "l" * 150_000}, 422),
+    "a guidance of a condition as long as a book": ({"model": "text", "prompt": "a", "guidance": {"g" * 9999: 1}}, 422),
     "a window of nothing": ({"window": 0}, 422),
     "a huge window": ({"window": 2**62}, 202),
     "a huge seed": ({"seed": 2**64}, 422),
@@ -111,6 +122,8 @@ RAW: dict[str, tuple[bytes, int]] = {
     "no utf-8": (b'{"prompt": "\xff\xfe"}', 400),
     "too large": (b'{"prompt": "' + b"a" * 300_000 + b'"}', 413),
     "a long number": (b'{"seed": ' + b"9" * 10_000 + b"}", 400),
+    "very many values": (b'{"layout": [' + b"1," * 90_000 + b"1]}", 413),
+    "very many keys": (b"{" + b",".join(b'"%x":1' % number for number in range(20_000)) + b"}", 422),
 }
 
 
@@ -178,6 +191,53 @@ def test_a_hostile_form_is_refused(small_server: Served, path: str, case: str) -
     assert answer.status_code in (400, 422), answer.text
 
 
+def test_a_form_in_a_charset_of_its_choice_is_read_or_refused(small_server: Served) -> None:
+    """Some have texts that nothing can be written in: here half of a pair of surrogates."""
+    part = b'--b\r\nContent-Disposition: form-data; name="request"\r\n\r\n{"prompt": "+2AA-"}\r\n--b--\r\n'
+    for charset, status in (("utf-7", 400), ("utf-8", 202)):
+        kind = f"multipart/form-data; boundary=b; charset={charset}"
+        body = part.replace(b'"prompt"', b'"prompt"' if status == 400 else b'"model": "text", "prompt"')
+        answer = small_server.client.post("/v1/jobs", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status, answer.text
+
+
+NUMBERS = st.sampled_from(
+    [None, True, "1", [], 0, -1, 1, 2, 15, 16, 10**9, 2**62, 2**63 - 1, 2**64, 10**400, 0.5, -0.5, 1e308, 5e-324]
+)
+NUMBERED = (
+    *("to_seed", "at", "strength", "inverted", "guide_weight", "match", "count", "seed", "first", "window", "steps"),
+    *("eta", "guidance", "guidance_rescale", "label", "to_label"),
+)
+SIDES = st.sampled_from([(1, 1), (16, 16), (16, 3), (3, 16), (31, 17), (48, 32)])
+
+
+def sent(mode: str, size: tuple[int, int]) -> str:
+    written = io.BytesIO()
+    Image.new(mode, size, 1).save(written, "PNG")
+    return coded(written.getvalue())
+
+
+PICTURES = st.builds(sent, st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]), SIDES)
+
+
+@hypothesis.given(
+    model=st.sampled_from(KINDS),
+    numbers=st.dictionaries(st.sampled_from(NUMBERED), NUMBERS, max_size=4),
+    pictures=st.dictionaries(st.sampled_from(NAMES), PICTURES, max_size=2),
+    pairs=st.dictionaries(st.sampled_from(["size", "guidance_interval"]), st.tuples(NUMBERS, NUMBERS), max_size=1),
+    words=st.dictionaries(st.sampled_from(["prompt", "negative", "to", "solver", "times"]), st.text(max_size=9)),
+)
+@settings(max_examples=300, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck])
+def test_whatever_has_the_right_names_is_settled_or_refused(
+    small_server: Served, *, model: str, numbers: Any, pictures: Any, pairs: Any, words: Any
+) -> None:
+    engine = small_server.engine
+    layout = {"layout": [{"category": 1, "box": [0, 0, 1, 1]}]} if model == "layout" else {}
+    with contextlib.suppress(DarkroomError):
+        asked, given = parted({**layout, **numbers, **pictures, **pairs, **words})
+        assert alike(engine._request(engine.shelf.offer(model), asked, given))
+
+
 @pytest.mark.parametrize(
     ("head", "status"),
     [
@@ -195,6 +255,29 @@ def test_a_body_that_lies_about_its_length(small_server: Served, head: str, stat
             for _ in range(30):
                 raw.sendall(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
         assert int(raw.recv(65536).split(b" ", 2)[1]) == status
+
+
+def test_what_is_sent_at_once_has_an_end_in_all(small_server: Served) -> None:
+    host, port = small_server.url.removeprefix("http://").split(":")
+    head = (
+        b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 190000\r\n\r\n"
+    )
+
+    def one_more() -> int:
+        more = b" " * 100_000 + b"[]"
+        return small_server.client.post(
+            "/v1/jobs", content=more, headers={"Content-Type": "application/json"}
+        ).status_code
+
+    def refused() -> bool:
+        with contextlib.ExitStack() as held:
+            for _ in range(2):
+                raw = held.enter_context(socket.create_connection((host, int(port)), timeout=10))
+                raw.sendall(head + b" " * 140_000)
+            return one_more() == 429
+
+    wait_for(refused, seconds=20)
+    wait_for(lambda: one_more() == 400, seconds=5)
 
 
 def test_a_full_queue_is_answered_by_429_at_once(model_files: dict[str, Path], tmp_path: Path) -> None:

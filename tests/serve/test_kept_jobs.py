@@ -56,6 +56,7 @@ def test_what_ended_does_not_end_again_and_takes_no_pictures(store: Store) -> No
     store.begin([job.id], now=4.0)
     assert store.keep([(job.id, 0, sampled())], now=5.0) == []
     assert store.notes(job.id) == {}
+    assert list(store.pictures.rglob("*.png")) == []
     found = store.job(job.id)
     assert found is not None
     assert (found.state, found.ended, found.attempts, found.why) == ("cancelled", 2.0, 0, None)

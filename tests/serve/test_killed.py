@@ -14,11 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from serving import wait_for
+from serving import submit, wait_for
 
+from darkroom.core.errors import DarkroomError, ModelFileError
 from darkroom.serve.api import build
 from darkroom.serve.engine import Engine
-from darkroom.serve.server import listening, run
+from darkroom.serve.server import _Server, listening, run
 from darkroom.serve.store import Store
 
 QUICK = {"steps": 20}
@@ -98,3 +99,29 @@ def test_a_signal_before_anybody_listens_to_signals_ends_it_too(
     run(build(engine), engine, at=listening("127.0.0.1", 0))
     assert not engine.alive
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_waits_for_no_lock_of_the_thread_it_interrupts(engine: Engine) -> None:
+    """Signals come between any two instructions, also while this thread tells of a job or listens to one."""
+    job = submit(engine)
+    with engine._live[job.id].channel._lock:
+        _Server(uvicorn.Config(build(engine)), engine=engine).handle_exit(signal.SIGTERM, None)
+    wait_for(lambda: engine.closed)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "sentence"),
+    [
+        (ModelFileError("plain: broken"), ModelFileError, "plain: broken"),
+        (KeyError("what"), DarkroomError, r"drawing has stopped \(KeyError\); jobs that wait go on"),
+    ],
+)
+def test_a_server_whose_engine_cannot_go_on_ends(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, *, error: Exception, raised: type[Exception], sentence: str
+) -> None:
+    def broken(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(engine.shelf, "open", broken)
+    with pytest.raises(raised, match=sentence):
+        run(build(engine), engine, at=listening("127.0.0.1", 0))

@@ -2,13 +2,19 @@
 
 import os
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import CHROMIUM, FLAGS, Visit, studio
 
+from darkroom.checkpoint.store import load_model, save_model
+from darkroom.core.names import Names
 from darkroom.core.record import append_line, write_yaml
+from small_models import model_files, small
+
+__all__ = ["model_files", "small"]
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +53,32 @@ def address(chromium: Any, run_folder: Path, tmp_path_factory: pytest.TempPathFa
     """A studio with all built-in models."""
     with studio(tmp_path_factory.mktemp("studio"), follow=run_folder) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def small_address(
+    model_files: dict[str, Path], run_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[str]:
+    """A studio with small models of every kind that draw in no time; it needs no browser."""
+    pytest.importorskip("gradio", reason="needs gradio, the extra [studio]")
+    kinds = ("both", "plain", "class", "map", "text-map", "low-res", "layout")
+    folder = tmp_path_factory.mktemp("small")
+    stored = replace(load_model(model_files["class"]), names=Names(classes=("cat", "dog", "owl")))
+    models = [str(model_files[kind]) for kind in kinds] + [str(save_model(folder / "animals.safetensors", stored))]
+    with studio(folder, models=models, follow=run_folder) as found:
+        yield found
+
+
+@pytest.fixture
+def newcomer(chromium: Any, small_address: str) -> Generator[Visit]:
+    """Somebody who opens the studio with small models for the first time; nothing may go wrong meanwhile."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    found = Visit(context.new_page(), small_address).open()
+    found.fill(count=1)
+    yield found
+    context.close()
+    assert not found.wrong
+    assert not found.elsewhere
 
 
 @pytest.fixture(scope="session")

@@ -87,8 +87,13 @@ def test_layout_by_keyboard(visit: Visit) -> None:
         visit.page.keyboard.press(key)
     boxes = visit.page.evaluate("async () => (await document.querySelector('darkroom-boxes').fields()).layout")
     assert boxes[0]["box"] == [0.33125, 0.3, 0.4, 0.415625]
-    visit.page.keyboard.press("Delete")
-    assert visit.page.locator(".dr-box").count() == 0
+    for key in ("Enter", "PageUp", "ArrowLeft"):
+        visit.page.keyboard.press(key)
+    boxes = visit.page.evaluate("async () => (await document.querySelector('darkroom-boxes').fields()).layout")
+    assert [each["box"][0] for each in boxes] == [0.315625, 0.3]
+    for left in (1, 0):
+        visit.page.keyboard.press("Delete")
+        assert visit.page.locator(".dr-box").count() == left
 
 
 def test_map_is_painted_with_the_classes_of_the_model(visit: Visit, shot: Shot) -> None:

@@ -12,7 +12,7 @@ darkroom serve runs/photos runs/maps --data gallery --port 8080
 darkroom serve --follow runs/photos
 darkroom serve --models runs --host 0.0.0.0 --token "$TOKEN" --limit steps=50 --limit queue=200
 """
-SHARE = 0.5  # of the machine's memory, for weights
+SHARE = 0.5  # of the memory where they will be, for weights
 
 
 def run(
@@ -30,11 +30,16 @@ def run(
     without_token: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without a token.")] = False,
     data: Annotated[Path, typer.Option(help="Folder of jobs and pictures, which survive a restart.")] = Path("served"),
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together, at the model's own size.")] = 8,
-    memory: Annotated[float | None, typer.Option(min=0.01, help="GB for weights; half of what there is.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.01, help="GB for weights; half of the GPU's or machine's.")
+    ] = None,
     decoder: Annotated[list[str] | None, typer.Option(help="A tiny decoder, for previews of what it fits.")] = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE: body, picture, pixels, steps, count, prompt, objects, queue, share, seconds."),
+        typer.Option(
+            help="NAME=VALUE: body, bodies, sending, picture, pixels, steps, count, prompt, objects, queue, share, "
+            "seconds, kept."
+        ),
     ] = None,
     studio: Annotated[bool, typer.Option(help="The page for browsers, at /studio, where gradio is installed.")] = True,
     follow: Annotated[Path | None, typer.Option(help="Folder of a training to show there while it runs.")] = None,
@@ -42,6 +47,7 @@ def run(
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
 ) -> None:
     """Serve models until Ctrl-C: a studio for browsers, jobs with previews, images as OpenAI's clients ask for them."""
+    from darkroom.core.compute import sampling_compute
     from darkroom.core.errors import InputError
     from darkroom.core.spec import override, parse
 
@@ -60,10 +66,11 @@ def run(
     if not local and not tokens and not without_token:
         raise InputError(f"--host {host} can be reached from elsewhere: give a --token, or --open if all may come in")
     limits = parse(Limits, override({}, limit or []), where="--limit")
+    compute = sampling_compute(device, precision)
     shelf = stocked(
         models or [],
         folder=folder,
-        memory=int((memory or SHARE * _machine()) * 2**30),
+        memory=int((memory or SHARE * _memory(compute.device)) * 2**30),
         decoders=decoder or [],
         device=device,
         dtype=precision,
@@ -105,8 +112,12 @@ def _tokens(given: list[str] | None) -> list[str]:
     return list(dict.fromkeys(given or []))
 
 
-def _machine() -> float:
-    """GB of memory of this machine, 4 where that is not known."""
+def _memory(device: Any) -> float:
+    """GB of memory where the weights will be: of the GPU, else of this machine, 4 where that is not known."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**30
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, OSError, ValueError):

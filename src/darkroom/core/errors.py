@@ -11,6 +11,9 @@ DarkroomError
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
+
+LONGEST_WORD: Final = 100  # characters that are compared; longer ones would take long and are near to nothing
 
 
 class DarkroomError(Exception):
@@ -51,7 +54,7 @@ def first_line(error: BaseException) -> str:
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the nearest option, or the sorted options when nothing is near."""
     names = sorted(set(options))
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6) if len(word) <= LONGEST_WORD else []
     if near:
         return f" (did you mean {near[0]!r}?)"
     return f" (known: {', '.join(names)})" if names else ""

@@ -212,11 +212,10 @@ def _stamp(source: Source) -> str:
 
 
 def _file_stamp(place: Place) -> tuple[str | int, ...]:
-    """Name, size and time; of a part of a shard the shard's time, which one that is elsewhere does not tell."""
+    """Name, size and time; of a part of a shard what the shard was known by when it was listed."""
     match place:
         case Path():
             return str(place), size_of(place), place.stat().st_mtime_ns
-        case Member(remote=False):
-            return place.shard, place.offset, place.size, Path(place.shard).stat().st_mtime_ns
-        case _:
-            return place.shard, place.name, size_of(place)
+        case Member():
+            shard = place.shard
+            return shard.place, shard.facts.size, str(shard.facts.tag), place.name, place.offset, place.size

@@ -64,7 +64,7 @@ class PackedConv2d(nn.Conv2d):
         if dtype is None:
             return super().forward(input)
         x = input.to(dtype)
-        weight, bias = _ready(self, [self], dtype, functools.partial(self._laid_out, shape=x.shape))
+        weight, bias = _ready(self, [self], dtype, lay_out=functools.partial(self._laid_out, shape=x.shape))
         if not weight.is_mkldnn:
             return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._how(), "none", [], "")
@@ -96,7 +96,8 @@ class PackedUpsample(nn.Module):
         if dtype is None:
             return Upsample.forward(self, x)  # type: ignore[arg-type]  (it has all that this asks for)
         x = x.to(dtype)
-        weight, bias = _ready(self, [self.conv], dtype, functools.partial(_reorder_phases, shape=x.shape), of=_phases)
+        lay_out = functools.partial(_reorder_phases, shape=x.shape)
+        weight, bias = _ready(self, [self.conv], dtype, lay_out=lay_out, of=_phases)
         bias = None if bias is None else bias.repeat(4)
         if weight.is_mkldnn:
             made = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *_PHASES_HOW, "none", [], "")
@@ -193,7 +194,7 @@ class PackedAttention(nn.Module):
 def _product(holder: nn.Module, layers: Sequence[nn.Linear], x: Tensor) -> Tensor:
     """What linear layers answer, side by side."""
     rows = x.numel() // x.shape[-1]
-    weight, bias = _ready(holder, layers, x.dtype, functools.partial(_reorder_linear, rows=rows))
+    weight, bias = _ready(holder, layers, x.dtype, lay_out=functools.partial(_reorder_linear, rows=rows))
     if not weight.is_mkldnn:
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -238,8 +239,8 @@ def _ready(
     holder: nn.Module,
     layers: Sequence[Layer],
     dtype: torch.dtype,
-    lay_out: Callable[[Tensor], Tensor],
     *,
+    lay_out: Callable[[Tensor], Tensor],
     of: Callable[[Tensor], Tensor] = torch.Tensor.detach,
 ) -> tuple[Tensor, Tensor | None]:
     """Weights and biases of layers one under another, laid out for the shape of the first call; kept by the holder.

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 
 from darkroom import __version__
 from darkroom.core.errors import InputError
@@ -90,7 +91,7 @@ def build(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | 
     app.add_exception_handler(InputError, _refused)
     app.add_exception_handler(RequestValidationError, _misplaced)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _broken)
+    app.add_exception_handler(ClientDisconnect, _left)
     return app
 
 
@@ -106,7 +107,9 @@ def _signing_in(tokens: Sequence[str]) -> APIRouter:
     async def take(request: Request) -> Response:
         came = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
         fits = [each for each in tokens if hmac.compare_digest(came.strip().encode(), each.encode())]
-        return cookie.signed_in(fits[0]) if fits else cookie.sign_in_page(wrong=True)
+        if not fits:
+            return cookie.sign_in_page(wrong=True)
+        return cookie.signed_in(fits[0], secure=request.headers.get("origin", "").startswith("https:"))
 
     return signing
 
@@ -130,5 +133,6 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return failure(error.detail, status=error.status_code, code="http", headers=dict(error.headers or {}))
 
 
-async def _broken(request: Request, error: Exception) -> JSONResponse:
-    return failure("something went wrong here; the server's log tells more", status=500, code="broken")
+async def _left(request: Request, error: Exception) -> JSONResponse:
+    """Nobody reads this; it is no fault of the server that a request was not sent to its end."""
+    return failure("whoever asked has left", status=499, code="gone")

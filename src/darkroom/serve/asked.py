@@ -6,7 +6,7 @@ import io
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any, Final, Literal, cast, final, get_args
+from typing import Annotated, Any, Final, Literal, cast, final, get_args
 
 from PIL import Image
 from pydantic import Field, FiniteFloat
@@ -23,6 +23,8 @@ PictureName = Literal["map", "low_res", "image", "mask", "guide"]
 NAMES: Final[tuple[PictureName, ...]] = get_args(PictureName)
 FORMATS: Final = ("PNG", "JPEG", "WEBP")  # of pictures that are sent: the fewer readers, the less there is to attack
 LARGEST: Final = 2**63 - 1
+VALUES: Final = 50_000  # in a body of JSON; thousands of boxes, and what is wrong with each of them fits into memory
+Side = Annotated[int, Field(gt=0, le=LARGEST)]
 _DATA_URL: Final = re.compile(r"data:image/[a-z+.-]+;base64,")
 
 
@@ -57,7 +59,7 @@ class Ask(Spec):
     count: int = Field(default=1, gt=0, le=LARGEST)
     seed: int | None = Field(default=None, ge=0, le=LARGEST)
     first: int = Field(default=0, ge=0, le=LARGEST)
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
     window: int | None = Field(default=None, gt=0, le=LARGEST)
     steps: int | None = Field(default=None, gt=0, le=LARGEST)
     solver: str | None = Field(default=None, max_length=50)
@@ -95,14 +97,29 @@ class Asked(Spec):
 
 
 def read_json(body: bytes) -> dict[str, Any]:
-    """The object in a body of JSON; `Refused` for what is none."""
+    """The object in a body of JSON; `Refused` for what is none, and for one of very many values."""
     try:
         found = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Refused(f"the body is no JSON: {error}", status=400, code="no_json") from None
     if not isinstance(found, dict):
         raise Refused(f"the body must be a JSON object, {type(found).__name__} came", status=400, code="no_object")
+    if _is_vast(found):
+        raise Refused(f"the body holds more than {VALUES} values", status=413, code="limit_values")
     return cast("dict[str, Any]", found)
+
+
+def _is_vast(found: object) -> bool:
+    """Are there more values in it than anybody asks for?"""
+    left, seen = [found], 0
+    while left:
+        part = left.pop()
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        seen += len(inner)
+        if seen > VALUES:
+            return True
+        left += inner
+    return False
 
 
 def parted(values: Mapping[str, Any], *, files: Mapping[str, bytes] | None = None) -> tuple[Asked, dict[str, bytes]]:

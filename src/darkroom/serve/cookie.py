@@ -30,10 +30,13 @@ def token_in(cookies: str, *, tokens: Sequence[str]) -> str | None:
     return fits[0] if fits else None
 
 
-def signed_in(token: str) -> Response:
-    """To the page, with the cookie: for scripts invisible, and sent by pages of this server only."""
+def signed_in(token: str, *, secure: bool) -> Response:
+    """To the page, with the cookie: for scripts invisible, and sent by pages of this server only.
+
+    secure: never over HTTP without TLS; for browsers that have TLS now, from a proxy before us.
+    """
     answer = RedirectResponse("/", status_code=303)
-    answer.set_cookie(NAME, ticket(token), max_age=AGE, httponly=True, samesite="strict", path="/")
+    answer.set_cookie(NAME, ticket(token), max_age=AGE, httponly=True, samesite="strict", path="/", secure=secure)
     return answer
 
 

@@ -91,9 +91,9 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{24}$", description="The id of a j
 
 async def body_of(request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The values and files of a request in JSON, or in a form whose `request` is JSON; `Refused` for anything else."""
-    kind = media_type(request)
+    kind, aside = media_type(request), door_of(request).aside
     if kind == "application/json":
-        return read_json(await request.body()), {}
+        return await aside(partial(read_json, await request.body())), {}
     if kind != "multipart/form-data":
         sentence = f"application/json or multipart/form-data is taken, {kind or 'nothing'} came"
         raise Refused(sentence, status=415, code="media_type")
@@ -103,7 +103,7 @@ async def body_of(request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise Refused(f"the form has an unknown part {unknown[0]!r}; `request` and pictures by field fit")
     if "request" not in texts:
         raise Refused("the form needs a part `request` that holds JSON", status=400, code="no_form")
-    return read_json(texts["request"].encode()), files
+    return await aside(partial(read_json, texts["request"].encode())), files
 
 
 async def form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -113,20 +113,26 @@ async def form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
         request.headers, request.stream(), max_files=len(NAMES), max_fields=FIELDS, max_part_size=limits.body
     )
     parser.spool_max_size = limits.body  # nothing is laid down on disk
+    texts: dict[str, str] = {}
+    files: dict[str, bytes] = {}
     try:
         form = await parser.parse()
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                files[_written(name)] = await value.read()
+            else:
+                texts[_written(name)] = _written(value)
+        await form.close()
     except (MultiPartException, KeyError, ValueError, LookupError) as error:
         said = getattr(error, "message", None) or f"{type(error).__name__}"
         raise Refused(f"the form cannot be read ({said})", status=400, code="no_form") from None
-    texts: dict[str, str] = {}
-    files: dict[str, bytes] = {}
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            files[name] = await value.read()
-        else:
-            texts[name] = value
-    await form.close()
     return texts, files
+
+
+def _written(text: str) -> str:
+    """A text that UTF-8 can write; `ValueError` for another, which a form in a charset of its choice may hold."""
+    text.encode()
+    return text
 
 
 def media_type(request: Request) -> str:

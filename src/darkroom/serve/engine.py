@@ -25,6 +25,7 @@ from darkroom.tasks.settle import offered, settle
 from darkroom.tasks.together import alike
 
 BATCH: Final = 8  # pictures of a model's own size at once
+ATTEMPTS: Final = 5  # times that a job is begun: one that takes the process with it shall not do so for ever
 log = logging.getLogger("darkroom.serve")
 
 
@@ -50,6 +51,7 @@ class Engine:
         self._stop_by: float | None = None
         self._thread = threading.Thread(target=self._work, name="darkroom-engine", daemon=True)
         self.ready = False
+        self.fault: BaseException | None = None  # what ended the thread, if not a wish
         self.epoch = secrets.token_hex(4)  # events are numbered anew in each process
 
     # from outside
@@ -61,10 +63,16 @@ class Engine:
             if job.id in self._live:
                 continue
             try:
-                self._enqueue(job, self._settled(job), done=len(self.store.notes(job.id)))
+                self._take_up(job)
             except DarkroomError as error:  # its model is offered no more, or the limits are others now
                 self.store.end(job.id, "failed", now=self.clock(), why=str(error))
         self._thread.start()
+
+    def _take_up(self, job: Job) -> None:
+        """Queue a job of an earlier process; `DarkroomError` where it cannot be drawn any more."""
+        if job.attempts >= ATTEMPTS:
+            raise Refused(f"it was begun {job.attempts} times, and each time the server ended before it did")
+        self._enqueue(job, self._settled(job), done=len(self.store.notes(job.id)))
 
     def stop(self, grace: Number) -> None:
         """Finish the batch that is being drawn if that takes no longer than `grace` seconds; all else waits on disk."""
@@ -106,8 +114,7 @@ class Engine:
 
     def submit(self, asked: Asked, pictures: Mapping[str, bytes], *, client: str, owner: str = "") -> Job:
         """A new job, kept on disk when this returns; `InputError` for what cannot be drawn, or may not."""
-        if self.closed:
-            raise Refused("this server is stopping; try again soon", status=503, code="stopping")
+        self._check_open()
         offer = self.shelf.offer(asked.ask.model)
         request = self._request(offer, asked, pictures)
         job = Job(
@@ -126,11 +133,16 @@ class Engine:
             why=None,
         )
         with self._changed:
+            self._check_open()  # whoever listens has been told when it closed, and would not be told again
             check_waiting(len(self._line), self._line.of(client), limits=self.limits)
             kept = self.store.add(job, pictures=pictures)
             self._enqueue(kept, request)
         self.counts.add("jobs", label='state="queued"')
         return kept
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise Refused("this server is stopping; try again soon", status=503, code="stopping")
 
     def cancel(self, id: str) -> bool:
         """Draw a job no further: the engine is free of it within a step. False when it had ended."""
@@ -177,9 +189,11 @@ class Engine:
             self.ready = True
             while (taken := self._next()) is not None:
                 self._draw(taken)
-        except BaseException:
-            log.exception("the engine has stopped")
-            raise
+        except BaseException as error:
+            self.fault = error
+            if not isinstance(error, DarkroomError):
+                log.exception("the engine has stopped")
+            self.closing(0)  # nobody shall wait for what is never drawn
 
     def _next(self) -> list[tuple[Live, int]] | None:
         """The next batch, waiting for one; None when the engine is to stop."""
@@ -275,7 +289,8 @@ class Engine:
                 return False
             self._line.remove(id)
             live.unwanted = True
-        self._over(live, state, why=why)
+            self._over(live, state, why=why)  # not later: whoever finds it in `_live` may queue it again
+        self.store.forget_oldest(self.limits.kept)
         return True
 
     def _over(self, live: Live, state: State, *, why: str | None = None) -> None:
@@ -307,7 +322,7 @@ class Engine:
         live = Live(job, kind=f"{job.model} {alike(request)}", most=most, finished=done)
         with self._changed:
             self._live[job.id] = live
-            self._line.add(self._place(live))
+            self._line.add(self._place(live, alone=job.attempts > 1))  # that others need not suffer with it again
             live.channel.tell("state", {"state": "queued"}, instead="state")
             self._changed.notify()
 

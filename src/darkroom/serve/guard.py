@@ -4,14 +4,15 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from darkroom.core.errors import InputError
 from darkroom.serve import cookie
@@ -22,10 +23,18 @@ OPEN: Final = ("/health", "/ready", cookie.WHERE)  # answered without a token: t
 PAGES: Final = ("/", "/studio", "/studio/")  # where a browser without a token is asked for one
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 SAFE: Final = ("GET", "HEAD", "OPTIONS")
+HEADERS: Final = {  # of every answer that does not bring its own
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",  # a stricter one would take the origin from the form that signs in
+    "X-Content-Type-Options": "nosniff",
+}
+LONGEST: Final = 600  # characters of a sentence that is answered; it may hold what came
+log = logging.getLogger("darkroom.serve")
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Guard:
     """Wraps an application. tokens: those that open it, none for everybody.
 
@@ -39,41 +48,68 @@ class Guard:
     tokens: Sequence[str] = ()
     hosts: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        self._held = 0  # bytes of bodies
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":  # nothing here speaks it
+            await WebSocketClose()(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answered(scope, receive, send)
+        else:
             await self.app(scope, receive, send)
-            return
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """With our headers, and counted, whatever happens."""
+        begun = False
 
         async def counted(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 self.counts.add("responses", label=f'status="{message["status"]}"')
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
+        try:
+            await self._let_in(scope, receive, counted)
+        except Exception:
+            if begun:  # nothing can be said any more
+                raise
+            log.exception("a request failed")
+            sentence = "something went wrong here; the server's log tells more"
+            await failure(sentence, status=500, code="broken")(scope, receive, counted)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To the application, or a refusal."""
         headers = Headers(scope=scope)
         try:
-            owner = "" if scope["path"] in OPEN else self._owner(headers, method=scope["method"])
+            owner = "" if scope["path"] in OPEN else self._owner(headers)
             self._check_page(headers, method=scope["method"])
             self._check_length(headers)
         except Refused as error:
             asks = error.status == 401 and scope["path"] in PAGES
             refusal = RedirectResponse(cookie.WHERE, status_code=303) if asks else answer(error)
-            await refusal(scope, receive, counted)
+            await refusal(scope, receive, send)
             return
         address = (scope.get("client") or ("unknown",))[0]
         scope.setdefault("state", {}).update(owner=owner, client=owner if len(self.tokens) > 1 else address)
-        await self.app(scope, self._limited(receive), counted)
+        body = _Body()
+        try:
+            await self.app(scope, self._limited(receive, body), send)
+        finally:
+            self._held -= body.came
 
-    def _owner(self, headers: Headers, *, method: str) -> str:
-        """A name for whoever has this token, that does not tell the token; `Refused` with 401, or 403 by a page of
-        another site, which a cookie would let in."""
+    def _owner(self, headers: Headers) -> str:
+        """A name for whoever has this token, that does not tell the token; `Refused` with 401."""
         if not self.tokens:
             return ""
         kind, _, came = headers.get("authorization", "").partition(" ")
         known = cookie.token_in(headers.get("cookie", ""), tokens=self.tokens)
         if not kind and known is not None:
-            self._check_origin(headers, method=method)
             kind, came = "bearer", known
         same = [hmac.compare_digest(came.strip().encode(), each.encode()) for each in self.tokens]
         if kind.lower() != "bearer" or not any(same):
@@ -83,17 +119,13 @@ class Guard:
 
     def _check_page(self, headers: Headers, *, method: str) -> None:
         """`Refused` with 403 for a name that is not ours, and for what another site's page sends."""
-        if self.tokens:  # which no page of another site has
+        if self.tokens and "authorization" in headers:  # which pages of other sites may not send
             return
-        host = headers.get("host", "")
-        if self.hosts is not None and name_of(host) not in self.hosts:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self.tokens and self.hosts is not None and name_of(host) not in self.hosts:
             sentence = f"this server is called {' or '.join(self.hosts)}, not {name_of(host)!r}"
             raise Refused(sentence, status=403, code="host")
-        self._check_origin(headers, method=method)
-
-    def _check_origin(self, headers: Headers, *, method: str) -> None:
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if origin is not None and method not in SAFE and urlsplit(origin).netloc != host:
+        if origin is not None and method not in SAFE and (not host or origin.partition("://")[2] != host):
             raise Refused("pages of other sites may not send anything here", status=403, code="origin")
 
     def _check_length(self, headers: Headers) -> None:
@@ -107,13 +139,12 @@ class Guard:
         sentence = f"the request is larger than the {self.limits.body} bytes that this server allows"
         return Refused(sentence, status=413, code="limit_body")
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, receive: Receive, body: "_Body") -> Receive:
         """The body counted while it comes, whatever was announced, and not waited for for ever."""
-        seen, whole, by = 0, False, asyncio.get_running_loop().time() + self.limits.sending
+        by = asyncio.get_running_loop().time() + self.limits.sending
 
         async def limited() -> Message:
-            nonlocal seen, whole
-            if whole:
+            if body.whole:
                 return await receive()
             try:
                 async with asyncio.timeout_at(by):
@@ -121,13 +152,26 @@ class Guard:
             except TimeoutError:
                 sentence = f"the request took more than {self.limits.sending:g} seconds to arrive"
                 raise Refused(sentence, status=408, code="limit_sending") from None
-            seen += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if seen > self.limits.body:
+            more = len(message.get("body", b""))
+            body.came += more
+            self._held += more
+            body.whole = not message.get("more_body", False)
+            if body.came > self.limits.body:
                 raise self._too_large()
+            if more and self._held > self.limits.bodies:
+                sentence = "what is being sent here at once is as much as this server allows; try again soon"
+                raise Refused(sentence, status=429, code="limit_bodies")
             return message
 
         return limited
+
+
+@dataclass
+class _Body:
+    """How much of a request has come."""
+
+    came: int = 0
+    whole: bool = False
 
 
 def name_of(host: str) -> str:
@@ -149,7 +193,9 @@ def answer(error: InputError) -> JSONResponse:
     """What is answered to a request that does not fit, in the shape of OpenAI's errors."""
     status, code = (error.status, error.code) if isinstance(error, Refused) else (422, "invalid_request")
     headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "2"}, 503: {"Retry-After": "5"}}
-    return failure(" ".join(str(error).split()), status=status, code=code, headers=headers.get(status))
+    said = " ".join(str(error).split())
+    sentence = said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
+    return failure(sentence, status=status, code=code, headers=headers.get(status))
 
 
 def failure(sentence: str, *, status: int, code: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -135,7 +135,9 @@ def _pictures(door: Door, job: Job, *, where: str) -> ImagesView:
     def one(place: int) -> ImageView:
         if where == "url":
             return ImageView(url=picture_url(job.id, place))
-        data = door.engine.store.path(job.id, place).read_bytes()
+        data = door.engine.store.picture(job.id, place)
+        if data is None:
+            raise Refused("the job was removed while it was answered", status=410, code="removed")
         return ImageView(b64_json=base64.b64encode(data).decode())
 
     seed = json.loads(job.asked)["seed"]

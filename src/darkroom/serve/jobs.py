@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response, StreamingResponse
 
 from darkroom.serve.asked import NAMES, Ask
 from darkroom.serve.door import Door, JobId, TheDoor, body_of
@@ -34,6 +34,8 @@ BODY: Final[dict[str, Any]] = {
         },
     }
 }
+PNG: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/png": {}}}}
+Place = Annotated[int, Path(ge=0, le=2**31, description="The place of a picture in its job, from 0.")]
 
 
 @router.post("", status_code=202, openapi_extra=BODY)
@@ -86,17 +88,15 @@ async def forget(request: Request, id: JobId, *, door: TheDoor) -> None:
         raise Refused("this job has not ended; cancel it first", status=409, code="not_ended")
 
 
-@router.get("/{id}/pictures/{place}", response_class=FileResponse)
-async def picture(request: Request, id: JobId, *, place: int, door: TheDoor) -> FileResponse:
+@router.get("/{id}/pictures/{place}", response_class=Response, responses=PNG)
+async def picture(request: Request, id: JobId, *, place: Place, door: TheDoor) -> Response:
     """A finished picture, a PNG that says how it was made."""
     job = await door.own(request, id)
-    if place not in await door.aside(partial(door.engine.store.notes, job.id)):
+    data = await door.aside(partial(door.engine.store.picture, job.id, place))
+    if data is None:
         raise Refused("this job has no such picture, or not yet", status=404, code="no_picture")
-    return FileResponse(
-        door.engine.store.path(job.id, place),
-        media_type="image/png",
-        headers={"Cache-Control": "private, max-age=31536000, immutable"},
-    )
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+    return Response(data, media_type="image/png", headers=headers)
 
 
 @router.get("/{id}/events", response_class=StreamingResponse)

@@ -23,12 +23,14 @@ class Refused(InputError):
 class Limits(Spec):
     """What one request, and all of them together, may take.
 
-    body: bytes of a request · picture: pixels of a picture that is sent · pixels: of a drawn one · steps, count: of a
-    job · prompt: characters · objects: of a layout · queue: jobs that wait, share: those of one client · seconds: of
-    drawing for one job · sending: seconds of sending a request · kept: finished jobs, the oldest leave.
+    body: bytes of a request, bodies: of all that are being answered · picture: pixels of a picture that is sent ·
+    pixels: of a drawn one · steps, count: of a job · prompt: characters · objects: of a layout · queue: jobs that wait,
+    share: those of one client · seconds: of drawing for one job · sending: seconds of sending a request · kept:
+    finished jobs, the oldest leave.
     """
 
     body: int = Field(default=2**24, gt=0)
+    bodies: int = Field(default=2**28, gt=0)
     picture: int = Field(default=2**24, gt=0)
     pixels: int = Field(default=2**20, gt=0)
     steps: int = Field(default=250, gt=0)

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Final, final
@@ -10,7 +11,7 @@ from typing import Final, final
 import uvicorn
 from fastapi import FastAPI
 
-from darkroom.core.errors import InputError
+from darkroom.core.errors import DarkroomError, InputError
 from darkroom.serve.api import GRACE
 from darkroom.serve.engine import Engine
 
@@ -20,15 +21,22 @@ IDLE: Final = 30  # seconds that a silent connection is kept
 
 @final
 class _Server(uvicorn.Server):
-    """Tells of a signal at once: an engine ends its streams of events, so that connections can be closed."""
+    """Tells of a signal at once: an engine ends its streams of events, so that connections can be closed.
 
-    def __init__(self, config: uvicorn.Config, *, closing: Callable[[], None]) -> None:
+    It ends by itself where it is `over`.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, closing: Callable[[], None], over: Callable[[], bool]) -> None:
         super().__init__(config)
-        self._closing = closing
+        self._closing, self._over = closing, over
+
+    async def on_tick(self, counter: int) -> bool:
+        """By uvicorn, ten times a second; should it end?"""
+        return await super().on_tick(counter) or self._over()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """By uvicorn, for SIGINT and SIGTERM."""
-        self._closing()
+        """By uvicorn, for SIGINT and SIGTERM; the thread that a signal interrupts may hold a lock of the engine."""
+        threading.Thread(target=self._closing, name="darkroom-closing", daemon=True).start()
         super().handle_exit(sig, frame)
 
 
@@ -49,16 +57,37 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; returns when all that was being drawn is kept or waits on disk."""
-    _until_stopped(app, at, closing=lambda: engine.closing(GRACE), ended=lambda: engine.stop(0))
+    """Serve until SIGINT or SIGTERM; returns when all that was being drawn is kept or waits on disk.
+
+    `DarkroomError` where the engine could not go on: its own, of a model that cannot be loaded, or one that says so.
+    """
+    _until_stopped(
+        app,
+        at,
+        closing=lambda: engine.closing(GRACE),
+        over=lambda: engine.fault is not None,
+        ended=lambda: engine.stop(0),
+    )
+    if isinstance(engine.fault, DarkroomError):
+        raise engine.fault
+    if engine.fault is not None:
+        sentence = f"drawing has stopped ({type(engine.fault).__name__}); jobs that wait go on when it is started again"
+        raise DarkroomError(sentence)
 
 
 def run_alone(app: FastAPI, *, at: socket.socket) -> None:
     """Serve what needs no engine until SIGINT or SIGTERM."""
-    _until_stopped(app, at, closing=lambda: None, ended=lambda: None)
+    _until_stopped(app, at, closing=lambda: None, over=lambda: False, ended=lambda: None)
 
 
-def _until_stopped(app: FastAPI, at: socket.socket, *, closing: Callable[[], None], ended: Callable[[], None]) -> None:
+def _until_stopped(
+    app: FastAPI,
+    at: socket.socket,
+    *,
+    closing: Callable[[], None],
+    over: Callable[[], bool],
+    ended: Callable[[], None],
+) -> None:
     """closing: called at the signal · ended: called at the end, also where the application was not even started."""
     config = uvicorn.Config(
         app,
@@ -70,7 +99,7 @@ def _until_stopped(app: FastAPI, at: socket.socket, *, closing: Callable[[], Non
         timeout_graceful_shutdown=int(GRACE) + 5,
         backlog=BACKLOG,
     )
-    server = _Server(config, closing=closing)
+    server = _Server(config, closing=closing, over=over)
 
     def early(sig: int, frame: FrameType | None) -> None:
         """For a signal before uvicorn listens to them, and for the one that it raises again when it has stopped."""

@@ -157,6 +157,15 @@ class Store:
         """Where a picture lies; for ids that came out of this store only."""
         return self.pictures / id[:2] / f"{id}-{place:04}.png"
 
+    def picture(self, id: str, place: int) -> bytes | None:
+        """A finished picture, a PNG; None where there is none, or none any more."""
+        if not self._read("SELECT 1 FROM pictures WHERE job = ? AND place = ?", (id, place)):
+            return None
+        try:
+            return self.path(id, place).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def begin(self, ids: Iterable[str], *, now: float) -> None:
         """These jobs are being drawn from now on; for those that are already, or are not wanted any more, nothing."""
         with self._change() as base:
@@ -167,17 +176,25 @@ class Store:
             )
 
     def keep(self, drawn: Sequence[tuple[str, int, Sampled]], *, now: float) -> list[str]:
-        """Write pictures (job, place, picture) of running jobs; answers the jobs that are done with them."""
+        """Write pictures (job, place, picture) of running jobs; answers the jobs that are done with them.
+
+        Those of jobs that ended meanwhile are removed again: nothing would ever find them.
+        """
         for id, place, sampled in drawn:
             save_png(sampled.picture, self.path(id, place), metadata=sampled.metadata)
         with self._change() as base:
-            for id, place, sampled in drawn:
-                base.execute(
-                    "INSERT OR REPLACE INTO pictures SELECT id, ?, ? FROM jobs WHERE id = ? AND state = 'running'",
-                    (place, json.dumps(sampled.recipe, ensure_ascii=False), id),
-                )
+            lost = [(id, place) for id, place, sampled in drawn if not self._noted(base, id, place, sampled=sampled)]
             ids = dict.fromkeys(id for id, _, _ in drawn)
-            return [id for id in ids if self._finish(base, id, now)]
+            done = [id for id in ids if self._finish(base, id, now)]
+        for id, place in lost:
+            self.path(id, place).unlink(missing_ok=True)
+        return done
+
+    def _noted(self, base: sqlite3.Connection, id: str, place: int, *, sampled: Sampled) -> bool:
+        """Count a picture of a running job; False where the job is running no more."""
+        note = json.dumps(sampled.recipe, ensure_ascii=False)
+        told = "INSERT OR REPLACE INTO pictures SELECT id, ?, ? FROM jobs WHERE id = ? AND state = 'running'"
+        return bool(base.execute(told, (place, note, id)).rowcount)
 
     def _finish(self, base: sqlite3.Connection, id: str, now: float) -> bool:
         changed = base.execute(

@@ -49,8 +49,9 @@ class JobsView(Spec):
 
 @final
 class ModelView(Spec):
-    """A model on offer, in the shape of OpenAI's. fields: what steers it · size: height and width it was trained on ·
-    multiple: that sides of pictures are multiples of."""
+    """A model on offer, in the shape of OpenAI's. fields: what steers it · guided: of these, what guidance leads by;
+    several may have a scale each · size: height and width it was trained on · multiple: that sides of pictures are
+    multiples of · spec_hash: as the notes of its pictures have it."""
 
     id: str
     object: str = "model"
@@ -58,11 +59,13 @@ class ModelView(Spec):
     owned_by: str = "darkroom"
     task: str
     fields: tuple[str, ...]
+    guided: tuple[str, ...] = ()
     size: tuple[int, int]
     multiple: int
     classes: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     map_classes: tuple[str, ...] = ()
+    spec_hash: str | None = None
     defaults: dict[str, Any]
     loaded: bool
 
@@ -148,11 +151,13 @@ def model_view(offer: Offer, *, loaded: bool) -> ModelView:
         id=offer.name,
         task=task_of(spec),
         fields=spec.fields,
+        guided=tuple(each.field for each in spec.conditioners if each.drop > 0),
         size=(spec.image_size, spec.image_size),
         multiple=spec.size_multiple,
         classes=names.classes,
         categories=names.categories,
         map_classes=names.map_classes,
+        spec_hash=offer.outline.card.get("spec_hash"),
         defaults=known if isinstance(known, dict) else {},
         loaded=loaded,
     )

@@ -1,10 +1,12 @@
 """A training followed while it runs: what its folder says, for a page that asks again and again."""
 
+import contextlib
+import math
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, TypeGuard, final
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi.responses import Response
 
 from darkroom.core.errors import InputError
 from darkroom.core.record import read_lines
@@ -29,10 +31,7 @@ class Followed:
 
     def state(self) -> dict[str, Any]:
         """All that the page shows: name, stages as far as they went, pictures by stage and name with their age."""
-        try:
-            recipe = parse_yaml((self.folder / "recipe.yaml").read_text(encoding="utf-8"), where="recipe.yaml")
-        except (OSError, InputError):  # just being replaced, or the folder is gone
-            recipe = {}
+        recipe = self._recipe()
         stages = [_stage(self.folder / key, words, recipe.get(key)) for key, words in STAGES.items()]
         return {
             "name": str(recipe.get("name", self.folder.name)),
@@ -41,12 +40,20 @@ class Followed:
             "stages": [each for each in stages if each is not None],
         }
 
-    def picture(self, stage: str, name: str) -> Path:
-        """A picture of a stage, both names out of the tables above; `Refused` where there is none."""
-        path = self.folder / stage / f"{name}.png"
-        if stage not in STAGES or name not in PICTURES or not path.is_file():
-            raise Refused("this run has no such picture, or not yet", status=404, code="no_picture")
-        return path
+    def _recipe(self) -> dict[str, Any]:
+        """Empty while there is none to be read: the folder is gone, or somebody writes into the file."""
+        try:
+            found = parse_yaml((self.folder / "recipe.yaml").read_text(encoding="utf-8"), where="recipe.yaml")
+        except (OSError, UnicodeDecodeError, InputError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def picture(self, stage: str, name: str) -> bytes:
+        """A picture of a stage, a PNG, both names out of the tables above; `Refused` where there is none."""
+        if stage in STAGES and name in PICTURES:
+            with contextlib.suppress(OSError):
+                return (self.folder / stage / f"{name}.png").read_bytes()
+        raise Refused("this run has no such picture, or not yet", status=404, code="no_picture")
 
     def router(self) -> APIRouter:
         """Its routes: `/v1/training`, and the pictures below that."""
@@ -57,12 +64,11 @@ class Followed:
             """The training that this server was started to follow, as it stands."""
             return self.state()
 
-        @router.get("/{stage}/{name}", response_class=FileResponse)
-        def picture(stage: str, name: str) -> FileResponse:
+        @router.get("/{stage}/{name}", response_class=Response)
+        def picture(stage: str, name: str) -> Response:
             """A sheet of pictures that the training wrote last: `samples` or `reconstructions`."""
-            return FileResponse(
-                self.picture(stage, name), media_type="image/png", headers={"Cache-Control": "no-cache"}
-            )
+            headers = {"Cache-Control": "no-cache"}
+            return Response(self.picture(stage, name), media_type="image/png", headers=headers)
 
         return router
 
@@ -76,7 +82,7 @@ def _stage(folder: Path, words: str, spec: Any) -> dict[str, Any] | None:
     steps = _steps(spec)
     latest: dict[str, Any] = {}
     for line in lines:
-        latest |= {key: line[key] for key in SHOWN if isinstance(line.get(key), int | float)}
+        latest |= {key: line[key] if _is_number(line[key]) else None for key in SHOWN if key in line}
     return {
         "key": folder.name,
         "name": words,
@@ -93,6 +99,11 @@ def _stage(folder: Path, words: str, spec: Any) -> dict[str, Any] | None:
     }
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    """Is it one that JSON can tell? What has diverged is logged as it is."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _steps(spec: Any) -> int | None:
     train = spec.get("train") if isinstance(spec, dict) else None
     steps = train.get("steps") if isinstance(train, dict) else None
@@ -101,7 +112,7 @@ def _steps(spec: Any) -> int | None:
 
 def _left(lines: list[dict[str, Any]], steps: int) -> float | None:
     """Seconds that so many steps take at the pace of the last lines; None where that is not known."""
-    timed = [(line["step"], line["seconds"]) for line in lines if isinstance(line.get("seconds"), int | float)]
+    timed = [(line["step"], line["seconds"]) for line in lines if _is_number(line.get("seconds"))]
     recent = timed[-RECENT:]
     if len(recent) < 2 or recent[-1][0] <= recent[0][0] or recent[-1][1] <= recent[0][1]:
         return None
@@ -110,7 +121,7 @@ def _left(lines: list[dict[str, Any]], steps: int) -> float | None:
 
 def _chart(lines: list[dict[str, Any]]) -> str:
     def points(key: str) -> list[tuple[int, float]]:
-        return [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+        return [(line["step"], line[key]) for line in lines if _is_number(line.get(key))]
 
     raw = points("loss")
     held = Line("validation", points("validation_loss"), "held")

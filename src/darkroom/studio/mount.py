@@ -4,46 +4,21 @@ import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, final
+from typing import Final
 
 import gradio as gr
 from fastapi import APIRouter, FastAPI, Response
 from starlette.responses import RedirectResponse
 from starlette.routing import Mount
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darkroom.serve.engine import Engine
-from darkroom.serve.guard import failure
 from darkroom.serve.limits import Refused
 from darkroom.studio.follow import Followed
 from darkroom.studio.page import page, theme
+from darkroom.studio.shutter import Shutter
 
 PLACE: Final = "/studio"
 SCRIPTS: Final = ("wire", "pictures", "boxes", "paint", "result", "gallery", "follow", "studio")  # in this order
-
-
-@final
-class Shutter:
-    """Wraps Gradio's application and lets through what a page needs that has no function in Python.
-
-    That is the page, its theme, and the files of Gradio's own front end by the names that are there at the start. What
-    takes uploads, answers files by path, calls other hosts or runs functions is not there.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        front = Path(gr.__file__).parent / "templates" / "frontend"
-        inside = {f"/{each.relative_to(front).as_posix()}" for each in front.rglob("*") if each.is_file()}
-        kept = {each for each in inside if each.startswith(("/assets/", "/static/"))}
-        self._open = kept | {"/", "", "/theme.css", "/gradio_api/theme.css", "/favicon.ico", "/config"}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        within = scope["path"].removeprefix(scope.get("root_path", ""))
-        if scope["type"] == "http" and (scope["method"] not in ("GET", "HEAD") or within not in self._open):
-            await failure("there is no such page", status=404, code="no_page")(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
 
 
 def mount(app: FastAPI, engine: Engine, *, follow: Path | None = None) -> FastAPI:

@@ -13,11 +13,14 @@ import gradio as gr
 
 from darkroom.serve.limits import Limits
 from darkroom.serve.shelf import Offer
-from darkroom.studio.settings import Named, settings
+from darkroom.serve.views import model_view
+from darkroom.studio.settings import Named, real, settings
 from darkroom.studio.tabs import TABS, Tab, facts, offered
+from darkroom.tasks.fields import FIELDS
 
 FONTS: Final = ("system-ui", "sans-serif")
 MONO: Final = ("ui-monospace", "monospace")
+SCALE: Final = "guidance_of_"  # before the field that a scale of guidance is for, as the page's script knows
 
 
 def theme() -> gr.themes.Base:
@@ -54,37 +57,56 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
     """What a tab asks for: model, words, what its element asks for, and strength where that is the question."""
     fields = {field for each in models for field in each.outline.spec.fields}
     names = [each.name for each in models]
-
-    def at(name: str) -> str:
-        return f"dr-{tab.key}-{name}"
-
     gr.Markdown(tab.help, elem_classes="dr-hint")
-    found = [Named("model", gr.Dropdown(names, value=names[0], label="Model", elem_id=at("model")))]
+    found = [Named("model", gr.Dropdown(names, value=names[0], label="Model", elem_id=tab.at("model")))]
     if "caption" in fields:
         lines = 3 if tab.key == "text" else 1
-        made = gr.Textbox("", label="Prompt", lines=lines, elem_id=at("prompt"), placeholder=_example(models))
+        made = gr.Textbox("", label="Prompt", lines=lines, elem_id=tab.at("prompt"), placeholder=_example(models))
         found.append(Named("prompt", made))
     if "label" in fields:
-        classes = list(dict.fromkeys(name for each in models for name in each.outline.names.classes))
-        made = gr.Dropdown(
-            classes,
-            value=classes[0] if tab.key == "class" and classes else None,
-            label="Class",
-            info="by name, or by number",
-            allow_custom_value=True,
-            elem_id=at("label"),
-        )
-        found.append(Named("label", made))
+        found.append(Named("label", _classes(tab, models)))
     if tab.part is not None:
         gr.HTML(_element(tab.part, {"tab": tab.key, "models": names}), padding=False)
+    found += _scales(tab, models)
     if tab.key == "vary":
-        made = gr.Slider(
-            0.05, 1, 0.6, step=0.05, label="Strength", info="how much is left open", elem_id=at("strength")
-        )
-        found.append(Named("strength", made))
-        made = gr.Checkbox(False, label="Begin with the noise that leads to the picture", elem_id=at("inverted"))
-        found.append(Named("inverted", made))
-    return found, gr.Button("Draw", variant="primary", elem_id=at("draw"))
+        found += _beginning(tab)
+    return found, gr.Button("Draw", variant="primary", elem_id=tab.at("draw"))
+
+
+def _classes(tab: Tab, models: Sequence[Offer]) -> gr.Dropdown:
+    """Those of the first model; the page's script offers others when another model is chosen."""
+    classes = list(models[0].outline.names.classes)
+    return gr.Dropdown(
+        classes,
+        value=classes[0] if tab.key == "class" and classes else None,
+        label="Class",
+        info="by name, or by number",
+        allow_custom_value=True,
+        elem_id=tab.at("label"),
+    )
+
+
+def _scales(tab: Tab, models: Sequence[Offer]) -> list[Named]:
+    """A guidance of its own for each condition, where a model is guided by several."""
+    guided = [model_view(each, loaded=False).guided for each in models]
+    fields = list(dict.fromkeys(field for each in guided if len(each) > 1 for field in each))
+    if not fields:
+        return []
+    words, info = "Guidance by the", "instead of one for all, in Settings"
+    with gr.Row(elem_classes="dr-tight"):
+        made = {
+            each: real(f"{tab.key}-{SCALE}{each}", f"{words} {FIELDS[each]}", low=None, info=info) for each in fields
+        }
+    return [Named(f"{SCALE}{field}", each.component) for field, each in made.items()]
+
+
+def _beginning(tab: Tab) -> list[Named]:
+    """How a picture is varied."""
+    strength = gr.Slider(
+        0.05, 1, 0.6, step=0.05, label="Strength", info="how much is left open", elem_id=tab.at("strength")
+    )
+    inverted = gr.Checkbox(False, label="Begin with the noise that leads to the picture", elem_id=tab.at("inverted"))
+    return [Named("strength", strength), Named("inverted", inverted)]
 
 
 def _example(models: Sequence[Offer]) -> str | None:
@@ -116,8 +138,9 @@ def _connect(
             js=f"(...values) => darkroom.draw({json.dumps(key)}, {names}, values)",
             api_visibility="private",
         )
-        model = named[0].component
-        model.change(None, [model], None, js=f"(name) => darkroom.choose({json.dumps(key)}, name)", queue=False)
+        model, label = named[0].component, [each.component for each in named if each.name == "label"]
+        choose = f"(...values) => darkroom.choose({json.dumps(key)}, ...values)"
+        model.change(None, [model, *label], label, js=choose, queue=False, api_visibility="private")
     every = [(f"{key}.{each.name}", each.component) for key, named in asked.items() for each in named]
     every += [(each.name, each.component) for each in shared]
     restore = gr.Button("Restore", elem_id="dr-restore", elem_classes="dr-hidden")

@@ -6,6 +6,7 @@ from typing import Any, Final, final
 
 from darkroom.core.shapes import Number
 from darkroom.serve.shelf import Offer
+from darkroom.serve.views import model_view
 
 
 @final
@@ -19,6 +20,10 @@ class Tab:
     steered: str | None
     help: str
     part: str | None = None
+
+    def at(self, name: str) -> str:
+        """The id of a component of this tab."""
+        return f"dr-{self.key}-{name}"
 
 
 TABS: Final = (
@@ -67,16 +72,5 @@ def _fields(offer: Offer) -> Sequence[str]:
 
 
 def facts(offers: Sequence[Offer]) -> dict[str, Any]:
-    """What the page must know of each model: fields, size, and names."""
-    return {
-        each.name: {
-            "fields": list(each.outline.spec.fields),
-            "size": each.outline.spec.image_size,
-            "multiple": each.outline.spec.size_multiple,
-            "classes": list(each.outline.names.classes),
-            "categories": list(each.outline.names.categories),
-            "map_classes": list(each.outline.names.map_classes),
-            "hash": each.outline.card.get("spec_hash"),
-        }
-        for each in offers
-    }
+    """What the page must know of each model, as the API tells it."""
+    return {each.name: model_view(each, loaded=False).plain() for each in offers}

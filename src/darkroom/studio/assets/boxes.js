@@ -14,14 +14,14 @@
         this.boxes = [];
         this.setAttribute("data-tab", this.tab);
         this.stage = make("div", { className: "dr-stage", tabIndex: 0, role: "group" });
-        this.stage.setAttribute("aria-label", "Layout: drag to draw a box; Enter adds one, arrows move it, with Shift they size it");
+        this.stage.setAttribute("aria-label", "Layout: drag to draw a box; Enter adds one, Page Down chooses the next, arrows move it, with Shift they size it");
         this.next = make("select", { className: "dr-select", id: `dr-${this.tab}-category` });
         this.next.onchange = () => this.rename();
         const clear = button("Clear", () => this.put([]));
-        const remove = button("Remove", () => this.remove());
+        const remove = button("Remove", () => this.erase());
         const label = make("label", { textContent: "Name ", className: "dr-inline" }, this.next);
         this.append(make("div", { className: "dr-tools" }, label, remove, clear), this.stage);
-        this.append(make("p", { className: "dr-hint", textContent: "Drag to draw; drag a box to move it, its corner to size it. Keys: Enter adds, arrows move, Shift and arrows size, Delete removes." }));
+        this.append(make("p", { className: "dr-hint", textContent: "Drag to draw; drag a box to move it, its corner to size it. Keys: Enter adds, Page Down chooses the next, arrows move, Shift and arrows size, Delete removes." }));
         this.stage.onpointerdown = (event) => this.down(event);
         this.stage.onkeydown = (event) => this.key(event);
         this.show();
@@ -64,8 +64,17 @@
         this.draw();
       }
 
-      remove() {
+      erase() {
         this.put(this.boxes.filter((each) => each !== this.chosen));
+      }
+
+      /** Choose the next box, or the one before. */
+      turn(step) {
+        if (!this.boxes.length) return;
+        const place = this.boxes.indexOf(this.chosen) + step;
+        this.chosen = this.boxes[(place + this.boxes.length) % this.boxes.length];
+        this.next.value = this.chosen.category;
+        this.draw();
       }
 
       place(event) {
@@ -75,6 +84,7 @@
       }
 
       down(event) {
+        if (event.button) return; // a menu is asked for
         event.preventDefault();
         this.stage.focus();
         const [x, y] = this.place(event);
@@ -96,10 +106,12 @@
         const up = () => {
           removeEventListener("pointermove", move);
           removeEventListener("pointerup", up);
-          if (Math.min(box.width, box.height) < SMALLEST) this.remove();
+          removeEventListener("pointercancel", up);
+          if (Math.min(box.width, box.height) < SMALLEST) this.erase();
         };
         addEventListener("pointermove", move);
         addEventListener("pointerup", up);
+        addEventListener("pointercancel", up); // the system took the finger for something else
         this.draw();
       }
 
@@ -112,7 +124,8 @@
         const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
         if (event.key === "Enter") {
           this.put([...this.boxes, { category: this.next.value, x: 0.3, y: 0.3, width: 0.4, height: 0.4 }]);
-        } else if (event.key === "Delete" || event.key === "Backspace") this.remove();
+        } else if (event.key === "Delete" || event.key === "Backspace") this.erase();
+        else if (event.key === "PageDown" || event.key === "PageUp") this.turn(event.key === "PageDown" ? 1 : -1);
         else if (step && this.chosen) {
           const [right, down] = step.map((each) => each / 64);
           const box = this.chosen;

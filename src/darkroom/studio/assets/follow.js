@@ -7,7 +7,10 @@
     const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
     return hours ? `${hours} h ${minutes} min` : minutes ? `${minutes} min ${Math.floor(seconds % 60)} s` : `${Math.floor(seconds)} s`;
   };
-  const number = (value) => (Math.abs(value) >= 0.001 ? Number(value.toPrecision(4)) : value.toExponential(1));
+  function number(value) {
+    if (value === null) return "is no number";
+    return value === 0 || Math.abs(value) >= 0.001 ? Number(value.toPrecision(4)) : value.toExponential(1);
+  }
 
   customElements.define(
     "darkroom-follow",

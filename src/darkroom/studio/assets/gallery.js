@@ -3,9 +3,9 @@
 
 {
   const { make, button } = window.darkroom;
-  const PICTURES = ["image", "mask", "map", "low_res", "guide"];
-  const QUIET = ["model", "spec_hash", "seed", "index", "size", "layout", "pictures", "decoder"];
+  const QUIET = ["model", "spec_hash", "seed", "index", "size", "layout", "pictures", "decoder", "guidance"];
   const plain = (value) => typeof value !== "object" || value === null;
+  const scales = (guidance) => (plain(guidance) ? [guidance] : Object.entries(guidance).map((each) => each.join(" "))).join(", ");
 
   /** A note in a line: what it says of the picture, then its settings. */
   function words(note) {
@@ -16,7 +16,7 @@
     const rest = Object.entries(note)
       .filter(([key, value]) => !skipped.includes(key) && plain(value) && value !== null && !(key === "guidance_rescale" && value === 0))
       .map(([key, value]) => (key === "steps" ? `${value} steps` : key === "solver" ? value : `${key.replaceAll("_", " ")} ${value}`));
-    return [[steered || layout || given || "freely"], rest].map((each) => each.join(" · "));
+    return [[steered || layout || given || "freely"], [...rest, `guidance ${scales(note.guidance)}`]].map((each) => each.join(" · "));
   }
 
   customElements.define(
@@ -37,8 +37,7 @@
 
       async restore(file) {
         const note = await window.darkroom.noteOf(file);
-        if (!note) this.said.textContent = "This picture does not say how it was made.";
-        else this.said.textContent = window.darkroom.restore(window.darkroom.askedBy(note));
+        this.said.textContent = note?.model ? window.darkroom.restore(note) : "This picture does not say how it was made.";
       }
 
       async look(before = null) {
@@ -63,9 +62,9 @@
         const download = make("a", { href: url, download: `${note.model}-${note.seed}-${note.index}.png`, className: "dr-button", textContent: "PNG" });
         const tools = [
           button("Again", () => this.again(job)),
-          button("Settings", () => (this.said.textContent = window.darkroom.restore({ ...window.darkroom.askedBy(note), ...this.pictures(job) }))),
+          button("Settings", () => (this.said.textContent = window.darkroom.restore(note))),
           download,
-          button("Delete", () => this.remove(job), { title: "all pictures of this job" }),
+          button("Delete", () => this.forget(job), { title: "all pictures of this job" }),
         ];
         return make(
           "article",
@@ -78,18 +77,13 @@
         );
       }
 
-      /** Pictures that this page gave to a job; the server forgets them when it has ended. */
-      pictures(job) {
-        const given = window.darkroom.given.get(job.id) || {};
-        return Object.fromEntries(PICTURES.filter((name) => given[name]).map((name) => [name, given[name]]));
-      }
-
+      /** Draw a job once more; where that needs something that is not here, its settings, and what is missing. */
       again(job) {
-        const needed = Object.keys(job.pictures[0]?.note.pictures || {});
-        const pictures = this.pictures(job);
-        if (needed.some((name) => !pictures[name])) {
-          this.said.textContent = `This was made with a picture as ${needed.join(" and ")}: give it again on its tab.`;
-          window.darkroom.restore(window.darkroom.askedBy(job.pictures[0].note));
+        const { note } = job.pictures[0];
+        const pictures = window.darkroom.recalled(note.pictures);
+        const missing = Object.keys(note.pictures || {}).some((name) => !pictures[name]);
+        if (missing || !window.darkroom.exact(job.asked)) {
+          this.said.textContent = window.darkroom.restore(note);
           return;
         }
         const asked = Object.fromEntries(Object.entries(job.asked).filter(([, value]) => value !== null));
@@ -97,7 +91,7 @@
         window.darkroom.result.draw({ ...asked, model: job.model, ...pictures });
       }
 
-      async remove(job) {
+      async forget(job) {
         try {
           await window.darkroom.ask(`/v1/jobs/${job.id}`, { method: "DELETE" });
           await this.look();

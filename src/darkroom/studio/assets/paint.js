@@ -71,12 +71,25 @@
       this.draw();
     }
 
+    /** The levels of a grey PNG of ours. */
+    async put(url) {
+      const image = await window.darkroom.decoded(url);
+      this.resize(image.width, image.height);
+      const pen = make("canvas", { width: image.width, height: image.height }).getContext("2d");
+      pen.drawImage(image, 0, 0);
+      const { data } = pen.getImageData(0, 0, image.width, image.height);
+      this.keep();
+      this.levels = Uint8Array.from({ length: image.width * image.height }, (_, place) => data[4 * place]);
+      this.draw();
+    }
+
     place(event) {
       const frame = this.ink.getBoundingClientRect();
       return [((event.clientX - frame.left) / frame.width) * this.width, ((event.clientY - frame.top) / frame.height) * this.height];
     }
 
     down(event) {
+      if (event.button) return; // a menu is asked for
       event.preventDefault();
       this.ink.focus();
       this.byKeys = false;
@@ -91,9 +104,11 @@
       const up = () => {
         removeEventListener("pointermove", move);
         removeEventListener("pointerup", up);
+        removeEventListener("pointercancel", up);
       };
       addEventListener("pointermove", move);
       addEventListener("pointerup", up);
+      addEventListener("pointercancel", up);
     }
 
     key(event) {
@@ -156,13 +171,18 @@
       show() {
         const model = window.darkroom.models[window.darkroom.chosen(this.tab)];
         const names = model.map_classes.length ? model.map_classes : Array.from({ length: 10 }, (_, number) => String(number));
-        this.resize(model.size, model.size);
+        this.resize(model.size[1], model.size[0]);
         this.offer(names.map((name, level) => [level, name, colour(level)]));
         this.draw();
       }
 
       async fields() {
         return { map: await window.darkroom.greyPng(this.levels, this.width, this.height) };
+      }
+
+      async restore({ map }) {
+        if (map) await this.put(map);
+        else this.fill(0);
       }
     },
   );
@@ -173,9 +193,10 @@
       begin() {
         this.picture = make("darkroom-image", { dataset: { told: this.dataset.told } });
         this.picture.ready = (image) => {
+          this.board.hidden = !image;
+          if (!image) return;
           this.resize(image.width, image.height);
           this.back.src = image.src;
-          this.board.hidden = false;
         };
         this.back = make("img", { alt: "the picture to paint into", className: "dr-back" });
         this.board.prepend(this.back);
@@ -197,6 +218,12 @@
         const image = await this.picture.fields();
         if (!this.levels.includes(255)) throw new Error("paint over what shall be drawn anew first");
         return { ...image, mask: await window.darkroom.greyPng(this.levels, this.width, this.height) };
+      }
+
+      async restore(asked) {
+        await this.picture.restore(asked);
+        if (asked.mask) await this.put(asked.mask);
+        else this.fill(0);
       }
     },
   );

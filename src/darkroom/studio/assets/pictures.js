@@ -2,7 +2,7 @@
 // Pictures that a person gives: from a file, dropped, or pasted; and PNGs with exact levels, written by hand.
 
 {
-  const { make } = window.darkroom;
+  const { make, button } = window.darkroom;
 
   const table = Uint32Array.from({ length: 256 }, (_, number) => {
     let value = number;
@@ -71,21 +71,15 @@
     return null;
   };
 
-  /** A place to give a picture to: click, drop, or paste while it has the focus. */
+  /** A place to give a picture to: click, drop, or paste while it has the focus, which its input takes. */
   window.darkroom.dropPlace = (words, taken) => {
     const input = make("input", { type: "file", accept: "image/png,image/jpeg,image/webp", className: "dr-file" });
-    const place = make("label", { className: "dr-drop", tabIndex: 0 }, make("span", { textContent: words }), input);
+    const place = make("label", { className: "dr-drop" }, make("span", { textContent: words }), input);
     const take = (file) => file && taken(file);
     input.setAttribute("aria-label", words);
     input.onchange = () => {
       take(input.files[0]);
       input.value = "";
-    };
-    place.onkeydown = (event) => {
-      if (event.key === "Enter" || event.key === " ") {
-        event.preventDefault();
-        input.click();
-      }
     };
     for (const kind of ["dragenter", "dragover"])
       place.addEventListener(kind, (event) => {
@@ -110,56 +104,81 @@
   }
   window.darkroom.decoded = decoded;
 
+  const KINDS = {
+    "darkroom-image": { field: "image", ask: "Drop a picture here, or click to choose one", fitted: true },
+    "darkroom-small": { field: "low_res", ask: "Drop a small picture here, or click to choose one" },
+    "darkroom-guide": { field: "guide", ask: "Drop a picture here, or click to choose one", optional: true, folded: ["Guide picture", "What is drawn will look like it from afar."] },
+  };
+
   /** A picture that is sent as it came, or, where a model needs other sides, cut and scaled as the server would. */
   class Picture extends HTMLElement {
     connectedCallback() {
       if (this.childElementCount) return;
+      this.kind = KINDS[this.localName];
       this.tab = window.darkroom.told(this).tab;
+      if (this.tab) this.setAttribute("data-tab", this.tab);
       this.shown = make("img", { alt: "", hidden: true, className: "dr-given" });
-      this.words = make("p", { className: "dr-hint", textContent: "" });
-      this.setAttribute("data-tab", this.tab);
-      const ask = this.fitted ? "Drop a picture here, or click to choose one" : "Drop a small picture here, or click";
-      this.append(window.darkroom.dropPlace(ask, (file) => this.take(file)), this.shown, this.words);
+      this.words = make("p", { className: "dr-hint", role: "status", textContent: "" });
+      this.away = button("Remove", () => this.give(null), { hidden: true });
+      const parts = [window.darkroom.dropPlace(this.kind.ask, (file) => this.take(file)), this.shown, this.words, this.away];
+      this.append(...(this.kind.folded ? [this.fold(parts)] : parts));
     }
 
-    get fitted() {
-      return this.localName !== "darkroom-small";
+    /** Parts that are seen when they are wanted. */
+    fold(parts) {
+      const [title, help] = this.kind.folded;
+      const hint = make("p", { className: "dr-hint", textContent: help });
+      this.folder = make("details", { className: "dr-fold" }, make("summary", { textContent: title }), hint, ...parts);
+      return this.folder;
     }
 
     async take(file) {
       try {
-        this.original = await window.darkroom.dataUrl(file);
-        await this.show();
+        await this.give(await window.darkroom.dataUrl(file));
       } catch {
-        this.original = null;
-        this.words.textContent = "This is no picture that can be read here.";
+        this.words.textContent = `This is no picture that can be read here${this.url ? "; the one before stays" : ""}.`;
       }
+    }
+
+    /** Take a picture as a data URL, or none. */
+    async give(url) {
+      if (url) await decoded(url);
+      this.original = this.url = url;
+      this.shown.hidden = !url;
+      this.away.hidden = !url || !this.kind.optional;
+      this.words.textContent = "";
+      if (url && this.folder) this.folder.open = true;
+      await this.show();
     }
 
     /** Bring the picture to the chosen model, which may be another one later. */
     async show() {
-      if (!this.original) return;
-      const image = await decoded(this.original);
-      const model = window.darkroom.models[window.darkroom.chosen(this.tab)];
-      const fits = (side) => side % model.multiple === 0;
-      const small = image.width * image.height <= 4 * model.size * model.size;
-      this.url = this.original;
-      if (this.fitted && !(fits(image.width) && fits(image.height) && small)) {
-        this.url = window.darkroom.cut(image, model.size);
-        this.words.textContent = `${image.width} x ${image.height} pixels, brought to ${model.size} x ${model.size}`;
-      } else this.words.textContent = `${image.width} x ${image.height} pixels`;
-      this.shown.src = this.url;
-      this.shown.hidden = false;
-      await this.ready?.(await decoded(this.url));
+      const image = this.original && (await decoded(this.original));
+      if (image) {
+        const side = this.kind.fitted && suitable(image, window.darkroom.models[window.darkroom.chosen(this.tab)]);
+        this.url = side ? window.darkroom.cut(image, side) : this.original;
+        this.words.textContent = `${image.width} x ${image.height} pixels${side ? `, brought to ${side} x ${side}` : ""}`;
+        this.shown.src = this.url;
+      }
+      await this.ready?.(image ? await decoded(this.url) : null);
     }
 
     async fields() {
-      if (!this.url) throw new Error("give a picture first");
-      return { [this.fitted ? "image" : "low_res"]: this.url };
+      if (!this.url && !this.kind.optional) throw new Error("give a picture first");
+      return this.url ? { [this.kind.field]: this.url } : {};
+    }
+
+    async restore(asked) {
+      await this.give(asked[this.kind.field] ?? null);
     }
   }
-  window.darkroom.Picture = Picture;
 
+  /** The side of the square that a picture is brought to for a model, or null where it suits the model as it is. */
+  function suitable(image, model) {
+    const side = model.size[0];
+    const fits = [image.width, image.height].every((each) => each % model.multiple === 0);
+    return fits && image.width * image.height <= 4 * side * side ? null : side;
+  }
   /** The middle of a picture as a square of this side, a PNG. */
   window.darkroom.cut = (image, side) => {
     const canvas = make("canvas", { width: side, height: side });
@@ -171,6 +190,5 @@
     return canvas.toDataURL("image/png");
   };
 
-  customElements.define("darkroom-image", class extends Picture {});
-  customElements.define("darkroom-small", class extends Picture {});
+  for (const name of Object.keys(KINDS)) customElements.define(name, class extends Picture {});
 }

@@ -34,8 +34,8 @@
         this.said.classList.toggle("wrong", wrong);
       }
 
-      cancel() {
-        if (this.job) window.darkroom.ask(`/v1/jobs/${this.job.id}/cancel`, { method: "POST" }).catch((error) => this.say(error.message, true));
+      cancel(job = this.job) {
+        if (job) window.darkroom.ask(`/v1/jobs/${job.id}/cancel`, { method: "POST" }).catch((error) => this.say(error.message, true));
       }
 
       /** Draw what is asked for; a job that this page draws already is cancelled first. */
@@ -46,9 +46,8 @@
         this.say("Asking ...");
         try {
           const job = await window.darkroom.begin(asked);
-          if (!mine()) return;
+          if (!mine()) return this.cancel(job); // asked for again before it was answered
           this.job = job;
-          window.darkroom.given.set(job.id, asked);
           this.empty(job.total);
           const done = await window.darkroom.follow(job.id, (kind, data) => mine() && this.told(kind, data));
           if (mine()) await this.end(done, asked);
@@ -70,7 +69,7 @@
       }
 
       told(kind, data) {
-        if (kind === "state") this.say({ queued: "Waiting ...", running: "Drawing ..." }[data.state] || data.state);
+        if (kind === "state") this.say({ queued: "Waiting ...", running: "Drawing ...", lost: "The server does not answer, trying again ..." }[data.state] || data.state);
         if (kind === "step") {
           this.bar.value = data.done / data.total;
           this.say(`Drawing, ${Math.round((100 * data.done) / data.total)} %`);
@@ -92,7 +91,10 @@
           this.say(job.error || `The job was ${job.state}.`, job.state === "failed");
           return;
         }
-        for (const each of job.pictures) this.put(each.place, each.url);
+        for (const { place, url, note } of job.pictures) {
+          this.put(place, url);
+          for (const [field, hash] of Object.entries(note.pictures || {})) if (asked[field]) window.darkroom.remember(hash, asked[field]);
+        }
         if (asked.low_res) {
           const compared = job.pictures.map((each) => window.darkroom.compare(asked.low_res, each.url));
           this.frames.replaceChildren(...compared);

@@ -4,12 +4,12 @@
 {
   const { darkroom } = window;
   const PARTS = { layout: "darkroom-boxes", map: "darkroom-map", enlarge: "darkroom-small", inpaint: "darkroom-hole", vary: "darkroom-image" };
+  const GIVEN = { image: "picture", mask: "mask", map: "map", low_res: "small picture", guide: "guide picture" };
   const OWN = "the model's";
+  const SCALE = "guidance_of_"; // before the field that a scale is for
   const filled = (value) => value !== null && value !== undefined && value !== "" && value !== OWN && !Number.isNaN(value);
   const choices = {};
   let wanted = null;
-
-  darkroom.given = new Map(); // what this page asked for, by job, pictures included
 
   customElements.define(
     "darkroom-head",
@@ -30,9 +30,16 @@
   /** The model that a tab has, by what was chosen or by what its element was told. */
   darkroom.chosen = (tab) => choices[tab] || darkroom.told(part(tab)).models[0];
 
-  darkroom.choose = (tab, name) => {
+  /** A model was chosen on a tab; answers what its list of classes, where there is one, shall be. */
+  darkroom.choose = (tab, name, label) => {
+    const anew = choices[tab] !== name; // not by settings that were put back, with their class
     choices[tab] = name;
     part(tab)?.show?.();
+    if (label === undefined) return [];
+    const { classes } = darkroom.models[name];
+    const known = classes.includes(label) || /^\d+$/.test(label ?? "");
+    const first = tab === "class" ? (classes[0] ?? null) : null;
+    return [{ choices: classes.map((each) => [each, each]), ...(anew && !known ? { value: first } : {}), __type__: "update" }];
   };
 
   function part(tab) {
@@ -42,13 +49,14 @@
   /** Go to a page or a tab by its title. */
   darkroom.page = (title) => {
     const found = [...document.querySelectorAll('button[role="tab"]')].filter((each) => each.textContent.trim() === title);
-    found.find((each) => each.offsetParent)?.click() || found[0]?.click();
+    (found.find((each) => each.offsetParent) || found[0])?.click();
   };
 
   darkroom.draw = async (tab, names, values) => {
     const given = Object.fromEntries(names.map((name, place) => [name, values[place]]).filter(([, value]) => filled(value)));
     try {
-      const asked = { ...(await part(tab)?.fields()), ...request(given) };
+      const guide = await document.querySelector("darkroom-guide")?.fields();
+      const asked = { ...guide, ...(await part(tab)?.fields()), ...request(given) };
       await darkroom.result.draw(asked);
     } catch (error) {
       darkroom.result.say(error.message, true);
@@ -62,6 +70,10 @@
     if (!fields.includes("caption")) delete asked.prompt;
     if (!fields.includes("label")) delete asked.label;
     else if (filled(asked.label) && /^\d+$/.test(asked.label) && !darkroom.models[others.model].classes.includes(asked.label)) asked.label = Number(asked.label);
+    const scales = Object.keys(asked).filter((name) => name.startsWith(SCALE));
+    if (scales.length && filled(asked.guidance)) throw new Error("give one guidance for all, or one for each condition");
+    if (scales.length) asked.guidance = Object.fromEntries(scales.map((name) => [name.slice(SCALE.length), asked[name]]));
+    for (const name of scales) delete asked[name];
     if (inverted) asked.inverted = true;
     if (filled(height) !== filled(width)) throw new Error("a size has a height and a width; give both or none");
     if (filled(height)) asked.size = [height, width];
@@ -71,26 +83,34 @@
   }
 
   /** What a note asks for, in the names of a request. */
-  darkroom.askedBy = ({ to_prompt, index, spec_hash, pictures, decoder, precision, ...note }) => ({
-    ...note,
-    to: to_prompt,
-    first: index,
-    count: 1,
-    given: pictures,
-    hash: spec_hash,
-  });
+  const askedBy = ({ to_prompt, index, ...note }) => ({ ...note, to: to_prompt, first: index, count: 1 });
 
-  /** Put what was asked for back into the page; answers a sentence about it. */
-  darkroom.restore = (asked) => {
-    const model = darkroom.models[asked.model];
-    if (!model) return `The model ${asked.model} is not offered here.`;
-    if (asked.hash && model.hash && asked.hash !== model.hash) return `Another model called ${asked.model} made it.`;
-    const given = { ...asked.given };
-    const tab = given.mask || asked.mask ? "inpaint" : given.image || asked.image ? "vary" : { objects: "layout", map: "map", low_res: "enlarge", caption: "text", label: "class" }[model.fields.find((each) => each !== "caption") || model.fields[0]] || "free";
-    wanted = { tab, asked };
+  /** Are its numbers among those that a browser counts exactly? */
+  darkroom.exact = (asked) => ["seed", "to_seed", "first", "index"].every((name) => !filled(asked[name]) || Number.isSafeInteger(asked[name]));
+
+  /** The tab on which a model is asked for something with these pictures. */
+  function tabOf({ fields }, given) {
+    if (given.mask) return "inpaint";
+    if (given.image) return "vary";
+    const steered = fields.find((each) => each !== "caption") || fields[0];
+    return { objects: "layout", map: "map", low_res: "enlarge", caption: "text", label: "class" }[steered] || "free";
+  }
+
+  /** Put what a note tells back into the page, with the pictures that are known here; answers a sentence about it. */
+  darkroom.restore = (note) => {
+    const model = Object.hasOwn(darkroom.models, note.model) ? darkroom.models[note.model] : null;
+    if (!model) return `The model ${note.model} is not offered here.`;
+    if (note.spec_hash && model.spec_hash && note.spec_hash !== model.spec_hash) return `Another model called ${note.model} made it.`;
+    if (!darkroom.exact(note)) return "Its seed has more digits than a browser counts; darkroom sample --like draws it again.";
+    const given = note.pictures || {};
+    const pictures = darkroom.recalled(given);
+    const missing = Object.keys(given).filter((name) => !pictures[name]);
+    wanted = { tab: tabOf(model, given), asked: { ...askedBy(note), ...pictures } };
     document.querySelector("#dr-restore").click();
-    const missing = Object.keys(given).filter((name) => !asked[name]);
-    return missing.length ? `Settings are back; give the ${missing.join(" and the ")} again.` : "Settings are back.";
+    const again = missing.map((name) => GIVEN[name] || name).join(" and the ");
+    const said = missing.length ? `Settings are back. Give the ${again} again: a PNG does not hold what it was made from.` : "Settings are back.";
+    darkroom.result.say(said);
+    return said;
   };
 
   /** New values for all components, in their order. */
@@ -101,13 +121,12 @@
     const [height, width] = asked.size || [];
     const [guidance_low, guidance_high] = asked.guidance_interval || [];
     const plain = { ...asked, height, width, guidance_low, guidance_high };
-    if (typeof plain.guidance === "object") plain.guidance = null;
+    if (typeof plain.guidance === "object") {
+      for (const [field, scale] of Object.entries(plain.guidance || {})) plain[SCALE + field] = scale;
+      plain.guidance = null;
+    }
     choices[tab] = asked.model;
-    setTimeout(() => {
-      const element = part(tab);
-      element?.show?.();
-      element?.restore?.(asked);
-    });
+    setTimeout(() => elementsRestored(tab, asked).catch((error) => darkroom.result.say(error.message, true)));
     const turned = (selected) => ({ selected, __type__: "update" });
     const found = names.map((name, place) => {
       const [of, field] = name.includes(".") ? name.split(".") : [tab, name];
@@ -118,8 +137,15 @@
       if (field === "strength") return value ?? 0.6;
       if (field === "label" || field === "to_label") return value === undefined || value === null ? null : String(value);
       if (["prompt", "negative", "to"].includes(field)) return value ?? "";
-      return value ?? null;
+      return value ?? ""; // of null a number that is shown later becomes 0
     });
     return [...found, turned("draw"), turned(tab)];
   };
+
+  async function elementsRestored(tab, asked) {
+    for (const element of [part(tab), document.querySelector("darkroom-guide")]) {
+      await element?.show?.();
+      await element?.restore?.(asked);
+    }
+  }
 }

@@ -1,8 +1,38 @@
 "use strict";
 // What goes to the server and comes back. Every request is one of the HTTP API, with the cookie of whoever signed in.
 
+class Lost extends Error {} // a connection
+
+/** What one connection tells of a job, from the event of this id on: {id, event, data}. */
+async function* eventsOf(job, last) {
+  const kept = (answer) =>
+    answer.catch(() => {
+      throw new Lost();
+    });
+  const headers = last ? { "Last-Event-ID": last } : {};
+  const answer = await kept(fetch(`/v1/jobs/${job}/events`, { credentials: "same-origin", headers }));
+  if (answer.status >= 500) throw new Lost(); // of a proxy whose server is being started
+  if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await kept(reader.read());
+    if (done) return;
+    text += value;
+    const told = text.split("\n\n");
+    text = told.pop();
+    for (const each of told) {
+      const lines = Object.fromEntries(each.split("\n").map((line) => line.split(/: (.*)/s)));
+      if (lines.event) yield lines;
+    }
+  }
+}
+
 window.darkroom = {
   models: {},
+  known: new Map(), // pictures that were given to this page, by the hash that notes have of them
+  mostKnown: 32,
+  tries: 120, // to reach the server again, one a second
 
   /** The answer of a route as JSON; an Error with the server's own sentence. */
   async ask(path, options = {}) {
@@ -26,31 +56,36 @@ window.darkroom = {
     });
   },
 
-  /** Events of a job until it has ended; answers the job. A stream that breaks is taken up again. */
-  async follow(id, tell, signal) {
+  /** Events of a job until it has ended; answers the job. What breaks is taken up again, by a server started anew too. */
+  async follow(id, tell) {
     let last = "";
-    for (;;) {
-      const headers = last ? { "Last-Event-ID": last } : {};
-      const answer = await fetch(`/v1/jobs/${id}/events`, { credentials: "same-origin", headers, signal });
-      if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-      let text = "";
-      for (;;) {
-        const { value, done } = await reader.read();
-        if (done) break;
-        text += value;
-        const told = text.split("\n\n");
-        text = told.pop();
-        for (const each of told) {
-          const lines = Object.fromEntries(each.split("\n").map((line) => line.split(/: (.*)/s)));
-          if (!lines.event) continue;
-          last = lines.id;
-          if (lines.event === "done") return JSON.parse(lines.data);
-          tell(lines.event, JSON.parse(lines.data));
+    for (let tried = 0; tried < this.tries; tried++) {
+      try {
+        for await (const each of eventsOf(id, last)) {
+          [last, tried] = [each.id, 0];
+          if (each.event === "done") return JSON.parse(each.data);
+          tell(each.event, JSON.parse(each.data));
         }
+      } catch (error) {
+        if (!(error instanceof Lost)) throw error;
+        tell("state", { state: "lost" });
       }
       await new Promise((after) => setTimeout(after, 1000));
     }
+    throw new Error("the server does not answer any more");
+  },
+
+  /** Keep a picture that was given, for those who ask for the same again. */
+  remember(hash, url) {
+    this.known.delete(hash);
+    this.known.set(hash, url);
+    if (this.known.size > this.mostKnown) this.known.delete(this.known.keys().next().value);
+  },
+
+  /** Of the pictures that a note names, by field, those that this page still has. */
+  recalled(marks) {
+    const found = Object.entries(marks || {}).map(([field, hash]) => [field, this.known.get(hash)]);
+    return Object.fromEntries(found.filter(([, url]) => url));
   },
 
   /** What a custom element was told by the page. */
