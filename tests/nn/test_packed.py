@@ -195,3 +195,17 @@ def test_a_whole_network_answers_the_same(dtype: torch.dtype) -> None:
     with compute.autocast():
         there, here = plain(x, t, conditions).float(), packed(x, t, conditions).float()
     assert (here - there).norm() <= (1e-5 if dtype == torch.float32 else 1e-2) * there.norm()
+
+
+@torch.no_grad()
+def test_numbers_do_not_depend_on_what_was_asked_first() -> None:
+    """Else a server would draw other pictures after other requests."""
+
+    def drawn(*sizes: tuple[int, ...]) -> Tensor:
+        torch.manual_seed(0)
+        network = pack(nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), Upsample(64), nn.Conv2d(64, 32, 1)))
+        return [network(images(*size)) for size in sizes][-1]
+
+    alone = drawn((2, 32, 16, 16))
+    for before in ((1, 32, 8, 8), (8, 32, 16, 16), (1, 32, 64, 64)):
+        assert torch.equal(drawn(before, (2, 32, 16, 16)), alone)

@@ -4,7 +4,7 @@ A form answers what its module answers, within rounding, and carries no gradient
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, TypeAlias, cast, final, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast, final, runtime_checkable
 
 import torch
 from torch import nn
@@ -28,10 +28,7 @@ AUTO: Final = "auto"
 class Engine(Protocol):
     """Makes forms of modules, which need not follow when the modules' weights change."""
 
-    @property
-    def name(self) -> str:
-        """`eager`, `compiled`, ..."""
-        ...
+    name: ClassVar[str]
 
     def network(self, module: UNet) -> Network:
         """A form of a network."""
@@ -46,7 +43,7 @@ class Engine(Protocol):
 class Plain:
     """The modules as they are; for weights that still change."""
 
-    name: Final = "plain"
+    name: ClassVar = "plain"
 
     def network(self, module: UNet) -> Network:
         """The module."""
@@ -64,7 +61,7 @@ class Eager:
     Weights are then in memory twice; where twice as much as that is not left, modules stay as they are.
     """
 
-    name: Final = "eager"
+    name: ClassVar = "eager"
 
     def network(self, module: UNet) -> Network:
         """The module, packed."""
@@ -87,7 +84,7 @@ class Compiled:
     `InputError` where there is no C++ compiler for a processor. On CUDA what is compiled is captured as a graph, too.
     """
 
-    name: Final = "compiled"
+    name: ClassVar = "compiled"
 
     def __init__(self, compute: Compute) -> None:
         lacking = missing_compiler() if compute.device.type == "cpu" else None

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, final
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ _FORMAT: Final = 1  # of what is kept; another number makes it anew
 class OpenVINO:
     """Forms that OpenVINO runs on a processor; `InputError` without the package, or for another device."""
 
-    name: Final = "openvino"
+    name: ClassVar = "openvino"
 
     def __init__(self, compute: Compute) -> None:
         if compute.device.type != "cpu":

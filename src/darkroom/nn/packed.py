@@ -7,7 +7,6 @@ conditions of a picture do from step to step. With gradients a layer is what it 
 what is kept is made anew when they change.
 """
 
-import functools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,14 +63,14 @@ class PackedConv2d(nn.Conv2d):
         if dtype is None:
             return super().forward(input)
         x = input.to(dtype)
-        weight, bias = _ready(self, [self], dtype, lay_out=functools.partial(self._laid_out, shape=x.shape))
+        weight, bias = _ready(self, [self], dtype, lay_out=self._laid_out)
         if not weight.is_mkldnn:
             return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._how(), "none", [], "")
 
-    def _laid_out(self, weight: Tensor, *, shape: Sequence[int]) -> Tensor:
+    def _laid_out(self, weight: Tensor) -> Tensor:
         weight = weight.contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how(), shape)
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how(), _size(self.in_channels))
 
     def _how(self) -> tuple[Any, ...]:
         return self.padding, self.stride, self.dilation, self.groups
@@ -96,8 +95,7 @@ class PackedUpsample(nn.Module):
         if dtype is None:
             return Upsample.forward(self, x)  # type: ignore[arg-type]  (it has all that this asks for)
         x = x.to(dtype)
-        lay_out = functools.partial(_reorder_phases, shape=x.shape)
-        weight, bias = _ready(self, [self.conv], dtype, lay_out=lay_out, of=_phases)
+        weight, bias = _ready(self, [self.conv], dtype, lay_out=_reorder_phases, of=_phases)
         bias = None if bias is None else bias.repeat(4)
         if weight.is_mkldnn:
             made = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *_PHASES_HOW, "none", [], "")
@@ -122,9 +120,14 @@ def _phases(weight: Float[Tensor, "k c 3 3"]) -> Float[Tensor, "k4 c 2 2"]:
     return kernels.flatten(0, 2)
 
 
-def _reorder_phases(weight: Tensor, *, shape: Sequence[int]) -> Tensor:
+def _reorder_phases(weight: Tensor) -> Tensor:
     weight = weight.contiguous(memory_format=torch.channels_last)
-    return torch.ops.mkldnn._reorder_convolution_weight(weight, *_PHASES_HOW, shape)
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *_PHASES_HOW, _size(weight.shape[1]))
+
+
+def _size(channels: int) -> list[int]:
+    """Of the map that layouts are chosen for: always this one, so that what was drawn before changes no number."""
+    return [2, channels, 16, 16]
 
 
 @final
@@ -193,15 +196,10 @@ class PackedAttention(nn.Module):
 
 def _product(holder: nn.Module, layers: Sequence[nn.Linear], x: Tensor) -> Tensor:
     """What linear layers answer, side by side."""
-    rows = x.numel() // x.shape[-1]
-    weight, bias = _ready(holder, layers, x.dtype, lay_out=functools.partial(_reorder_linear, rows=rows))
+    weight, bias = _ready(holder, layers, x.dtype, lay_out=torch.ops.mkldnn._reorder_linear_weight)
     if not weight.is_mkldnn:
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def _reorder_linear(weight: Tensor, *, rows: int) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def _drawing_type(layer: Layer, x: Tensor) -> torch.dtype | None:
@@ -243,7 +241,7 @@ def _ready(
     lay_out: Callable[[Tensor], Tensor],
     of: Callable[[Tensor], Tensor] = torch.Tensor.detach,
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases of layers one under another, laid out for the shape of the first call; kept by the holder.
+    """Weights and biases of layers one under another, laid out, and kept by the holder.
 
     of: what is made of each weight first.
     """
