@@ -17,7 +17,7 @@ import uvicorn
 from serving import submit, wait_for
 
 from darkroom.core.errors import DarkroomError, ModelFileError
-from darkroom.serve.api import build
+from darkroom.serve.api import GRACE, build
 from darkroom.serve.engine import Engine
 from darkroom.serve.server import _Server, listening, run
 from darkroom.serve.store import Store
@@ -105,7 +105,8 @@ def test_a_signal_waits_for_no_lock_of_the_thread_it_interrupts(engine: Engine) 
     """Signals come between any two instructions, also while this thread tells of a job or listens to one."""
     job = submit(engine)
     with engine._live[job.id].channel._lock:
-        _Server(uvicorn.Config(build(engine)), engine=engine).handle_exit(signal.SIGTERM, None)
+        server = _Server(uvicorn.Config(build(engine)), closing=lambda: engine.closing(GRACE), over=lambda: False)
+        server.handle_exit(signal.SIGTERM, None)
     wait_for(lambda: engine.closed)
 
 
