@@ -25,7 +25,9 @@ def page(said: dict[str, Any]) -> str:
     ]
     for name, case in said["cases"].items():
         rows = "".join(_row(side, found) for side, found in case["sides"].items())
-        parts.append(f"### {name}\n\n{case['what'].capitalize()}; {case['rounds']} rounds.\n\n{HEAD}{rows}".rstrip())
+        parts.append(
+            f"### {name}\n\n{case['what'][0].upper()}{case['what'][1:]}; {case['rounds']} rounds.\n\n{HEAD}{rows}".rstrip()
+        )
     return "\n\n".join(parts)
 
 
