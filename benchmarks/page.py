@@ -25,9 +25,8 @@ def page(said: dict[str, Any]) -> str:
     ]
     for name, case in said["cases"].items():
         rows = "".join(_row(side, found) for side, found in case["sides"].items())
-        parts.append(
-            f"### {name}\n\n{case['what'][0].upper()}{case['what'][1:]}; {case['rounds']} rounds.\n\n{HEAD}{rows}".rstrip()
-        )
+        what = case["what"][0].upper() + case["what"][1:]
+        parts.append(f"### {name}\n\n{what}; {case['rounds']} rounds.\n\n{HEAD}{rows}".rstrip())
     return "\n\n".join(parts)
 
 
