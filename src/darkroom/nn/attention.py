@@ -45,7 +45,6 @@ def together(x: Float[Tensor, "b heads n d"]) -> Float[Tensor, "b n e"]:
     return rearrange(x, "b heads n d -> b n (heads d)")
 
 
-@final
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2).
 

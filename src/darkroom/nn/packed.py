@@ -37,9 +37,9 @@ def pack(module: M) -> M:
                 setattr(module, name, _as(PackedConv2d, child))
             case nn.Linear() if type(child) is nn.Linear:
                 setattr(module, name, _as(PackedLinear, child))
-            case Attention():
+            case Attention() if type(child) is Attention:
                 setattr(module, name, _as(PackedAttention, child))
-            case Upsample():
+            case Upsample() if type(child) is Upsample:
                 setattr(module, name, _as(PackedUpsample, child))
             case _:
                 pass
@@ -80,20 +80,18 @@ class PackedConv2d(nn.Conv2d):
 
 
 @final
-class PackedUpsample(nn.Module):
+class PackedUpsample(Upsample):
     """Doubling and its convolution (`nn.resample.Upsample`) at once, without the doubled map.
 
     Of a doubled map, the 3 x 3 cells under a kernel are 2 x 2 values. Which of them count twice depends on the place in
     the doubled square, so there is a kernel of 2 x 2 for each of its four places: 4 products a value instead of 9.
     """
 
-    conv: nn.Conv2d
-
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h2 w2"]:
         """(b, c, h, w) to (b, k, 2h, 2w)."""
         dtype = _drawing_type(self.conv, x)
         if dtype is None:
-            return Upsample.forward(self, x)  # type: ignore[arg-type]  (it has all that this asks for)
+            return super().forward(x)
         x = x.to(dtype)
         weight, bias = _ready(self, [self.conv], dtype, lay_out=_reorder_phases, of=_phases)
         bias = None if bias is None else bias.repeat(4)
@@ -154,15 +152,8 @@ class _Seen:
 
 
 @final
-class PackedAttention(nn.Module):
-    """Attention (`nn.attention.Attention`, whose parts it has), with one product where it had two or three."""
-
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    out: nn.Linear
-    heads: int
-    causal: bool
+class PackedAttention(Attention):
+    """Attention (`nn.attention.Attention`) with one product where it had two or three."""
 
     def forward(
         self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b l k"] | None = None
@@ -170,7 +161,7 @@ class PackedAttention(nn.Module):
         """The sequence attending to `context`, or to itself."""
         dtype = _drawing_type(self.query, x)
         if dtype is None:
-            return Attention.forward(self, x, context)  # type: ignore[arg-type]  (it has all that this asks for)
+            return super().forward(x, context)
         x = x.to(dtype)
         if context is None:
             q, k, v = _product(self, [self.query, self.key, self.value], x).chunk(3, dim=-1)

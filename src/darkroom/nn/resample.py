@@ -51,7 +51,6 @@ class Downsample(nn.Module):
         return self.conv(x if self.conv.padding[0] else F.pad(x, self.padding))
 
 
-@final
 class Upsample(nn.Module):
     """Nearest-neighbour doubling, then a 3 x 3 convolution, to as many channels or to `out`."""
 
