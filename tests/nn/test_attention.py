@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.nn.attention import SMALL, Attention, SelfAttention2d, attend
+from darkroom.nn.attention import FEW, SMALL, Attention, SelfAttention2d, attend
 
 
 def by_hand(layer: Attention, x: Tensor, context: Tensor | None) -> Tensor:
@@ -87,3 +87,15 @@ def test_with_gradients_it_is_the_same(length: int, dtype: torch.dtype) -> None:
         assert leaf.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(leaf.grad.double(), other.grad, rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [7, FEW // 32, FEW // 32 + 1])
+@torch.no_grad()
+def test_few_scores_in_bfloat16_are_those_of_the_formula(length: int, causal: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, count, 8, generator=generator) for count in (32, length, length))
+    exact = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=causal)
+    found = attend(q.bfloat16(), k=k.bfloat16(), v=v.bfloat16(), causal=causal)
+    assert found.dtype == torch.bfloat16
+    assert (found.double() - exact).norm() < 0.01 * exact.norm()

@@ -8,7 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALL: Final = 64 * 64  # scores of one head
+SMALL: Final = 64 * 64  # scores of one head: as many, or fewer, are written out where they need gradients
+FEW: Final = 256 * 256  # likewise where they need none
 
 
 def attend(
@@ -20,19 +21,28 @@ def attend(
 ) -> Float[Tensor, "b heads n d"]:
     """softmax(Q Kᵀ / √d) V (Vaswani et al. 2017, eq. 1); causal: each of a sequence sees itself and those before it.
 
-    Few scores that need gradients on a processor are written out, rounded to the type of q before the softmax, which is
-    float32 at least: forwards and backwards of the fused kernel took 2.7 times as long there for 64 keys, 6.9 times for
-    20 (bfloat16, two cores; 1.1 and 1.9 times in float32).
+    Few scores are written out on a processor: with gradients, where forwards and backwards of the fused kernel took 2.7
+    times as long for 64 keys and 6.9 times for 20 (bfloat16, two cores; 1.1 and 1.9 times in float32), and in bfloat16
+    without them, where it took 1.3 to 1.7 times as long for 64 to 256. They are rounded to the type of q before the
+    softmax, which is computed in float32 at least.
     """
-    written_out = q.device.type == "cpu" and q.requires_grad and q.shape[2] * k.shape[2] <= SMALL
-    if not written_out:
+    if not _written_out(q, k):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, -torch.inf)
+    if not scores.requires_grad:
+        return scores.softmax(-1) @ v  # the kernel computes in float32 and rounds once
     wide = torch.promote_types(scores.dtype, torch.float32)
     return scores.softmax(-1, dtype=wide).to(v.dtype) @ v
+
+
+def _written_out(q: Tensor, k: Tensor) -> bool:
+    if q.device.type != "cpu":
+        return False
+    count = q.shape[2] * k.shape[2]
+    return count <= SMALL if q.requires_grad else q.dtype == torch.bfloat16 and count <= FEW
 
 
 def by_head(x: Float[Tensor, "b n e"], heads: int) -> Float[Tensor, "b heads n d"]:

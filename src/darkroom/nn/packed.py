@@ -19,13 +19,18 @@ from torch import Tensor, nn
 
 from darkroom.nn.attention import Attention, attend, by_head, together
 from darkroom.nn.resample import Upsample
+from darkroom.nn.transformer import GatedFeedForward
 
 M = TypeVar("M", bound=nn.Module)
 Layer: TypeAlias = nn.Conv2d | nn.Linear
 # On which of two values each of three weights along a side falls: of the first place of a doubled pair, of the second.
 _FALLS: Final = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
 _PHASES_HOW: Final = ([1, 1], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
-_KEPT: Final = "_kept"  # in a layer's __dict__: neither parameter nor buffer, and never copied
+# In a layer's __dict__: neither parameters nor buffers, and never copied.
+_KEPT: Final = "_kept"
+_VALUE: Final = "_kept_value"
+_GATE: Final = "_kept_gate"
+_SEEN: Final = "_seen"
 
 
 def pack(module: M) -> M:
@@ -41,6 +46,8 @@ def pack(module: M) -> M:
                 setattr(module, name, _as(PackedAttention, child))
             case Upsample() if type(child) is Upsample:
                 setattr(module, name, _as(PackedUpsample, child))
+            case GatedFeedForward() if type(child) is GatedFeedForward:
+                setattr(module, name, _as(PackedFeedForward, child))
             case _:
                 pass
     return module
@@ -174,12 +181,36 @@ class PackedAttention(Attention):
         """Keys and values of a context, side by side."""
         layers = [self.key, self.value]
         made_of = (context._version, *_made_of(layers, dtype)) if not context.is_inference() else ()
-        seen = self.__dict__.get("_seen")
+        seen = self.__dict__.get(_SEEN)
         if made_of and seen is not None and seen.context() is context and seen.made_of == made_of:
             return seen.key_value
         made = _product(self, layers, context.to(dtype))
-        self.__dict__["_seen"] = _Seen(weakref.ref(context), made_of, made)
+        self.__dict__[_SEEN] = _Seen(weakref.ref(context), made_of, made)
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return _without_kept(self)
+
+
+@final
+class PackedFeedForward(GatedFeedForward):
+    """The gated feed-forward (`nn.transformer`), whose products bend the gate and multiply by it as they are made."""
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """(b, n, d) to the same."""
+        dtype = _drawing_type(self.expand, x)
+        if dtype is None or x.device.type != "cpu":
+            return super().forward(x)
+        x = x.to(dtype)
+        (value, value_bias), (gate, gate_bias) = self._half(dtype, _VALUE), self._half(dtype, _GATE)
+        bent = torch.ops.mkldnn._linear_pointwise(x, gate, gate_bias, "gelu", [], "none")
+        return self.out(torch.ops.mkldnn._linear_pointwise.binary(x, bent, value, value_bias, "mul"))
+
+    def _half(self, dtype: torch.dtype, name: str) -> tuple[Tensor, Tensor | None]:
+        """Weights and biases of the value, or of the gate."""
+        half = self.out.in_features
+        rows = slice(half) if name == _VALUE else slice(half, None)
+        return _ready(self, [self.expand], dtype, lay_out=torch.ops.mkldnn._reorder_linear_weight, rows=rows, name=name)
 
     def __getstate__(self) -> dict[str, Any]:
         return _without_kept(self)
@@ -231,18 +262,20 @@ def _ready(
     *,
     lay_out: Callable[[Tensor], Tensor],
     of: Callable[[Tensor], Tensor] = torch.Tensor.detach,
+    rows: slice = slice(None),
+    name: str = _KEPT,
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases of layers one under another, laid out, and kept by the holder.
+    """Weights and biases of layers one under another, laid out, and kept by the holder under a name.
 
-    of: what is made of each weight first.
+    of: what is made of each weight first · rows: those of them that are kept.
     """
     made_of = _made_of(layers, dtype)
-    kept = holder.__dict__.get(_KEPT)
+    kept = holder.__dict__.get(name)
     if kept is None or kept[0] != made_of:
-        weight = _joined([of(layer.weight.detach()) for layer in layers], dtype)
-        biases = [layer.bias for layer in layers if layer.bias is not None]
+        weight = _joined([of(layer.weight.detach())[rows] for layer in layers], dtype)
+        biases = [layer.bias.detach()[rows] for layer in layers if layer.bias is not None]
         weight = lay_out(weight) if weight.device.type == "cpu" else weight
-        kept = holder.__dict__[_KEPT] = (made_of, weight, _joined(biases, dtype) if biases else None)
+        kept = holder.__dict__[name] = (made_of, weight, _joined(biases, dtype) if biases else None)
     return kept[1], kept[2]
 
 
@@ -253,4 +286,4 @@ def _joined(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 def _without_kept(layer: nn.Module) -> dict[str, Any]:
     """What is copied of it: oneDNN's layouts cannot be."""
-    return {name: value for name, value in layer.__dict__.items() if name not in (_KEPT, "_seen")}
+    return {name: value for name, value in layer.__dict__.items() if name not in (_KEPT, _VALUE, _GATE, _SEEN)}

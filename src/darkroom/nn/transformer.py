@@ -18,7 +18,6 @@ EncoderFamily: TypeAlias = Literal["bert", "clip"]
 QUICK: Final = 1.702  # CLIP's GELU(x) is x sigmoid(1.702 x)
 
 
-@final
 class GatedFeedForward(nn.Module):
     """GEGLU: value · GELU(gate), four times the width, then back (Shazeer 2020)."""
 
