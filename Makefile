@@ -38,6 +38,7 @@ test: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/speed.py step step-large decode run training --out benchmarks/speed.json
+	$(BIN)/python benchmarks/memory.py decode --into benchmarks/speed.json
 	$(BIN)/python benchmarks/page.py benchmarks/speed.json docs/performance.md
 
 format: $(VENV)/.dev

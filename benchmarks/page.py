@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 BEGIN, END = "<!-- figures: drawn by benchmarks/page.py -->", "<!-- end of figures -->"
-HEAD: Final = (
-    "| | median (s) | least to most | beside ours in bfloat16 | GFLOP/s | error |\n|---|---|---|---|---|---|\n"
-)
+HEAD: Final = ("median (s)", "least to most", "beside ours in bfloat16", "GFLOP/s", "error")
+MEMORY: Final = "memory (MB)"
 
 
 def page(said: dict[str, Any]) -> str:
@@ -24,13 +23,17 @@ def page(said: dict[str, Any]) -> str:
         + "."
     ]
     for name, case in said["cases"].items():
-        rows = "".join(_row(side, found) for side, found in case["sides"].items())
+        sides = case["sides"]
+        weighed = any("memory" in found for found in sides.values())
+        head = ["", *HEAD, *([MEMORY] if weighed else [])]
+        rows = [head, ["---"] * len(head), *([side, *_figures(found)] for side, found in sides.items())]
         what = case["what"][0].upper() + case["what"][1:]
-        parts.append(f"### {name}\n\n{what}; {case['rounds']} rounds.\n\n{HEAD}{rows}".rstrip())
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        parts.append(f"### {name}\n\n{what}; {case['rounds']} rounds.\n\n{table}")
     return "\n\n".join(parts)
 
 
-def _row(side: str, found: dict[str, float]) -> str:
+def _figures(found: dict[str, float]) -> list[str]:
     figures = [
         f"{found['seconds']:.3f}",
         f"{found['least']:.3f} to {found['most']:.3f}",
@@ -38,7 +41,7 @@ def _row(side: str, found: dict[str, float]) -> str:
         f"{found['gflops']:.0f}",
         f"{found['error']:.2%}",
     ]
-    return f"| {side} | {' | '.join(figures)} |\n"
+    return [*figures, f"{found['memory'] / 2**20:.0f}"] if "memory" in found else figures
 
 
 def main() -> None:
