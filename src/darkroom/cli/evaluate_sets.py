@@ -28,9 +28,11 @@ class Wanted:
 
     def folder(self, name: str) -> Path:
         """Where the card, pictures and features go."""
+        from darkroom.data.place import called
+
         if self.out is not None and self.out.suffix != ".json":
             return self.out
-        data = Path(self.data).name.replace(":", "-") or "data"
+        data = called(self.data).replace(":", "-") or "data"
         return Path(FOLDER) / f"{name}-on-{data}"
 
 

@@ -11,9 +11,10 @@ from darkroom.checkpoint.store import StoredModel, build, first_stage_of
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.core.errors import SpecError
-from darkroom.core.spec import parse, parse_yaml
+from darkroom.core.spec import parse
 from darkroom.network.unet import UNetSpec
 from darkroom.recipes.clock import RECIPE
+from darkroom.recipes.read import read_recipe
 from darkroom.recipes.schema import Recipe
 
 WIDTH: Final = 32  # channels of the first level on pixels, at least
@@ -30,9 +31,7 @@ def first_stage_alone(recipe: Recipe) -> Recipe:
 def pictures_of(first_stage: str) -> str | None:
     """The data source that a run's first stage learnt from; None for what is no run folder."""
     path = Path(first_stage) / RECIPE
-    if not path.is_file():
-        return None
-    return parse(Recipe, parse_yaml(path.read_text(encoding="utf-8"), where=str(path)), where=str(path)).data.source
+    return read_recipe(path).data.source if path.is_file() else None
 
 
 def with_first_stage(

@@ -33,7 +33,11 @@ def recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe
     overrides: `key=value` assignments, e.g. `denoiser.train.steps=2000`, applied before anything is checked.
     `SpecError` names an unknown name, file or key and what is near it.
     """
-    file = _find(name_or_path)
+    return read_recipe(_find(name_or_path), overrides=overrides)
+
+
+def read_recipe(file: Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, such as the `recipe.yaml` of a run; `SpecError` as of `recipe`."""
     plain = _plain(file)
     where = plain["name"] if file.is_relative_to(HERE) else str(file)
     return parse(Recipe, _complete(override(plain, overrides), where=where), where=where)
