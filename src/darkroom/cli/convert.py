@@ -24,7 +24,9 @@ parameters steps precision averages weights numbers strays odd
 
 
 def run(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Model file, checkpoint, run or diffusers folder.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Model file, checkpoint, run or diffusers folder; pictures.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="NAME.safetensors, NAME.ckpt or a folder.")],
     *,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,

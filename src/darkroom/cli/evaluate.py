@@ -88,6 +88,10 @@ def run(
     from darkroom.tasks.load import load
 
     loaded = load(model, config=config, device=device, dtype="float32" if precision == "auto" else precision)
+    if "masked" not in loaded.fields:
+        refuse({"masks": masks}, why=f"{loaded.name} does not inpaint")
+    if not {"masked", "low_res"} & set(loaded.fields):
+        refuse({"match": match}, why=f"{loaded.name} neither inpaints nor enlarges")
     sample = {"seed": seed or 0, **sampling}
     if features or not loaded.fields:
         answer.of_set(evaluate_whole(loaded, wanted, sample=sample, masks=masks))

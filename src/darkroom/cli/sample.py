@@ -52,17 +52,23 @@ def run(
         int | None, typer.Option(min=1, help="Side in pixels of overlapping windows, for pictures larger than that.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
-    solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc, lcm.")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="ddim, ddpm, ddpm-large, plms, euler, heun, dpm++2m, unipc, lcm.")
+    ] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Noise of ddim, dpm++2m: 0 none, 1 as DDPM.")] = None,
     guidance: Annotated[
         str | None,
         typer.Option(help="How strongly to follow the condition, 1 is none; of several caption=3,map=1.5."),
     ] = None,
-    guidance_rescale: Annotated[float | None, typer.Option(min=0, max=1, help="Against over-contrast.")] = None,
+    guidance_rescale: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How much of the contrast that guidance adds is taken back.")
+    ] = None,
     guidance_interval: Annotated[
         tuple[float, float] | None, typer.Option(help="Guide only at noise levels (sigma / alpha) from .. to.")
     ] = None,
-    times: Annotated[str | None, typer.Option(help="trailing, original or original-quad.")] = None,
+    times: Annotated[
+        str | None, typer.Option(help="Which times the steps visit: trailing, original, original-quad.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 16,
@@ -80,7 +86,10 @@ def run(
     match: Annotated[
         int | None,
         typer.Option(
-            min=0, max=16, help="With --mask: moves to what is known at its edge. With --low-res: 0 lets go of it."
+            min=0,
+            max=16,
+            help="With --mask: how often a step is moved to meet what is known at the edge. With --low-res: 0 leaves "
+            "the picture as drawn, 1 holds it to the small one.",
         ),
     ] = None,
     strength: Annotated[float | None, typer.Option(help="How much of --image is left open, up to 1; else 0.6.")] = None,

@@ -28,7 +28,10 @@ darkroom train txt2img-1p4b --plan gpus=8 gpu=h200
 
 def run(
     source: Annotated[str, typer.Argument(metavar="DATA_OR_RECIPE", help="A folder, a recipe's name or its YAML.")],
-    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes to it.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE ...]", help="minutes=60, task=text, any key of its recipe."),
+    ] = None,
     *,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-SEED without.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn. [0]")] = None,
