@@ -31,6 +31,13 @@ def test_a_bare_folder_is_read_recursively(tmp_path: Path):
     assert example.picture.size == train.size(0) == (24, 20)
 
 
+def test_what_a_run_drew_is_no_data(tmp_path: Path):
+    fill(tmp_path, [*TEN, "runs/mine-0/first_stage/reconstructions.png", "runs/kept.png"])
+    (tmp_path / "runs" / "mine-0" / "recipe.yaml").touch()
+    train, test = open_data(tmp_path)
+    assert names(train) | names(test) == {*TEN, "runs/kept.png"}
+
+
 def test_class_folders_give_labels(tmp_path: Path):
     fill(tmp_path, [f"{kind}/{number}.png" for kind in ("dog", "cat") for number in range(5)])
     train, test = open_data(tmp_path)

@@ -1,6 +1,7 @@
 """`darkroom train`: from a folder of pictures or a recipe to a model."""
 
 import functools
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -95,6 +96,7 @@ def run(
         _plan_for(recipe, asked.machine, plan=plan, as_json=as_json)
         return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
+    _check_apart(folder, recipe.data.source)
     splits = on_first(lambda: open_recipe_data(recipe.data, seed=recipe.seed))  # one fetches shards, all see the same
 
     def fitted() -> "Recipe":
@@ -138,6 +140,22 @@ def _whole(start_from: str | None, distill: str | None, *, others: bool) -> str 
     if begin is not None and others:
         raise InputError(f"{word} begins with a whole model, its first stage too; leave --first-stage and --stage away")
     return begin
+
+
+def _check_apart(folder: Path, source: str | None) -> None:
+    """`InputError` for a run in the very folder of its pictures: what it draws would be taken for some of them."""
+    from darkroom.core.errors import InputError
+    from darkroom.data.sources import SCENES
+
+    if (
+        source is not None
+        and source not in SCENES
+        and folder.is_dir()
+        and os.path.realpath(folder) == os.path.realpath(source)
+    ):
+        raise InputError(
+            f"{folder}: the pictures lie in this folder, and a run needs one of its own; choose another --out"
+        )
 
 
 def _plan_for(recipe: "Recipe", machine: tuple[int, str], *, plan: bool, as_json: bool) -> None:
