@@ -18,6 +18,7 @@ from darkroom.core.spec import override, parse, parse_yaml
 from darkroom.recipes.schema import Recipe
 
 HERE = Path(__file__).parent
+MOST = 2**26  # bytes that are read of a recipe
 GROUPS = {
     "first stages of the paper": "paper/first-stages",
     "latent models of the paper": "paper/models",
@@ -84,9 +85,14 @@ def _find(name_or_path: str | Path) -> Path:
 
 def _plain(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read as a recipe ({error})") from None
+        with file.open("rb") as opened:
+            text = opened.read(MOST).decode("utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"{file}: cannot be read as a recipe ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise SpecError(
+            f"{file}: no recipe, which is YAML; pictures are given as a folder, shards (.tar) or a COCO file (.json)"
+        ) from None
     plain = parse_yaml(text, where=str(file))
     if not isinstance(plain, dict):
         raise SpecError(f"{file}: a recipe is a mapping of keys, {type(plain).__name__} came")
