@@ -5,6 +5,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import PositiveInt
 
 from darkroom.core.errors import SpecError, did_you_mean
 from darkroom.core.spec import Spec, override, parse, parse_yaml
@@ -28,6 +29,15 @@ def test_a_union_member_is_named_as_a_person_writes_it() -> None:
     values = override(recipe("tiny-text").plain(), ["denoiser.conditioners.0.encoder.length=-1"])
     with pytest.raises(SpecError, match=r"'denoiser\.conditioners\.0\.encoder\.length': input should be greater"):
         parse(Recipe, values, where="x")
+
+
+class _Levels(Spec):
+    levels: PositiveInt | tuple[PositiveInt, ...]
+
+
+def test_a_plain_member_of_a_union_leaves_the_key_alone() -> None:
+    with pytest.raises(SpecError, match=r"^x: 'levels': input should be greater than 0"):
+        parse(_Levels, {"levels": 0}, where="x")
 
 
 def test_unknown_kind_offers_the_known_ones() -> None:

@@ -171,7 +171,7 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
             return f"{at}{message[0].lower()}{message[1:]}{came}"[:400]
 
 
-_TYPE: Final = re.compile(r"float|int|str|\w+\[.*\]")  # as pydantic names plain members of a union
+_TYPE: Final = re.compile(r"(constrained-)?(float|int|str)|\w+\[.*\]")  # as pydantic names plain members of unions
 
 
 def _without_tags(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
