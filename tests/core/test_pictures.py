@@ -67,6 +67,13 @@ def test_a_broken_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("damage", [b"{", b"\xff", b"[" * 10**6])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(damage)
+    with pytest.raises(InputError, match=r"report\.json: not JSON that can be read"):
+        read_json(tmp_path / "report.json")
+
+
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     assert read_lines(log) == []

@@ -265,6 +265,7 @@ def _megabytes(path: Path) -> float:
 
 
 def _run(folder: Path) -> dict[str, Any]:
+    from darkroom.core.errors import InputError
     from darkroom.core.record import read_json, read_lines
     from darkroom.recipes.read import recipe
     from darkroom.train.guard import health
@@ -280,7 +281,7 @@ def _run(folder: Path) -> dict[str, Any]:
         if report.exists():
             try:
                 stages.setdefault(stage, {})["report"] = read_json(report)
-            except ValueError:
+            except InputError:
                 odd.append(f"{stage}: its report.json is damaged")
         odd += [f"{stage}: {sentence}" for sentence in health(folder / stage, stage)]
     return {

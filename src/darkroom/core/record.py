@@ -153,5 +153,8 @@ def is_nested(value: object, levels: int = MOST_NESTED) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file this package wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The value in a JSON file this package wrote; `InputError` when it was damaged since."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not JSON that can be read; it was changed or damaged since it was written") from None
