@@ -202,6 +202,8 @@ def test_places_that_hold_nothing(tmp_path: Path):
         open_data(tmp_path / "absent")
     with pytest.raises(DataError, match="did you mean 'shapes'"):
         open_data("shape")
+    with pytest.raises(DataError, match="the data set has no name"):  # and not the folder one stands in
+        open_data("")
     with pytest.raises(DataError, match="no pictures here"):
         open_data(tmp_path)
     (tmp_path / "one.png").write_bytes(b"")
