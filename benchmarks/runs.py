@@ -42,16 +42,7 @@ from darkroom.train.state import Training
 STEPS: Final = 50
 GUIDANCE: Final = 3.0
 TOKENS: Final = 77
-SMALL: Final = UNetSpec(
-    in_channels=4,
-    out_channels=4,
-    channels=96,
-    multipliers=(1, 2, 4),
-    attention=(2, 4),
-    heads=8,
-    transformer_depth=1,
-    context_width=512,
-)
+SMALL: Final = MIDDLE.model_copy(update={"channels": 96})
 RATE: Final = 1e-4
 
 

@@ -227,6 +227,7 @@ def test_a_classifiers_prefix_is_left_out() -> None:
         ({"num_hidden_layers": 10**9}, None, "here: 'stack.depth'"),
         ({}, lambda table: table.pop("layernorm.bias"), "'layernorm.bias' is missing"),
         ({"patch_size": 8}, None, "has shape"),
+        ({"hidden_size": 16384, "num_hidden_layers": 200, "num_attention_heads": 1}, None, "has shape"),  # 2.5 TB
     ],
 )
 def test_what_is_refused(config: dict[str, Any], spoil: Callable[[Table], object] | None, sentence: str) -> None:

@@ -186,6 +186,9 @@ def test_what_does_not_go_together(refused: Refused, averaged: Path, tmp_path: P
         ((averaged, tmp_path / "config.ckpt"), "config.yaml: this is there already"),
         ((averaged, ours), "this is there already"),
         ((averaged, tmp_path), "this is there already"),
+        ((averaged, tmp_path / "m.ckpt", "--samples", "5"), "--samples does not fit: it is for --to shards"),
+        ((tmp_path, tmp_path / "m", "--to", "shards", "--dtype", "float16"), "--dtype does not fit"),
+        ((tmp_path, tmp_path / "m", "--to", "shards", "--keep-all"), "--keep-all does not fit"),
     ]
     before = sorted(tmp_path.iterdir())
     for words, sentence in cases:

@@ -11,7 +11,7 @@ import pytest
 from first_stages import store_first_stage
 from PIL import Image
 
-from darkroom.cli.evaluate_sets import holds_pictures
+from darkroom.cli.evaluate_sets import Wanted, holds_pictures
 from darkroom.data.sources import open_data
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
@@ -109,6 +109,19 @@ def test_what_holds_pictures(place: Path, tmp_path: Path) -> None:
     assert not holds_pictures(str(place / "model"))  # a run, whose pages have pictures too
     assert not holds_pictures(str(tmp_path))
     assert not holds_pictures("emoji")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("faces/", "m-on-faces"),
+        ("shapes:single", "m-on-shapes-single"),
+        ("https://me:word@example.org/cats/{000000..000199}.tar?sig=secret", "m-on-cats"),
+    ],
+)
+def test_a_card_lies_in_a_folder_without_secrets(data: str, name: str) -> None:
+    wanted = Wanted(data, (), None, None, 16, None, "cpu", "auto")
+    assert wanted.folder("m") == Path("evaluations") / name
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The command line answers with sentences and exit codes, never with a traceback."""
 
+import io
 import subprocess
 import sys
 import types
@@ -119,6 +120,8 @@ def test_a_value_of_the_wrong_kind_is_a_sentence(models_does: Verb, capsys: pyte
         (SpecError("two\n  lines"), 2, "darkroom: two lines\n"),
         (TrainingError("the loss is not finite"), 1, "darkroom: the loss is not finite\n"),
         (KeyboardInterrupt(), 130, "darkroom: stopped; what was written is kept\n"),
+        (PermissionError(13, "Permission denied", "a.png"), 2, "darkroom: a.png: permission denied\n"),
+        (OSError(28, "No space left on device"), 2, "darkroom: no space left on device\n"),
         (
             typer.BadParameter("no such place"),
             2,
@@ -133,6 +136,17 @@ def test_an_error_is_one_sentence(
     assert main(["models"]) == code
     seen = capsys.readouterr()
     assert (seen.out, seen.err.lower()) == ("", sentence)
+
+
+def test_what_a_terminal_cannot_show_ends_nothing(models_does: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
+    models_does(lambda *_: typer.echo("a – b, \udcff"))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["darkroom", "models"])
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 0
+    assert stream.buffer.getvalue() == rb"a \u2013 b, \udcff" + b"\n"
 
 
 def test_a_fault_of_ours_keeps_its_traceback(models_does: Verb) -> None:

@@ -89,8 +89,32 @@ def test_the_pictures_given_are_never_touched(
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "a.png").symlink_to(source)
-    assert say("reconstruct", model, source, "--out", linked)[0] == 0
+    assert "a.png: this is there already and not from" in refused("reconstruct", model, source, "--out", linked)
     assert source.read_bytes() == before
+
+
+def test_pictures_of_others_are_not_written_over(
+    refused: Callable[..., str], say: Say, model: Path, tmp_path: Path
+) -> None:
+    source, out = noise(tmp_path / "in" / "a.png"), tmp_path / "out"
+    for name in ("a.png", "grid.png"):
+        other = noise(out / name)
+        before = other.read_bytes()
+        assert f"{name}: this is there already" in refused("reconstruct", model, source, "--out", out, "--grid")
+        assert other.read_bytes() == before
+        other.unlink()
+    for _ in range(2):  # its own it makes anew
+        assert say("reconstruct", model, source, "--out", out, "--grid")[0] == 0
+
+
+def test_links_that_lead_to_themselves(say: Say, refused: Callable[..., str], model: Path, tmp_path: Path) -> None:
+    noise(tmp_path / "in" / "a.png")
+    loop = tmp_path / "in" / "loop.png"
+    loop.symlink_to(loop)
+    code, _, said = say("reconstruct", model, tmp_path / "in", "--out", tmp_path / "out")
+    assert (code, [each.name for each in (tmp_path / "out").iterdir()]) == (0, ["a.png"])
+    assert "loop.png" in said
+    assert "cannot be written" in refused("reconstruct", model, tmp_path / "in" / "a.png", "--out", loop)
 
 
 def test_the_sheet_has_originals_above(say: Say, model: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ Refused = Callable[..., str]
         (["--host", "0.0.0.0"], "can be reached from elsewhere: give a --token, or --open if all may come in"),
         (["--host", "::"], "can be reached from elsewhere"),
         (["--token", "short"], "a token has 8 printable ASCII characters or more"),
+        (["--no-studio", "--follow", "run"], "--follow does not fit: trainings are followed in the studio"),
         (["--limit", "stepz=3"], "unknown key 'stepz' (did you mean 'steps'?)"),
         (["--limit", "steps=0"], "'steps': input should be greater than 0 (0 came)"),
         (["nowhere"], "nowhere: no such file, run folder or built-in model"),

@@ -28,8 +28,10 @@ def test_a_folder_becomes_shards_and_they_train_a_model(
     found = json.loads(say("inspect", pattern, "--json")[1])
     assert (found["name"], found["count"] + found["test"], found["classes"].keys()) == ("shards", 12, {"red", "white"})
     run = tmp_path / "run"
-    code, _, told = say("train", pattern, *FOLDER, "--device", "cpu", "--out", run, "--track", "tensorboard")
+    words = (pattern, *FOLDER, "data.crop=random", "--device", "cpu", "--out", run, "--track", "tensorboard")
+    code, _, told = say("train", *words)
     assert code == 0
+    assert "cut from their middle: random crops are for first stages yet" in told
     assert "left out, e.g. 000002.tar: truncated shard: its end is missing; 0 samples" in told
     assert (run / "model.safetensors").exists()
     assert len(list((run / "tensorboard").iterdir())) == 1

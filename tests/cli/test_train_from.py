@@ -92,6 +92,20 @@ def test_a_model_of_few_steps_is_made_of_another(say: Say, parent: Path, drawing
     assert "--distill begins with a whole model" in err
 
 
+def test_a_run_has_a_folder_of_its_own(say: Say, drawings: Path) -> None:
+    code, _, err = say("train", drawings, "--out", drawings)
+    assert code == 2
+    assert "the pictures lie in this folder, and a run needs one of its own" in err
+    assert not (drawings / "recipe.yaml").exists()
+
+
+def test_the_yaml_of_a_given_first_stage_is_the_one_that_is_named(say: Say, drawings: Path, tmp_path: Path) -> None:
+    (tmp_path / "stage.ckpt").touch()
+    code, _, err = say("train", drawings, "--first-stage", tmp_path / "stage.ckpt", "--config", tmp_path / "none.yaml")
+    assert code == 2
+    assert "none.yaml: no such config file" in err
+
+
 def test_a_model_that_is_not_there(say: Say, drawings: Path) -> None:
     code, _, err = say("train", drawings, "--from", "no-such-model")
     assert code == 2

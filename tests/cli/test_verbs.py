@@ -189,6 +189,10 @@ def test_a_folder_of_class_folders_is_enough(say: Say, tmp_path: Path) -> None:
         (("tiny-text", "denoiser.network.head_channels=64"), "attention heads do not divide the width 32"),
         (("tiny-text", "data.size=30"), "30"),
         (("tiny-text", "--device", "toaster"), "device 'toaster'"),
+        (("tiny-text", "--json"), "--json does not fit: it is how --plan answers"),
+        (("tiny-text", "--config", "x.yaml"), "--config does not fit: it belongs to a checkpoint"),
+        (("tiny-text", "--stage", "first", "--best"), "--best does not fit: it keeps denoisers"),
+        (("tiny-text", "data.license=2020-99-99"), "data.license=2020-99-99: not valid YAML"),
     ],
 )
 def test_runs_that_cannot_be_begun(
@@ -265,6 +269,15 @@ def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> N
     steering = say("inspect", tmp_path / "hostile.png")[1]
     assert "\x1b" not in steering
     assert r"\u001b[2J" in steering
+    for text in ('{"loss": NaN}', "[" * 500 + "]" * 500):
+        note = PngInfo()
+        note.add_text("darkroom", text)
+        Image.new("RGB", (4, 4)).save(tmp_path / "odd.png", pnginfo=note)
+        assert told(tmp_path / "odd.png")["made_by"] in ({"loss": None}, None)
+        assert say("inspect", tmp_path / "odd.png")[0] == 0
+    boxes = {"images": [{"id": n, "file_name": f"{name}.png"} for n, name in enumerate("abcd")]}
+    (tmp_path / "data" / "boxes.json").write_text(json.dumps(boxes))
+    assert told(tmp_path / "data" / "boxes.json")["kind"] == "data set"
     both = told("shapes")  # a model, and pictures of the same name
     assert (both["kind"], both["data_set"]["kind"]) == ("model", "data set")
     words = say("inspect", "emoji")[1]
@@ -296,6 +309,24 @@ def test_inspect_refuses_nonsense(refused: Callable[..., str], tmp_path: Path) -
     assert "no pictures here" in refused("inspect", tmp_path / "empty")
     assert "no such file, folder or built-in model" in refused("inspect", tmp_path / "nothing")
     assert "no such file" in refused("inspect", tmp_path / "nothing.ckpt")
+    assert "file name too long" in refused("inspect", "a" * 300)
+    assert "--config does not fit" in refused("inspect", "shapes", "--config", tmp_path / "note.txt")
+    assert "a COCO file is an object" in refused("inspect", _written(tmp_path / "list.json", "[]"))
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_damaged_run_is_told(say: Say, run: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(run, tmp_path / "run"))
+    (broken / "denoiser" / "report.json").write_text("{")
+    (broken / "first_stage" / "log.jsonl").write_bytes(b"\xff\n3\n")
+    code, told, _ = say("inspect", broken, "--json")
+    found = json.loads(told)
+    assert (code, list(found["stages"])) == (0, ["first_stage", "denoiser"])
+    assert "denoiser: its report.json is damaged" in found["odd"]
 
 
 def test_models_lists_what_is_built_in(

@@ -1,5 +1,6 @@
 """Pictures in and out without loss; files written wholly or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def test_what_is_no_picture_is_said_so(tmp_path: Path, content: bytes) -> None:
         open_picture(tmp_path / "b.png")
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png"):
+        with pytest.raises(InputError, match=rf"{name}: not a readable picture \(it is no file\)"):
+            open_picture(tmp_path / name)
+
+
 def test_a_broken_write_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"kept": 1})
@@ -58,6 +67,13 @@ def test_a_broken_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("damage", [b"{", b"\xff", b"[" * 10**6])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(damage)
+    with pytest.raises(InputError, match=r"report\.json: not JSON that can be read"):
+        read_json(tmp_path / "report.json")
+
+
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     assert read_lines(log) == []
@@ -65,6 +81,8 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     with log.open("a") as file:
         file.write('{"step": 2, "lo')
     assert read_lines(log) == [{"step": 1}]
+    log.write_bytes(b'{"step": 1}\n\xff\xfe\x00\n7\n{"step": 2}\n')
+    assert read_lines(log) == [{"step": 1}, {"step": 2}]
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import PositiveInt
 
 from darkroom.core.errors import SpecError, did_you_mean
 from darkroom.core.spec import Spec, override, parse, parse_yaml
@@ -28,6 +29,15 @@ def test_a_union_member_is_named_as_a_person_writes_it() -> None:
     values = override(recipe("tiny-text").plain(), ["denoiser.conditioners.0.encoder.length=-1"])
     with pytest.raises(SpecError, match=r"'denoiser\.conditioners\.0\.encoder\.length': input should be greater"):
         parse(Recipe, values, where="x")
+
+
+class _Levels(Spec):
+    levels: PositiveInt | tuple[PositiveInt, ...]
+
+
+def test_a_plain_member_of_a_union_leaves_the_key_alone() -> None:
+    with pytest.raises(SpecError, match=r"^x: 'levels': input should be greater than 0"):
+        parse(_Levels, {"levels": 0}, where="x")
 
 
 def test_unknown_kind_offers_the_known_ones() -> None:
@@ -74,7 +84,7 @@ def test_overrides_reach_into_lists_of_keys_and_leave_the_original() -> None:
     assert before == {"a": {"b": 1, "c": [1, 2]}}
 
 
-@pytest.mark.parametrize("wrong", ["a.b", "=3", "a.b.c=1", "a.c.2=1", "a.c.x=1"])
+@pytest.mark.parametrize("wrong", ["a.b", "=3", "a.b.c=1", "a.c.2=1", "a.c.x=1", "a.c.²=1"])
 def test_a_wrong_override_is_refused(wrong: str) -> None:
     with pytest.raises(SpecError):
         override({"a": {"b": 1, "c": [1, 2]}}, [wrong])
@@ -83,6 +93,20 @@ def test_a_wrong_override_is_refused(wrong: str) -> None:
 def test_broken_yaml_names_its_line() -> None:
     with pytest.raises(SpecError, match=r"f\.yaml: not valid YAML at line 2"):
         parse_yaml("a: 1\nb: [", where="f.yaml")
+
+
+@pytest.mark.parametrize("text", ["2020-99-99", "!!bool x", "!!timestamp x", "!!int ''", "9" * 5000, "[" * 5000])
+def test_what_yaml_stumbles_over_is_a_sentence(text: str) -> None:
+    with pytest.raises(SpecError, match=r"^data\.license: not valid YAML"):
+        parse_yaml(text, where="data.license")
+
+
+def test_aliases_that_would_be_written_out_for_ever() -> None:
+    bomb = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+    for text in (bomb, "a: &a [*a]"):
+        with pytest.raises(SpecError, match="more than 1000 values with its aliases written out"):
+            parse_yaml(text, where="f.yaml", most=1000)
+    assert parse_yaml("a: &a [1]\nb: *a", where="f.yaml") == {"a": [1], "b": [1]}
 
 
 @given(st.text(min_size=1, max_size=12), st.lists(st.text(min_size=1, max_size=12), max_size=5))

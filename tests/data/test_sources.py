@@ -31,6 +31,13 @@ def test_a_bare_folder_is_read_recursively(tmp_path: Path):
     assert example.picture.size == train.size(0) == (24, 20)
 
 
+def test_what_a_run_drew_is_no_data(tmp_path: Path):
+    fill(tmp_path, [*TEN, "runs/mine-0/first_stage/reconstructions.png", "runs/kept.png"])
+    (tmp_path / "runs" / "mine-0" / "recipe.yaml").touch()
+    train, test = open_data(tmp_path)
+    assert names(train) | names(test) == {*TEN, "runs/kept.png"}
+
+
 def test_class_folders_give_labels(tmp_path: Path):
     fill(tmp_path, [f"{kind}/{number}.png" for kind in ("dog", "cat") for number in range(5)])
     train, test = open_data(tmp_path)
@@ -195,6 +202,8 @@ def test_places_that_hold_nothing(tmp_path: Path):
         open_data(tmp_path / "absent")
     with pytest.raises(DataError, match="did you mean 'shapes'"):
         open_data("shape")
+    with pytest.raises(DataError, match="the data set has no name"):  # and not the folder one stands in
+        open_data("")
     with pytest.raises(DataError, match="no pictures here"):
         open_data(tmp_path)
     (tmp_path / "one.png").write_bytes(b"")

@@ -115,6 +115,7 @@ def test_a_folder_of_clip(tmp_path: Path) -> None:
     [
         ({"crop_size": 16}, "cut to 16 pixels, the model takes 32"),
         ({"resample": 1}, "'filter'"),
+        ({"resample": [3]}, "'filter'"),
         ({"size": "large"}, "'size'"),
         ({"image_std": [1, 0]}, "'deviation"),
     ],

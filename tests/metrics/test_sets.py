@@ -16,11 +16,9 @@ import darkroom.metrics
 from darkroom.core.errors import InputError
 from darkroom.metrics import (
     Gaussian,
-    density_coverage,
     frechet_distance,
     inception_score,
     kernel_distance,
-    kernel_distance_of_subsets,
     precision_recall,
 )
 
@@ -143,7 +141,7 @@ class TestKernel:
         a, b = drawn(1, 25, 4), drawn(2, 17, 4)
 
         def measured() -> list[float]:
-            return [kernel_distance(a, b), *precision_recall(a, b), *density_coverage(a, b)]
+            return [kernel_distance(a, b), *precision_recall(a, b)]
 
         whole = measured()
         monkeypatch.setattr("darkroom.metrics.sets._CELLS", 40)
@@ -169,16 +167,6 @@ class TestKernel:
         assert min(found) < 0 < max(found)
         assert kernel_distance(drawn(1, 20, 3), drawn(2, 20, 3) + 1) > 10 * np.std(found)
 
-    def test_subsets(self) -> None:
-        a, b = drawn(1, 60, 4), drawn(2, 50, 4) + 0.5
-        found = kernel_distance_of_subsets(a, b, subsets=40, size=30)
-        again = kernel_distance_of_subsets(a, b, subsets=40, size=30)
-        assert found == again != kernel_distance_of_subsets(a, b, subsets=40, size=30, seed=1)
-        assert found.mean == pytest.approx(kernel_distance(a, b), abs=4 * found.std / math.sqrt(40))
-        assert kernel_distance_of_subsets(a, b[:50], subsets=1, size=50).std == 0
-        whole = kernel_distance_of_subsets(a[:50], b, subsets=2, size=50)  # every row, in another order
-        assert whole.mean == pytest.approx(kernel_distance(a[:50], b))
-
 
 class TestReach:
     @given(seed=SEEDS, width=WIDTHS, k=st.integers(1, 4))
@@ -188,25 +176,18 @@ class TestReach:
         found = precision_recall(real, fake, k=k)
         assert found.precision == pytest.approx(share_by_loops(real, fake, k=k))
         assert found.recall == pytest.approx(share_by_loops(fake, real, k=k))
-        density, coverage = density_coverage(real, fake, k=k)
-        reach = radii(real, k)
-        hits = np.array([[math.dist(f, r) <= reach[i] for i, r in enumerate(real)] for f in fake])
-        assert density == pytest.approx(hits.sum() / (k * len(fake)))
-        assert coverage == pytest.approx(hits.any(0).mean())
 
     @given(seed=SEEDS, width=WIDTHS)
     @settings(max_examples=20, deadline=None)
     def test_everything_within_itself_whatever_the_units(self, seed: int, width: int) -> None:
         rows = drawn(seed, 10, width) * 1e3 + 1e6
         assert precision_recall(rows, rows) == (1.0, 1.0)
-        assert density_coverage(rows, rows, k=3).coverage == 1
 
     def test_two_modes_of_which_one_is_made(self) -> None:
         near, far = drawn(1, 40, 3) * 0.1, drawn(2, 40, 3) * 0.1 + 50
         precision, recall = precision_recall(np.concatenate([near, far]), near + 1e-4)
         assert (precision, recall) == (1.0, 0.5)
         assert precision_recall(near, far) == (0.0, 0.0)
-        assert density_coverage(near, far) == (0.0, 0.0)
 
     def test_repeated_rows(self) -> None:
         same = np.full((6, 2), 0.1)  # every ball has radius 0 and holds all
@@ -251,7 +232,7 @@ class TestInception:
             inception_score(rows, splits=splits)
 
 
-PAIRED = (frechet_distance, kernel_distance, kernel_distance_of_subsets, precision_recall, density_coverage)
+PAIRED = (frechet_distance, kernel_distance, precision_recall)
 HOLED = np.ones((8, 2))
 HOLED[5, 1] = np.nan
 
@@ -284,12 +265,6 @@ def test_too_few_neighbours() -> None:
         precision_recall(drawn(0, 9, 2), drawn(1, 3, 2))
     with pytest.raises(InputError, match="k 0 does not fit"):
         precision_recall(drawn(0, 9, 2), drawn(1, 9, 2), k=0)
-
-
-def test_subsets_that_do_not_fit() -> None:
-    for options in ({"size": 31}, {"size": 1}, {"size": 5, "subsets": 0}):
-        with pytest.raises(InputError, match=r"do not fit sets of 30 and 40; .* of 2 to 30 rows"):
-            kernel_distance_of_subsets(drawn(0, 30, 2), drawn(1, 40, 2), **options)
 
 
 def test_tensors_of_any_type_are_welcome() -> None:

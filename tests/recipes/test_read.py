@@ -126,3 +126,9 @@ def test_files_that_are_no_recipes(tmp_path: Path, text: str, sentence: str) -> 
     with pytest.raises(SpecError, match=sentence) as caught:
         recipe(file)
     assert "mine.yaml" in str(caught.value)
+
+
+def test_pictures_are_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(SpecError, match=r"photos\.zip: no recipe, .* pictures are given as a folder"):
+        recipe(tmp_path / "photos.zip")

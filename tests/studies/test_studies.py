@@ -111,7 +111,7 @@ def test_another_study_in_the_folder_is_refused(tmp_path: Path) -> None:
     for cell in study.cells:
         (tmp_path / "cells" / cell.name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "cells" / cell.name / "done.json").write_text("{")
-    with pytest.raises(InputError, match=r"done\.json: cannot be read .*remove it to have it made again"):
+    with pytest.raises(InputError, match=r"done\.json: not JSON .*remove it to have it made again"):
         finished(study, tmp_path)
 
 

@@ -6,10 +6,12 @@ import pytest
 
 from darkroom.core.errors import InputError
 from darkroom.core.spec import parse
+from darkroom.data.sources import open_data
 from darkroom.process.prediction import build_prediction
 from darkroom.process.schedule import CosineSpec, LinearSpec, build_schedule
 from darkroom.recipes.describe import count
 from darkroom.recipes.schema import Recipe
+from darkroom.studies import wishes
 from darkroom.studies.cells import Pace, Quality, Sampling, Training
 from darkroom.studies.choose import STUDIES, build_study
 from darkroom.studies.solvers import evaluations
@@ -41,6 +43,17 @@ def test_what_does_not_fit_is_refused(name: str, changes: tuple[str, ...], sente
     with pytest.raises(InputError) as refused:
         build_study(name, "shapes", changes=changes)
     assert sentence in str(refused.value)
+
+
+def test_what_looks_at_no_pictures_needs_no_network_for_them() -> None:
+    with pytest.raises(InputError, match="study speed compares no pictures"):
+        build_study("speed", "shapes", changes=SMALL, features=["judge"])
+
+
+def test_shards_elsewhere_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "https://example.org/cats/{000000..000199}.tar"
+    monkeypatch.setattr(wishes, "open_data", lambda data, **_: open_data("shapes", limit=8))
+    assert wishes.base(place, wishes.Wishes(), task="unconditional").data.source == place
 
 
 def test_a_model_that_nothing_can_guide_is_refused() -> None:

@@ -216,26 +216,11 @@ def read_config(path: Path) -> Target:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path}: cannot be read as YAML ({error})") from None
     try:
-        data = parse_yaml(text, where=str(path))
-    except (SpecError, RecursionError, ValueError) as error:
-        raise ModelFileError(f"{path}: not valid YAML" if not isinstance(error, SpecError) else str(error)) from None
-    _check_aliases(data, where=str(path))
+        data = parse_yaml(text, where=str(path), most=MOST_VALUES)
+    except SpecError as error:
+        raise ModelFileError(str(error)) from None
     model = data.get("model") if isinstance(data, Mapping) else None
     if not isinstance(model, Mapping):
         raise ModelFileError(f"{path}: not an original configuration, it has no 'model:' with a 'target:'")
     kept = {key: value for key, value in model.items() if key != "base_learning_rate"}
     return read_params(Target, kept, where=f"{path}, model")
-
-
-def _check_aliases(data: object, *, where: str) -> None:
-    """`ModelFileError` when aliases make a small file large, or a value lies within itself."""
-    waiting, seen = [data], 0
-    while waiting:
-        value = waiting.pop()
-        seen += 1
-        if seen + len(waiting) > MOST_VALUES:
-            raise ModelFileError(f"{where}: refused, more than {MOST_VALUES} values with its aliases written out")
-        if isinstance(value, Mapping):
-            waiting += value.values()
-        elif isinstance(value, list | tuple | set):
-            waiting += value

@@ -22,6 +22,7 @@ from darkroom.core.errors import ModelFileError, SpecError, first_line
 from darkroom.core.hashes import weights_hash
 from darkroom.core.hollow import UNBUILDABLE, hollow
 from darkroom.core.names import NAMELESS, Names
+from darkroom.core.record import is_nested
 from darkroom.core.spec import Spec, parse
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
@@ -29,7 +30,6 @@ from darkroom.network.unet import UNetSpec
 FORMAT = 1
 WITH_ROWS = 2  # the same, with weights in eight bits, which earlier versions cannot read
 _LATER_NAMES: Final = ("categories", "map_classes")  # files written before there were any lack them
-MOST_NESTED: Final = 64  # of a card
 MOST_TEXT: Final = 2**18  # characters of a spec or a card
 MOST_NAMES: Final = 2**20
 PREFIX = "darkroom."
@@ -263,15 +263,9 @@ def _json(path: Path, values: Mapping[str, str], *, key: str, kind: type, limit:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, kind) or _deeper(value, MOST_NESTED):
+    if not isinstance(value, kind) or is_nested(value):
         raise ModelFileError(f"{path}: damaged, its {key} is missing or cannot be read")
     return value
-
-
-def _deeper(value: object, levels: int) -> bool:
-    """Is a JSON value nested more deeply? Whoever shows it would run out of stack."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels == 0 or any(_deeper(each, levels - 1) for each in inner)
 
 
 def _texts(path: Path, values: Mapping[str, str], *, key: str) -> tuple[str, ...]:

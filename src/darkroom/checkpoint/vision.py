@@ -1,17 +1,19 @@
 """Vision transformers in the layout of `transformers`: its configurations to our specs, its names to ours."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from torch import Tensor, nn
 
 from darkroom.checkpoint.clip_names import INSIDE, LAYER
 from darkroom.checkpoint.diffusers_config import parsed
-from darkroom.core.errors import ModelFileError
+from darkroom.core.errors import ModelFileError, first_line
+from darkroom.core.hollow import UNBUILDABLE, hollow
 from darkroom.nn.vit import ImageEncoder, ImageEncoderSpec, StackSpec, TextEncoder, TextEncoderSpec
 
 Config = Mapping[str, Any]
 S = TypeVar("S", ImageEncoderSpec, TextEncoderSpec)
+N = TypeVar("N", bound=nn.Module)
 _BENDS: Final = ("quick_gelu", "gelu", "swiglu")
 _DINO_LAYER: Final = {
     "norm1": "norm1",
@@ -42,7 +44,7 @@ def image_encoder(config: Config, weights: Mapping[str, Tensor], *, where: str) 
             raise ModelFileError(
                 f"{where}: a {str(other)[:40]!r} model is not read; dinov2, clip and clip_vision_model are"
             )
-    network = ImageEncoder(spec)
+    network = _hollow(lambda: ImageEncoder(spec), where=where)
     _fill(network, weights, dict(names(spec)), where=where)
     return network
 
@@ -50,17 +52,17 @@ def image_encoder(config: Config, weights: Mapping[str, Tensor], *, where: str) 
 def text_encoder(config: Config, weights: Mapping[str, Tensor], *, where: str) -> TextEncoder:
     """The text encoder of a CLIP model, frozen; `ModelFileError` as for `image_encoder`."""
     text = {**_part(config, "text_config"), "projection_dim": config.get("projection_dim", 512)}
-    end = _number(text, "eos_token_id", 49407)
+    end, vocabulary = _number(text, "eos_token_id", 49407), _number(text, "vocab_size", 49408)
     values = {
         "stack": _clip_stack(text, width=512, heads=8, causal=True, where=where),
-        "vocabulary": text.get("vocab_size", 49408),
+        "vocabulary": vocabulary,
         "length": text.get("max_position_embeddings", 77),
         # Early configurations name 2, which is no token that ends a text: it is the last of the vocabulary.
-        "end": text.get("vocab_size", 49408) - 1 if end == 2 else end,
+        "end": vocabulary - 1 if end == 2 else end,
         "projection": text["projection_dim"],
     }
     spec = _spec(TextEncoderSpec, values, where=where)
-    network = TextEncoder(spec)
+    network = _hollow(lambda: TextEncoder(spec), where=where)
     _fill(network, weights, dict(_text_names(spec)), where=where)
     return network
 
@@ -141,6 +143,15 @@ def _spec(kind: type[S], values: Mapping[str, Any], *, where: str) -> S:
     return spec
 
 
+def _hollow(build: Callable[[], N], *, where: str) -> N:
+    """Without memory: what a configuration says is compared with the weights before any is taken."""
+    try:
+        with hollow():
+            return build()
+    except UNBUILDABLE as error:
+        raise ModelFileError(f"{where}: what its configuration says cannot be built ({first_line(error)})") from None
+
+
 def _clip_names(spec: ImageEncoderSpec) -> Iterator[tuple[str, str]]:
     top = "vision_model."
     yield "token", f"{top}embeddings.class_embedding"
@@ -194,6 +205,6 @@ def _fill(network: nn.Module, weights: Mapping[str, Tensor], names: Mapping[str,
         if taken.shape != tensor.shape:
             came, fits = tuple(taken.shape), tuple(tensor.shape)
             raise ModelFileError(f"{where}: {theirs} has shape {came}, by its configuration {fits} fits")
-        found[name] = taken
-    network.load_state_dict(found)
+        found[name] = taken.to(tensor.dtype)
+    network.load_state_dict(found, assign=True)
     network.eval().requires_grad_(False)

@@ -27,10 +27,10 @@ def whole_file(path: Path) -> Generator[Path]:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
     """A `.safetensors` file of tensors of which no two share memory; `OSError` when it cannot be written."""
     try:
-        save_file(dict(tensors), path, metadata=dict(metadata))
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:
         raise OSError(str(error).rpartition("I/O error: ")[2]) from None
 

@@ -1,6 +1,5 @@
 """`darkroom convert`: a model from one format into another, or pictures into shards."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +24,9 @@ parameters steps precision averages weights numbers strays odd
 
 
 def run(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Model file, checkpoint, run or diffusers folder.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Model file, checkpoint, run or diffusers folder; pictures.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="NAME.safetensors, NAME.ckpt or a folder.")],
     *,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
@@ -43,17 +44,22 @@ def run(
     keep_all: Annotated[
         bool, typer.Option("--keep-all", help="From original to original: every tensor, raw and averaged.")
     ] = False,
-    samples: Annotated[int, typer.Option("--samples", help="In a shard, with --to shards.")] = 1000,
+    samples: Annotated[int | None, typer.Option(help="In a shard, with --to shards; 1000 without.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
 ) -> None:
     """Convert a model, and say what was read, written and dropped; DST must not be there yet."""
+    from darkroom.cli.answers import say_json
     from darkroom.cli.convert_pictures import SHARDS, into_shards
     from darkroom.cli.inspect import in_lines
+    from darkroom.cli.options import refuse
     from darkroom.tasks.load import find, read_whole
 
     if to == SHARDS:
-        into_shards(source, target, samples=samples, as_json=as_json)
+        of_models = {"config": config, "dtype": dtype, "ema": width, "weights": weights, "keep_all": keep_all}
+        refuse(of_models, why="it is about models, and --to shards writes pictures")
+        into_shards(source, target, samples=1000 if samples is None else samples, as_json=as_json)
         return
+    refuse({"samples": samples}, why="it is for --to shards")
     form = _form(target, to)
     _check_options(form, dtype=dtype, weights=weights, keep_all=keep_all)
     averaged = None if width is None else _averaged(source, width)
@@ -76,7 +82,7 @@ def run(
         "dropped": dropped,
     }
     if as_json:
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        say_json(report)
         return
     made = f"{', '.join(map(str, written))} ({form}, {report['written']['megabytes']} MB)"
     for line in in_lines({**report["read"], "written": made}):

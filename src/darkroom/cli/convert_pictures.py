@@ -1,6 +1,5 @@
 """`darkroom convert PICTURES FOLDER --to shards`: a data set as WebDataset shards."""
 
-import json
 from pathlib import Path
 
 import typer
@@ -10,6 +9,7 @@ SHARDS = "shards"
 
 def into_shards(source: str, target: Path, *, samples: int, as_json: bool) -> None:
     """Write the shards, and say what was written and what was left out."""
+    from darkroom.cli.answers import say_json
     from darkroom.cli.inspect import in_lines
     from darkroom.data.sources import open_data
     from darkroom.data.write_shards import write_shards
@@ -24,7 +24,7 @@ def into_shards(source: str, target: Path, *, samples: int, as_json: bool) -> No
         "dropped": [f"{name}: {reason}" for name, reason in splits.skipped],
     }
     if as_json:
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        say_json(report)
         return
     made = f"{len(written)} shards with {report['samples']} samples in {target} ({megabytes} MB)"
     for line in in_lines({"path": source, "written": made}):

@@ -1,6 +1,5 @@
 """`darkroom evaluate`: quality, with its protocol."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
@@ -53,6 +52,7 @@ def run(
     """
     from darkroom.cli.evaluate_reports import reconstructions, steered
     from darkroom.cli.evaluate_sets import Wanted, evaluate_pictures, evaluate_whole, holds_pictures
+    from darkroom.cli.options import refuse
     from darkroom.evaluate.card import read_card
 
     begun = time.monotonic()
@@ -64,7 +64,7 @@ def run(
     wanted = Wanted(data, tuple(features or ()), split, count, batch, **places)
     answer = Answer(out, other, begun=begun, as_json=as_json)
     if first_stage:
-        _refuse({**sampling, "masks": masks, "features": features}, why="it is not for --first-stage")
+        refuse({**sampling, "masks": masks, "features": features}, why="it is not for --first-stage")
         answer.of_report(
             reconstructions(
                 model,
@@ -81,18 +81,22 @@ def run(
         )
         return
     if holds_pictures(model):
-        _refuse({**sampling, "masks": masks, "config": config, "seed": seed}, why=f"{model} holds pictures")
+        refuse({**sampling, "masks": masks, "config": config, "seed": seed}, why=f"{model} holds pictures")
         answer.of_set(evaluate_pictures(model, wanted, size=size))
         return
-    _refuse({"size": size}, why="it is for --first-stage and for folders of pictures")
+    refuse({"size": size}, why="it is for --first-stage and for folders of pictures")
     from darkroom.tasks.load import load
 
     loaded = load(model, config=config, device=device, dtype="float32" if precision == "auto" else precision)
+    if "masked" not in loaded.fields:
+        refuse({"masks": masks}, why=f"{loaded.name} does not inpaint")
+    if not {"masked", "low_res"} & set(loaded.fields):
+        refuse({"match": match}, why=f"{loaded.name} neither inpaints nor enlarges")
     sample = {"seed": seed or 0, **sampling}
     if features or not loaded.fields:
         answer.of_set(evaluate_whole(loaded, wanted, sample=sample, masks=masks))
         return
-    _refuse({"split": split}, why="it is for --first-stage and for sets, which --features asks for")
+    refuse({"split": split}, why="it is for --first-stage and for sets, which --features asks for")
     answer.of_report(steered(loaded, data, count=count, batch=batch, masks=masks, sample=sample))
 
 
@@ -144,23 +148,16 @@ class Answer:
         return compare(card, other)
 
     def _say(self, text: str, values: dict[str, Any], *, compared: Any = ()) -> None:
+        from darkroom.cli.answers import say
         from darkroom.core.record import writable_folder, write_json
         from darkroom.evaluate.card_page import beside
 
         if compared:
             values = {**values, "against": [each.plain() for each in compared]}
             text = f"{text}\n{beside(compared)}"
-        typer.echo(json.dumps(values, indent=2, ensure_ascii=False) if self._as_json else text)
+        say(text, values, as_json=self._as_json)
         if self._file is not None:
             write_json(writable_folder(self._file.parent) / self._file.name, values)
-
-
-def _refuse(options: dict[str, Any], *, why: str) -> None:
-    from darkroom.core.errors import InputError
-
-    for name, value in options.items():
-        if value is not None:
-            raise InputError(f"--{name} does not fit: {why}")
 
 
 def _is_file(out: Path) -> bool:

@@ -85,12 +85,6 @@ def steered(
     model: Any, data: str, *, count: int | None, batch: int, masks: Path | None, sample: dict[str, Any]
 ) -> Said:
     """Whether a text model obeys captions of `shapes`, whether any other does what it is steered to."""
-    from darkroom.core.errors import InputError
-
-    if masks is not None and "masked" not in model.fields:
-        raise InputError(f"--masks does not fit: {model.name} does not inpaint")
-    if sample["match"] is not None and not {"masked", "low_res"} & set(model.fields):
-        raise InputError(f"--match does not fit: {model.name} neither inpaints nor enlarges")
     if data != "shapes" or set(model.fields) != {"caption"}:
         return _conditions(model, data, count=count, batch=batch, masks=masks, sample=sample)
     return _obedience(model, count=count, batch=batch, sample=sample)

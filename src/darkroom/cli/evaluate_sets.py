@@ -28,9 +28,11 @@ class Wanted:
 
     def folder(self, name: str) -> Path:
         """Where the card, pictures and features go."""
+        from darkroom.data.place import called
+
         if self.out is not None and self.out.suffix != ".json":
             return self.out
-        data = Path(self.data).name.replace(":", "-") or "data"
+        data = called(self.data).replace(":", "-") or "data"
         return Path(FOLDER) / f"{name}-on-{data}"
 
 
@@ -83,7 +85,6 @@ def evaluate_pictures(place: str, wanted: Wanted, *, size: int | None) -> Made:
 
 def evaluate_whole(model: Any, wanted: Wanted, *, sample: dict[str, Any], masks: Path | None) -> Made:
     """What a model draws beside the data; a steered one is asked by the data's own rows."""
-    from darkroom.core.errors import InputError
     from darkroom.evaluate.conditions import check_says
     from darkroom.evaluate.judges import present_judge, present_lpips
     from darkroom.evaluate.lots import Asking, Drawn, OfSource
@@ -91,10 +92,6 @@ def evaluate_whole(model: Any, wanted: Wanted, *, sample: dict[str, Any], masks:
     from darkroom.evaluate.quality import Pairs
     from darkroom.tasks.held_out import spoiling_of
 
-    if masks is not None and "masked" not in model.fields:
-        raise InputError(f"--masks does not fit: {model.name} does not inpaint")
-    if sample["match"] is not None and not {"masked", "low_res"} & set(model.fields):
-        raise InputError(f"--match does not fit: {model.name} neither inpaints nor enlarges")
     split = wanted.split or ("test" if model.fields else "all")
     source = pictures_for(model, wanted.data, split=split, count=None)
     if model.fields:

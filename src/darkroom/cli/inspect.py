@@ -13,6 +13,7 @@ darkroom inspect runs/tiny-text-0
 darkroom inspect my_pictures --json
 darkroom inspect samples/0000.png
 """
+CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth")
 
 
 def run(
@@ -22,9 +23,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Say what a model, data set, run or picture is: sizes, fields, parameters, card, and what is odd."""
+    from darkroom.cli.answers import say_json
+
     found = look(path, config=config)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        say_json(found)
         return
     for line in in_lines(found):
         typer.echo(line)
@@ -41,19 +44,23 @@ def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str
     ema: are the moving averages of an original checkpoint to be taken where they are there?
     """
     from darkroom.checkpoint.store import is_ours
+    from darkroom.cli.options import refuse
     from darkroom.data.shards import are_shards
     from darkroom.data.sources import SCENES
     from darkroom.tasks.load import built_in
 
     known = built_in()
     place = Path(path)
+    if config is not None and (path in known or place.is_dir() or place.suffix not in CHECKPOINTS):
+        refuse({"config": config}, why=f"{path} is no original checkpoint, which it would belong to")
     if path in known:
         return _model(known[path]) | ({"data_set": _scenes(path)} if path in SCENES else {})
-    if path in SCENES or place.is_dir() or are_shards(path):
+    listed = place.suffix == ".json" and place.is_file()  # boxes and pictures, as COCO has them
+    if path in SCENES or place.is_dir() or are_shards(path) or listed:
         return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
     if place.suffix == ".safetensors" and place.exists() and config is None and is_ours(place):
         return _model(place)
-    if place.suffix in (".ckpt", ".safetensors", ".pt", ".pth"):
+    if place.suffix in CHECKPOINTS:
         return _original(place, config, ema=ema)
     if place.suffix in (".yaml", ".yml") and place.is_file():
         raise _told_of_yaml(place)
@@ -258,6 +265,7 @@ def _megabytes(path: Path) -> float:
 
 
 def _run(folder: Path) -> dict[str, Any]:
+    from darkroom.core.errors import InputError
     from darkroom.core.record import read_json, read_lines
     from darkroom.recipes.read import recipe
     from darkroom.train.guard import health
@@ -271,7 +279,10 @@ def _run(folder: Path) -> dict[str, Any]:
         if lines:
             stages[stage] = {"step": lines[-1]["step"], "loss": lines[-1]["loss"], "seconds": lines[-1]["seconds"]}
         if report.exists():
-            stages.setdefault(stage, {})["report"] = read_json(report)
+            try:
+                stages.setdefault(stage, {})["report"] = read_json(report)
+            except InputError:
+                odd.append(f"{stage}: its report.json is damaged")
         odd += [f"{stage}: {sentence}" for sentence in health(folder / stage, stage)]
     return {
         "kind": "run",
@@ -308,12 +319,14 @@ def _scenes(name: str) -> dict[str, Any]:
 def _picture(path: Path) -> dict[str, Any]:
     from darkroom.core.errors import InputError
     from darkroom.core.pictures import open_picture
+    from darkroom.core.record import is_nested
     from darkroom.tasks.note import KEY, read_note
 
     picture = open_picture(path)
     facts: dict[str, Any] = {"kind": "picture", "size": list(picture.size), "mode": picture.mode, "made_by": None}
     with contextlib.suppress(ValueError, RecursionError):
-        facts["made_by"] = json.loads(str(picture.info.get(KEY)))
+        said = json.loads(str(picture.info.get(KEY)))
+        facts["made_by"] = None if is_nested(said) else said
     with contextlib.suppress(InputError):
         facts["in_words"] = read_note(picture).words()
     return facts

@@ -9,6 +9,7 @@ Modules of verbs import their heavy rooms inside `run`, so that `--help` answers
 """
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -44,6 +45,8 @@ DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 
 def command() -> NoReturn:
     """The process `darkroom`: it ends with the exit code of its command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold bytes that are no text, terminals lack letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = main()
     if not _is_alone():
         from darkroom.core.parallel import leave
@@ -66,15 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = STOPPED
-    except typer.TyperException as error:
-        return _say(_usage(error), code=REFUSED)
-    except ValidationError as error:
-        return _say(_first(error), code=REFUSED)
     except DarkroomError as error:
         code = REFUSED if isinstance(error, InputError) else FAILED
         return code if error.told else _say(str(error), code=code)
     except BrokenPipeError:
         return _quiet()
+    except (typer.TyperException, ValidationError, OSError) as error:
+        return _say(_complaint(error), code=REFUSED)
     if code == STOPPED:
         return _say("stopped; what was written is kept", code=STOPPED)
     return code
@@ -158,12 +159,30 @@ def _example(text: str) -> str:
     return f"\b\nExample:\n{lines}"
 
 
+def _complaint(error: typer.TyperException | ValidationError | OSError) -> str:
+    """What is said of an error that is none of ours."""
+    match error:
+        case ValidationError():
+            return _first(error)
+        case OSError():
+            return _of_system(error)
+        case _:
+            return _usage(error)
+
+
 def _usage(error: typer.TyperException) -> str:
     """What is wrong with the command line, and which help would tell."""
     context = getattr(error, "ctx", None)
     asked = "darkroom" if context is None else context.command_path
     message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
     return f"{message[:1].lower()}{message[1:]}; see {asked} --help"
+
+
+def _of_system(error: OSError) -> str:
+    """What the system does not let us do, and with which file: a name, a right or a disk that nobody looked at."""
+    reason = error.strerror or str(error) or type(error).__name__
+    place = "" if error.filename is None else f"{error.filename}: "
+    return f"{place}{reason[:1].lower()}{reason[1:]}"
 
 
 def _first(error: ValidationError) -> str:

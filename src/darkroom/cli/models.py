@@ -1,6 +1,5 @@
 """`darkroom models`: the models that come with the package."""
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """List the built-in models, or show one."""
+    from darkroom.cli.answers import say_json
     from darkroom.core.errors import ModelFileError, did_you_mean
     from darkroom.tasks.load import built_in
 
@@ -26,18 +26,12 @@ def run(
     chosen = [name] if name else list(known)
     entries = [_entry(each, known[each]) for each in chosen]
     if as_json:
-        typer.echo(json.dumps(entries[0] if name else entries, indent=2, ensure_ascii=False))
+        say_json(entries[0] if name else entries)
         return
     for entry in entries:
         typer.echo(f"{entry['name']:<13} {entry['megabytes']:>5.1f} MB  {entry['card'].get('summary', '')}")
         if name:
-            typer.echo(
-                json.dumps(
-                    {key: entry[key] for key in ("kind", "fields", "parameters", "flops", "memory", "card")},
-                    indent=2,
-                    ensure_ascii=False,
-                )
-            )
+            say_json({key: entry[key] for key in ("kind", "fields", "parameters", "flops", "memory", "card")})
 
 
 def _entry(name: str, path: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`darkroom recipes`: the experiments that come with the package, and what they would cost."""
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -18,12 +17,13 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """List the built-in recipes, or show one as YAML with its size and cost; `_` and `-` are the same."""
+    from darkroom.cli.answers import say_json
     from darkroom.recipes.describe import describe
     from darkroom.recipes.read import names, recipe
 
     if as_json:
         found = describe(recipe(name)) if name else [describe(recipe(each)) for each in names()]
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        say_json(found)
     elif name:
         _show(name)
     else:

@@ -1,6 +1,7 @@
 """`darkroom reconstruct`: pictures through a first stage and back."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ darkroom reconstruct runs/tiny-vq-0 one.jpg two.png --size 256 --out seen
 
 ON_SHEET, CELL = 64, 256  # pictures on the contact sheet, and the largest side of one there, in pixels
 COLUMNS = 8
+SHEET = "grid.png"
 NAME_BYTES = 200  # file systems end a name at 255, and ours gets a number, a suffix and, while written, a prefix
 
 
@@ -31,6 +33,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Report what was made as JSON.")] = False,
 ) -> None:
     """Encode and decode pictures of any size, and say how much was kept; names never collide."""
+    from darkroom.cli.answers import say
     from darkroom.cli.watch import gentle_stop
     from darkroom.core.compute import sampling_compute
     from darkroom.tasks.first_stage import check_channels, open_first_stage
@@ -46,7 +49,7 @@ def run(
             if stopping():
                 break
         work.end()
-    typer.echo(json.dumps(work.report(), indent=2, ensure_ascii=False) if as_json else work.table())
+    say(work.table(), work.report(), as_json=as_json)
     if stopping() and work.seen < len(paths):
         raise KeyboardInterrupt
 
@@ -73,10 +76,12 @@ class _Work:
         from darkroom.core.errors import InputError, ModelFileError
         from darkroom.data.metadata import printable
         from darkroom.tasks.first_stage import reconstruct_file
+        from darkroom.tasks.note import check_ours
 
         counter = Counter("pictures")
-        names = _names(paths, reserved={"grid"} if self.grid else set())
-        for path, name in zip(paths, names, strict=True):
+        targets = [self.out / f"{name}.png" for name in _names(paths, reserved={"grid"} if self.grid else set())]
+        check_ours([*targets, self.out / SHEET] if self.grid else targets)
+        for path, target in zip(paths, targets, strict=True):
             self.seen += 1
             try:
                 found = reconstruct_file(path, self.opened.model, compute=self.compute, size=self.size)
@@ -85,7 +90,7 @@ class _Work:
             except InputError as error:
                 self.skipped.append({"source": printable(path), "reason": _writable(str(error))})
             else:
-                self._keep(found, path, self.out / f"{name}.png")
+                self._keep(found, path, target)
             counter.show(self.seen, len(paths))
             yield
         if not self.made:
@@ -96,6 +101,7 @@ class _Work:
         from darkroom.checkpoint.store import spec_hash
         from darkroom.core.pictures import save_png
         from darkroom.data.metadata import printable
+        from darkroom.tasks.note import KEY
 
         note = {
             "model": self.opened.name,
@@ -103,7 +109,7 @@ class _Work:
             "reconstruction_of": _writable(path.name),
             "source_hash": found.source_hash,
         }
-        save_png(found.picture, target, metadata={"darkroom": json.dumps(note, ensure_ascii=False)})
+        save_png(found.picture, target, metadata={KEY: json.dumps(note, ensure_ascii=False)})
         self.made.append(
             {
                 "source": printable(path),
@@ -122,8 +128,10 @@ class _Work:
             typer.echo(f"note: left out: {each['reason']}", err=True)
         if self.sheet:
             from darkroom.core.pictures import save_png
+            from darkroom.tasks.note import KEY
 
-            self.sheet_path = save_png(_sheet(self.sheet), self.out / "grid.png")
+            note = json.dumps({"model": self.opened.name, "sheet_of": len(self.sheet)}, ensure_ascii=False)
+            self.sheet_path = save_png(_sheet(self.sheet), self.out / SHEET, metadata={KEY: note})
 
     def report(self) -> dict[str, Any]:
         """What was made and what was left out, as JSON values."""
@@ -155,23 +163,28 @@ def _listed(places: Sequence[Path], *, out: Path) -> list[Path]:
     from darkroom.data.metadata import pictures_in
 
     found: dict[Path, Path] = {}
-    target = out.resolve()
+    target = _real(out)
     for place in places:
         if not place.exists():
             raise InputError(f"{place}: no such picture or folder")
         inside = sorted(pictures_in(place)) if place.is_dir() else [place]
-        if place.is_dir() and target != place.resolve():
-            inside = [path for path in inside if target not in path.resolve().parents]
+        if place.is_dir() and target != _real(place):
+            inside = [path for path in inside if target not in _real(path).parents]
         inside = [path for path in inside if path.is_file() or not path.exists()]  # a pipe would be waited for
         if not inside and not place.is_dir():
             raise InputError(f"{place}: not a file or folder")
         if not inside:
             raise InputError(f"{place}: no pictures in this folder")
         for path in inside:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(_real(path), path)
     if any(path.parent == target for path in found):
         raise InputError(f"{out}: the pictures to reconstruct are in this folder; choose another --out")
     return list(found.values())
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads; a link to itself, for which `resolve` raises, to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _names(paths: Sequence[Path], *, reserved: set[str]) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, final
@@ -52,17 +52,23 @@ def run(
         int | None, typer.Option(min=1, help="Side in pixels of overlapping windows, for pictures larger than that.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
-    solver: Annotated[str | None, typer.Option(help="ddim, ddpm, plms, euler, heun, dpm++2m, unipc, lcm.")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="ddim, ddpm, ddpm-large, plms, euler, heun, dpm++2m, unipc, lcm.")
+    ] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Noise of ddim, dpm++2m: 0 none, 1 as DDPM.")] = None,
     guidance: Annotated[
         str | None,
         typer.Option(help="How strongly to follow the condition, 1 is none; of several caption=3,map=1.5."),
     ] = None,
-    guidance_rescale: Annotated[float | None, typer.Option(min=0, max=1, help="Against over-contrast.")] = None,
+    guidance_rescale: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How much of the contrast that guidance adds is taken back.")
+    ] = None,
     guidance_interval: Annotated[
         tuple[float, float] | None, typer.Option(help="Guide only at noise levels (sigma / alpha) from .. to.")
     ] = None,
-    times: Annotated[str | None, typer.Option(help="trailing, original or original-quad.")] = None,
+    times: Annotated[
+        str | None, typer.Option(help="Which times the steps visit: trailing, original, original-quad.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 16,
@@ -80,7 +86,10 @@ def run(
     match: Annotated[
         int | None,
         typer.Option(
-            min=0, max=16, help="With --mask: moves to what is known at its edge. With --low-res: 0 lets go of it."
+            min=0,
+            max=16,
+            help="With --mask: how often a step is moved to meet what is known at the edge. With --low-res: 0 leaves "
+            "the picture as drawn, 1 holds it to the small one.",
         ),
     ] = None,
     strength: Annotated[float | None, typer.Option(help="How much of --image is left open, up to 1; else 0.6.")] = None,
@@ -98,6 +107,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Report what was made as JSON.")] = False,
 ) -> None:
     """Make pictures: the fields given choose the task, the model says which it takes."""
+    from darkroom.cli.answers import say
     from darkroom.core.errors import InputError
     from darkroom.tasks.request import given
 
@@ -142,10 +152,7 @@ def run(
     drawing, request = _asked(fields, like=like, out=out, source=model, decoder=decoder, options=options)
     work = _Work(drawing, request, out, grid=grid)
     work.draw(batch)
-    if as_json:
-        typer.echo(json.dumps(work.report(), indent=2))
-    else:
-        typer.echo(work.sentence())
+    say(work.sentence(), work.report(), as_json=as_json)
 
 
 def _asked(
@@ -173,7 +180,7 @@ def _asked(
     note = read_note(like)
     request = again(note, fields)
     name = source or note.model
-    if like.resolve().parent == out.resolve():
+    if os.path.dirname(os.path.realpath(like)) == os.path.realpath(out):
         raise InputError(f"{out}: the picture to repeat is in this folder; choose another --out")
     if source is None and name not in built_in():
         raise InputError(f"{like}: made by {name!r}, which is not built in; say where it is with --model")
@@ -197,6 +204,7 @@ class _Work:
     def __post_init__(self) -> None:
         """Everything that can be refused is refused here, before the first step."""
         from darkroom.core.record import writable_folder
+        from darkroom.tasks.note import check_ours
 
         self.columns = _columns(self.request)
         if self.grid:
@@ -204,7 +212,7 @@ class _Work:
         self.paths = [self.out / f"{place:04}.png" for place in range(self.request.total)]
         self.sheet = self.out / "grid.png" if self.grid else None
         writable_folder(self.out)
-        _check_ours([*self.paths, self.out / "grid.png"] if self.grid else self.paths)
+        check_ours([*self.paths, self.out / "grid.png"] if self.grid else self.paths)
 
     def draw(self, batch: int) -> None:
         """Draw and write the pictures one after the other, then the sheet; Ctrl-C keeps those written."""
@@ -297,24 +305,6 @@ def _check_sheet(request: Any, *, columns: int) -> None:
             f"{request.total} pictures of {request.size[0]}x{request.size[1]} make a sheet of {height}x{width} pixels, "
             f"more than fit on one; leave --grid out"
         )
-
-
-def _check_ours(paths: Iterable[Path]) -> None:
-    """Pictures that Darkroom made may be written over, others not."""
-    from PIL import Image
-
-    from darkroom.core.errors import InputError
-
-    for path in paths:
-        if not path.exists():
-            continue
-        try:
-            with Image.open(path) as picture:
-                ours = "darkroom" in picture.info
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            ours = False
-        if not ours:
-            raise InputError(f"{_printable(path)}: this is there already and not from Darkroom; choose another --out")
 
 
 def _noted(drawing: Any, request: Any) -> list[str]:

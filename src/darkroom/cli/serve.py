@@ -47,10 +47,13 @@ def run(
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
 ) -> None:
     """Serve models until Ctrl-C: a studio for browsers, jobs with previews, images as OpenAI's clients ask for them."""
+    from darkroom.cli.options import refuse
     from darkroom.core.compute import sampling_compute
     from darkroom.core.errors import InputError
     from darkroom.core.spec import override, parse
 
+    if not studio:
+        refuse({"follow": follow}, why="trainings are followed in the studio, and --no-studio is without")
     try:
         from darkroom.serve import api, server
     except ModuleNotFoundError as error:

@@ -1,6 +1,5 @@
 """`darkroom study`: one of the paper's experiments on your data, beside what the paper printed."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -34,22 +33,24 @@ def run(
     minutes= is shared over all trainings; measuring takes what it takes. Each study ends in tables beside the paper's
     own numbers and in plots: study.md, results.json, study.html and SVG files.
     """
+    from darkroom.cli.answers import say, say_json
     from darkroom.cli.watch import watch
     from darkroom.core.record import read_json
+    from darkroom.data.place import called
     from darkroom.studies.carry import carry_out, finished
     from darkroom.studies.choose import build_study
     from darkroom.studies.cost import costs, told
     from darkroom.studies.page import markdown
 
     study = build_study(name, of, changes=changes or (), features=features or ())
-    folder = out or Path("studies") / f"{name}-{Path(of).stem.replace(':', '-') or 'data'}"
+    folder = out or Path("studies") / f"{name}-{called(of).removesuffix('.safetensors').replace(':', '-') or 'data'}"
     if plan:
         found = costs(study, folder, device=device)
-        typer.echo(json.dumps([each.plain() for each in found], indent=2) if as_json else told(found))
+        say(told(found), [each.plain() for each in found], as_json=as_json)
         return
     watch(lambda tell: carry_out(study, folder, device=device, tell=tell))
     if as_json:
-        typer.echo(json.dumps(read_json(folder / "results.json"), indent=2, ensure_ascii=False))
+        say_json(read_json(folder / "results.json"))
         return
     typer.echo(markdown(study, study.read(finished(study, folder)), plots=()))
     typer.echo(f"the study is in {folder}")

@@ -1,7 +1,7 @@
 """`darkroom train`: from a folder of pictures or a recipe to a model."""
 
 import functools
-import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,7 +29,10 @@ darkroom train txt2img-1p4b --plan gpus=8 gpu=h200
 
 def run(
     source: Annotated[str, typer.Argument(metavar="DATA_OR_RECIPE", help="A folder, a recipe's name or its YAML.")],
-    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes to it.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE ...]", help="minutes=60, task=text, any key of its recipe."),
+    ] = None,
     *,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-SEED without.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn. [0]")] = None,
@@ -40,7 +43,7 @@ def run(
         str | None, typer.Option(help="Begin with this model and learn to draw in few steps what it draws in many.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML of an original checkpoint that --from or --distill names.")
+        Path | None, typer.Option(help="YAML of an original checkpoint that --from, --distill or --first-stage names.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     stage: Annotated[Stage, typer.Option(help="both, or first alone, for a later --first-stage.")] = "both",
@@ -60,6 +63,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
 ) -> None:
     """Train both stages, or the first; run the same command again to go on where it stopped."""
+    from darkroom.cli.answers import say
+    from darkroom.cli.options import refuse
     from darkroom.cli.watch import watch
     from darkroom.core.parallel import on_first
     from darkroom.recipes.asked import Asked
@@ -68,25 +73,30 @@ def run(
     from darkroom.recipes.resolve import resolve
     from darkroom.recipes.run import Run, open_recipe_data
     from darkroom.recipes.track import check_tracker, tracked
-    from darkroom.tasks.load import read_whole
+    from darkroom.tasks.load import find, read_stage, read_whole
 
     began = time.monotonic()
     begin = _whole(start_from, distill, others=first_stage is not None or stage == "first")
     if track is not None:
         check_tracker(track)
+    refuse({"json": as_json and not plan}, why="it is how --plan answers")
     words = (*(changes or []), *([] if seed is None else [f"seed={seed}"]))
     asked = Asked(source=source, changes=words, distill=distill is not None)
     start = None if begin is None else read_whole(begin, config=config)
     named = None if first_stage in NO_STAGE else first_stage
-    given = None if named is None else read_whole(named)
+    given = None if named is None else read_stage(find(named), config=config)
+    if start is None and given is None:
+        refuse({"config": config}, why="it belongs to a checkpoint that --from, --distill or --first-stage names")
     pictures = None if named is None or asked.names_pictures else pictures_of(named)
     recipe = _recipe(asked, start, name=begin or "", given=given, alone=stage == "first", pictures=pictures)
     if first_stage in NO_STAGE:
         recipe = on_pixels(recipe, patches=first_stage == "patches")
+    refuse({"best": best and recipe.denoiser is None}, why="it keeps denoisers, and this trains a first stage alone")
     if asked.machine is not None:
         _plan_for(recipe, asked.machine, plan=plan, as_json=as_json)
         return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
+    _check_apart(folder, recipe.data.source)
     splits = on_first(lambda: open_recipe_data(recipe.data, seed=recipe.seed))  # one fetches shards, all see the same
 
     def fitted() -> "Recipe":
@@ -99,7 +109,7 @@ def run(
         recipe = on_first(lambda: fits)  # one machine's pace holds for all
     if plan:
         found = plan_of(fitted(), splits, measure=measure)
-        typer.echo(json.dumps(found, indent=2) if as_json else told(found))
+        say(told(found), found, as_json=as_json)
         return
     _announce_download(recipe)
     spent = time.monotonic() - began
@@ -132,15 +142,32 @@ def _whole(start_from: str | None, distill: str | None, *, others: bool) -> str 
     return begin
 
 
+def _check_apart(folder: Path, source: str | None) -> None:
+    """`InputError` for a run in the very folder of its pictures: what it draws would be taken for some of them."""
+    from darkroom.core.errors import InputError
+    from darkroom.data.sources import SCENES
+
+    if (
+        source is not None
+        and source not in SCENES
+        and folder.is_dir()
+        and os.path.realpath(folder) == os.path.realpath(source)
+    ):
+        raise InputError(
+            f"{folder}: the pictures lie in this folder, and a run needs one of its own; choose another --out"
+        )
+
+
 def _plan_for(recipe: "Recipe", machine: tuple[int, str], *, plan: bool, as_json: bool) -> None:
     """Say what the recipe would take on GPUs that are not here."""
+    from darkroom.cli.answers import say
     from darkroom.core.errors import InputError
     from darkroom.recipes.cluster import plan_for, told_for
 
     if not plan:
         raise InputError("gpus= and gpu= are for --plan; torchrun starts a training on several GPUs")
     found = plan_for(recipe, gpus=machine[0], gpu=machine[1])
-    typer.echo(json.dumps(found, indent=2) if as_json else told_for(found))
+    say(told_for(found), found, as_json=as_json)
 
 
 def _recipe(

@@ -1,6 +1,5 @@
 """`darkroom vote`: people choose between two pictures in a browser, and their votes are counted."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +44,7 @@ def run(
     Every vote is in votes.sqlite before its voter goes on; the same words go on after a stop. Whoever knows the address
     may vote.
     """
+    from darkroom.cli.answers import say
     from darkroom.core.errors import InputError
     from darkroom.core.spec import parse
     from darkroom.serve.ballot import Poll, find_pairs, hashes
@@ -64,7 +64,7 @@ def run(
     if not tally:
         _serve(pairs, votes, host=host, port=port, folder=folder)
     found = count(poll, votes.all())
-    typer.echo(json.dumps(found.plain(), indent=2) if as_json else told(poll, found))
+    say(told(poll, found), found.plain(), as_json=as_json)
     votes.close()
 
 

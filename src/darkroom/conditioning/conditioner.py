@@ -149,6 +149,11 @@ class Conditioning(nn.Module):
         ]
 
 
+def plane_channels(specs: Sequence[ConditionerSpec]) -> int:
+    """Channels that these lay beside latents."""
+    return sum(spec.channels for spec in specs if spec.port == "planes")
+
+
 def extent(spec: ConditionerSpec) -> int:
     """What a condition takes of its port: tokens along l (at most), planes along c; 1 for a vector."""
     match spec:

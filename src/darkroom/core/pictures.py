@@ -1,17 +1,18 @@
 """Pictures in and out: PIL outside, tensors in [-1, 1] inside, PNG with metadata on disk."""
 
 import math
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from darkroom.core.errors import InputError
+from darkroom.core.errors import InputError, first_line
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.shapes import Bytes, Images
 
@@ -70,12 +71,24 @@ def save_png(picture: Image.Image, path: Path, *, metadata: Mapping[str, str] | 
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A decoded picture; `InputError` when the file is missing or is not a picture."""
+    """A decoded picture; `InputError` when the file is missing, no picture, or a pipe, which might never end."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("it is no file")
         with Image.open(path, formats=FORMATS) as picture:
             picture.load()
             return picture
     except FileNotFoundError:
         raise InputError(f"{path}: no such picture") from None
     except Exception as error:  # bytes made to confuse a reader make Pillow raise anything
-        raise InputError(f"{path}: not a readable picture ({error})") from None
+        raise InputError(f"{path}: not a readable picture ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case UnidentifiedImageError():
+            return f"none of {', '.join(FORMATS)}"
+        case OSError(strerror=str(reason)):
+            return reason
+        case _:
+            return first_line(error) or type(error).__name__

@@ -5,14 +5,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import yaml
 from safetensors import SafetensorError
 
 from darkroom.core.errors import InputError, TrainingError
+
+MOST_NESTED: Final = 64  # of a JSON value that is shown
 
 
 def writable_folder(folder: Path) -> Path:
@@ -123,13 +125,15 @@ def write_lines(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a log, a torn last line left out; an absent log is empty."""
+    """The JSON objects of a log, without a torn last line and lines that a disk has garbled; an absent log is empty."""
     if not path.exists():
         return []
     entries: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            entries.append(json.loads(line))
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            entry: object = json.loads(line)
+            if isinstance(entry, dict):
+                entries.append(cast("dict[str, Any]", entry))
     return entries
 
 
@@ -138,6 +142,19 @@ def is_torn(log: Path) -> bool:
     return log.exists() and log.stat().st_size > 0 and not log.read_bytes().endswith(b"\n")
 
 
+def is_nested(value: object, levels: int = MOST_NESTED) -> bool:
+    """Has a JSON value so many levels or more? Whoever shows it would run out of stack."""
+    inner: Iterable[object] = ()
+    if isinstance(value, dict):
+        inner = cast("dict[str, object]", value).values()
+    elif isinstance(value, list):
+        inner = cast("list[object]", value)
+    return levels == 0 or any(is_nested(each, levels - 1) for each in inner)
+
+
 def read_json(path: Path) -> Any:
-    """The value in a JSON file this package wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The value in a JSON file this package wrote; `InputError` when it was damaged since."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not JSON that can be read; it was changed or damaged since it was written") from None

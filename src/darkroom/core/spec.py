@@ -3,7 +3,7 @@
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeVar, cast
 
 import yaml
@@ -47,17 +47,45 @@ def parse(kind: type[S], data: object, *, where: str) -> S:
         raise SpecError(f"{where}: {_sentence(kind, error)}") from None
 
 
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Plain values from YAML text (safe loader); `SpecError` names the line at fault."""
+MOST_VALUES: Final = 2**21  # of a YAML, with every alias written out
+MOST_MERGED: Final = 10_000
+# What PyYAML lets go of beside its own errors: for `!!bool x`, for 2020-99-99, for a number of thousands of digits.
+_STUMBLES: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def parse_yaml(text: str, *, where: str, most: int = MOST_VALUES) -> Any:
+    """Plain values from YAML text (safe loader); `SpecError` names the line at fault.
+
+    most: values at most, counted with every alias written out; one that lies within itself is refused so, too.
+    """
     try:
-        return yaml.load(text, _Loader)
+        values = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
         raise SpecError(f"{where}: not valid YAML{line}") from None
+    except _STUMBLES:
+        raise SpecError(f"{where}: not valid YAML, a value is not what it looks like; put it in quotes") from None
+    except RecursionError:
+        raise SpecError(f"{where}: not valid YAML, it is nested too deeply") from None
+    _check_aliases(values, most, where=where)
+    return values
 
 
-MOST_MERGED: Final = 10_000
+def _check_aliases(values: object, most: int, *, where: str) -> None:
+    """`SpecError` when aliases make a small text large: whoever copies the values would write them all out."""
+    waiting, seen = [values], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen + len(waiting) > most:
+            raise SpecError(f"{where}: refused, more than {most} values with its aliases written out")
+        if isinstance(value, Mapping):
+            waiting += cast("Mapping[Any, object]", value).values()
+        elif isinstance(value, list | tuple | set):
+            waiting += cast("Iterable[object]", value)
+
+
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
 
@@ -101,7 +129,7 @@ def _below(place: Any, key: str, *, assignment: str) -> Any:
     """What stands under a key of a mapping (made if absent) or at a number of a list; `SpecError` otherwise."""
     if isinstance(place, list):
         items = cast("list[Any]", place)
-        if not key.isdigit() or int(key) >= len(items):
+        if not key.isdecimal() or int(key) >= len(items):
             raise SpecError(f"{assignment!r}: {key!r} does not fit, this list has places 0..{len(items) - 1}")
         return items[int(key)]
     inner = cast("dict[str, Any]", place).setdefault(key, {})
@@ -143,7 +171,7 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
             return f"{at}{message[0].lower()}{message[1:]}{came}"[:400]
 
 
-_TYPE: Final = re.compile(r"float|int|str|\w+\[.*\]")  # as pydantic names plain members of a union
+_TYPE: Final = re.compile(r"(constrained-)?(float|int|str)|\w+\[.*\]")  # as pydantic names plain members of unions
 
 
 def _without_tags(kind: type[BaseModel], place: Sequence[str]) -> list[str]:

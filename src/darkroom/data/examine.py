@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from darkroom.core.errors import DataError
+from darkroom.core.errors import DataError, InputError
 from darkroom.core.record import read_json, write_json
 from darkroom.data.decode import check_map, check_pixels, quiet
 from darkroom.data.examples import Source
@@ -226,7 +226,7 @@ def _recalled(memo: Path, splits: Splits, parts: Sequence[Part]) -> _Verdict:
         changes = "" if same else _changes([told[key]["pictures"] for key in Splits._fields], parts)
         left_out = [{each["row"]: each["reason"] for each in told[key]["left_out"]} for key in Splits._fields]
         verdict = _Verdict(*left_out, moved=told["moved"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{memo}: not a verdict on pictures that can be read ({error}); begin another run") from None
     if not same:
         raise DataError(f"{parts[0].folder.name}: {changes}")

@@ -19,6 +19,7 @@ from darkroom.data.sidecar import sidecar
 from darkroom.data.voc import has_voc, voc_rows
 
 METADATA = "metadata.jsonl"
+RUN = "recipe.yaml"  # in a folder of pictures that a run drew, and that are no data
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
@@ -57,9 +58,10 @@ def pictures_in(folder: Path) -> Iterator[Path]:
 
 
 def _walk(folder: Path, onerror: Callable[[OSError], object] | None = None) -> Iterator[tuple[list[Path], list[Path]]]:
-    """Folders and files, place by place, without the hidden ones; links to folders are not followed."""
+    """Folders and files, place by place, without the hidden ones and runs; links to folders are not followed."""
     for place, folders, files in os.walk(folder, onerror=onerror):
-        folders[:] = [each for each in folders if not each.startswith((".", "__"))]
+        shown_in = (each for each in folders if not each.startswith((".", "__")))
+        folders[:] = [each for each in shown_in if not os.path.exists(os.path.join(place, each, RUN))]
         shown = [each for each in files if not each.startswith(".")]
         yield [Path(place, each) for each in folders], [Path(place, each) for each in shown]
 

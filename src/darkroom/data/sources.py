@@ -180,6 +180,8 @@ def open_data(
 
 def _listed(place: str, *, caption_field: str) -> tuple[list[Row], list[Row], Path]:
     """Rows of a data set and those of its own test split, and the folder where classes.json may lie."""
+    if not place:  # a path of nothing would be the folder one stands in
+        raise DataError("the data set has no name, as a variable that is not set leaves it; . is the folder here")
     if are_shards(place):
         return shard_rows(place, caption_field=caption_field)
     if is_remote(place):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from darkroom.autoencoder import tiles
 from darkroom.autoencoder.bottleneck import Posterior
 from darkroom.autoencoder.model import FirstStageSpec, build_first_stage, check_size
-from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
+from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning, plane_channels
 from darkroom.conditioning.fill import filled
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, one_hot, shrunk
 from darkroom.core.conditions import Conditions
@@ -62,7 +62,7 @@ class ModelSpec(Spec):
 
     def _check_channels(self) -> None:
         latent = self.first_stage.latent_channels
-        planes = sum(spec.channels for spec in self.conditioners if spec.port == "planes")
+        planes = plane_channels(self.conditioners)
         if self.network.out_channels != latent:
             raise ValueError(f"network.out_channels is {self.network.out_channels}, latents have {latent}")
         if self.network.in_channels != latent + planes:

@@ -30,7 +30,7 @@ from darkroom.nn.vit import ImageEncoder, TextEncoder
 
 NAMES: Final = ("judge", "inception")
 _OVER_GREY: Final = "laid over mid-grey"
-_FILTERS: Final = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
+_FILTERS: Final = {"2": "bilinear", "3": "bicubic"}  # as Pillow numbers them
 _CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_DEVIATION: Final = (0.26862954, 0.26130258, 0.27577711)
 _MEAN: Final = (0.485, 0.456, 0.406)
@@ -238,7 +238,7 @@ def _preparation(path: Path, *, clip: bool) -> Preparation:
     values = {
         "size": size,
         "crop": _side(said.get("crop_size"), otherwise=224) if said.get("do_center_crop", True) else size,
-        "filter": _FILTERS.get(said.get("resample", 3), f"filter {said.get('resample')}"),
+        "filter": _FILTERS.get(str(said.get("resample", 3)), f"filter {said.get('resample')}"),
         "mean": said.get("image_mean", _CLIP_MEAN if clip else _MEAN),
         "deviation": said.get("image_std", _CLIP_DEVIATION if clip else _DEVIATION),
     }

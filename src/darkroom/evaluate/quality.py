@@ -140,9 +140,7 @@ def _check_plan(work: Measuring) -> None:
         check_comparable(_protocol(work, reference=known), card.protocol, where=where)
 
 
-def figure(
-    measure: str, estimate: Estimate, *, network: str | None = None, exp: bool = False, of: str = "model"
-) -> Figure:
+def figure(measure: str, estimate: Estimate, *, network: str | None = None, exp: bool = False) -> Figure:
     """A figure with its interval; exp: of the exponential of what was estimated."""
     within = interval(estimate)
     low, high = (None, None) if within is None else within
@@ -152,7 +150,7 @@ def figure(
             name: None if each is None else float(torch.tensor(each).double().exp()) for name, each in values.items()
         }
     return Figure.model_validate(
-        {"measure": measure, "of": of, "network": network, "count": len(estimate.contributions), **values}
+        {"measure": measure, "network": network, "count": len(estimate.contributions), **values}
     )
 
 

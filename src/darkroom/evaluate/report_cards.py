@@ -17,17 +17,14 @@ _APART: Final = frozenset({"model", "data", "sample", "judge", "darkroom", "prep
 _SHARES: Final = ("obeyed", "shown", "shuffled")
 
 
-def card_of(report: Report, *, compute: Compute, begun: float, split: str = "test") -> Card:
-    """The same figures, those that are shares with intervals.
-
-    begun: when it was begun, by `time.monotonic()` · split: of the pictures that were measured on.
-    """
-    made = report.protocol
+def card_of(report: Report, *, compute: Compute, begun: float) -> Card:
+    """The same figures, those that are shares with intervals. begun: when it was, by `time.monotonic()`."""
+    made, split = report.protocol, "test"
     match report:
         case FirstStageReport():
             kind, figures = "first stage", list(_of_first_stage(report))
             subject = {**made["model"], "name": made["given"].get("model", "first stage")}
-            split, notes = str(made["given"].get("split", split)), report.notes
+            split, notes = str(made["given"]["split"]), report.notes
         case ObedienceReport():
             kind, figures, subject, notes = "obedience", list(_of_obedience(report)), made["model"], ()
         case ConditionsReport():

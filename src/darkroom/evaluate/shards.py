@@ -9,9 +9,10 @@ from typing import final
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from darkroom.checkpoint.writing import write_safetensors
 from darkroom.core.parallel import rank, wait_for_all, world_size
 from darkroom.core.record import atomic, forget_unfinished, writable_folder
 
@@ -62,7 +63,7 @@ class Shards:
                 forget_unfinished(self.path(number))
                 tensors = {name: tensor.contiguous() for name, tensor in make(rows).items()}
                 with atomic(self.path(number)) as temporary:
-                    save_file(tensors, temporary)
+                    write_safetensors(temporary, tensors)
             if on_row is not None:
                 on_row(rows[-1] + 1, self.total)
         wait_for_all()

@@ -8,11 +8,9 @@ from typing import Any
 
 _HOMES = {
     "Gaussian": "darkroom.metrics.sets",
-    "density_coverage": "darkroom.metrics.sets",
     "frechet_distance": "darkroom.metrics.sets",
     "inception_score": "darkroom.metrics.sets",
     "kernel_distance": "darkroom.metrics.sets",
-    "kernel_distance_of_subsets": "darkroom.metrics.sets",
     "precision_recall": "darkroom.metrics.sets",
     "psnr": "darkroom.metrics.pairs",
     "read_scene": "darkroom.metrics.agreement",

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from darkroom.core.errors import InputError
-from darkroom.core.seeds import generator
 
 Features: TypeAlias = np.ndarray | Tensor  # (n, d), a row per picture, of any real type
 _Rows: TypeAlias = Float[Tensor, "n d"]
@@ -55,22 +54,6 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
-@final
-class DensityCoverage(NamedTuple):
-    """Real balls around a made picture over k (may exceed 1), and the share of real balls with a made picture."""
-
-    density: float
-    coverage: float
-
-
-@final
-class Spread(NamedTuple):
-    """Mean and standard deviation over repetitions."""
-
-    mean: float
-    std: float
-
-
 def frechet_distance(a: Features | Gaussian, b: Features | Gaussian) -> float:
     """The Frechet distance of two Gaussians fitted to features (n, d): FID when the features are Inception's.
 
@@ -95,29 +78,8 @@ def kernel_distance(a: Features, b: Features) -> float:
     for fewer than 2 rows, different widths or values that are not finite. Binkowski et al. 2018.
     """
     one, other = _pair(a, b, least=2)
-    return _kernel_distance(one, other)
-
-
-def kernel_distance_of_subsets(
-    a: Features, b: Features, *, subsets: int = 100, size: int = 1000, seed: int = 0
-) -> Spread:
-    """`kernel_distance` of random subsets without repeated rows, as the paper reports it: mean and deviation.
-
-    `InputError` when a set has fewer rows than a subset.
-    """
-    one, other = _pair(a, b, least=2)
-    if subsets < 1 or not 2 <= size <= min(len(one), len(other)):
-        raise InputError(
-            f"{subsets} subsets of {size} rows do not fit sets of {len(one)} and {len(other)}; "
-            f"1 subset at least, of 2 to {min(len(one), len(other))} rows"
-        )
-    found: list[float] = []
-    for place in range(subsets):
-        draw = generator(seed, place, purpose="metrics/subsets")
-        first, second = (each[torch.randperm(len(each), generator=draw)[:size]] for each in (one, other))
-        found.append(_kernel_distance(first, second))
-    values = torch.tensor(found, dtype=torch.float64)
-    return Spread(float(values.mean()), float(values.std(correction=0)))
+    across = _kernel_sum(one, other) / (len(one) * len(other))
+    return _within(one) + _within(other) - 2 * across
 
 
 def kernel_means(a: Features, b: Features) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -155,20 +117,6 @@ def precision_recall(real: Features, fake: Features, *, k: int = 3) -> Precision
     return PrecisionRecall(*(float(balls(*pair, k=k).double().mean()) for pair in ((real, fake), (fake, real))))
 
 
-def density_coverage(real: Features, fake: Features, *, k: int = 5) -> DensityCoverage:
-    """How densely fake rows (m, d) stand in the k-neighbour balls of real ones (n, d), and how many balls have one.
-
-    density = Σ hits / (k m), coverage = balls hit / n; one outlier among the real rows moves them less than it moves
-    `precision_recall`. `InputError` as there. Naeem et al. 2020.
-    """
-    reals, fakes = _neighbours(real, fake, k=k)
-    hits, hit = 0, torch.zeros(len(reals), dtype=torch.bool)
-    for inside in _inside(reals, fakes, k=k):
-        hits += int(inside.sum())
-        hit |= inside.any(0)
-    return DensityCoverage(hits / (k * len(fakes)), float(hit.double().mean()))
-
-
 def inception_score(probabilities: Features, *, splits: int = 1) -> float:
     """exp(E[KL(p(y|x) ‖ p(y))]) of class probabilities (n, classes), 1 to the number of classes; higher is better.
 
@@ -196,11 +144,6 @@ def root_of(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
     smallest = values[-1].abs() * len(values) * torch.finfo(values.dtype).eps
     kept = values > smallest
     return vectors[:, kept] * values[kept].sqrt()
-
-
-def _kernel_distance(one: _Rows, other: Float[Tensor, "m d"]) -> float:
-    across = _kernel_sum(one, other) / (len(one) * len(other))
-    return _within(one) + _within(other) - 2 * across
 
 
 def _within(rows: _Rows) -> float:

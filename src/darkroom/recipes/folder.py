@@ -9,7 +9,7 @@ from darkroom.autoencoder.bottleneck import KLSpec
 from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.conditioning.boxes import BoxesSpec
-from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.conditioner import ConditionerSpec, plane_channels
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
@@ -268,11 +268,10 @@ def _denoiser(
     guessed = any(isinstance(each, LowResSpec | MaskedSpec) and each.guesses for each in conditioners)
     nearby = bool(conditioners) and all(isinstance(each, LowResSpec) and each.guesses for each in conditioners)
     tokens = any(each.port == "tokens" for each in conditioners)
-    planes = sum(each.channels for each in conditioners if each.port == "planes")
     large = latent > SIZE // 4
     batch, rate = (16, 7e-4) if guessed else (8, 1e-3) if large else (WHOLE, 5e-4)
     network = UNetSpec(
-        in_channels=first_stage.latent_channels + planes,
+        in_channels=first_stage.latent_channels + plane_channels(conditioners),
         out_channels=first_stage.latent_channels,
         channels=64,
         multipliers=(1, 2, 2),

@@ -8,13 +8,14 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec,
 from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.autoencoder.tiny import standardise
 from darkroom.checkpoint.store import StoredModel, build, first_stage_of
-from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.conditioner import ConditionerSpec, plane_channels
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.core.errors import SpecError
-from darkroom.core.spec import parse, parse_yaml
+from darkroom.core.spec import parse
 from darkroom.network.unet import UNetSpec
 from darkroom.recipes.clock import RECIPE
-from darkroom.recipes.schema import Recipe
+from darkroom.recipes.read import read_recipe
+from darkroom.recipes.schema import DenoiserRecipe, Recipe
 
 WIDTH: Final = 32  # channels of the first level on pixels, at least
 DETAIL: Final = 0.4  # deviation of latents that say what the small picture in the others does not
@@ -30,9 +31,7 @@ def first_stage_alone(recipe: Recipe) -> Recipe:
 def pictures_of(first_stage: str) -> str | None:
     """The data source that a run's first stage learnt from; None for what is no run folder."""
     path = Path(first_stage) / RECIPE
-    if not path.is_file():
-        return None
-    return parse(Recipe, parse_yaml(path.read_text(encoding="utf-8"), where=str(path)), where=str(path)).data.source
+    return read_recipe(path).data.source if path.is_file() else None
 
 
 def with_first_stage(
@@ -53,17 +52,10 @@ def with_first_stage(
         values["first_stage"]["model"] = {**spec.plain(), "tiny": values["first_stage"]["model"]["tiny"]}
         values["data"] |= {"channels": spec.image_channels, "size": size or recipe.data.size}
         values["data"]["source"] = source or recipe.data.source
-    if values["denoiser"] is not None:
-        network = values["denoiser"]["network"]
-        assert recipe.denoiser is not None
-        conditioners = [
-            at_latents(each, spec, small=recipe.data.degradation.factor) for each in recipe.denoiser.conditioners
-        ]
-        values["denoiser"]["conditioners"] = [each.plain() for each in conditioners]
-        planes = sum(each.channels for each in conditioners if each.port == "planes")
-        network["out_channels"] = spec.latent_channels
-        network["in_channels"] = spec.latent_channels + planes
-        values["denoiser"]["scale"] = None
+    if recipe.denoiser is not None:
+        conditioners, channels = on_latents(recipe.denoiser, spec, small=recipe.data.degradation.factor)
+        values["denoiser"] |= {"conditioners": conditioners, "scale": None}
+        values["denoiser"]["network"] |= channels
         if values["denoiser"]["spread"] is not None:
             values["denoiser"]["spread"] = coarse_first(spec)
     return parse(Recipe, values, where=f"recipe {recipe.name!r} with the given first stage")
@@ -82,17 +74,12 @@ def on_pixels(recipe: Recipe, *, patches: bool = False) -> Recipe:
     if isinstance(before, PixelsSpec):
         return recipe
     pixels = PixelsSpec(image_channels=before.image_channels, patch=before.factor if patches else 1)
-    conditioners = [at_latents(each, pixels, small=recipe.data.degradation.factor) for each in part.conditioners]
-    planes = sum(each.channels for each in conditioners if each.port == "planes")
+    conditioners, channels = on_latents(part, pixels, small=recipe.data.degradation.factor)
     values = recipe.plain()
     values["name"] = f"{recipe.name}-{'patches' if patches else 'pixels'}"
     values["first_stage"] = {"model": pixels.plain(), "train": None}
-    values["denoiser"] |= {"scale": None, "spread": None, "conditioners": [each.plain() for each in conditioners]}
-    values["denoiser"]["network"] |= {
-        **({} if patches else _deeper(part.network, factor=before.factor)),
-        "in_channels": pixels.latent_channels + planes,
-        "out_channels": pixels.latent_channels,
-    }
+    values["denoiser"] |= {"scale": None, "spread": None, "conditioners": conditioners}
+    values["denoiser"]["network"] |= ({} if patches else _deeper(part.network, factor=before.factor)) | channels
     return parse(Recipe, values, where=f"recipe {recipe.name!r} on pixels")
 
 
@@ -106,6 +93,19 @@ def _deeper(network: UNetSpec, *, factor: int) -> dict[str, Any]:
         "attention": [each * factor for each in network.attention],
         "norm_groups": min(network.norm_groups, 16),
     }
+
+
+def on_latents(
+    part: DenoiserRecipe, first_stage: AutoencoderSpec | PixelsSpec, *, small: int
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """What steers a denoiser on the latents of this first stage, and the channels of its network (plain).
+
+    small: see `at_latents`.
+    """
+    conditioners = [at_latents(each, first_stage, small=small) for each in part.conditioners]
+    latent = first_stage.latent_channels
+    channels = {"in_channels": latent + plane_channels(conditioners), "out_channels": latent}
+    return [each.plain() for each in conditioners], channels
 
 
 def at_latents(

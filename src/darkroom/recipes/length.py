@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Final
 
 from darkroom.autoencoder.model import AutoencoderSpec
-from darkroom.core.spec import parse, parse_yaml
+from darkroom.core.spec import parse
+from darkroom.recipes.read import read_recipe
 from darkroom.recipes.schema import Recipe
 from darkroom.train.optim import TrainSpec
 
@@ -58,7 +59,4 @@ def as_fitted(recipe: Recipe, before: Recipe) -> Recipe:
 
 def written(recipe: Recipe, path: Path) -> Recipe:
     """A recipe of so many minutes with the steps it was given when it was begun, if it was: they stand in `path`."""
-    if recipe.minutes is None or not path.exists():
-        return recipe
-    plain = parse_yaml(path.read_text(encoding="utf-8"), where=str(path))
-    return as_fitted(recipe, parse(Recipe, plain, where=str(path)))
+    return recipe if recipe.minutes is None or not path.exists() else as_fitted(recipe, read_recipe(path))

@@ -18,6 +18,7 @@ from darkroom.core.spec import override, parse, parse_yaml
 from darkroom.recipes.schema import Recipe
 
 HERE = Path(__file__).parent
+MOST = 2**26  # bytes that are read of a recipe
 GROUPS = {
     "first stages of the paper": "paper/first-stages",
     "latent models of the paper": "paper/models",
@@ -33,7 +34,11 @@ def recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe
     overrides: `key=value` assignments, e.g. `denoiser.train.steps=2000`, applied before anything is checked.
     `SpecError` names an unknown name, file or key and what is near it.
     """
-    file = _find(name_or_path)
+    return read_recipe(_find(name_or_path), overrides=overrides)
+
+
+def read_recipe(file: Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, such as the `recipe.yaml` of a run; `SpecError` as of `recipe`."""
     plain = _plain(file)
     where = plain["name"] if file.is_relative_to(HERE) else str(file)
     return parse(Recipe, _complete(override(plain, overrides), where=where), where=where)
@@ -80,9 +85,14 @@ def _find(name_or_path: str | Path) -> Path:
 
 def _plain(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read as a recipe ({error})") from None
+        with file.open("rb") as opened:
+            text = opened.read(MOST).decode("utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"{file}: cannot be read as a recipe ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise SpecError(
+            f"{file}: no recipe, which is YAML; pictures are given as a folder, shards (.tar) or a COCO file (.json)"
+        ) from None
     plain = parse_yaml(text, where=str(file))
     if not isinstance(plain, dict):
         raise SpecError(f"{file}: a recipe is a mapping of keys, {type(plain).__name__} came")

@@ -18,7 +18,6 @@ from darkroom.core.errors import InputError, SpecError
 from darkroom.core.hashes import weights_hash
 from darkroom.core.parallel import on_first
 from darkroom.core.record import atomic, disk_faults, read_json, writable_folder, write_yaml
-from darkroom.core.spec import parse, parse_yaml
 from darkroom.data.examine import examine
 from darkroom.data.inputs import captions, check_maps
 from darkroom.data.sources import Splits, open_data
@@ -31,6 +30,7 @@ from darkroom.recipes.distill import check_taught, lesson_of
 from darkroom.recipes.given import begin_decoder, with_first_stage
 from darkroom.recipes.length import trained, written
 from darkroom.recipes.preview import preview
+from darkroom.recipes.read import read_recipe
 from darkroom.recipes.report.afterwards import report_on
 from darkroom.recipes.report.page import PAGE
 from darkroom.recipes.resolve import resolve
@@ -242,7 +242,8 @@ class Run:
             begin_with(model, self.start)
         model.first_stage.load_state_dict(first_stage.state_dict())
         compute = self._compute(part.train)
-        yield Note(f"caching latents of {len(self.splits.train)} training pictures")
+        middle = ", cut from their middle: random crops are for first stages yet" * self.recipe.transform.random
+        yield Note(f"caching latents of {len(self.splits.train)} training pictures{middle}")
         latents = cached(
             model,
             self.splits,
@@ -343,9 +344,8 @@ class Run:
         writable_folder(self.folder)
         path = self.folder / RECIPE
         if path.exists():
-            text = path.read_text(encoding="utf-8")
-            before = unshared(parse(Recipe, parse_yaml(text, where=str(path)), where=str(path)))
-            if before != (now := unshared(self.recipe)):
+            before, now = unshared(read_recipe(path)), unshared(self.recipe)
+            if before != now:
                 raise InputError(
                     f"{self.folder}: another recipe was begun here ({difference(before, now)}); "
                     f"choose another --out, or run it unchanged to go on; what is finished goes on with "

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.conditioner import ConditionerSpec, plane_channels
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MaskedSpec
@@ -32,14 +32,13 @@ def taught(part: DenoiserRecipe, spec: ModelSpec, *, name: str, small: int) -> d
         _kept(known[each.field], each) if each.field in known else _new(each, spec, small=small)
         for each in part.conditioners
     ]
-    planes = sum(each.channels for each in conditioners if each.port == "planes")
     widths = [each.width for each in conditioners if each.port == "tokens"]
     if widths and spec.network.transformer_depth == 0:
         raise SpecError(
             f"{name} attends to nothing but itself (transformer_depth 0), so it can be taught maps, small pictures and "
             "holes, but no captions, classes or layouts"
         )
-    ports = (spec.first_stage.latent_channels + planes, widths[0] if widths else None)
+    ports = (spec.first_stage.latent_channels + plane_channels(conditioners), widths[0] if widths else None)
     weighed = {"weighting": part.objective.weighting, "times": part.objective.times}
     return {
         "network": spec.network.plain() | dict(zip(PORTS, ports, strict=True)),

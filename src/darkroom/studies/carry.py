@@ -70,10 +70,8 @@ def _read(path: Path) -> Any:
     """JSON that a study wrote; `InputError` for what is none any more."""
     try:
         return read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); remove it to have it made again, or choose another --out"
-        ) from None
+    except InputError as error:
+        raise InputError(f"{error}; remove it to have it made again, or choose another --out") from None
 
 
 def _difference(known: Any, wanted: Mapping[str, Any]) -> str:

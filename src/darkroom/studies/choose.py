@@ -6,7 +6,7 @@ from typing import Final, final
 
 from darkroom.core.errors import SpecError, did_you_mean
 from darkroom.studies import compression, guidance, inpainting, solvers, speed, superres
-from darkroom.studies.cells import Study
+from darkroom.studies.cells import Quality, Study
 from darkroom.studies.wishes import Wishes, wishes
 
 
@@ -39,4 +39,6 @@ def build_study(name: str, of: str, *, changes: Sequence[str] = (), features: Se
         raise SpecError(f"unknown study {name!r}{did_you_mean(name, STUDIES)}; there are {', '.join(STUDIES)}")
     kind = STUDIES[name]
     study = kind.build(of, wishes(changes, study=name, takes=kind.takes))
+    if features and not any(isinstance(cell, Quality) for cell in study.cells):
+        raise SpecError(f"study {name} compares no pictures, so nothing would look through --features; leave it away")
     return replace(study, features=tuple(dict.fromkeys(features))) if features else study

@@ -45,12 +45,10 @@ class Reading:
         }
 
 
-def figure_of(found: Mapping[str, Any] | None, measure: str, *, network: str | None = None) -> Mapping[str, Any] | None:
+def figure_of(found: Mapping[str, Any] | None, measure: str) -> Mapping[str, Any] | None:
     """The figure of that name in what a quality cell found; of the first network where several looked."""
-    for each in () if found is None else found.get("figures", ()):
-        if each["measure"] == measure and network in (None, each["network"]):
-            return each
-    return None
+    figures = () if found is None else found.get("figures", ())
+    return next((each for each in figures if each["measure"] == measure), None)
 
 
 def value_of(found: Mapping[str, Any] | None, measure: str) -> float | None:

@@ -8,7 +8,7 @@ from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
 from darkroom.core.hollow import hollow
 from darkroom.core.spec import parse
 from darkroom.network.unet import UNet
-from darkroom.recipes.given import at_latents, coarse_first
+from darkroom.recipes.given import coarse_first, on_latents
 from darkroom.recipes.schema import Recipe
 
 Bottleneck = Literal["kl", "vq"]
@@ -39,15 +39,10 @@ def denoiser(
     values = recipe.plain()
     part = recipe.denoiser
     assert part is not None
-    conditioners = [at_latents(each, on, small=recipe.data.degradation.factor) for each in part.conditioners]
-    planes = sum(each.channels for each in conditioners if each.port == "planes")
+    conditioners, channels = on_latents(part, on, small=recipe.data.degradation.factor)
     values |= {"name": name, "first_stage": {"model": on.plain(), "train": None}}
-    values["denoiser"]["conditioners"] = [each.plain() for each in conditioners]
-    values["denoiser"]["network"] |= {
-        **(network or {}),
-        "in_channels": on.latent_channels + planes,
-        "out_channels": on.latent_channels,
-    }
+    values["denoiser"]["conditioners"] = conditioners
+    values["denoiser"]["network"] |= (network or {}) | channels
     values["denoiser"]["train"] |= train or {}
     if values["denoiser"]["spread"] is not None:
         values["denoiser"]["spread"] = coarse_first(on) if isinstance(on, AutoencoderSpec) else None

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, Positi
 
 from darkroom.core.errors import SpecError, did_you_mean
 from darkroom.core.spec import Spec, override, parse, parse_yaml
+from darkroom.data.remote import is_remote
 from darkroom.data.sources import open_data
 from darkroom.data.summary import summary
 from darkroom.recipes.folder import recipe_for_folder
@@ -93,7 +94,8 @@ def base(data: str, asked: Wishes, *, task: str) -> Recipe:
     on pixels they cost many times what they cost on latents.
     """
     splits = open_data(data, limit=asked.pictures)
-    recipe = recipe_for_folder(summary(splits.train), place=str(Path(data)), size=asked.size, task=task, guess=False)
+    place = data if is_remote(data) else str(Path(data))
+    recipe = recipe_for_folder(summary(splits.train), place=place, size=asked.size, task=task, guess=False)
     values = recipe.plain()
     values["data"]["count"] = asked.pictures
     values["seed"] = asked.seed

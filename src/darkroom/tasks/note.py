@@ -1,7 +1,7 @@
 """What a picture says about how it was made, and the request that makes it again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import open_picture
 from darkroom.core.spec import Spec, parse
+from darkroom.data.decode import printable
 from darkroom.tasks.request import Label, Placed, Request
 
 KEY: Final = "darkroom"  # of the text entry in a PNG, and in `picture.info`
@@ -158,6 +159,20 @@ def read_note(picture: Image.Image | str | Path) -> Note:
     if not isinstance(found, dict) or not {"model", "seed", "steps"} <= set(found):
         raise InputError(f"{where}: this picture does not say how it was made, so it cannot be repeated")
     return parse(Note, found, where=where)
+
+
+def check_ours(paths: Iterable[Path]) -> None:
+    """`InputError` for what is there already and not from Darkroom: pictures of others are not written over."""
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            with Image.open(path) as picture:
+                ours = KEY in picture.info
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            ours = False
+        if not ours:
+            raise InputError(f"{printable(path)}: this is there already and not from Darkroom; choose another --out")
 
 
 def again(note: Note, changes: Mapping[str, Any]) -> Request:

@@ -46,17 +46,14 @@ def preview(sheet: Image.Image, *, side: int, step: int) -> Html:
     return section("Samples", shown, element("p", said, css="soft"))
 
 
-def neighbours(look: LookBack, *, odd_crops: bool) -> Html:
-    """Each sample beside its nearest training pictures, the most suspicious first.
-
-    odd_crops: training saw other parts of pictures than their centres.
-    """
+def neighbours(look: LookBack) -> Html:
+    """Each sample beside its nearest training pictures, the most suspicious first."""
     memory = look.memorisation
     ranked = sorted(look.samples, key=lambda each: each.closeness)
     return section(
         "Nearest training pictures",
         *([] if _certain(memory) else [element("p", verdict(memory))]),  # the warning stands on top of the page
-        paragraphs(reservations(look, odd_crops=odd_crops)),
+        paragraphs(reservations(look)),
         element("div", *(_card(each) for each in ranked), css="cards"),
         paragraphs(_explained(memory), css="soft"),
     )
@@ -99,7 +96,7 @@ def verdict(memory: Memorisation) -> str:
     )
 
 
-def reservations(look: LookBack, *, odd_crops: bool) -> list[str]:
+def reservations(look: LookBack) -> list[str]:
     """What makes the verdict weaker than it sounds."""
     memory, said = look.memorisation, list[str]()
     if memory.known and memory.found < memory.known / 2:
@@ -122,8 +119,6 @@ def reservations(look: LookBack, *, odd_crops: bool) -> list[str]:
         said.append(
             f"{number(look.compared)} of {number(look.training)} training pictures were compared, evenly chosen."
         )
-    if odd_crops:
-        said.append("Training saw crops drawn by chance, of which only the centre is compared.")
     return said
 
 

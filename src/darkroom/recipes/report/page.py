@@ -13,7 +13,6 @@ import torch
 from darkroom.core.pictures import open_picture
 from darkroom.core.record import atomic
 from darkroom.core.shapes import Number
-from darkroom.core.spec import parse, parse_yaml
 from darkroom.pages.markup import (
     Html,
     code,
@@ -29,7 +28,9 @@ from darkroom.pages.markup import (
 )
 from darkroom.pages.plot import number
 from darkroom.recipes.advice import few
+from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.describe import count, latent_shape
+from darkroom.recipes.read import read_recipe
 from darkroom.recipes.report import gallery
 from darkroom.recipes.report.commands import Command, Example, own_commands, python_lines
 from darkroom.recipes.report.course import STAGES, Course, courses
@@ -100,8 +101,8 @@ def write_page(
     machine: where it was trained, in words (`this_machine`). The rest is read from the folder: recipe, logs, reports,
     reconstructions. Nothing on the page is fetched from elsewhere and nothing in it runs.
     """
-    text = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    recipe = parse(Recipe, parse_yaml(text, where=str(folder)), where=str(folder))
+    recipe = read_recipe(folder / RECIPE)
+    text = (folder / RECIPE).read_text(encoding="utf-8")
     run = _Run(folder, recipe, text, courses(folder, recipe), look, data)
     page = document(
         f"{recipe.name}: a run of Darkroom",
@@ -198,8 +199,7 @@ def _samples(run: _Run) -> Html:
 
 def _neighbours(run: _Run) -> Html:
     if run.look is not None:
-        data = run.recipe.data
-        return gallery.neighbours(run.look, odd_crops=data.crop == "random" or data.scale is not None)
+        return gallery.neighbours(run.look)
     if run.recipe.denoiser is None:
         return Html()
     said = "Samples are compared with the training pictures when the model is finished."

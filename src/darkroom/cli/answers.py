@@ -1,0 +1,37 @@
+"""Answers of the command: words for people, or one JSON value for programs, whatever stands in it."""
+
+import json
+import math
+from typing import Any
+
+import typer
+
+
+def say(words: str, value: object, *, as_json: bool) -> None:
+    """Print an answer in words, or as JSON."""
+    if as_json:
+        say_json(value)
+    else:
+        typer.echo(words)
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON that every reader takes.
+
+    null stands for numbers that are not finite, which JSON has no word for; bytes in names that are no text are
+    escaped.
+    """
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
+    typer.echo(text.encode(errors="backslashreplace").decode())
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_finite(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value
