@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets")
     pictures(folder / "made", seed=1, count=24)
     pictures(folder / "real", seed=2, count=30)
-    list(Run(recipe("tiny-uncond", overrides=SMALL), folder / "model", device="cpu").develop())
+    list(Run(recipe("tiny-uncond", overrides=SMALL), folder / "model", device="cpu").develop(page=False))
     return folder
 
 

@@ -90,12 +90,12 @@ def test_a_plan_says_how_many_have_which_shape(folder: Path) -> None:
 
 
 def test_stopping_changes_nothing(folder: Path, tmp_path: Path) -> None:
-    list(Run(small("tiny-layout", folder), tmp_path / "whole", device="cpu").develop())
+    list(Run(small("tiny-layout", folder), tmp_path / "whole", device="cpu").develop(page=False))
     for stage in ("first_stage", "denoiser"):
-        for _event in Run(small("tiny-layout", folder), tmp_path / "parts", device="cpu").develop():
+        for _event in Run(small("tiny-layout", folder), tmp_path / "parts", device="cpu").develop(page=False):
             if (tmp_path / "parts" / stage / "state.pt").exists():
                 break
-    list(Run(small("tiny-layout", folder), tmp_path / "parts", device="cpu").develop())
+    list(Run(small("tiny-layout", folder), tmp_path / "parts", device="cpu").develop(page=False))
     one, other = (load_model(tmp_path / part / "model.safetensors").state for part in ("whole", "parts"))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
