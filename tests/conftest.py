@@ -60,6 +60,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Generator[None]:
+    """No test cuts the power: to all of them a file on its way to the disk is as good as one that is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The top of the source tree."""
