@@ -18,7 +18,8 @@ import pytest
 
 from warm import begun, darkroom, python
 
-SHORT = " ".join(f"{stage}.train.{each}" for stage in ("first_stage", "denoiser") for each in ("steps=12", "warmup=2"))
+STEPS = [f"{stage}.train.{each}" for stage in ("first_stage", "denoiser") for each in ("steps=12", "warmup=2")]
+SHORT = " ".join(["data.count=200", *STEPS])
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,7 +45,7 @@ def lines(text: str) -> list[str]:
 
 
 def shortened(line: str) -> str:
-    """A training of a few steps; how long the shown one takes stands in docs/results.md."""
+    """A training of a few steps on a few pictures; how long the shown one takes stands in docs/results.md."""
     return re.sub(r"^(darkroom train \S+)", rf"\1 {SHORT}", line)
 
 
