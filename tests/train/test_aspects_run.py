@@ -24,12 +24,12 @@ SMALL = (
     "first_stage.train.steps=3",
     "first_stage.train.batch=4",
     "first_stage.train.warmup=1",
-    "denoiser.train.steps=6",
+    "denoiser.train.steps=4",
     "denoiser.train.batch=4",
     "denoiser.train.warmup=1",
     "denoiser.train.log_every=1",
     "denoiser.train.save_every=2",
-    "denoiser.train.sample_every=6",
+    "denoiser.train.sample_every=4",
     "denoiser.sample.count=2",
     "denoiser.sample.steps=2",
 )
@@ -73,7 +73,7 @@ def test_every_task_goes_through_both_stages(name: str, folder: Path, tmp_path: 
     shapes = sorted(path.name for path in (tmp_path / "latents" / "train").iterdir())
     assert shapes == ["24x40", "24x48", "32x32", "40x24"]
     losses = [line["loss"] for line in read_lines(tmp_path / "denoiser" / "log.jsonl") if "loss" in line]
-    assert len(losses) == 6
+    assert len(losses) == 4
     assert np.isfinite(losses).all()
     model = load(tmp_path, device="cpu")
     wide = {} if name in ("tiny-semantic", "tiny-superres", "tiny-inpaint") else {"size": (24, 40)}
