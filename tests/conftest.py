@@ -1,29 +1,57 @@
 """What every test may ask for. Shapes in signatures are checked while tests run."""
 
+import gc
 import os
-import re
+import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
+
+from shape_checks import check_shapes, leave_the_others
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("any-machine", deadline=None)  # how long an example takes says something of the machine
 settings.load_profile("any-machine")
 ROOT = Path(__file__).resolve().parents[1]
+LONG = ("test_parted", "test_readme", "test_studies", "test_ranks", "test_evaluate_sets", "test_killed")
+COUNTED = pytest.StashKey[bool]()
+
+check_shapes(ROOT / "src")
 
 
-HOT = {f"darkroom.scenes.{name}" for name in ("draw", "fit", "outlines")}  # tens of thousands of small calls a picture
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests begin first: one that begins last would be waited for alone."""
+    seen: set[str] = set()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        item.stash[COUNTED] = name not in seen
+        seen.add(name)
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
-def with_shapes(source: Path) -> list[str]:
-    """Modules whose signatures may have shapes; to check every call of all others would take longer than the tests."""
-    files = (path for path in source.rglob("*.py") if re.search("jaxtyping|shapes import", path.read_text("utf-8")))
-    return sorted({".".join(path.relative_to(source).with_suffix("").parts) for path in files} - HOT)
+def pytest_collection_finish() -> None:
+    """By now nearly every module is there, and stays: nobody needs to search a million objects for cycles again."""
+    leave_the_others()
+    gc.freeze()
 
 
-install_import_hook(with_shapes(ROOT / "src"), "beartype.beartype")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Lines are counted in the first case of each test alone, for the tracer costs a quarter of the time.
+
+    What is counted is so at most what is run: the other cases add what only they come to.
+    """
+    tracer = sys.gettrace()
+    if tracer is None or item.stash[COUNTED] or not item.config.pluginmanager.hasplugin("_cov"):
+        return (yield)
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +60,14 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Generator[None]:
+    """No test cuts the power: to all of them a file on its way to the disk is as good as one that is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.cli.main import main
+from warm import command
 
 STAGES = (
     "first_stage.train.batch=2",
@@ -356,20 +358,12 @@ def test_ctrl_c_keeps_what_was_done(say: Say, tmp_path: Path) -> None:
     words = ["train", "tiny-text", "data.count=12", "first_stage.train.steps=120", *STAGES, "--device", "cpu"]
     words += ["--out", str(tmp_path / "run")]
     state = tmp_path / "run" / "first_stage" / "state.pt"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "darkroom.cli.main", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "/120" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        out, rest = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert (process.returncode, out) == (130, ""), rest
-    assert rest.splitlines()[-1] == "darkroom: stopped; what was written is kept"
+    with command(words, folder=tmp_path / "said") as process:
+        while "/120" not in process.complaints and process.alive:
+            time.sleep(0.01)
+        process.send(signal.SIGINT)
+        assert (process.ended(), process.out) == (130, ""), process.complaints
+    assert process.complaints.splitlines()[-1] == "darkroom: stopped; what was written is kept"
     assert state.is_file()
     assert not (tmp_path / "run" / "first_stage" / "model.safetensors").exists()
     reached = json.loads(say("inspect", tmp_path / "run", "--json")[1])

@@ -21,6 +21,7 @@ from darkroom.core.parallel import (
     rows_of_all_ranks,
     world_size,
 )
+from warm import START
 
 
 def test_alone_everything_is_what_it_was() -> None:
@@ -73,7 +74,7 @@ def _rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_agree(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    mp.start_processes(_rank, args=(str(tmp_path),), nprocs=2, start_method=START)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["world"] == 2
     assert first["mean"].tolist() == second["mean"].tolist() == [[1.5, 2.0]]

@@ -24,14 +24,15 @@ from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
 
 SMALL = (
-    "data.count=24",
+    "data.count=8",
     "data.size=64",
     "first_stage.train.steps=2",
+    "first_stage.train.batch=4",
     "first_stage.train.warmup=1",
     "denoiser.train.steps=2",
     "denoiser.train.batch=4",
     "denoiser.train.warmup=1",
-    "denoiser.sample.count=2",
+    "denoiser.sample.count=1",
     "denoiser.sample.steps=2",
 )
 
@@ -41,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     folder = tmp_path_factory.mktemp("conditions")
     found: dict[str, Model] = {}
     for name in ("tiny-text", "tiny-class", "tiny-layout", "tiny-semantic", "tiny-superres", "tiny-inpaint"):
-        list(Run(recipe(name, overrides=SMALL), folder / name, device="cpu").develop())
+        list(Run(recipe(name, overrides=SMALL), folder / name, device="cpu").develop(page=False))
         found[name] = load(folder / name, device="cpu")
     return found
 

@@ -15,6 +15,7 @@ from darkroom.data.transforms import TransformSpec
 from darkroom.data.write_shards import write_shards
 from darkroom.evaluate.lots import OfSource
 from darkroom.evaluate.shards import Shards
+from warm import START
 
 
 def squares(rows: range) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ def _rank(number: int, folder: str) -> None:
 
 
 def test_two_ranks_share_the_work(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    mp.start_processes(_rank, args=(str(tmp_path),), nprocs=2, start_method=START)
     first, second = (torch.load(tmp_path / f"{number}.pt") for number in (0, 1))
     assert (first["made"], second["made"]) == ([0, 2, 4], [1, 3, 5])
     assert first["found"].tolist() == second["found"].tolist() == [row**2 for row in range(22)]

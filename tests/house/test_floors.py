@@ -1,6 +1,7 @@
 """The house: arrows only point down, and rooms on one floor never import each other. Every import is read."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
+@functools.cache
 def read(path: Path) -> tuple[str, set[str]]:
     """The room of a module, and the rooms it enters."""
     parts = path.relative_to(PACKAGE).parts

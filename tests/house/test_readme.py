@@ -10,12 +10,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-SHORT = " ".join(f"{stage}.train.{each}" for stage in ("first_stage", "denoiser") for each in ("steps=12", "warmup=2"))
+from warm import begun, darkroom, python
+
+STEPS = [f"{stage}.train.{each}" for stage in ("first_stage", "denoiser") for each in ("steps=12", "warmup=2")]
+SHORT = " ".join(["data.count=200", *STEPS])
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,7 +45,7 @@ def lines(text: str) -> list[str]:
 
 
 def shortened(line: str) -> str:
-    """A training of a few steps; how long the shown one takes stands in docs/results.md."""
+    """A training of a few steps on a few pictures; how long the shown one takes stands in docs/results.md."""
     return re.sub(r"^(darkroom train \S+)", rf"\1 {SHORT}", line)
 
 
@@ -61,7 +65,7 @@ def commands(page: str) -> list[list[str]]:
 
 
 def run(command: list[str], *, folder: Path) -> None:
-    """Run one command as a reader would, with this environment's `darkroom` first on the path."""
+    """Run one command as a reader does, with this environment's `darkroom` first on the path."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
@@ -69,11 +73,30 @@ def run(command: list[str], *, folder: Path) -> None:
     assert done.returncode == 0, f"{command[-1]}\nanswered {done.returncode}:\n{done.stdout}{done.stderr}"
 
 
+def carry_out(command: Sequence[str], *, folder: Path) -> None:
+    """The same in a process that has torch already, and the package not yet: there are many, and each imports it anew.
+
+    The words of a line are those that the shell makes of it.
+    """
+    program, _, text = command
+    work, given = (python, text) if program == sys.executable else (darkroom, words_of(text, folder=folder))
+    with begun(work, given, folder=folder / ".said", place=folder) as process:
+        code = process.ended(seconds=300)
+        assert code == 0, f"{text}\nanswered {code}:\n{process.out}{process.complaints}"
+
+
+def words_of(line: str, *, folder: Path) -> list[str]:
+    """What the shell gives to `darkroom`, which is all that a line may call."""
+    told = ["bash", "-euc", f"darkroom() {{ printf '%s\\0' \"$@\"; }}; {line}"]
+    done = subprocess.run(told, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.split("\0")[:-1]
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
     for command in commands(page.read_text(encoding="utf-8")):
-        run(command, folder=tmp_path)
+        carry_out(command, folder=tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -101,8 +124,15 @@ def test_the_reader_of_pages(tmp_path: Path) -> None:
         "darkroom recipes    --json   # all",
         "open('seen', 'w').close()\n",
     ]
-    run(found[0], folder=tmp_path)
-    run(found[2], folder=tmp_path)
-    assert (tmp_path / "seen").exists()
-    with pytest.raises(AssertionError, match="answered 2"):
-        run(["bash", "-euc", "darkroom sampel"], folder=tmp_path)
+    for way in (run, carry_out):
+        way(found[0], folder=tmp_path)
+        way(found[2], folder=tmp_path)
+        (tmp_path / "seen").unlink()
+        with pytest.raises(AssertionError, match="answered 2"):
+            way(["bash", "-euc", "darkroom sampel"], folder=tmp_path)
+    assert words_of("darkroom sample 'a red star' --count 2   # two", folder=tmp_path) == [
+        "sample",
+        "a red star",
+        "--count",
+        "2",
+    ]

@@ -1,9 +1,9 @@
 """The measurable part of the house style. No single figure tells good code from bad: these go together."""
 
 import ast
+import functools
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,8 +39,9 @@ def kept(root: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def functions(tree: ast.AST) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
+@functools.cache
+def functions(tree: ast.AST) -> tuple[Function, ...]:
+    return tuple(node for node in ast.walk(tree) if isinstance(node, Function))
 
 
 def positional(function: Function) -> list[str]:
@@ -86,6 +87,7 @@ def length(function: Function) -> int:
     return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

@@ -70,16 +70,16 @@ def test_a_logarithmic_axis_where_it_says_more(values: list[float], scale: str) 
 
 
 def test_a_long_log_is_thinned_and_keeps_its_peaks_and_ends() -> None:
-    points = [(float(step), 1.0 + 0.1 * math.sin(step)) for step in range(1_000_000)]
-    points[700_001] = (700_001.0, 9.0)
-    points[200_001] = (200_001.0, 0.2)
+    points = [(float(step), 1.0 + 0.1 * math.sin(step)) for step in range(100_000)]
+    points[70_001] = (70_001.0, 9.0)
+    points[20_001] = (20_001.0, 0.2)
     svg = chart([Line("loss", points, "faint")], title="Loss")
     (line,) = read_plot(svg).lines.values()
     assert len(line) <= POINTS
     assert len(svg) < 20_000
     assert max(y for _, y in line) == pytest.approx(9, rel=1e-2)
     assert min(y for _, y in line) == pytest.approx(0.2, rel=1e-2)
-    assert (line[0][0], line[-1][0]) == pytest.approx((0, 999_999), abs=2000)
+    assert (line[0][0], line[-1][0]) == pytest.approx((0, 99_999), abs=200)
 
 
 def test_one_point_values_that_are_no_numbers_and_nothing() -> None:

@@ -1,22 +1,28 @@
 """Agreement of objects with objects and with captions; captions parsed are captions described."""
 
+import functools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkroom.core.errors import InputError
 from darkroom.scenes.agree import agrees, intersection_over_union, obeys
-from darkroom.scenes.draw import draw
+from darkroom.scenes.draw import Scene, draw
 from darkroom.scenes.read import read
 from darkroom.scenes.vocabulary import COLOURS, RELATIONS, SHAPES, SIZES, SceneObject, describe, parse_caption
 
-SCENES = [draw(41, index) for index in range(100)]
 CAT = SceneObject("circle", "red", "small", (0.1, 0.1, 0.25, 0.25))
 DOG = SceneObject("star", "blue", "large", (0.5, 0.15, 0.4, 0.4))
 
 
+@functools.cache
+def scenes() -> list[Scene]:
+    return [draw(41, index) for index in range(100)]
+
+
 def test_objects_agree_with_themselves_in_any_order():
-    for scene in SCENES:
+    for scene in scenes():
         assert agrees(scene.objects, scene.objects[::-1])
         assert not agrees(scene.objects[:-1], scene.objects)
         assert not agrees([*scene.objects, CAT], scene.objects)
@@ -45,9 +51,9 @@ def test_overlap_of_boxes():
 
 
 def test_scenes_obey_their_own_captions_and_hardly_any_other():
-    found = [read(scene.image) for scene in SCENES]
-    assert all(obeys(things, scene.caption) for things, scene in zip(found, SCENES, strict=True))
-    others = SCENES[1:] + SCENES[:1]
+    found = [read(scene.image) for scene in scenes()]
+    assert all(obeys(things, scene.caption) for things, scene in zip(found, scenes(), strict=True))
+    others = scenes()[1:] + scenes()[:1]
     assert not any(agrees(things, scene.objects) for things, scene in zip(found, others, strict=True))
     assert sum(obeys(things, scene.caption) for things, scene in zip(found, others, strict=True)) <= 1
 

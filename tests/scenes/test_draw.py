@@ -1,6 +1,7 @@
 """The `shapes` world keeps its promises: exact fields, readable objects, a function of (seed, index)."""
 
 import colorsys
+import functools
 import re
 import statistics
 from itertools import combinations
@@ -27,8 +28,12 @@ from darkroom.scenes.vocabulary import (
     relation,
 )
 
-SCENES = [draw(3, index) for index in range(300)]
 THING = re.compile(rf"a (?:(small|large) )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
+
+
+@functools.cache
+def scenes() -> list[Scene]:
+    return [draw(3, index) for index in range(300)]
 
 
 def pixels(thing: SceneObject, side: int = 64) -> tuple[int, int, int, int]:
@@ -61,7 +66,7 @@ def test_scenes_are_a_function_of_seed_and_index():
 
 
 def test_objects_do_not_overlap_and_are_large_enough():
-    for scene in SCENES:
+    for scene in scenes():
         assert 1 <= len(scene.objects) <= 3
         boxes = [pixels(thing) for thing in scene.objects]
         for x, y, width, height in boxes:
@@ -77,7 +82,7 @@ def test_objects_do_not_overlap_and_are_large_enough():
 
 
 def test_sizes_can_be_told_apart():
-    for scene in SCENES:
+    for scene in scenes():
         for thing in scene.objects:
             longest = max(pixels(thing)[2:])
             assert (thing.size == "large") == (longest > LARGE_FROM)
@@ -85,7 +90,7 @@ def test_sizes_can_be_told_apart():
 
 
 def test_map_and_boxes_agree():
-    for scene in SCENES:
+    for scene in scenes():
         covered = np.zeros(scene.map.shape, bool)
         for thing in scene.objects:
             mask = inside(scene, thing)
@@ -97,7 +102,7 @@ def test_map_and_boxes_agree():
 
 
 def test_colours_of_objects_and_backgrounds():
-    for scene in SCENES[:120]:
+    for scene in scenes()[:120]:
         for thing in scene.objects:
             hue, saturation, value = np.median(hsv(scene.image[core(inside(scene, thing))]), axis=0)
             if thing.colour == "red":
@@ -124,7 +129,7 @@ def core(mask: np.ndarray) -> np.ndarray:
 
 def test_captions_say_what_is_there():
     counts = set()
-    for scene in SCENES:
+    for scene in scenes():
         words = THING.findall(scene.caption)
         relations = re.findall("|".join(RELATIONS), scene.caption)
         assert len(words) == len(scene.objects) == len(relations) + 1
@@ -147,17 +152,17 @@ def test_captions_say_what_is_there():
 
 
 def test_the_world_is_varied():
-    things = [thing for scene in SCENES for thing in scene.objects]
+    things = [thing for scene in scenes() for thing in scene.objects]
     for options, seen in ((SHAPES, "shape"), (COLOURS, "colour")):
         counts = [sum(getattr(thing, seen) == option for thing in things) for option in options]
         assert min(counts) > 0.5 * statistics.mean(counts)
-    assert len({scene.caption for scene in SCENES}) > 250
+    assert len({scene.caption for scene in scenes()}) > 250
 
 
 def test_single_scenes_are_class_data():
-    scenes = [draw(0, index, kind="single") for index in range(100)]
-    assert all(len(scene.objects) == 1 and scene.label == scene.objects[0].shape for scene in scenes)
-    assert {scene.label for scene in scenes} == set(SHAPES)
+    single = [draw(0, index, kind="single") for index in range(100)]
+    assert all(len(scene.objects) == 1 and scene.label == scene.objects[0].shape for scene in single)
+    assert {scene.label for scene in single} == set(SHAPES)
     assert draw(0, 0).label is None
 
 

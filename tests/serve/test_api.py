@@ -126,7 +126,7 @@ def lines_of(response: httpx.Response) -> Iterator[tuple[str, str, dict[str, Any
 
 
 def test_events_lead_to_the_finished_job_and_go_on_after_the_last_seen(server: Served) -> None:
-    begun = server.client.post("/v1/jobs", json={"count": 2, "steps": 300}).json()
+    begun = server.client.post("/v1/jobs", json={"count": 2, "steps": 100}).json()
     where = f"/v1/jobs/{begun['id']}/events"
     with server.client.stream("GET", where) as response:
         assert response.headers["content-type"].startswith("text/event-stream")

@@ -122,7 +122,7 @@ def test_200_voters_with_a_known_bias_and_20_who_do_not_look(tmp_path: Path) -> 
 def test_the_interval_covers_the_truth_as_often_as_it_says(tmp_path: Path) -> None:
     poll = poll_of(two_folders(tmp_path, count=10), checks=0.0)
     covered = 0
-    for study in range(200):
+    for study in range(100):
         votes = {
             voter: {
                 each.number: Vote(choice(each, 1000 * study + voter, likes_first=0.7), 1.0)
@@ -133,7 +133,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(tmp_path: Path) -> No
         share = count(poll, votes).first
         assert share is not None
         covered += share.low < 0.7 < share.high
-    assert 183 <= covered <= 198
+    assert 90 <= covered <= 99
 
 
 def test_votes_are_kept_once_and_go_on_after_a_restart(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def saved(kind: str) -> bytes:
 
 
 BOMB = png_of(60_000, 60_000, data=bytes(1000))
-TEXT_BOMB = png_of(4, 4, data=bytes(52), extra=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000))))
+TEXT_BOMB = png_of(4, 4, data=bytes(52), extra=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(30_000_000))))
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n"
 JSON_BODIES: dict[str, tuple[Any, int]] = {
@@ -227,7 +227,7 @@ PICTURES = st.builds(sent, st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", 
     pairs=st.dictionaries(st.sampled_from(["size", "guidance_interval"]), st.tuples(NUMBERS, NUMBERS), max_size=1),
     words=st.dictionaries(st.sampled_from(["prompt", "negative", "to", "solver", "times"]), st.text(max_size=9)),
 )
-@settings(max_examples=300, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck])
+@settings(max_examples=120, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck])
 def test_whatever_has_the_right_names_is_settled_or_refused(
     small_server: Served, *, model: str, numbers: Any, pictures: Any, pairs: Any, words: Any
 ) -> None:

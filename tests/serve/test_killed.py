@@ -1,13 +1,9 @@
 """The command in a process of its own: killed under load, stopped with care, and started again."""
 
 import contextlib
-import os
 import re
-import select
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -21,26 +17,21 @@ from darkroom.serve.api import GRACE, build
 from darkroom.serve.engine import Engine
 from darkroom.serve.server import _Server, listening, run
 from darkroom.serve.store import Store
+from warm import Begun, command
 
 QUICK = {"steps": 20}
 
 
 @contextlib.contextmanager
-def command(model: Path, data: Path, *words: str) -> Generator[tuple[subprocess.Popen[str], httpx.Client]]:
+def serve(model: Path, data: Path, *words: str) -> Generator[tuple[Begun, httpx.Client]]:
     """`darkroom serve` on a free port, and a client of it."""
-    line = [sys.executable, "-m", "darkroom.cli.main", "serve", str(model), "--port", "0", "--data", str(data), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        try:
-            assert select.select([process.stdout], [], [], 60)[0], "it said nothing"
-            said = process.stdout.readline()
-            found = re.search(r"at (http://[\d.:]+)", said)
-            assert found is not None, said + (process.stderr.read() if process.stderr else "")
-            with httpx.Client(base_url=found[1], timeout=30) as client:
-                yield process, client
-        finally:
-            process.kill()
+    line = ["serve", model, "--port", "0", "--data", data, "--batch", "2", *words]
+    with command(line, folder=data.with_name("said")) as process:
+        wait_for(lambda: "\n" in process.out or not process.alive)
+        found = re.search(r"at (http://[\d.:]+)", process.out)
+        assert found is not None, process.out + process.complaints
+        with httpx.Client(base_url=found[1], timeout=30) as client:
+            yield process, client
 
 
 def states(client: httpx.Client) -> dict[str, str]:
@@ -49,11 +40,11 @@ def states(client: httpx.Client) -> dict[str, str]:
 
 def killed_under_load(model: Path, data: Path) -> list[str]:
     """Eight jobs of three pictures, and a process that died while it drew them."""
-    with command(model, data, "--batch", "2") as (process, client):
+    with serve(model, data, "--no-studio") as (process, client):
         ids = [client.post("/v1/jobs", json={**QUICK, "count": 3, "seed": seed}).json()["id"] for seed in range(8)]
         wait_for(lambda: list(states(client).values()).count("done") >= 2)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.send(signal.SIGKILL)
+        assert process.ended() == -signal.SIGKILL
     return ids
 
 
@@ -63,17 +54,16 @@ def test_killed_it_loses_nothing_and_draws_nothing_twice_and_stopped_it_keeps_wh
     data, model = tmp_path / "served", model_files["plain"]
     ids = killed_under_load(model, data)
     files = {path.name: path.stat().st_mtime_ns for path in data.rglob("*.png") if not path.name.startswith(".")}
-    with command(model, data, "--batch", "2", "--limit", "steps=300") as (process, client):
+    with serve(model, data, "--limit", "steps=300") as (process, client):
         found = states(client)
         assert set(found) == set(ids)
         finished = [id for id, state in found.items() if state == "done"]
         wait_for(lambda: set(states(client).values()) == {"done"})
         slow = client.post("/v1/jobs", json={"steps": 300, "count": 16}).json()["id"]
         wait_for(lambda: states(client)[slow] == "running")
-        process.send_signal(signal.SIGTERM)
-        out, complaints = process.communicate(timeout=60)
-    assert (process.returncode, complaints) == (0, "")
-    assert "stopped; jobs that wait go on when it is started again" in out
+        process.send(signal.SIGTERM)
+        assert (process.ended(), process.complaints) == (0, "")
+    assert "stopped; jobs that wait go on when it is started again" in process.out
     store = Store(data)
     assert [job.id for job in store.unfinished()] == [slow]
     pictures = {path.name: path for path in data.rglob("*.png") if not path.name.startswith(slow)}

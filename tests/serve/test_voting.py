@@ -3,13 +3,9 @@
 import contextlib
 import io
 import json
-import os
 import re
-import select
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +17,14 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from polls import choice, fill, poll_of, two_folders
+from serving import wait_for
 
 from darkroom.cli.main import main
 from darkroom.serve.ballot import find_pairs, sheet
 from darkroom.serve.tally import count
 from darkroom.serve.votes import FILE, Votes
 from darkroom.serve.voting import Booth, build_voting
+from warm import command
 
 
 @pytest.fixture
@@ -136,16 +134,12 @@ def test_the_command_counts_and_refuses(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_killed_while_many_vote_no_vote_that_was_answered_is_lost(tmp_path: Path) -> None:
     pairs = two_folders(tmp_path)
-    line = [sys.executable, "-m", "darkroom.cli.main", "vote", str(tmp_path / "one"), str(tmp_path / "two")]
-    line += ["--port", "0", "--out", str(tmp_path / "votes"), "--checks", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    line = ["vote", tmp_path / "one", tmp_path / "two", "--port", "0", "--out", tmp_path / "votes", "--checks", "0"]
     answered: list[tuple[str, int, str]] = []
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        assert select.select([process.stderr], [], [], 120)[0], "it said nothing"
-        said = process.stderr.readline()
-        address = re.search(r"at (http://[\d.:]+);", said)
-        assert address is not None, said
+    with command(line, folder=tmp_path / "said") as process:
+        wait_for(lambda: "\n" in process.complaints or not process.alive)
+        address = re.search(r"at (http://[\d.:]+);", process.complaints)
+        assert address is not None, process.complaints
 
         def vote() -> None:
             with contextlib.suppress(httpx.HTTPError), httpx.Client(base_url=address[1], timeout=60) as client:
@@ -163,9 +157,9 @@ def test_killed_while_many_vote_no_vote_that_was_answered_is_lost(tmp_path: Path
         for each in voters:
             each.start()
         ticking = threading.Event()
-        while len(answered) < 40 and process.poll() is None:
+        while len(answered) < 40 and process.alive:
             ticking.wait(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+        process.send(signal.SIGKILL)
         for each in voters:
             each.join()
     votes = Votes(tmp_path / "votes", poll_of(pairs, question="Which of the two pictures is better?", checks=0.0))

@@ -69,14 +69,23 @@ def small_address(
         yield found
 
 
-@pytest.fixture
-def newcomer(chromium: Any, small_address: str) -> Generator[Visit]:
-    """Somebody who opens the studio with small models for the first time; nothing may go wrong meanwhile."""
+@pytest.fixture(scope="session")
+def desk(chromium: Any) -> Generator[Any]:
+    """A window of the browser, whose pages need not load and translate Gradio's scripts again."""
     context = chromium.new_context(viewport={"width": 1200, "height": 900})
-    found = Visit(context.new_page(), small_address).open()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def newcomer(desk: Any, small_address: str) -> Generator[Visit]:
+    """Somebody who opens the studio with small models for the first time; nothing may go wrong meanwhile."""
+    found = Visit(desk.new_page(), small_address).open()
     found.fill(count=1)
     yield found
-    context.close()
+    found.page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+    found.page.close()
+    desk.clear_cookies()
     assert not found.wrong
     assert not found.elsewhere
 

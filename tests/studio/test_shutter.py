@@ -7,6 +7,7 @@ import json
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from darkroom.core.errors import InputError
 from darkroom.core.record import append_line, write_yaml
 
-gradio = pytest.importorskip("gradio", reason="needs gradio, the extra [studio]")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs gradio, the extra [studio]")
 
 OURS = ("'self'", "'none'", "data:", "blob:")
 

@@ -24,12 +24,12 @@ SMALL = (
     "first_stage.train.steps=3",
     "first_stage.train.batch=4",
     "first_stage.train.warmup=1",
-    "denoiser.train.steps=6",
+    "denoiser.train.steps=4",
     "denoiser.train.batch=4",
     "denoiser.train.warmup=1",
     "denoiser.train.log_every=1",
     "denoiser.train.save_every=2",
-    "denoiser.train.sample_every=6",
+    "denoiser.train.sample_every=4",
     "denoiser.sample.count=2",
     "denoiser.sample.steps=2",
 )
@@ -73,7 +73,7 @@ def test_every_task_goes_through_both_stages(name: str, folder: Path, tmp_path: 
     shapes = sorted(path.name for path in (tmp_path / "latents" / "train").iterdir())
     assert shapes == ["24x40", "24x48", "32x32", "40x24"]
     losses = [line["loss"] for line in read_lines(tmp_path / "denoiser" / "log.jsonl") if "loss" in line]
-    assert len(losses) == 6
+    assert len(losses) == 4
     assert np.isfinite(losses).all()
     model = load(tmp_path, device="cpu")
     wide = {} if name in ("tiny-semantic", "tiny-superres", "tiny-inpaint") else {"size": (24, 40)}
@@ -90,12 +90,12 @@ def test_a_plan_says_how_many_have_which_shape(folder: Path) -> None:
 
 
 def test_stopping_changes_nothing(folder: Path, tmp_path: Path) -> None:
-    list(Run(small("tiny-layout", folder), tmp_path / "whole", device="cpu").develop())
+    list(Run(small("tiny-layout", folder), tmp_path / "whole", device="cpu").develop(page=False))
     for stage in ("first_stage", "denoiser"):
-        for _event in Run(small("tiny-layout", folder), tmp_path / "parts", device="cpu").develop():
+        for _event in Run(small("tiny-layout", folder), tmp_path / "parts", device="cpu").develop(page=False):
             if (tmp_path / "parts" / stage / "state.pt").exists():
                 break
-    list(Run(small("tiny-layout", folder), tmp_path / "parts", device="cpu").develop())
+    list(Run(small("tiny-layout", folder), tmp_path / "parts", device="cpu").develop(page=False))
     one, other = (load_model(tmp_path / part / "model.safetensors").state for part in ("whole", "parts"))
     assert all(torch.equal(one[key], other[key]) for key in one)
 

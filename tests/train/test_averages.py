@@ -97,10 +97,10 @@ SMALL = (
 def test_a_run_stores_them_and_convert_makes_a_model_of_them(tmp_path: Path, capsys) -> None:
     """Also of a run that stopped and went on; the last snapshot of a tracked width is that width."""
     run = tmp_path / "run"
-    for event in Run(recipe("tiny-uncond", overrides=SMALL), run, device="cpu").develop():
+    for event in Run(recipe("tiny-uncond", overrides=SMALL), run, device="cpu").develop(page=False):
         if isinstance(event, Advance) and event.stage == "denoiser" and event.progress.step == 3:
             break
-    list(Run(recipe("tiny-uncond", overrides=SMALL), run, device="cpu").develop())
+    list(Run(recipe("tiny-uncond", overrides=SMALL), run, device="cpu").develop(page=False))
     stored = run / "denoiser" / FOLDER
     assert [path.stem for path in sorted(stored.iterdir())] == ["00000002", "00000004", "00000005"]
     out = tmp_path / "wide.safetensors"

@@ -59,8 +59,8 @@ def distilled(source: object, stored: StoredModel, *changes: str) -> Recipe:
     return recipe_asked(Asked(source=str(source), changes=(*SHORT, *changes), distill=True), start=stored, name="old")
 
 
-def finished(made: Recipe, folder: Path, stored: StoredModel) -> StoredModel:
-    list(Run(made, folder, device="cpu", start=stored).develop())
+def finished(made: Recipe, folder: Path, stored: StoredModel, *, page: bool = False) -> StoredModel:
+    list(Run(made, folder, device="cpu", start=stored).develop(page=page))
     return load_model(folder / "model.safetensors")
 
 
@@ -80,7 +80,7 @@ def test_a_student_is_a_model_like_its_teacher(
     stored = read_whole(model_files[kind])
     before = {name: value.clone() for name, value in stored.state.items()}
     made = distilled(pictures, stored)
-    found = finished(made, tmp_path / "run", stored)
+    found = finished(made, tmp_path / "run", stored, page=True)
     assert all(torch.equal(before[name], value) for name, value in stored.state.items())
     assert isinstance(found.spec, ModelSpec)
     assert found.spec == stored.spec.model_copy(update={"image_size": 32})

@@ -75,11 +75,11 @@ def test_a_miniature(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["tiny-layout", "tiny-inpaint"])
 def test_stopping_changes_nothing(name: str, tmp_path: Path) -> None:
     """Order of objects and holes are functions of the sample, so a run that stopped ends with the same bits."""
-    list(Run(small(name), tmp_path / "whole", device="cpu").develop())
-    for _event in Run(small(name), tmp_path / "parts", device="cpu").develop():
+    list(Run(small(name), tmp_path / "whole", device="cpu").develop(page=False))
+    for _event in Run(small(name), tmp_path / "parts", device="cpu").develop(page=False):
         if (tmp_path / "parts" / "denoiser" / "state.pt").exists():
             break
-    list(Run(small(name), tmp_path / "parts", device="cpu").develop())
+    list(Run(small(name), tmp_path / "parts", device="cpu").develop(page=False))
     one, other = (load_model(tmp_path / part / "model.safetensors").state for part in ("whole", "parts"))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
@@ -131,7 +131,7 @@ def test_every_task_on_pixels(name: str, tmp_path: Path) -> None:
     assert made.denoiser is not None
     assert made.denoiser.network.multipliers[-2:] == recipe(name).denoiser.network.multipliers
     assert made.denoiser.network.size_multiple == 8
-    list(Run(made, tmp_path, device="cpu").develop())
+    list(Run(made, tmp_path, device="cpu").develop(page=False))
     model = load(tmp_path, device="cpu")
     assert model.spec.first_stage.factor == 1
     assert not (tmp_path / "first_stage" / "model.safetensors").exists()
@@ -145,7 +145,7 @@ def test_every_task_on_squares_of_pixels(name: str, tmp_path: Path) -> None:
     assert made.name.endswith("-patches")
     assert made.denoiser.network.multipliers == before.denoiser.network.multipliers
     assert made.denoiser.network.out_channels == 3 * before.first_stage.model.factor**2
-    list(Run(made, tmp_path, device="cpu").develop())
+    list(Run(made, tmp_path, device="cpu").develop(page=False))
     model = load(tmp_path, device="cpu")
     assert model.spec.first_stage == made.first_stage.model
     images = torch.rand(1, 3, 32, 32)
@@ -160,11 +160,11 @@ def test_small_pictures_let_latents_be_guessed(tmp_path: Path) -> None:
     (spec,) = made.denoiser.conditioners
     assert isinstance(spec, LowResSpec)
     assert spec.guesses == made.first_stage.model.latent_channels
-    list(Run(made, tmp_path / "whole", device="cpu").develop())
-    for _event in Run(made, tmp_path / "parts", device="cpu").develop():
+    list(Run(made, tmp_path / "whole", device="cpu").develop(page=False))
+    for _event in Run(made, tmp_path / "parts", device="cpu").develop(page=False):
         if (tmp_path / "parts" / "denoiser" / "state.pt").exists():
             break
-    list(Run(made, tmp_path / "parts", device="cpu").develop())
+    list(Run(made, tmp_path / "parts", device="cpu").develop(page=False))
     one, other = (load_model(tmp_path / part / "model.safetensors").state for part in ("whole", "parts"))
     assert all(torch.equal(one[key], other[key]) for key in one)
     model, scenes = load(tmp_path / "whole", device="cpu"), ShapesSource(count=8, seed=5, side=32)
@@ -181,7 +181,7 @@ def test_what_is_beyond_a_hole_s_edge_is_a_guess(tmp_path: Path) -> None:
     """A folder's model for holes learns what is beyond a smooth filling; what lies under a mask is never seen."""
     changes = ("task=inpainting", *SMALL, "data.size=32", "first_stage.loss.adversary=null")
     made = recipe_asked(Asked(source="shapes", changes=(*changes, "first_stage.loss.perceptual_weight=0")))
-    list(Run(made, tmp_path, device="cpu").develop())
+    list(Run(made, tmp_path, device="cpu").develop(page=False))
     model = load(tmp_path, device="cpu")
     images, mask = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:20, 10:22] = 1
@@ -230,7 +230,7 @@ def test_planes_lie_beside_latents_before_anything_is_trained(name: str, change:
 
 def test_fine_tuning_keeps_categories_and_how_holes_are_made(tmp_path: Path) -> None:
     """Boxes are called what the model calls them, whatever the order of names; unknown ones are refused."""
-    list(Run(small("tiny-layout"), tmp_path / "run", device="cpu").develop())
+    list(Run(small("tiny-layout"), tmp_path / "run", device="cpu").develop(page=False))
     start = read_whole(tmp_path / "run")
     folder = tmp_path / "boxes"
     folder.mkdir()
@@ -249,7 +249,7 @@ def test_fine_tuning_keeps_categories_and_how_holes_are_made(tmp_path: Path) -> 
     with pytest.raises(InputError, match="unknown category 'moon'"):
         resolve(made, open_recipe_data(made.data, seed=0).train, start=start)
     narrow = "data.masks={kind: boxes, most: 0.3}"
-    list(Run(recipe("tiny-inpaint", overrides=[*SMALL, narrow]), tmp_path / "holes", device="cpu").develop())
+    list(Run(recipe("tiny-inpaint", overrides=[*SMALL, narrow]), tmp_path / "holes", device="cpu").develop(page=False))
     again = recipe_asked(Asked(source=str(folder)), start=read_whole(tmp_path / "holes"), name="holes")
     assert again.data.masks == MasksSpec(kind="boxes", most=0.3)
 

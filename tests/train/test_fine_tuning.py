@@ -30,13 +30,16 @@ FEW = (
     "denoiser.sample.count=2",
     "denoiser.sample.steps=2",
 )
-SHORT = ("denoiser.train.steps=2", "denoiser.train.batch=4", "denoiser.train.warmup=0", "denoiser.train.ema=0")
+SHORT = (
+    *("denoiser.train.steps=2", "denoiser.train.batch=4", "denoiser.train.warmup=0", "denoiser.train.ema=0"),
+    "denoiser.sample.count=1",
+)
 
 
 @pytest.fixture(scope="module")
 def class_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "class"
-    list(Run(recipe("tiny-class", overrides=FEW), folder, device="cpu").develop())
+    list(Run(recipe("tiny-class", overrides=FEW), folder, device="cpu").develop(page=False))
     return folder / "model.safetensors"
 
 
@@ -62,7 +65,7 @@ def test_a_class_it_does_not_know_comes_after_those_it_knows(class_model: Path, 
     stored = load_model(class_model)
     run = Run(tuned(shapes_and_moons, stored), shapes_and_moons.parent / "run", device="cpu", start=stored)
     assert run.resolved.names.classes == (*stored.names.classes, "moon")
-    list(run.develop())
+    list(run.develop(page=False))
     model = load(shapes_and_moons.parent / "run", device="cpu")
     assert model.classes == (*stored.names.classes, "moon")
     assert len(model.sample(label=["moon", "star"], steps=2)) == 2
@@ -101,7 +104,7 @@ def test_it_learns_in_small_steps_on_the_models_own_latents(class_model: Path, s
     assert made.denoiser.train.learning_rate < fresh.denoiser.train.learning_rate / 2
     assert (made.data.size, made.first_stage.train, made.first_stage.model) == (32, None, stored.spec.first_stage)
     folder = shapes_and_moons.parent / "run"
-    list(Run(made, folder, device="cpu", start=stored).develop())
+    list(Run(made, folder, device="cpu", start=stored).develop(page=False))
     state = load_model(folder / "model.safetensors").state
     kept = [name for name in stored.state if name.startswith("first_stage.")]
     moved = [name for name in stored.state if name.startswith("network.")]
@@ -114,20 +117,20 @@ def test_it_learns_in_small_steps_on_the_models_own_latents(class_model: Path, s
 def test_another_size_is_another_size_of_the_same_network(class_model: Path, shapes_and_moons: Path) -> None:
     stored = load_model(class_model)
     folder = shapes_and_moons.parent / "run"
-    list(Run(tuned(shapes_and_moons, stored, "data.size=48"), folder, device="cpu", start=stored).develop())
+    list(Run(tuned(shapes_and_moons, stored, "data.size=48"), folder, device="cpu", start=stored).develop(page=False))
     (picture,) = load(folder, device="cpu").sample(label="moon", steps=2)
     assert picture.size == (48, 48)
 
 
 def test_captions_are_read_by_the_models_own_tokenizer(tmp_path: Path) -> None:
     first = recipe("tiny-text", overrides=FEW)
-    list(Run(first, tmp_path / "text", device="cpu").develop())
+    list(Run(first, tmp_path / "text", device="cpu").develop(page=False))
     stored = read_whole(tmp_path / "text")
     made = recipe_asked(asked("shapes:single", "data.count=20", *SHORT), start=stored, name="text")
     run = Run(made, tmp_path / "run", device="cpu", start=stored)  # labels alone: their names are the captions
     assert run.resolved.tokenizer is not None
     assert run.resolved.tokenizer.to_json() == stored.tokenizer
-    list(run.develop())
+    list(run.develop(page=False))
     assert load(tmp_path / "run", device="cpu").fields == ("caption",)
 
 
@@ -178,14 +181,14 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(class_model: Path,
 def test_a_stopped_run_ends_with_the_same_weights(class_model: Path, tmp_path: Path) -> None:
     stored = load_model(class_model)
     made = tuned("shapes:single", stored, "data.count=20", "denoiser.train.steps=4", "denoiser.train.save_every=1")
-    list(Run(made, tmp_path / "calm", device="cpu", start=stored).develop())
+    list(Run(made, tmp_path / "calm", device="cpu", start=stored).develop(page=False))
     for _ in range(2):
-        events = Run(made, tmp_path / "stopped", device="cpu", start=stored).develop()
+        events = Run(made, tmp_path / "stopped", device="cpu", start=stored).develop(page=False)
         for event in events:
             if type(event).__name__ == "Advance":
                 events.close()
                 break
-    list(Run(made, tmp_path / "stopped", device="cpu", start=stored).develop())
+    list(Run(made, tmp_path / "stopped", device="cpu", start=stored).develop(page=False))
     calm, stopped = (_bytes(tmp_path / name / "model.safetensors") for name in ("calm", "stopped"))
     assert calm == stopped
 

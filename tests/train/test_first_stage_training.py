@@ -1,8 +1,6 @@
 """First-stage training with all its terms: gradients stay on their side, a killed run ends as an undisturbed one."""
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +29,7 @@ from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.stages import FirstStageObjective, first_stage_objective, opponent_of
 from darkroom.train.state import Training
+from warm import command
 
 CPU = Compute(torch.device("cpu"))
 TRAIN = TrainSpec(steps=20, batch=4, learning_rate=1e-3, warmup=1, ema=0.99)
@@ -217,29 +216,18 @@ TINY = (
 def test_a_run_killed_at_any_moment_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
     """SIGKILL leaves no chance to save: what counts is the last state on disk, its adversary and codebook with it."""
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    list(Run(recipe("tiny-vq", overrides=TINY), undisturbed, device="cpu").develop())
-    command = [
-        sys.executable,
-        "-m",
-        "darkroom.cli.main",
-        "train",
-        "tiny-vq",
-        *TINY,
-        "--out",
-        str(killed),
-        "--device",
-        "cpu",
-    ]
+    list(Run(recipe("tiny-vq", overrides=TINY), undisturbed, device="cpu").develop(page=False))
+    words = ["train", "tiny-vq", *TINY, "--out", killed, "--device", "cpu"]
     log = killed / "first_stage" / "log.jsonl"
     for wanted in (5, 13):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with command(words, folder=tmp_path / "said") as process:
             deadline = time.monotonic() + 120
-            while len(read_lines(log)) < wanted and process.poll() is None and time.monotonic() < deadline:
+            while len(read_lines(log)) < wanted and process.alive and time.monotonic() < deadline:
                 time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL
+            process.send(signal.SIGKILL)
+            assert process.ended() == -signal.SIGKILL, process.complaints
         assert not (killed / "model.safetensors").exists()
-    list(Run(recipe("tiny-vq", overrides=TINY), killed, device="cpu").develop())
+    list(Run(recipe("tiny-vq", overrides=TINY), killed, device="cpu").develop(page=False))
     first, second = (load_model(folder / "model.safetensors").state for folder in (undisturbed, killed))
     assert all(torch.equal(first[name], second[name]) for name in first)
     steps = [line["step"] for line in read_lines(log) if "loss" in line]

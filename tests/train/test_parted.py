@@ -34,29 +34,32 @@ from darkroom.train.ranks import Ranks
 from darkroom.train.scaler import FIRST, Scaler
 from darkroom.train.stages import denoiser_objective, latent_batches
 from darkroom.train.state import Training, restore_state, save_state
+from warm import START
 
 EXACT = Compute(torch.device("cpu"), torch.float64)
 SPEC = TrainSpec(
-    steps=6,
+    steps=4,
     batch=4,
     micro=1,
     learning_rate=3e-3,
     warmup=1,
     clip=0.5,
     ema=0.9,
-    averages=AveragesSpec(every=3),
+    averages=AveragesSpec(every=2),
     strategy="fsdp",
     log_every=1,
-    save_every=2,
-    sample_every=3,
+    save_every=1,
+    sample_every=2,
 )
 CHANGES = (
+    "denoiser.network.attention=[2]",  # blocks with and without; each weight costs ranks a while at each step
+    "denoiser.conditioners.0.encoder.depth=1",
     "denoiser.network.recompute=true",
     "denoiser.network.dropout=0.2",
     "denoiser.objective={learn_log_variance: true}",
     "denoiser.objective.weighting={kind: uniform}",
 )
-COUNT, BAD = 70, 10  # pictures; the sample of step 3 that is not a number, of the second rank's share
+COUNT, BAD = 70, 6  # pictures; the sample of step 2 that is not a number, of the second rank's share
 
 
 def _model() -> LatentDiffusion:
@@ -121,7 +124,7 @@ def _looped(folder: Path, compute: Compute) -> dict[str, Any]:
         table.train, table.train_inputs, scale=torch.tensor(1.0), batch_size=4, seed=0, share=own_share()
     )
     ranks = Ranks(module, training.beside, sharded=None if parted is None else parted.doing)
-    few, seen = SPEC.model_copy(update={"steps": 4}), list[float]()
+    few, seen = SPEC.model_copy(update={"steps": 3}), list[float]()
     for progress in train(
         training, stream, losses=objective, pieces=objective.pieces, spec=few, compute=compute, ranks=ranks
     ):
@@ -153,7 +156,7 @@ def _rank(rank: int, place: str) -> None:
     with together():
         model, events = _begin(folder / "parts")
         list(events)
-        _stop_at(folder / "moved", 4)
+        _stop_at(folder / "moved", 3)
         found = {str(each.dtype): _looped(folder, each) for each in (EXACT, Compute(EXACT.device, torch.bfloat16))}
         torch.save(
             {"found": found, "weights": [each.numel() for each in model.denoising_parameters]}, folder / str(rank)
@@ -170,9 +173,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calm, events = _begin(folder / "calm", strategy="ddp")
     list(events)
     torch.save(calm.state_dict(), folder / "calm.pt")
-    _stop_at(folder / "moved", 2)
+    _stop_at(folder / "moved", 1)
     (folder / "port").write_text(str(31500 + os.getpid() % 2000))
-    mp.spawn(_rank, args=(str(folder),), nprocs=2)
+    mp.start_processes(_rank, args=(str(folder),), nprocs=2, start_method=START)
     model, events = _begin(folder / "moved", strategy="ddp")
     list(events)
     torch.save(model.state_dict(), folder / "moved.pt")
@@ -183,7 +186,7 @@ def test_what_is_learnt_is_that_of_one_process(made: Path) -> None:
     """Losses, gradients' norms, held-out losses by averaged weights, and the model at the end; a step was skipped."""
     for name, model in (("parts", "model.pt"), ("moved", "moved.pt")):
         lines = _values(made / name / "log.jsonl")
-        assert len(lines) == 8
+        assert len(lines) == 6
         assert max(line.get("skipped", 0) for line in lines) == 1
         for line, wanted in zip(lines, _values(made / "calm" / "log.jsonl"), strict=True):
             assert line == pytest.approx(wanted, rel=1e-9, nan_ok=True)
@@ -196,7 +199,7 @@ def test_files_do_not_tell_whether_ranks_held_parts(made: Path) -> None:
         clock.pop("seconds")
     _assert_equal(parts, calm)
     snapshots = sorted((made / "calm" / FOLDER).iterdir())
-    assert [each.name for each in snapshots] == ["00000003.safetensors", "00000006.safetensors"]
+    assert [each.name for each in snapshots] == ["00000002.safetensors", "00000004.safetensors"]
     for each in snapshots:
         for name in ("parts", "moved"):
             _assert_equal(load_file(made / name / FOLDER / each.name), load_file(each))
@@ -211,7 +214,7 @@ def test_a_rank_holds_its_part_of_weights_moments_and_averages(made: Path) -> No
         assert each["shown"] == 0
         assert each["gradients"] == pytest.approx(alone["gradients"], rel=1e-9, nan_ok=True)
         assert each["factor"] == alone["factor"] == FIRST / 2
-    assert [math.isfinite(each) for each in alone["gradients"]] == [True, True, False, True]
+    assert [math.isfinite(each) for each in alone["gradients"]] == [True, False, True]
 
 
 def test_bfloat16(made: Path) -> None:

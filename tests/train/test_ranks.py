@@ -36,6 +36,7 @@ from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.stages import LatentBatch, denoiser_objective, first_stage_objective, opponent_of
 from darkroom.train.state import Training
+from warm import START
 
 EXACT = Compute(torch.device("cpu"), torch.float64)
 TINY = (
@@ -156,9 +157,9 @@ def _stop_at(run: Run, step: int) -> None:
 def test_two_processes_then_one_then_two_are_one(tmp_path: Path) -> None:
     """The second stage on two again, by the command; all values of the log and the weights are those of one process."""
     calm, moved = tmp_path / "calm", tmp_path / "moved"
-    list(Run(recipe("tiny-vq", overrides=TINY), calm, device="cpu").develop())
+    list(Run(recipe("tiny-vq", overrides=TINY), calm, device="cpu").develop(page=False))
     (tmp_path / "port").write_text(str(29500 + os.getpid() % 2000))
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    mp.start_processes(_rank, args=(str(tmp_path),), nprocs=2, start_method=START)
     assert not (moved / "first_stage" / "model.safetensors").exists()
     _stop_at(Run(recipe("tiny-vq", overrides=TINY), moved, device="cpu"), 7)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]

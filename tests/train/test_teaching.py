@@ -33,7 +33,7 @@ FEW = (
     "denoiser.train.steps=2",
     "denoiser.train.batch=4",
     "denoiser.train.warmup=1",
-    "denoiser.sample.count=2",
+    "denoiser.sample.count=1",
     "denoiser.sample.steps=2",
 )
 SHORT = (
@@ -42,11 +42,13 @@ SHORT = (
     "denoiser.train.batch=4",
     "denoiser.train.warmup=0",
     "denoiser.train.ema=0",
+    "denoiser.sample.count=1",
+    "denoiser.sample.steps=2",
 )
 
 
 def trained(name: str, folder: Path) -> StoredModel:
-    list(Run(recipe(name, overrides=FEW), folder, device="cpu").develop())
+    list(Run(recipe(name, overrides=FEW), folder, device="cpu").develop(page=False))
     return load_model(folder / "model.safetensors")
 
 
@@ -145,7 +147,7 @@ def _spec(stored: StoredModel) -> ModelSpec:
 def test_every_task_can_be_taught_to_a_text_model(text_model: StoredModel, tmp_path: Path, name: str) -> None:
     made = taught(name, text_model)
     run = Run(made, tmp_path / "run", device="cpu", start=text_model)
-    list(run.develop())
+    list(run.develop(page=False))
     model = load(tmp_path / "run", device="cpu")
     assert model.fields == tuple(each.field for each in recipe(name).denoiser.conditioners)  # type: ignore[union-attr]
     assert float(model.diffusion.scale) == float(text_model.state["scale"])
@@ -205,14 +207,14 @@ def test_where_nothing_is_attended_to_no_tokens_can_be_taught(text_model: Stored
 def test_a_model_of_grey_pixels_is_taught_on_grey_pixels(tmp_path: Path) -> None:
     changes = ("data.channels=1", "first_stage.model.image_channels=1", *FEW)
     grey = on_pixels(recipe("tiny-uncond", overrides=changes))
-    list(Run(grey, tmp_path / "grey", device="cpu").develop())
+    list(Run(grey, tmp_path / "grey", device="cpu").develop(page=False))
     stored = load_model(tmp_path / "grey" / "model.safetensors")
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(6):
         Image.new("L", (32, 32), 40 * number).save(folder / f"{number}.png")
     made = recipe_asked(Asked(source=str(folder), changes=(*SHORT, "task=inpainting")), start=stored, name="grey")
-    list(Run(made, tmp_path / "run", device="cpu", start=stored).develop())
+    list(Run(made, tmp_path / "run", device="cpu", start=stored).develop(page=False))
     (drawn,) = load(tmp_path / "run", device="cpu").sample(
         image=folder / "0.png", mask=Image.new("L", (32, 32), 255), steps=2
     )
@@ -221,7 +223,7 @@ def test_a_model_of_grey_pixels_is_taught_on_grey_pixels(tmp_path: Path) -> None
 
 def test_pictures_of_what_stays_are_spoilt_as_before(tmp_path: Path, text_model: StoredModel) -> None:
     masked = recipe("tiny-inpaint", overrides=(*FEW, "data.masks.kind=boxes"))
-    list(Run(masked, tmp_path / "holes", device="cpu").develop())
+    list(Run(masked, tmp_path / "holes", device="cpu").develop(page=False))
     stored = load_model(tmp_path / "holes" / "model.safetensors")
     made = recipe_asked(Asked(source="shapes", changes=(*SHORT, "task=inpainting+text")), start=stored, name="holes")
     assert made.data.masks == masked.data.masks
@@ -230,13 +232,13 @@ def test_pictures_of_what_stays_are_spoilt_as_before(tmp_path: Path, text_model:
 
 def test_a_taught_run_that_was_stopped_ends_with_the_same_weights(text_model: StoredModel, tmp_path: Path) -> None:
     made = taught("tiny-semantic", text_model, "denoiser.train.steps=4", "denoiser.train.save_every=1")
-    list(Run(made, tmp_path / "calm", device="cpu", start=text_model).develop())
-    events = Run(made, tmp_path / "stopped", device="cpu", start=text_model).develop()
+    list(Run(made, tmp_path / "calm", device="cpu", start=text_model).develop(page=False))
+    events = Run(made, tmp_path / "stopped", device="cpu", start=text_model).develop(page=False)
     for event in events:
         if type(event).__name__ == "Advance":
             events.close()
             break
-    list(Run(made, tmp_path / "stopped", device="cpu", start=text_model).develop())
+    list(Run(made, tmp_path / "stopped", device="cpu", start=text_model).develop(page=False))
     calm, stopped = (load_model(tmp_path / name / "model.safetensors").state for name in ("calm", "stopped"))
     assert all(torch.equal(calm[key], stopped[key]) for key in calm)
 
@@ -252,7 +254,7 @@ def test_a_folder_is_taught_what_was_asked_for(text_model: StoredModel, tmp_path
     assert isinstance(masked, MaskedSpec)
     assert masked.channels == _spec(text_model).first_stage.latent_channels + 1
     assert not masked.guesses  # its network knows whole latents
-    list(Run(made, tmp_path / "run", device="cpu", start=text_model).develop())
+    list(Run(made, tmp_path / "run", device="cpu", start=text_model).develop(page=False))
     model = load(tmp_path / "run", device="cpu")
     (drawn,) = model.sample(image=folder / "0.png", mask=Image.new("L", (32, 32), 255), size=32, steps=2)
     assert drawn.size == (32, 32)

@@ -65,7 +65,7 @@ def asked(*more: str) -> Recipe:
 
 
 def trained(folder: Path, first_stage: StoredModel, *more: str) -> StoredModel:
-    list(Run(asked(*more), folder, device="cpu", first_stage=first_stage).develop())
+    list(Run(asked(*more), folder, device="cpu", first_stage=first_stage).develop(page=False))
     return load_model(folder / "model.safetensors")
 
 
@@ -107,7 +107,7 @@ def test_stopped_anywhere_it_ends_the_same(tmp_path: Path) -> None:
     more = ("first_stage.loss.adversary={start: 2, layers: 2, channels: 8}",)
     one = trained(tmp_path / "calm", given(), *more).state
     for patience in (3, 100):
-        events = Run(asked(*more), tmp_path / "stopped", device="cpu", first_stage=given()).develop()
+        events = Run(asked(*more), tmp_path / "stopped", device="cpu", first_stage=given()).develop(page=False)
         steps = 0
         for event in events:
             steps += isinstance(event, Advance)
