@@ -8,6 +8,10 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from browser import chromium
+
+__all__ = ["chromium"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("any-machine", deadline=None)  # how long an example takes says something of the machine
 settings.load_profile("any-machine")
