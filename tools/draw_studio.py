@@ -70,6 +70,7 @@ def text(page: Any) -> None:
 
 def layout(page: Any) -> None:
     """Two boxes that are drawn and named."""
+    fill(page, count=2)
     turn(page, "Layout")
     for name, places in (("star", ((0.06, 0.06), (0.44, 0.44))), ("circle", ((0.52, 0.5), (0.9, 0.88)))):
         drag(page, "darkroom-boxes .dr-stage", places=places)
@@ -112,6 +113,7 @@ def gallery(page: Any) -> None:
 def shot(page: Any, out: Path, name: str) -> None:
     """The whole page as a PNG."""
     page.evaluate("() => { scrollTo(0, 0); document.activeElement?.blur(); }")
+    page.mouse.move(0, 0)
     page.wait_for_function("() => [...document.images].every((image) => image.complete)")
     page.wait_for_timeout(600)  # colours fade
     page.screenshot(path=out / f"studio-{name}.png", full_page=True)

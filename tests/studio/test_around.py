@@ -107,6 +107,8 @@ def test_it_fits_a_phone_in_the_dark(chromium: Any, address: str, visit: Visit) 
     for title in ("Class", "Layout", "Map", "Enlarge", "Inpaint", "Vary", "Text", "Gallery", "Training", "Draw"):
         phone.turn(title)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, title
+    named = page.get_by_text("Pictures", exact=True).bounding_box()
+    assert named["height"] < 30, "in one line"
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(int(each) for each in ground.strip("rgba()").split(",")[:3]) < 200
     page.fill("#dr-text-prompt textarea", "a red circle")

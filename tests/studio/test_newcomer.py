@@ -332,9 +332,10 @@ def test_the_browser_keeps_the_page_to_its_policy(newcomer: Visit) -> None:
 
 def test_loaded_again_the_page_goes_on_with_what_it_drew(newcomer: Visit) -> None:
     page = newcomer.page
-    page.evaluate("() => void darkroom.result.draw({ model: 'plain', steps: 200, count: 3, seed: 6 })")
+    page.evaluate("() => void darkroom.result.draw({ model: 'plain', steps: 60, count: 3, seed: 6 })")
     page.locator("#dr-cancel").wait_for()
     page.reload()
+    page.locator("darkroom-result .dr-said").wait_for()
     job = newcomer.done()
     assert (job["state"], job["asked"]["seed"]) == ("done", 6)
     assert page.locator("darkroom-result .dr-finished").count() == 3
@@ -343,24 +344,21 @@ def test_loaded_again_the_page_goes_on_with_what_it_drew(newcomer: Visit) -> Non
 
 
 def test_the_gallery_shows_what_another_tab_drew(newcomer: Visit) -> None:
-    page, other = newcomer.page, newcomer.page.context.new_page()
+    page, jobs = newcomer.page, f"{newcomer.url}/v1/jobs"
     newcomer.turn("Gallery")
     page.locator("darkroom-gallery").wait_for()
     newcomer.turn("Draw")
-    visitor = Visit(other, newcomer.url).open()
-    visitor.fill(count=1)
-    visitor.turn("Free")
-    job = visitor.draw("free")
+    job = page.request.post(jobs, data={"model": "plain"}).json()["id"]
+    page.request.get(f"{jobs}/{job}/events")  # until it has ended
     newcomer.turn("Gallery")
-    card = page.locator(f'.dr-card[data-job="{job["id"]}"]')
+    card = page.locator(f'.dr-card[data-job="{job}"]')
     card.wait_for()
-    assert visitor.page.request.delete(f"{newcomer.url}/v1/jobs/{job['id']}").status == 204
+    assert page.request.delete(f"{jobs}/{job}").status == 204
     for _ in range(2):
         card.get_by_role("button", name="Delete").click()
     page.get_by_text("there is no such job").wait_for()
     card.wait_for(state="detached")
     newcomer.wrong[:] = [each for each in newcomer.wrong if "404" not in each]  # the browser tells of the status
-    other.close()
 
 
 def test_the_keyboard_alone_draws(newcomer: Visit) -> None:
