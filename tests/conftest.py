@@ -11,6 +11,10 @@ from hypothesis import settings
 
 from shape_checks import check_shapes, leave_the_others
 
+from browser import chromium
+
+__all__ = ["chromium"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("any-machine", deadline=None)  # how long an example takes says something of the machine
 settings.load_profile("any-machine")

@@ -29,6 +29,7 @@ Refused = Callable[..., str]
         (["shapes", "--decoder", "nowhere"], "nowhere: no such file"),
         (["shapes", "--device", "abacus"], "device 'abacus' is unknown"),
         (["shapes", "--precision", "float7"], "precision 'float7' is unknown"),
+        (["shapes", "--engine", "steam"], "engine 'steam' is unknown"),
         (["shapes", "--host", "192.0.2.1", "--open"], "cannot listen there"),
     ],
 )

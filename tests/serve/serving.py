@@ -18,6 +18,7 @@ from darkroom.serve.asked import parted
 from darkroom.serve.engine import Engine
 from darkroom.serve.guard import LOCAL
 from darkroom.serve.limits import Limits
+from darkroom.serve.server import configured
 from darkroom.serve.shelf import stocked
 from darkroom.serve.store import Job, Store
 
@@ -80,13 +81,13 @@ class Served:
 
 
 @contextmanager
-def served(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | None = LOCAL) -> Generator[Served]:
+def served(
+    engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | None = LOCAL, idle: int = 30
+) -> Generator[Served]:
     """The engine behind HTTP, until the block ends."""
     at = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{at.getsockname()[1]}"
-    server = uvicorn.Server(
-        uvicorn.Config(build(engine, tokens=tokens, hosts=hosts), log_level="warning", timeout_graceful_shutdown=5)
-    )
+    server = uvicorn.Server(configured(build(engine, tokens=tokens, hosts=hosts), idle=idle, grace=5))
     thread = threading.Thread(target=lambda: server.run(sockets=[at]))
     thread.start()
     try:

@@ -77,7 +77,7 @@ JSON_BODIES: dict[str, tuple[Any, int]] = {
     "a url for a picture": ({"image": "file:///etc/passwd"}, 422),
     "a web address for a picture": ({"image": "http://127.0.0.1:1/a.png"}, 422),
     "a data url of text": ({"image": "data:text/plain;base64,AAAA"}, 422),
-    "a picture of too many pixels": ({"image": coded(BOMB)}, 422),
+    "a picture of too many pixels": ({"image": coded(BOMB)}, 413),
     "a picture with a bomb of text": ({"image": coded(TEXT_BOMB)}, 422),
     "a picture cut short": ({"image": coded(saved("JPEG")[:300])}, 422),
     "a drawing that names a file": ({"image": coded(SVG)}, 422),

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import uvicorn
 from polls import fill, poll_of
 
@@ -16,14 +15,6 @@ from darkroom.serve.tally import count
 from darkroom.serve.votes import Votes
 from darkroom.serve.voting import Booth, build_voting
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-]
 PATIENCE = 60_000.0  # milliseconds
 # In one go, for pictures are not seen for long: what is on the page, and that a key is not taken before they vanish.
 WHILE_SEEN = """() => {
@@ -33,18 +24,6 @@ WHILE_SEEN = """() => {
     dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
     return [document.getElementById("asks").textContent, ...seen, document.body.dataset.state];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Any]:
-    """A headless Chromium; skipped where there is none."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM}, Debian's package chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, the extra [dev]")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=FLAGS)
-        yield found
-        found.close()
 
 
 @contextmanager
@@ -71,14 +50,14 @@ def state(page: Any, wanted: str, *, given: int | None = None) -> None:
     page.wait_for_function(f"() => document.body.dataset.state === '{wanted}'{told}")
 
 
-def test_a_study_by_keyboard_alone_with_a_reload_and_a_restart(browser: Any, tmp_path: Path) -> None:
+def test_a_study_by_keyboard_alone_with_a_reload_and_a_restart(chromium: Any, tmp_path: Path) -> None:
     one, two = fill(tmp_path / "one", count=3, level=60), fill(tmp_path / "two", count=3, level=190)
     pairs = find_pairs(one, two, between=fill(tmp_path / "small", count=3, level=0, side=8))
     poll = poll_of(pairs, shown=0.5, checks=0.3, question="Which is darker?")
     asked = sheet(poll, voter=1)
     wanted = ["left" if "first" in each.left and "broken" not in each.left else "right" for each in asked]
     wrong: list[str] = []
-    context = browser.new_context()
+    context = chromium.new_context()
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
@@ -119,10 +98,10 @@ def test_a_study_by_keyboard_alone_with_a_reload_and_a_restart(browser: Any, tmp
     assert found.first.chosen == found.first.count == 3
 
 
-def test_a_choice_is_sent_until_it_is_kept(browser: Any, tmp_path: Path) -> None:
+def test_a_choice_is_sent_until_it_is_kept(chromium: Any, tmp_path: Path) -> None:
     pairs = find_pairs(fill(tmp_path / "one", count=1, level=60), fill(tmp_path / "two", count=1, level=190))
     poll = poll_of(pairs, shown=0.05, checks=0.0)
-    context = browser.new_context()
+    context = chromium.new_context()
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     votes = Votes(tmp_path / "votes", poll)

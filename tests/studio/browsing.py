@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import uvicorn
 from PIL import Image
 
@@ -20,20 +21,10 @@ from darkroom.scenes.vocabulary import SceneObject
 from darkroom.serve.api import build
 from darkroom.serve.engine import Engine
 from darkroom.serve.guard import LOCAL
+from darkroom.serve.server import configured
 from darkroom.serve.shelf import stocked
 from darkroom.serve.store import Store
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-dev-shm-usage",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SECONDS = 25_000.0  # of a wait, in milliseconds
 
 
@@ -41,13 +32,14 @@ SECONDS = 25_000.0  # of a wait, in milliseconds
 def studio(
     folder: Path, *, models: Sequence[str] = (), tokens: Sequence[str] = (), follow: Path | None = None
 ) -> Generator[str]:
-    """The address of a server with a studio, until the block ends."""
+    """The address of a server with a studio, until the block ends; skipped without gradio."""
+    pytest.importorskip("gradio", reason="needs gradio, the extra [studio]")
     from darkroom.studio.mount import mount
 
     engine = Engine(stocked(models, memory=2**31, device="cpu"), Store(folder))
     at = socket.create_server(("127.0.0.1", 0))
-    app = mount(build(engine, tokens=tokens, hosts=LOCAL), engine, follow=follow)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    app = mount(build(engine, tokens=tokens, hosts=LOCAL), engine, follow=follow, tokens=tokens)
+    server = uvicorn.Server(configured(app, grace=5))
     thread = threading.Thread(target=lambda: server.run(sockets=[at]))
     thread.start()
     ticking = threading.Event()

@@ -1,13 +1,12 @@
 """One server and one browser for all tests of the studio."""
 
-import os
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, FLAGS, Visit, studio
+from browsing import Visit, studio
 
 from darkroom.checkpoint.store import load_model, save_model
 from darkroom.core.names import Names
@@ -36,19 +35,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Generator[Any]:
-    """A headless Chromium; skipped where there is none."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM}, Debian's package chromium")
-    pytest.importorskip("gradio", reason="needs gradio, the extra [studio]")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, the extra [dev]")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="session")
 def address(chromium: Any, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     """A studio with all built-in models."""
     with studio(tmp_path_factory.mktemp("studio"), follow=run_folder) as found:
@@ -60,7 +46,6 @@ def small_address(
     model_files: dict[str, Path], run_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[str]:
     """A studio with small models of every kind that draw in no time; it needs no browser."""
-    pytest.importorskip("gradio", reason="needs gradio, the extra [studio]")
     kinds = ("both", "plain", "class", "map", "text-map", "low-res", "layout")
     folder = tmp_path_factory.mktemp("small")
     stored = replace(load_model(model_files["class"]), names=Names(classes=("cat", "dog", "owl")))
@@ -108,17 +93,3 @@ def nothing_went_wrong(request: pytest.FixtureRequest) -> Generator[None]:
         seen: Visit = request.getfixturevalue("visit")
         assert not seen.wrong
         assert not seen.elsewhere
-
-
-@pytest.fixture
-def shot(visit: Visit) -> Any:
-    """Takes a picture of the page for docs/pictures, where STUDIO_PICTURES names a folder."""
-
-    def take(name: str) -> None:
-        folder = os.environ.get("STUDIO_PICTURES")
-        if folder:
-            visit.page.evaluate("scrollTo(0, 0)")
-            visit.page.wait_for_timeout(400)
-            visit.page.screenshot(path=f"{folder}/studio-{name}.png")
-
-    return take

@@ -38,12 +38,11 @@ def test_every_setting_reaches_the_job_and_comes_back_from_a_png(visit: Visit) -
     page.get_by_role("option", name="the model's").click()
 
 
-def test_the_gallery_repeats_downloads_and_deletes(visit: Visit, shot: Any) -> None:
+def test_the_gallery_repeats_downloads_and_deletes(visit: Visit) -> None:
     page = visit.page
     visit.turn("Gallery")
     card = page.locator(".dr-card").first
     card.wait_for()
-    shot("gallery")
     before = page.locator(".dr-card").count()
     seed, job = card.get_attribute("data-seed"), card.get_attribute("data-job")
     data = page.request.get(f"{visit.url}/v1/jobs/{job}/pictures/0").body()
@@ -57,7 +56,11 @@ def test_the_gallery_repeats_downloads_and_deletes(visit: Visit, shot: Any) -> N
     assert page.request.get(visit.url + again["pictures"][0]["url"]).body() == data
     visit.turn("Gallery")
     page.wait_for_function(f"() => document.querySelectorAll('.dr-card').length === {before + 1}")
-    page.locator(f'.dr-card[data-job="{again["id"]}"]').get_by_role("button", name="Delete").click()
+    delete = page.locator(f'.dr-card[data-job="{again["id"]}"]').get_by_role("button", name="Delete")
+    delete.click()
+    page.get_by_role("button", name="Delete it for good?").wait_for()
+    assert page.locator(".dr-card").count() == before + 1
+    delete.click()
     page.wait_for_function(f"() => document.querySelectorAll('.dr-card').length === {before}")
 
 
@@ -83,7 +86,7 @@ def test_a_job_is_cancelled_by_its_button(visit: Visit) -> None:
     visit.page.locator("#dr-steps input").first.fill("")
 
 
-def test_a_training_is_followed_live(visit: Visit, run_folder: Path, shot: Any) -> None:
+def test_a_training_is_followed_live(visit: Visit, run_folder: Path) -> None:
     visit.turn("Training")
     page = visit.page
     page.get_by_text("step 100 of 400, 2 min 30 s left").wait_for()
@@ -92,7 +95,6 @@ def test_a_training_is_followed_live(visit: Visit, run_folder: Path, shot: Any) 
         page.locator("darkroom-follow .dr-sheet").evaluate("image => image.decode().then(() => image.naturalWidth)")
         == 64
     )
-    shot("training")
     append_line(run_folder / "denoiser" / "log.jsonl", {"step": 200, "loss": 0.05, "seconds": 100.0})
     page.get_by_text("step 200 of 400").wait_for()
     visit.turn("Draw")
@@ -105,6 +107,8 @@ def test_it_fits_a_phone_in_the_dark(chromium: Any, address: str, visit: Visit) 
     for title in ("Class", "Layout", "Map", "Enlarge", "Inpaint", "Vary", "Text", "Gallery", "Training", "Draw"):
         phone.turn(title)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, title
+    named = page.get_by_text("Pictures", exact=True).bounding_box()
+    assert named["height"] < 30, "in one line"
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(int(each) for each in ground.strip("rgba()").split(",")[:3]) < 200
     page.fill("#dr-text-prompt textarea", "a red circle")
@@ -124,7 +128,7 @@ def test_a_token_is_asked_for_and_opens_the_studio(chromium: Any, tmp_path: Path
         page.goto(url)
         page.fill("input[name=token]", "another-token")
         page.keyboard.press("Enter")
-        page.get_by_text("does not open").wait_for()
+        page.get_by_text("opens nothing here").wait_for()
         page.fill("input[name=token]", "a-long-token")
         page.keyboard.press("Enter")
         page.locator("#dr-text-draw").wait_for()
@@ -133,4 +137,14 @@ def test_a_token_is_asked_for_and_opens_the_studio(chromium: Any, tmp_path: Path
         assert "a-long-token" not in cookie["value"]
         sent = {"Cookie": f"darkroom={cookie['value']}", "Origin": "http://elsewhere.example"}
         assert httpx.post(f"{url}/v1/jobs", json={"prompt": "a star"}, headers=sent).status_code == 403
+        page.get_by_role("button", name="Sign out").click()
+        page.locator("input[name=token]").wait_for()
+        assert context.cookies() == []
+        page.goto(url)
+        page.fill("input[name=token]", "a-long-token")
+        page.keyboard.press("Enter")
+        page.locator("#dr-text-draw").wait_for()
+        context.clear_cookies()
+        page.locator("#dr-text-draw").click()
+        page.get_by_text("You are signed out.").wait_for()
         context.close()

@@ -205,6 +205,66 @@ def test_dark_and_light_by_a_button(newcomer: Visit) -> None:
     assert seen[2] == seen[0]
 
 
+# Every text that is seen, with its contrast to what is behind it (WCAG 2): those below 4.5 to 1, the least of AA.
+PALE = """() => {
+    const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const colour = (text) => {
+        pen.clearRect(0, 0, 1, 1);
+        pen.fillStyle = text;
+        pen.fillRect(0, 0, 1, 1);
+        const [red, green, blue, alpha] = pen.getImageData(0, 0, 1, 1).data;
+        return [red, green, blue, alpha / 255];
+    };
+    const over = (top, below) => [0, 1, 2].map((each) => top[each] * top[3] + below[each] * (1 - top[3]));
+    const ground = (element) => {
+        const own = element ? colour(getComputedStyle(element).backgroundColor) : [255, 255, 255, 1];
+        return own[3] === 1 ? own : over(own, ground(element.parentElement));
+    };
+    const light = (found) => [0.2126, 0.7152, 0.0722].reduce((sum, share, each) => {
+        const level = found[each] / 255;
+        return sum + share * (level <= 0.04045 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4);
+    }, 0);
+    const pale = [];
+    for (const each of document.querySelectorAll("body *")) {
+        const texts = [...each.childNodes].filter((node) => node.nodeType === 3);
+        const words = texts.map((node) => node.data.trim()).join("");
+        if (!words || !each.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+        const frame = each.getBoundingClientRect();
+        if (frame.width < 2 || frame.height < 2) continue;
+        const below = ground(each);
+        const lights = [light(over(colour(getComputedStyle(each).color), below)), light(below)].sort((a, b) => b - a);
+        const contrast = (lights[0] + 0.05) / (lights[1] + 0.05);
+        if (contrast < 4.5) pale.push(`${words}: ${contrast.toFixed(2)}`);
+    }
+    return pale;
+}"""
+
+
+def test_all_words_can_be_read_in_the_dark_and_in_the_light(newcomer: Visit) -> None:
+    page = newcomer.page
+    for title in ("settings", "more", "way"):
+        page.click(f"#dr-{title} >> button >> nth=0")
+        page.locator(f"#dr-{title} input").first.wait_for()
+    page.click("darkroom-guide summary")
+    newcomer.turn("Layout")
+    newcomer.drag("darkroom-boxes .dr-stage", (0.1, 0.1), (0.6, 0.6))
+    for _ in range(2):
+        page.wait_for_timeout(300)  # colours fade
+        assert page.evaluate(PALE) == []
+        page.get_by_role("button", name="Dark or light").click()
+
+
+def test_a_file_that_is_dropped_beside_is_not_opened_instead_of_the_page(newcomer: Visit) -> None:
+    drop = (
+        "(kind) => { const given = new DataTransfer();"
+        " kind === 'file' ? given.items.add(new File(['x'], 'x.png')) : given.setData('text/plain', 'x');"
+        " const event = new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: given });"
+        " document.body.dispatchEvent(event); return event.defaultPrevented; }"
+    )
+    assert newcomer.page.evaluate(drop, "file")
+    assert not newcomer.page.evaluate(drop, "text")  # words may be dropped where words go
+
+
 def test_a_place_for_pictures_opens_by_the_keyboard(newcomer: Visit) -> None:
     newcomer.turn("Enlarge")
     page, place = newcomer.page, newcomer.page.locator("darkroom-small input")
@@ -268,3 +328,40 @@ def test_the_browser_keeps_the_page_to_its_policy(newcomer: Visit) -> None:
     assert newcomer.page.evaluate("window.evil") is None
     newcomer.wrong[:] = [each for each in newcomer.wrong if "Content Security Policy" not in each]
     newcomer.elsewhere[:] = [each for each in newcomer.elsewhere if "elsewhere.example" not in each]
+
+
+def test_loaded_again_the_page_goes_on_with_what_it_drew(newcomer: Visit) -> None:
+    page = newcomer.page
+    page.evaluate("() => void darkroom.result.draw({ model: 'plain', steps: 60, count: 3, seed: 6 })")
+    page.locator("#dr-cancel").wait_for()
+    page.reload()
+    page.locator("darkroom-result .dr-said").wait_for()
+    job = newcomer.done()
+    assert (job["state"], job["asked"]["seed"]) == ("done", 6)
+    assert page.locator("darkroom-result .dr-finished").count() == 3
+    whole = page.locator("darkroom-result .dr-frame a").first.get_attribute("href")
+    assert whole == job["pictures"][0]["url"]
+
+
+def test_the_gallery_shows_what_another_tab_drew(newcomer: Visit) -> None:
+    page, jobs = newcomer.page, f"{newcomer.url}/v1/jobs"
+    newcomer.turn("Gallery")
+    page.locator("darkroom-gallery").wait_for()
+    newcomer.turn("Draw")
+    job = page.request.post(jobs, data={"model": "plain"}).json()["id"]
+    page.request.get(f"{jobs}/{job}/events")  # until it has ended
+    newcomer.turn("Gallery")
+    card = page.locator(f'.dr-card[data-job="{job}"]')
+    card.wait_for()
+    assert page.request.delete(f"{jobs}/{job}").status == 204
+    for _ in range(2):
+        card.get_by_role("button", name="Delete").click()
+    page.get_by_text("there is no such job").wait_for()
+    card.wait_for(state="detached")
+    newcomer.wrong[:] = [each for each in newcomer.wrong if "404" not in each]  # the browser tells of the status
+
+
+def test_the_keyboard_alone_draws(newcomer: Visit) -> None:
+    newcomer.page.fill("#dr-text-prompt textarea", "a red circle")
+    newcomer.page.locator("#dr-text-prompt textarea").press("Shift+Enter")
+    assert newcomer.done()["asked"]["prompt"] == "a red circle"

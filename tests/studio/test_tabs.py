@@ -1,7 +1,5 @@
 """Every tab, used as a person does: real clicks, drawing on canvases, and the pictures read back."""
 
-from collections.abc import Callable
-
 import numpy as np
 from browsing import Visit, file, png
 from PIL import Image
@@ -9,8 +7,6 @@ from PIL import Image
 from darkroom.scenes.draw import draw
 from darkroom.scenes.read import read
 from darkroom.scenes.vocabulary import SceneObject
-
-Shot = Callable[[str], None]
 
 
 def middle(thing: SceneObject) -> tuple[float, float]:
@@ -31,7 +27,7 @@ def test_there_is_a_tab_for_each_task_that_a_model_can_do(visit: Visit) -> None:
     assert list(dict.fromkeys(titles)) == ["Text", "Class", "Layout", "Map", "Enlarge", "Inpaint", "Vary"]
 
 
-def test_text(visit: Visit, shot: Shot) -> None:
+def test_text(visit: Visit) -> None:
     visit.turn("Text")
     visit.page.fill("#dr-text-prompt textarea", "a blue star above a red heart")
     visit.fill(seed=7, count=2)
@@ -41,7 +37,6 @@ def test_text(visit: Visit, shot: Shot) -> None:
         " { subtree: true, childList: true, attributes: true }); return seen; }"
     )
     job = visit.draw("text")
-    shot("text")
     visit.fill(count=1)
     assert job["asked"]["seed"] == 7
     assert len(job["pictures"]) == 2
@@ -58,7 +53,7 @@ def test_class_by_name(visit: Visit) -> None:
     assert [each.shape for each in visit.read(job)] == ["ring"]
 
 
-def test_layout_is_drawn_moved_and_named(visit: Visit, shot: Shot) -> None:
+def test_layout_is_drawn_moved_and_named(visit: Visit) -> None:
     visit.turn("Layout")
     stage = "darkroom-boxes .dr-stage"
     visit.drag(stage, (0.06, 0.06), (0.44, 0.44))
@@ -67,7 +62,6 @@ def test_layout_is_drawn_moved_and_named(visit: Visit, shot: Shot) -> None:
     visit.page.select_option("#dr-layout-category", "circle")
     visit.drag(stage, (0.3, 0.7), (0.72, 0.72))  # moves it to the right
     job = visit.draw("layout")
-    shot("layout")
     first, second = job["asked"]["layout"]
     assert (first["category"], second["category"]) == ("star", "circle")
     assert abs(second["box"][0] - 0.52) < 0.02
@@ -94,21 +88,23 @@ def test_layout_by_keyboard(visit: Visit) -> None:
     for left in (1, 0):
         visit.page.keyboard.press("Delete")
         assert visit.page.locator(".dr-box").count() == left
+        said = visit.page.locator("darkroom-boxes [role=status]").inner_text()
+        assert said == ("Box 1 of 1 is chosen: circle." if left else "No box yet.")
 
 
-def test_map_is_painted_with_the_classes_of_the_model(visit: Visit, shot: Shot) -> None:
+def test_map_is_painted_with_the_classes_of_the_model(visit: Visit) -> None:
     visit.turn("Map")
     visit.page.click('darkroom-map [data-name="circle"]')
+    assert visit.page.get_by_role("button", name="circle", pressed=True).count() == 1
     visit.page.locator("darkroom-map .dr-range").fill("22")
     visit.drag("darkroom-map canvas", (0.3, 0.35), (0.3, 0.35))
     job = visit.draw("map")
-    shot("map")
     found = visit.read(job)
     assert [each.shape for each in found] == ["circle"]
     assert apart(middle(found[0]), (0.3, 0.35)) < 0.08
 
 
-def test_a_small_picture_is_enlarged_and_compared(visit: Visit, shot: Shot) -> None:
+def test_a_small_picture_is_enlarged_and_compared(visit: Visit) -> None:
     scene = draw(5, 3)
     small = Image.fromarray(scene.image).resize((16, 16), Image.Resampling.BICUBIC)
     visit.turn("Enlarge")
@@ -121,10 +117,9 @@ def test_a_small_picture_is_enlarged_and_compared(visit: Visit, shot: Shot) -> N
     slider = visit.page.locator("darkroom-result .dr-comparing input")
     slider.fill("25")
     assert "75%" in visit.page.locator(".dr-before").evaluate("element => element.style.clipPath")
-    shot("enlarge")
 
 
-def test_a_hole_is_painted_and_only_there_the_picture_changes(visit: Visit, shot: Shot) -> None:
+def test_a_hole_is_painted_and_only_there_the_picture_changes(visit: Visit) -> None:
     scene = next(each for each in (draw(11, index) for index in range(99)) if len(each.objects) == 2)
     gone, kept = scene.objects
     visit.turn("Inpaint")
@@ -139,7 +134,6 @@ def test_a_hole_is_painted_and_only_there_the_picture_changes(visit: Visit, shot
     visit.drag(canvas, *((side, row) for row in rows for side in (x, x + width)))
     levels = np.array(visit.page.evaluate("[...document.querySelector('darkroom-hole').levels]"))
     job = visit.draw("inpaint")
-    shot("inpaint")
     hole = levels.reshape(64, 64) == 255
     drawn = np.array(visit.picture(job).convert("RGB"))
     assert 0.02 < hole.mean() < 0.6

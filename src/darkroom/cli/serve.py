@@ -1,6 +1,7 @@
 """`darkroom serve`: one engine that draws for many, over HTTP."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,12 +46,16 @@ def run(
     follow: Annotated[Path | None, typer.Option(help="Folder of a training to show there while it runs.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
+    running: Annotated[
+        str, typer.Option("--engine", help="What runs the networks: auto (eager), eager, compiled, openvino.")
+    ] = "auto",
 ) -> None:
     """Serve models until Ctrl-C: a studio for browsers, jobs with previews, images as OpenAI's clients ask for them."""
     from darkroom.cli.options import refuse
     from darkroom.core.compute import sampling_compute
     from darkroom.core.errors import InputError
     from darkroom.core.spec import override, parse
+    from darkroom.diffusion.engine import build_engine
 
     if not studio:
         refuse({"follow": follow}, why="trainings are followed in the studio, and --no-studio is without")
@@ -70,6 +75,7 @@ def run(
         raise InputError(f"--host {host} can be reached from elsewhere: give a --token, or --open if all may come in")
     limits = parse(Limits, override({}, limit or []), where="--limit")
     compute = sampling_compute(device, precision)
+    build_engine(running, compute=compute)  # refuses one that cannot be had here
     shelf = stocked(
         models or [],
         folder=folder,
@@ -77,18 +83,19 @@ def run(
         decoders=decoder or [],
         device=device,
         dtype=precision,
+        engine=running,
     )
     at = server.listening(host, port)
     engine = Engine(shelf, Store(data), limits=limits, batch=batch)
     app = api.build(engine, tokens=tokens, hosts=(*LOCAL, host) if local else None)
-    without = _studio(app, engine, follow=follow) if studio else "no studio (--no-studio)"
+    without = _studio(app, engine, follow=follow, tokens=tokens) if studio else "no studio (--no-studio)"
     typer.echo(f"serving {', '.join(shelf.offers)} at {_address(at)}; jobs and pictures are in {data}; Ctrl-C ends it")
     typer.echo(without or f"the studio is at {_address(at)}/studio/")
     server.run(app, engine, at=at)
     typer.echo("stopped; jobs that wait go on when it is started again")
 
 
-def _studio(app: Any, engine: Any, *, follow: Path | None) -> str | None:
+def _studio(app: Any, engine: Any, *, follow: Path | None, tokens: Sequence[str] = ()) -> str | None:
     """Put the studio into the application; a sentence where it is not installed, an `InputError` if it must follow."""
     from darkroom.core.errors import InputError
 
@@ -101,7 +108,7 @@ def _studio(app: Any, engine: Any, *, follow: Path | None) -> str | None:
         if follow is not None:
             raise InputError(f"--follow: {sentence}") from None
         return sentence
-    mount(app, engine, follow=follow)
+    mount(app, engine, follow=follow, tokens=tokens)
     return None
 
 

@@ -1,6 +1,6 @@
 """The HTTP API: one application over one engine."""
 
-import hmac
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -18,10 +18,16 @@ from darkroom.core.errors import InputError
 from darkroom.serve import cookie, images, jobs
 from darkroom.serve.door import Door, TheDoor
 from darkroom.serve.engine import Engine
-from darkroom.serve.guard import Guard, answer, failure
+from darkroom.serve.guard import Guard, address_of, answer, failure, headers_of
+from darkroom.serve.limits import Refused
+from darkroom.serve.tokens import Tries, fitting
 from darkroom.serve.views import ErrorView, ModelsView, model_view
 
 GRACE: Final = 10.0  # seconds that a batch may still take when the server stops
+SAID: Final = {  # instead of the words of HTTP
+    404: "there is nothing here; /openapi.json says what there is",
+    405: "this method is not taken here; /openapi.json says which are",
+}
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     "4XX": {"model": ErrorView, "description": "What was asked for does not fit, in one sentence."},
 }
@@ -73,7 +79,8 @@ def build(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | 
         yield
         engine.stop(GRACE)
 
-    guard = Middleware(Guard, limits=engine.limits, counts=engine.counts, tokens=tokens, hosts=hosts)
+    tries = Tries()
+    guard = Middleware(Guard, limits=engine.limits, counts=engine.counts, tokens=tokens, hosts=hosts, tries=tries)
     app = FastAPI(
         title="Darkroom",
         version=__version__,
@@ -87,7 +94,7 @@ def build(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | 
     for each in (router, jobs.router, images.router):
         app.include_router(each)
     if tokens:
-        app.include_router(_signing_in(tokens))
+        app.include_router(_signing(tokens, tries))
     app.add_exception_handler(InputError, _refused)
     app.add_exception_handler(RequestValidationError, _misplaced)
     app.add_exception_handler(HTTPException, _http)
@@ -95,21 +102,29 @@ def build(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | 
     return app
 
 
-def _signing_in(tokens: Sequence[str]) -> APIRouter:
-    """The form that takes a token, for browsers."""
-    signing = APIRouter(prefix=cookie.WHERE, include_in_schema=False)
+def _signing(tokens: Sequence[str], tries: Tries) -> APIRouter:
+    """The form that takes a token, and the way out, for browsers."""
+    signing = APIRouter(include_in_schema=False)
 
-    @signing.get("")
+    @signing.get(cookie.WHERE)
     async def ask() -> Response:
         return cookie.sign_in_page()
 
-    @signing.post("")
+    @signing.post(cookie.WHERE)
     async def take(request: Request) -> Response:
         came = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
-        fits = [each for each in tokens if hmac.compare_digest(came.strip().encode(), each.encode())]
-        if not fits:
-            return cookie.sign_in_page(wrong=True)
-        return cookie.signed_in(fits[0], secure=request.headers.get("origin", "").startswith("https:"))
+        token = fitting(came.strip(), tokens)
+        try:
+            tries.let_in(address_of(request.scope), token)
+        except Refused as error:
+            return cookie.sign_in_page(str(error), status=error.status, headers=headers_of(error))
+        assert token is not None
+        secure = request.headers.get("origin", "").startswith("https:")
+        return cookie.signed_in(token, now=time.time(), secure=secure)
+
+    @signing.post(cookie.LEAVE)
+    async def leave() -> Response:
+        return cookie.signed_out()
 
     return signing
 
@@ -130,7 +145,8 @@ async def _misplaced(request: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return failure(error.detail, status=error.status_code, code="http", headers=dict(error.headers or {}))
+    said = SAID.get(error.status_code, error.detail)
+    return failure(said, status=error.status_code, code="http", headers=dict(error.headers or {}))
 
 
 async def _left(request: Request, error: Exception) -> JSONResponse:

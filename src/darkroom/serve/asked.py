@@ -161,6 +161,9 @@ def opened(data: bytes, *, what: str, limits: Limits) -> Image.Image:
             return input_picture(picture).picture
     except InputError:
         raise
+    except Image.DecompressionBombError:  # before there was anything to look at
+        sentence = f"{what}: many more than the {limits.picture} pixels that are taken came"
+        raise Refused(sentence, status=413, code="limit_picture") from None
     except Exception as error:  # bytes made to confuse a reader make Pillow raise anything
         raise Refused(
             f"{what}: no readable picture ({type(error).__name__}); PNG, JPEG and WebP are taken", code="no_picture"

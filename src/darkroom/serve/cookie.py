@@ -1,8 +1,9 @@
-"""Signing in with a browser: a token becomes a cookie, which pages of other sites cannot make it send."""
+"""Signing in and out with a browser: a token becomes a cookie, which pages of other sites cannot make it send."""
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+import html
+from collections.abc import Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
@@ -10,40 +11,63 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 NAME: Final = "darkroom"
 WHERE: Final = "/sign-in"
+LEAVE: Final = "/sign-out"
 AGE: Final = 30 * 24 * 3600  # seconds
-PURPOSE: Final = b"darkroom: cookie of the studio"
+PURPOSE: Final = b"darkroom: cookie of the studio until "
 
 
-def ticket(token: str) -> str:
-    """What a browser keeps instead of a token; the token cannot be told from it."""
-    return hmac.new(token.encode(), PURPOSE, hashlib.sha256).hexdigest()
+def ticket(token: str, *, until: int) -> str:
+    """What a browser keeps instead of a token, which cannot be told from it. until: seconds since 1970."""
+    seal = hmac.new(token.encode(), PURPOSE + f"{until}".encode(), hashlib.sha256).hexdigest()
+    return f"{until}.{seal}"
 
 
-def token_in(cookies: str, *, tokens: Sequence[str]) -> str | None:
-    """The token whose ticket is in a `Cookie` header; None where there is none."""
+def ticket_in(cookies: str) -> str | None:
+    """The ticket in a `Cookie` header; None where there is none."""
     try:
         found = SimpleCookie(cookies).get(NAME)
     except CookieError:
         return None
-    came = "" if found is None else found.value
-    fits = [each for each in tokens if hmac.compare_digest(came.encode(), ticket(each).encode())]
+    return None if found is None else found.value
+
+
+def token_of(came: str, *, tokens: Sequence[str], now: float) -> str | None:
+    """The token that a ticket was made of; None for one of another token, or one that is too old."""
+    until = came.partition(".")[0]
+    if not until.isascii() or not until.isdigit() or len(until) > 15 or int(until) <= now:
+        return None
+    tickets = {each: ticket(each, until=int(until)) for each in tokens}
+    fits = [each for each, made in tickets.items() if hmac.compare_digest(came.encode(), made.encode())]
     return fits[0] if fits else None
 
 
-def signed_in(token: str, *, secure: bool) -> Response:
+def signed_in(token: str, *, now: float, secure: bool) -> Response:
     """To the page, with the cookie: for scripts invisible, and sent by pages of this server only.
 
     secure: never over HTTP without TLS; for browsers that have TLS now, from a proxy before us.
     """
     answer = RedirectResponse("/", status_code=303)
-    answer.set_cookie(NAME, ticket(token), max_age=AGE, httponly=True, samesite="strict", path="/", secure=secure)
+    value = ticket(token, until=int(now) + AGE)
+    answer.set_cookie(NAME, value, max_age=AGE, httponly=True, samesite="strict", path="/", secure=secure)
     return answer
 
 
-def sign_in_page(*, wrong: bool = False) -> HTMLResponse:
-    """A form that asks for a token; it loads nothing."""
-    said = "<p role=alert>This token does not open this server.</p>" if wrong else ""
-    return HTMLResponse(_PAGE.replace("SAID", said), status_code=401 if wrong else 200)
+def signed_out() -> Response:
+    """To the form, without the cookie and without the pictures that the browser kept."""
+    answer = RedirectResponse(WHERE, status_code=303, headers={"Clear-Site-Data": '"cache"'})
+    forget(answer)
+    return answer
+
+
+def forget(answer: Response) -> None:
+    """Take the cookie away with this answer."""
+    answer.delete_cookie(NAME, path="/", httponly=True, samesite="strict")
+
+
+def sign_in_page(said: str = "", *, status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    """A form that asks for a token, below a sentence if there is one; it loads nothing."""
+    alert = f"<p role=alert>{html.escape(said)}</p>" if said else ""
+    return HTMLResponse(_PAGE.replace("SAID", alert), status_code=status, headers=headers)
 
 
 _PAGE: Final = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">

@@ -17,7 +17,7 @@ from darkroom.serve.counts import Counts
 from darkroom.serve.limits import Limits, Refused, check, check_waiting
 from darkroom.serve.line import Line, Waiting
 from darkroom.serve.news import Event, rung
-from darkroom.serve.shelf import Offer, Shelf
+from darkroom.serve.shelf import Offer, Opened, Shelf
 from darkroom.serve.store import Job, State, Store
 from darkroom.tasks.generate import Member, Sampled, draw, steps_taken
 from darkroom.tasks.request import Request
@@ -51,13 +51,21 @@ class Engine:
         self._stop_by: float | None = None
         self._thread = threading.Thread(target=self._work, name="darkroom-engine", daemon=True)
         self.ready = False
-        self.fault: BaseException | None = None  # what ended the thread, if not a wish
+        self.fault: BaseException | None = None  # what ended the thread or kept it from beginning, if not a wish
         self.epoch = secrets.token_hex(4)  # events are numbered anew in each process
 
     # from outside
 
     def start(self) -> None:
-        """Take up what an earlier process left, and begin to draw."""
+        """Take up what an earlier process left, and begin to draw; what keeps it from that is its fault, too."""
+        try:
+            self._take_all_up()
+        except BaseException as error:
+            self.fault = error
+            raise
+        self._thread.start()
+
+    def _take_all_up(self) -> None:
         self.store.sweep()
         for job in self.store.unfinished():
             if job.id in self._live:
@@ -66,7 +74,6 @@ class Engine:
                 self._take_up(job)
             except DarkroomError as error:  # its model is offered no more, or the limits are others now
                 self.store.end(job.id, "failed", now=self.clock(), why=str(error))
-        self._thread.start()
 
     def _take_up(self, job: Job) -> None:
         """Queue a job of an earlier process; `DarkroomError` where it cannot be drawn any more."""
@@ -210,8 +217,10 @@ class Engine:
         begun = time.monotonic()
         try:
             self._begin(lives)
-            drawn = self._drawn(taken)
-            self._keep([(live, place, each) for (live, place), each in zip(taken, drawn, strict=True)])
+            opened_model = self._opened(lives[0].job.model)
+            wanted = [each for each in taken if not each[0].unwanted]  # a model takes a while to load
+            drawn = self._drawn(opened_model, wanted) if wanted else []
+            self._keep([(live, place, each) for (live, place), each in zip(wanted, drawn, strict=True)])
         except Over:
             pass
         except Exception as error:
@@ -225,10 +234,19 @@ class Engine:
         for live in fresh:
             live.begun = True
             self.counts.took("wait", max(0.0, self.clock() - live.job.created))
-            live.channel.tell("state", {"state": "running"}, instead="state")
+            with self._changed:
+                if not live.unwanted:  # else its end, the last that is told, would be told no more
+                    live.channel.tell("state", {"state": "running"}, instead="state")
 
-    def _drawn(self, taken: Sequence[tuple[Live, int]]) -> list[Sampled]:
-        opened_model = self.shelf.open(taken[0][0].job.model)
+    def _opened(self, name: str) -> Opened:
+        """The model in memory; what is wrong with its files is for whoever runs the server to read."""
+        try:
+            return self.shelf.open(name)
+        except DarkroomError as error:
+            log.error("%s cannot be loaded: %s", name, error)
+            raise DarkroomError(f"the model {name} cannot be loaded; the server's log says why") from error
+
+    def _drawn(self, opened_model: Opened, taken: Sequence[tuple[Live, int]]) -> list[Sampled]:
         wishes = {}
         for live in dict.fromkeys(live for live, _ in taken):
             request = self._settled(live.job)
@@ -263,17 +281,18 @@ class Engine:
         self.store.forget_oldest(self.limits.kept)
 
     def _failed(self, lives: Sequence[Live], error: Exception) -> None:
-        """Whoever shared the batch gets another, alone; who was alone has failed."""
+        """Whoever shared the batch gets another, alone unless somebody left it; who was alone has failed."""
         if not isinstance(error, DarkroomError):
             log.error("drawing failed", exc_info=error)
         if len(lives) > 1:
             with self._changed:
-                for live in reversed([each for each in lives if each.job.id in self._live]):
+                wanted = [each for each in lives if each.job.id in self._live]
+                alone = len(wanted) == len(lives)  # whoever leaves takes its pictures along
+                for live in reversed(wanted):
                     self._line.remove(live.job.id)
-                    self._line.add(self._place(live, alone=True), first=True)
+                    self._line.add(self._place(live, alone=alone), first=True)
             return
-        sentence = str(error) if isinstance(error, DarkroomError) else f"it could not be drawn ({type(error).__name__})"
-        self._end(lives[0].job.id, "failed", why=sentence)
+        self._end(lives[0].job.id, "failed", why=_reason(error))
 
     def _overdue(self, live: Live) -> None:
         sentence = f"it took longer than the {self.limits.seconds:g} seconds that this server allows"
@@ -332,3 +351,14 @@ class Engine:
         waiting = Waiting(live.job.id, live.job.client, f"{live.kind} {live.job.id}" if alone else live.kind, live.most)
         waiting.places.extend(place for place in range(live.job.total) if place not in there)
         return waiting
+
+
+def _reason(error: Exception) -> str:
+    """Why a job failed, in a sentence that names no file of the server."""
+    match error:
+        case DarkroomError():
+            return str(error)
+        case OSError():
+            return f"its pictures could not be kept ({error.strerror or type(error).__name__})"
+        case _:
+            return f"it could not be drawn ({type(error).__name__})"

@@ -1,12 +1,11 @@
 """The guard at the door: who may come in, from which pages, and how much they may send."""
 
 import asyncio
-import hashlib
-import hmac
 import ipaddress
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,8 +17,10 @@ from darkroom.core.errors import InputError
 from darkroom.serve import cookie
 from darkroom.serve.counts import Counts
 from darkroom.serve.limits import Limits, Refused
+from darkroom.serve.tokens import Tries, fitting
 
-OPEN: Final = ("/health", "/ready", cookie.WHERE)  # answered without a token: they say nothing about anybody
+OPEN: Final = ("/health", "/ready", cookie.WHERE, cookie.LEAVE)  # without a token: they say nothing about anybody
+LITTLE: Final = 4096  # bytes of a body that is read without a token
 PAGES: Final = ("/", "/studio", "/studio/")  # where a browser without a token is asked for one
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 SAFE: Final = ("GET", "HEAD", "OPTIONS")
@@ -28,8 +29,10 @@ HEADERS: Final = {  # of every answer that does not bring its own
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",  # a stricter one would take the origin from the form that signs in
     "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private",  # what a cookie opens is not for caches that many share
 }
 LONGEST: Final = 600  # characters of a sentence that is answered; it may hold what came
+WAITS: Final = {429: 2, 503: 5}  # seconds after which to ask again, where nothing better is known
 log = logging.getLogger("darkroom.serve")
 
 
@@ -47,6 +50,7 @@ class Guard:
     counts: Counts
     tokens: Sequence[str] = ()
     hosts: Sequence[str] | None = None
+    tries: Tries = field(default_factory=Tries)
 
     def __post_init__(self) -> None:
         self._held = 0  # bytes of bodies
@@ -85,37 +89,37 @@ class Guard:
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To the application, or a refusal."""
-        headers = Headers(scope=scope)
+        headers, address, free = Headers(scope=scope), address_of(scope), scope["path"] in OPEN
+        body = _Body(most=min(LITTLE, self.limits.body) if free else self.limits.body)
         try:
-            owner = "" if scope["path"] in OPEN else self._owner(headers)
+            owner = "" if free else self._owner(headers, address)
             self._check_page(headers, method=scope["method"])
-            self._check_length(headers)
+            _check_length(headers, body)
         except Refused as error:
             asks = error.status == 401 and scope["path"] in PAGES
             refusal = RedirectResponse(cookie.WHERE, status_code=303) if asks else answer(error)
+            if error.status == 401 and "cookie" in headers and "authorization" not in headers:
+                cookie.forget(refusal)  # it opens nothing, and would count as a try with every picture of a page
             await refusal(scope, receive, send)
             return
-        address = (scope.get("client") or ("unknown",))[0]
         scope.setdefault("state", {}).update(owner=owner, client=owner if len(self.tokens) > 1 else address)
-        body = _Body()
         try:
             await self.app(scope, self._limited(receive, body), send)
         finally:
             self._held -= body.came
 
-    def _owner(self, headers: Headers) -> str:
-        """A name for whoever has this token, that does not tell the token; `Refused` with 401."""
+    def _owner(self, headers: Headers, address: str) -> str:
+        """A name for whoever has this token, that does not tell the token; `Refused` with 401, or 429 for now."""
         if not self.tokens:
             return ""
         kind, _, came = headers.get("authorization", "").partition(" ")
-        known = cookie.token_in(headers.get("cookie", ""), tokens=self.tokens)
-        if not kind and known is not None:
-            kind, came = "bearer", known
-        same = [hmac.compare_digest(came.strip().encode(), each.encode()) for each in self.tokens]
-        if kind.lower() != "bearer" or not any(same):
-            sentence = "a token is needed: send the header `Authorization: Bearer TOKEN`"
-            raise Refused(sentence, status=401, code="no_token")
-        return hashlib.sha256(came.strip().encode()).hexdigest()[:16]
+        ticket = cookie.ticket_in(headers.get("cookie", ""))
+        if kind.lower() == "bearer":
+            return self.tries.let_in(address, fitting(came.strip(), self.tokens))
+        if not kind and ticket is not None:
+            return self.tries.let_in(address, cookie.token_of(ticket, tokens=self.tokens, now=time.time()))
+        sentence = "a token is needed: send the header `Authorization: Bearer TOKEN`"
+        raise Refused(sentence, status=401, code="no_token")
 
     def _check_page(self, headers: Headers, *, method: str) -> None:
         """`Refused` with 403 for a name that is not ours, and for what another site's page sends."""
@@ -127,17 +131,6 @@ class Guard:
             raise Refused(sentence, status=403, code="host")
         if origin is not None and method not in SAFE and (not host or origin.partition("://")[2] != host):
             raise Refused("pages of other sites may not send anything here", status=403, code="origin")
-
-    def _check_length(self, headers: Headers) -> None:
-        length = headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit():
-            raise Refused("Content-Length must be a number", status=400, code="length")
-        if len(length) > 18 or int(length) > self.limits.body:
-            raise self._too_large()
-
-    def _too_large(self) -> Refused:
-        sentence = f"the request is larger than the {self.limits.body} bytes that this server allows"
-        return Refused(sentence, status=413, code="limit_body")
 
     def _limited(self, receive: Receive, body: "_Body") -> Receive:
         """The body counted while it comes, whatever was announced, and not waited for for ever."""
@@ -156,8 +149,8 @@ class Guard:
             body.came += more
             self._held += more
             body.whole = not message.get("more_body", False)
-            if body.came > self.limits.body:
-                raise self._too_large()
+            if body.came > body.most:
+                raise _too_large(body)
             if more and self._held > self.limits.bodies:
                 sentence = "what is being sent here at once is as much as this server allows; try again soon"
                 raise Refused(sentence, status=429, code="limit_bodies")
@@ -168,10 +161,29 @@ class Guard:
 
 @dataclass
 class _Body:
-    """How much of a request has come."""
+    """How much of a request may come, and has come."""
 
+    most: int
     came: int = 0
     whole: bool = False
+
+
+def _check_length(headers: Headers, body: _Body) -> None:
+    length = headers.get("content-length", "0")
+    if not length.isascii() or not length.isdigit():
+        raise Refused("Content-Length must be a number", status=400, code="length")
+    if len(length) > 18 or int(length) > body.most:
+        raise _too_large(body)
+
+
+def _too_large(body: _Body) -> Refused:
+    sentence = f"the request is larger than the {body.most} bytes that this server allows"
+    return Refused(sentence, status=413, code="limit_body")
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request came from, as this machine sees it."""
+    return (scope.get("client") or ("unknown",))[0]
 
 
 def name_of(host: str) -> str:
@@ -191,11 +203,17 @@ def is_loopback(host: str) -> bool:
 
 def answer(error: InputError) -> JSONResponse:
     """What is answered to a request that does not fit, in the shape of OpenAI's errors."""
-    status, code = (error.status, error.code) if isinstance(error, Refused) else (422, "invalid_request")
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "2"}, 503: {"Retry-After": "5"}}
+    refused = error if isinstance(error, Refused) else Refused(str(error))
     said = " ".join(str(error).split())
     sentence = said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
-    return failure(sentence, status=status, code=code, headers=headers.get(status))
+    return failure(sentence, status=refused.status, code=refused.code, headers=headers_of(refused))
+
+
+def headers_of(refused: Refused) -> dict[str, str]:
+    """What a refusal's headers say: which kind of token is taken, when to ask again."""
+    after = refused.after or WAITS.get(refused.status)
+    kind = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else {}
+    return kind if after is None else {**kind, "Retry-After": f"{after}"}
 
 
 def failure(sentence: str, *, status: int, code: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -11,12 +11,18 @@ from darkroom.tasks.request import Request
 
 @final
 class Refused(InputError):
-    """A request that is answered with a status of HTTP, 4xx, or 503 while the server stops; code: for programs."""
+    """A request that is answered with a status of HTTP: 4xx, 503 while the server stops, 507 where its disk is full.
 
-    def __init__(self, sentence: str, *, status: int = 422, code: str = "invalid_request") -> None:
+    code: for programs · after: seconds until it is worth asking again, where they are known.
+    """
+
+    def __init__(
+        self, sentence: str, *, status: int = 422, code: str = "invalid_request", after: int | None = None
+    ) -> None:
         super().__init__(sentence)
         self.status = status
         self.code = code
+        self.after = after
 
 
 @final

@@ -1,5 +1,6 @@
 """The process that serves: a socket, uvicorn, and an end that loses nothing."""
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -10,6 +11,7 @@ from typing import Final, final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from darkroom.core.errors import DarkroomError, InputError
 from darkroom.serve.api import GRACE
@@ -38,6 +40,29 @@ class _Server(uvicorn.Server):
         """By uvicorn, for SIGINT and SIGTERM; the thread that a signal interrupts may hold a lock of the engine."""
         threading.Thread(target=self._closing, name="darkroom-closing", daemon=True).start()
         super().handle_exit(sig, frame)
+
+
+@final
+class _Impatient(H11Protocol):
+    """Closes connections on which nothing is asked, or a request's head comes byte by byte: uvicorn waits for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """By asyncio."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """By asyncio."""
+        super().data_received(data)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Close it unless a request has begun by then."""
+        before = self.cycle
+        if before is None or before.response_complete:
+            self.loop.call_later(
+                self.timeout_keep_alive, lambda: self.cycle is before and self.timeout_keep_alive_handler()
+            )
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -75,6 +100,21 @@ def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
         raise DarkroomError(sentence)
 
 
+def configured(app: FastAPI, *, idle: int = IDLE, grace: int = int(GRACE) + 5) -> uvicorn.Config:
+    """How uvicorn serves it. idle: seconds of a connection that asks nothing · grace: of requests at the end."""
+    return uvicorn.Config(
+        app,
+        http=_Impatient,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # whoever sends them could call himself anybody
+        server_header=False,
+        timeout_keep_alive=idle,
+        timeout_graceful_shutdown=grace,
+        backlog=BACKLOG,
+    )
+
+
 def run_alone(app: FastAPI, *, at: socket.socket) -> None:
     """Serve what needs no engine until SIGINT or SIGTERM."""
     _until_stopped(app, at, closing=lambda: None, over=lambda: False, ended=lambda: None)
@@ -89,17 +129,7 @@ def _until_stopped(
     ended: Callable[[], None],
 ) -> None:
     """closing: called at the signal · ended: called at the end, also where the application was not even started."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,  # whoever sends them could call himself anybody
-        server_header=False,
-        timeout_keep_alive=IDLE,
-        timeout_graceful_shutdown=int(GRACE) + 5,
-        backlog=BACKLOG,
-    )
-    server = _Server(config, closing=closing, over=over)
+    server = _Server(configured(app), closing=closing, over=over)
 
     def early(sig: int, frame: FrameType | None) -> None:
         """For a signal before uvicorn listens to them, and for the one that it raises again when it has stopped."""

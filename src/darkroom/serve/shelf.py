@@ -59,6 +59,7 @@ class Shelf:
     decoders: Sequence[str] = ()
     device: str = "auto"
     dtype: str = "auto"
+    engine: str = "auto"
     _opened: OrderedDict[str, Opened] = field(default_factory=OrderedDict, init=False)
 
     def offer(self, name: str | None) -> Offer:
@@ -76,7 +77,7 @@ class Shelf:
             offer = self.offers[name]
             while self._opened and self.used + offer.bytes > self.memory:
                 self._opened.popitem(last=False)
-            model = load(offer.source, device=self.device, dtype=self.dtype)
+            model = load(offer.source, device=self.device, dtype=self.dtype, engine=self.engine)
             self._opened[name] = Opened(model, _sketcher(model, self.decoders))
         self._opened.move_to_end(name)
         return self._opened[name]
@@ -100,6 +101,7 @@ def stocked(
     decoders: Sequence[str] = (),
     device: str = "auto",
     dtype: str = "auto",
+    engine: str = "auto",
 ) -> Shelf:
     """A shelf with these models and those in a folder; with all built-in ones where neither is given.
 
@@ -117,7 +119,7 @@ def stocked(
             raise InputError(f"{each.name} takes {each.bytes / 2**30:.3g} GB, more than --memory allows")
     for each in decoders:
         find(each)
-    return Shelf(offers, memory, decoders=decoders, device=device, dtype=dtype)
+    return Shelf(offers, memory, decoders=decoders, device=device, dtype=dtype, engine=engine)
 
 
 def _built_in() -> list[Offer]:

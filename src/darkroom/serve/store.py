@@ -13,11 +13,13 @@ from typing import Any, Final, Literal, final
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import save_png
 from darkroom.core.record import writable_folder
+from darkroom.serve.limits import Refused
 from darkroom.tasks.generate import Sampled
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: Final[tuple[State, ...]] = ("done", "failed", "cancelled")
 VERSION: Final = 1
+FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS jobs(
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, client TEXT NOT NULL,
@@ -99,14 +101,18 @@ class Store:
 
     @contextmanager
     def _change(self) -> Generator[sqlite3.Connection]:
+        """All of it or nothing; `Refused` with 507 where the disk takes no more."""
         with self._lock:
-            self._base.execute("BEGIN IMMEDIATE")
             try:
+                self._base.execute("BEGIN IMMEDIATE")
                 yield self._base
-            except BaseException:
-                self._base.execute("ROLLBACK")
+                self._base.execute("COMMIT")
+            except BaseException as error:
+                if self._base.in_transaction:  # a full disk may have ended it already
+                    self._base.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in FULL:
+                    raise Refused(f"nothing can be kept here now ({error})", status=507, code="no_room") from error
                 raise
-            self._base.execute("COMMIT")
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         with self._lock:
@@ -220,13 +226,13 @@ class Store:
     def forget(self, id: str) -> bool:
         """Remove an ended job and its pictures; False when there is none, or it has not ended."""
         with self._change() as base:
-            changed = base.execute(f"DELETE FROM jobs WHERE id = ? AND state IN {ENDED}", (id,)).rowcount
-            places = [row["place"] for row in base.execute("SELECT place FROM pictures WHERE job = ?", (id,))]
-            if changed:
+            rows = base.execute(f"SELECT total FROM jobs WHERE id = ? AND state IN {ENDED}", (id,)).fetchall()
+            if rows:
+                base.execute("DELETE FROM jobs WHERE id = ?", (id,))
                 base.execute("DELETE FROM pictures WHERE job = ?", (id,))
-        for place in places if changed else ():
+        for place in range(rows[0]["total"] if rows else 0):  # also one that was written and never counted
             self.path(id, place).unlink(missing_ok=True)
-        return bool(changed)
+        return bool(rows)
 
     def forget_oldest(self, kept: int) -> None:
         """Remove ended jobs but for the `kept` newest."""

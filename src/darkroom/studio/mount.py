@@ -1,7 +1,7 @@
 """The studio in the server's application: Gradio's page, our scripts, and nothing that could name a file."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Response
 from starlette.responses import RedirectResponse
 from starlette.routing import Mount
 
+from darkroom.serve import cookie
 from darkroom.serve.engine import Engine
 from darkroom.serve.limits import Refused
 from darkroom.studio.follow import Followed
@@ -21,17 +22,19 @@ PLACE: Final = "/studio"
 SCRIPTS: Final = ("wire", "pictures", "boxes", "paint", "result", "gallery", "follow", "studio")  # in this order
 
 
-def mount(app: FastAPI, engine: Engine, *, follow: Path | None = None) -> FastAPI:
+def mount(app: FastAPI, engine: Engine, *, follow: Path | None = None, tokens: Sequence[str] = ()) -> FastAPI:
     """Put the studio into the application, at `/studio`, where `/` leads to as well.
 
-    follow: the folder of a run that a page follows; `InputError` where it is none.
+    follow: the folder of a run that a page follows; `InputError` where it is none · tokens: those that the application
+    was built with, so that there is a way to sign out.
     """
     followed = None if follow is None else Followed(follow)
     app.include_router(_assets())
     if followed is not None:
         app.include_router(followed.router())
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    blocks = page(engine.shelf.offers, limits=engine.limits, follow=followed is not None)
+    leave = cookie.LEAVE if tokens else None
+    blocks = page(engine.shelf.offers, limits=engine.limits, follow=followed is not None, leave=leave)
     gr.mount_gradio_app(
         app,
         blocks,

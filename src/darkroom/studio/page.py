@@ -20,21 +20,31 @@ from darkroom.tasks.fields import FIELDS
 
 FONTS: Final = ("system-ui", "sans-serif")
 MONO: Final = ("ui-monospace", "monospace")
+LEGIBLE: Final = {  # where Gradio's greys are too pale to be read, and its white on amber too
+    "body_text_color_subdued": "*neutral_600",
+    "button_primary_text_color": "*neutral_950",
+    "button_primary_text_color_dark": "*neutral_950",
+    "button_primary_background_fill_dark": "*primary_500",
+    "button_primary_background_fill_hover": "*primary_400",
+    "button_primary_background_fill_hover_dark": "*primary_400",
+}
 SCALE: Final = "guidance_of_"  # before the field that a scale of guidance is for, as the page's script knows
 
 
 def theme() -> gr.themes.Base:
     """Gradio's default with fonts that are there already, for its own are fetched from elsewhere."""
-    return gr.themes.Default(primary_hue="amber", secondary_hue="amber", font=FONTS, font_mono=MONO)
+    made = gr.themes.Default(primary_hue="amber", secondary_hue="amber", font=FONTS, font_mono=MONO)
+    return made.set(**LEGIBLE)
 
 
-def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False) -> gr.Blocks:
-    """The studio for these models; follow: with a page on a training that is under way."""
+def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False, leave: str | None = None) -> gr.Blocks:
+    """The studio for these models. follow: with a page on a training that is under way · leave: where to sign out."""
     chosen = [(tab, names) for tab in TABS if (names := offered(tab, tuple(offers.values())))]
     asked: dict[str, list[Named]] = {}
     draw: dict[str, gr.Button] = {}
     with gr.Blocks(title="Darkroom", analytics_enabled=False, fill_width=True) as blocks:
-        gr.HTML(_element("darkroom-head", facts(tuple(offers.values()))), padding=False, elem_id="dr-head")
+        head = {"models": facts(tuple(offers.values())), "leave": leave}
+        gr.HTML(_element("darkroom-head", head), padding=False, elem_id="dr-head")
         with gr.Tabs(elem_id="dr-pages") as pages:
             with gr.Tab("Draw", id="draw"), gr.Row():
                 with gr.Column(scale=5, min_width=280), gr.Tabs(elem_id="dr-tabs") as tabs:
@@ -61,7 +71,10 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
     found = [Named("model", gr.Dropdown(names, value=names[0], label="Model", elem_id=tab.at("model")))]
     if "caption" in fields:
         lines = 3 if tab.key == "text" else 1
-        made = gr.Textbox("", label="Prompt", lines=lines, elem_id=tab.at("prompt"), placeholder=_example(models))
+        info = "Shift and Enter draw" if lines > 1 else "Enter draws"
+        made = gr.Textbox(
+            "", label="Prompt", info=info, lines=lines, elem_id=tab.at("prompt"), placeholder=_example(models)
+        )
         found.append(Named("prompt", made))
     if "label" in fields:
         found.append(Named("label", _classes(tab, models)))
@@ -131,13 +144,17 @@ def _connect(
     for key, named in asked.items():
         both = [*named, *shared]
         names = json.dumps([each.name for each in both])
-        draw[key].click(
-            None,
-            [each.component for each in both],
-            None,
-            js=f"(...values) => darkroom.draw({json.dumps(key)}, {names}, values)",
-            api_visibility="private",
-        )
+        typed = [
+            each.component.submit for each in named if each.name == "prompt"
+        ]  # by Enter, with Shift in three lines
+        for event in (draw[key].click, *typed):
+            event(
+                None,
+                [each.component for each in both],
+                None,
+                js=f"(...values) => darkroom.draw({json.dumps(key)}, {names}, values)",
+                api_visibility="private",
+            )
         model, label = named[0].component, [each.component for each in named if each.name == "label"]
         choose = f"(...values) => darkroom.choose({json.dumps(key)}, ...values)"
         model.change(None, [model, *label], label, js=choose, queue=False, api_visibility="private")

@@ -42,9 +42,10 @@ def _empty(number: Any) -> Any:
 
 def settings(limits: Limits) -> list[Named]:
     """All of them, in accordions; to be called where they shall stand."""
+    most = limits.count
     with gr.Row(elem_classes="dr-tight"):
         found = [
-            Named("count", gr.Slider(1, min(16, limits.count), 4, step=1, label="Pictures", elem_id="dr-count")),
+            Named("count", gr.Slider(1, most, min(4, most), step=1, label="Pictures", elem_id="dr-count")),
             whole("seed", "Seed", high=2**53 - 1, info="equal seeds, equal pictures; empty: a new one, which is told"),
         ]
     usual = _usual(limits)

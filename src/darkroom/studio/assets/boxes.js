@@ -13,14 +13,15 @@
         this.tab = window.darkroom.told(this).tab;
         this.boxes = [];
         this.setAttribute("data-tab", this.tab);
-        this.stage = make("div", { className: "dr-stage", tabIndex: 0, role: "group" });
+        this.stage = make("div", { className: "dr-stage", tabIndex: 0, role: "application" });
+        this.words = make("p", { className: "dr-hint", role: "status" });
         this.stage.setAttribute("aria-label", "Layout: drag to draw a box; Enter adds one, Page Down chooses the next, arrows move it, with Shift they size it");
         this.next = make("select", { className: "dr-select", id: `dr-${this.tab}-category` });
         this.next.onchange = () => this.rename();
         const clear = button("Clear", () => this.put([]));
         const remove = button("Remove", () => this.erase());
         const label = make("label", { textContent: "Name ", className: "dr-inline" }, this.next);
-        this.append(make("div", { className: "dr-tools" }, label, remove, clear), this.stage);
+        this.append(make("div", { className: "dr-tools" }, label, remove, clear), this.stage, this.words);
         this.append(make("p", { className: "dr-hint", textContent: "Drag to draw; drag a box to move it, its corner to size it. Keys: Enter adds, Page Down chooses the next, arrows move, Shift and arrows size, Delete removes." }));
         this.stage.onpointerdown = (event) => this.down(event);
         this.stage.onkeydown = (event) => this.key(event);
@@ -144,11 +145,20 @@
           ...this.boxes.map((box, place) => {
             const ink = colour(this.names.indexOf(box.category) + 1);
             const style = { left: share(box.x), top: share(box.y), width: share(box.width), height: share(box.height), borderColor: ink };
-            const name = make("span", { className: "dr-name", textContent: box.category, style: { background: ink } });
+            const ground = `color-mix(in srgb, ${ink} 60%, white)`; // what is written on it can be read in every colour
+            const name = make("span", { className: "dr-name", textContent: box.category, style: { background: ground } });
             const className = box === this.chosen ? "dr-box chosen" : "dr-box";
             return make("div", { className, style, dataset: { place } }, name, make("span", { className: "dr-corner" }));
           }),
         );
+        this.words.textContent = this.told();
+      }
+
+      /** How it stands, for whoever cannot see it. */
+      told() {
+        const count = this.boxes.length;
+        const place = this.boxes.indexOf(this.chosen);
+        return place < 0 ? "No box yet." : `Box ${place + 1} of ${count} is chosen: ${this.chosen.category}.`;
       }
     },
   );

@@ -48,6 +48,9 @@
           this.stages.append(part);
         }
         const part = this.parts.get(stage.key);
+        const told = JSON.stringify(stage);
+        if (part.told === told) return; // so that nothing flickers, and text can be marked
+        part.told = told;
         const left = stage.left === null || stage.step >= stage.steps ? "" : `, ${clock(stage.left)} left`;
         const values = Object.entries(stage.latest).map(([key, value]) => make("span", { textContent: `${key.replaceAll("_", " ")} ${number(value)}` }));
         const plot = make("div", { className: "dr-plot", innerHTML: stage.chart }); // drawn by the server, all text escaped
@@ -56,7 +59,7 @@
         );
         part.replaceChildren(
           make("h3", { textContent: `${stage.name}: step ${stage.step}${stage.steps ? ` of ${stage.steps}` : ""}${left}` }),
-          make("progress", { max: stage.steps || 1, value: stage.step }),
+          make("progress", { max: stage.steps || 1, value: stage.step, aria: { label: `Steps of the ${stage.name}` } }),
           make("p", { className: "dr-values" }, ...values),
           make("div", { className: "dr-seen" }, plot, ...sheets),
         );

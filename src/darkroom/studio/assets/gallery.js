@@ -31,6 +31,8 @@
           const drop = window.darkroom.dropPlace("Drop a PNG made here to have its settings back", (file) => this.restore(file));
           drop.id = "dr-restore-drop";
           this.append(drop, this.said, this.cards, this.more);
+          const seen = (entries) => entries.some((each) => each.isIntersecting) && this.look(); // another tab may have drawn
+          new IntersectionObserver(seen).observe(this);
         }
         this.look();
       }
@@ -43,6 +45,10 @@
       async look(before = null) {
         try {
           const found = await window.darkroom.ask(`/v1/jobs?state=done&count=24${before === null ? "" : `&before=${before}`}`);
+          const newest = found.jobs.map((job) => job.id).join();
+          if (before === null && newest === this.newest) return; // what is seen stays, with older ones below it
+          if (before !== null && before !== this.next) return; // clicked twice, or all was shown anew meanwhile
+          if (before === null) this.newest = newest;
           const cards = found.jobs.flatMap((job) => job.pictures.map((picture) => this.card(job, picture)));
           if (before === null) this.cards.replaceChildren(...cards);
           else this.cards.append(...cards);
@@ -64,7 +70,7 @@
           button("Again", () => this.again(job)),
           button("Settings", () => (this.said.textContent = window.darkroom.restore(note))),
           download,
-          button("Delete", () => this.forget(job), { title: "all pictures of this job" }),
+          window.darkroom.sureButton("Delete", job.total > 1 ? `Delete all ${job.total} of this job?` : "Delete it for good?", () => this.forget(job)),
         ];
         return make(
           "article",
@@ -94,10 +100,11 @@
       async forget(job) {
         try {
           await window.darkroom.ask(`/v1/jobs/${job.id}`, { method: "DELETE" });
-          await this.look();
+          this.said.textContent = "Deleted.";
         } catch (error) {
-          this.said.textContent = error.message;
+          this.said.textContent = error.message; // another tab was quicker, perhaps
         }
+        await this.look();
       }
     },
   );

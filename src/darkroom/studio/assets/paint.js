@@ -12,10 +12,10 @@
       this.setAttribute("data-tab", this.tab);
       this.brush = make("input", { type: "range", min: 1, max: 32, value: 7, className: "dr-range" });
       this.brush.setAttribute("aria-label", "Brush, in pixels of the picture");
-      this.palette = make("div", { className: "dr-palette", role: "radiogroup" });
+      this.palette = make("div", { className: "dr-palette", role: "group" });
       this.palette.setAttribute("aria-label", "Paint with");
       this.board = make("div", { className: "dr-board" });
-      this.ink = make("canvas", { className: "dr-ink", tabIndex: 0 });
+      this.ink = make("canvas", { className: "dr-ink", tabIndex: 0, role: "application" });
       this.ink.setAttribute("aria-label", "Canvas: drag to paint; arrows move the brush, Space paints");
       this.board.append(this.ink);
       const tools = [button("Undo", () => this.undo()), button("Fill", () => this.fill(this.level)), button("Clear", () => this.fill(0))];
@@ -41,7 +41,7 @@
       this.palette.replaceChildren(
         ...paints.map(([level, name, ink]) => {
           const swatch = make("span", { className: "dr-swatch", style: { background: ink } });
-          const made = button("", () => this.choose(level), { className: "dr-paint", dataset: { level, name }, role: "radio" });
+          const made = button("", () => this.choose(level), { className: "dr-paint", dataset: { level, name } });
           made.append(swatch, name);
           return made;
         }),
@@ -52,7 +52,7 @@
 
     choose(level) {
       this.level = level;
-      for (const each of this.palette.children) each.setAttribute("aria-checked", String(Number(each.dataset.level) === level));
+      for (const each of this.palette.children) each.setAttribute("aria-pressed", String(Number(each.dataset.level) === level));
     }
 
     keep() {
@@ -172,6 +172,7 @@
         const model = window.darkroom.models[window.darkroom.chosen(this.tab)];
         const names = model.map_classes.length ? model.map_classes : Array.from({ length: 10 }, (_, number) => String(number));
         this.resize(model.size[1], model.size[0]);
+        this.levels = this.levels.map((level) => (level < names.length ? level : 0)); // of a model with more classes
         this.offer(names.map((name, level) => [level, name, colour(level)]));
         this.draw();
       }

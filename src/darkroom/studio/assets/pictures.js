@@ -71,6 +71,9 @@
     return null;
   };
 
+  // A file that is dropped beside such a place would be opened instead of the page, and all that was painted be lost.
+  for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+
   /** A place to give a picture to: click, drop, or paste while it has the focus, which its input takes. */
   window.darkroom.dropPlace = (words, taken) => {
     const input = make("input", { type: "file", accept: "image/png,image/jpeg,image/webp", className: "dr-file" });
@@ -107,7 +110,7 @@
   const KINDS = {
     "darkroom-image": { field: "image", ask: "Drop a picture here, or click to choose one", fitted: true },
     "darkroom-small": { field: "low_res", ask: "Drop a small picture here, or click to choose one" },
-    "darkroom-guide": { field: "guide", ask: "Drop a picture here, or click to choose one", optional: true, folded: ["Guide picture", "What is drawn will look like it from afar."] },
+    "darkroom-guide": { field: "guide", ask: "Drop a guide picture here, or click to choose one", optional: true, folded: ["Guide picture", "What is drawn will look like it from afar."] },
   };
 
   /** A picture that is sent as it came, or, where a model needs other sides, cut and scaled as the server would. */

@@ -22,15 +22,17 @@
       connectedCallback() {
         if (this.childElementCount) return;
         this.said = make("p", { className: "dr-said", role: "status", textContent: "Nothing drawn yet." });
-        this.bar = make("progress", { max: 1, value: 0, hidden: true });
+        this.share = make("span", { className: "dr-hint" }); // no part of what is read out at every change
+        this.bar = make("progress", { max: 1, value: 0, hidden: true, aria: { label: "Drawn so far" } });
         this.stop = button("Cancel", () => this.cancel(), { hidden: true, id: "dr-cancel" });
         this.frames = make("div", { className: "dr-frames" });
-        this.append(make("div", { className: "dr-tools" }, this.said, this.stop), this.bar, this.frames);
+        this.append(make("div", { className: "dr-tools" }, this.said, this.share, this.stop), this.bar, this.frames);
         window.darkroom.result = this;
+        this.takeUp();
       }
 
       say(words, wrong = false) {
-        this.said.textContent = words;
+        if (this.said.textContent !== words) this.said.textContent = words;
         this.said.classList.toggle("wrong", wrong);
       }
 
@@ -41,13 +43,26 @@
       /** Draw what is asked for; a job that this page draws already is cancelled first. */
       async draw(asked) {
         this.cancel();
+        this.say("Asking ...");
+        await this.see(() => window.darkroom.begin(asked), asked);
+      }
+
+      /** Go on with what this tab drew when it was loaded again, if it is still there. */
+      async takeUp() {
+        const id = window.darkroom.kept("job");
+        const job = id && (await window.darkroom.ask(`/v1/jobs/${id}`).catch(() => null));
+        if (job && !this.turn) await this.see(async () => job, {});
+      }
+
+      /** The job that `begin` answers, to its end. asked: with the pictures that were given for it. */
+      async see(begin, asked) {
         const turn = (this.turn = (this.turn || 0) + 1);
         const mine = () => turn === this.turn;
-        this.say("Asking ...");
         try {
-          const job = await window.darkroom.begin(asked);
+          const job = await begin();
           if (!mine()) return this.cancel(job); // asked for again before it was answered
           this.job = job;
+          window.darkroom.keep("job", job.id);
           this.empty(job.total);
           const done = await window.darkroom.follow(job.id, (kind, data) => mine() && this.told(kind, data));
           if (mine()) await this.end(done, asked);
@@ -56,6 +71,7 @@
         } finally {
           if (mine()) {
             this.job = null;
+            this.share.textContent = "";
             this.bar.hidden = this.stop.hidden = true;
           }
           window.darkroom.gallery?.look();
@@ -72,7 +88,8 @@
         if (kind === "state") this.say({ queued: "Waiting ...", running: "Drawing ...", lost: "The server does not answer, trying again ..." }[data.state] || data.state);
         if (kind === "step") {
           this.bar.value = data.done / data.total;
-          this.say(`Drawing, ${Math.round((100 * data.done) / data.total)} %`);
+          this.share.textContent = `${Math.round((100 * data.done) / data.total)} %`;
+          this.say("Drawing ...");
         }
         if (kind === "preview") {
           const shown = this.frames.children[data.place]?.firstChild;
@@ -83,7 +100,8 @@
 
       put(place, url) {
         const image = make("img", { src: url, alt: `picture ${place + 1}`, className: "dr-finished" });
-        this.frames.children[place]?.replaceChildren(image);
+        const whole = make("a", { href: url, target: "_blank", rel: "noopener", title: "open it alone" }, image);
+        this.frames.children[place]?.replaceChildren(whole);
       }
 
       async end(job, asked) {

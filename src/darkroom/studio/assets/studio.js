@@ -15,7 +15,8 @@
     "darkroom-head",
     class extends HTMLElement {
       connectedCallback() {
-        darkroom.models = darkroom.told(this);
+        const { models, leave } = darkroom.told(this);
+        darkroom.models = models;
         if (this.childElementCount) return;
         const count = Object.keys(darkroom.models).length;
         const theme = darkroom.button("Dark or light", () => {
@@ -23,6 +24,16 @@
           document.documentElement.style.colorScheme = dark ? "dark" : "light";
         });
         this.append(darkroom.make("h1", { textContent: "Darkroom" }), darkroom.make("span", { className: "dr-hint", textContent: `${count} ${count === 1 ? "model" : "models"}` }), theme);
+        if (leave) this.append(darkroom.button("Sign out", () => this.leave(leave)));
+      }
+
+      async leave(where) {
+        try {
+          await fetch(where, { method: "POST", credentials: "same-origin" });
+          location.assign("/sign-in");
+        } catch {
+          darkroom.result.say("The server does not answer; you are still signed in.", true);
+        }
       }
     },
   );

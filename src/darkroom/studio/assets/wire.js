@@ -1,6 +1,8 @@
 "use strict";
 // What goes to the server and comes back. Every request is one of the HTTP API, with the cookie of whoever signed in.
 
+const SIGNED_OUT = "You are signed out. Sign in again in another tab, at /sign-in, then repeat this here.";
+
 class Lost extends Error {} // a connection
 
 /** What one connection tells of a job, from the event of this id on: {id, event, data}. */
@@ -12,6 +14,7 @@ async function* eventsOf(job, last) {
   const headers = last ? { "Last-Event-ID": last } : {};
   const answer = await kept(fetch(`/v1/jobs/${job}/events`, { credentials: "same-origin", headers }));
   if (answer.status >= 500) throw new Lost(); // of a proxy whose server is being started
+  if (answer.status === 401) throw new Error(SIGNED_OUT);
   if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -38,6 +41,7 @@ window.darkroom = {
   async ask(path, options = {}) {
     const answer = await fetch(path, { credentials: "same-origin", ...options });
     if (answer.ok) return answer.status === 204 ? null : answer.json();
+    if (answer.status === 401) throw new Error(SIGNED_OUT);
     let said = `the server answered ${answer.status}`;
     try {
       said = (await answer.json()).error.message;
@@ -88,6 +92,23 @@ window.darkroom = {
     return Object.fromEntries(found.filter(([, url]) => url));
   },
 
+  /** What this tab still knows when it is loaded again; nothing where the browser keeps nothing. */
+  keep(name, value) {
+    try {
+      sessionStorage.setItem(`darkroom-${name}`, value);
+    } catch {
+      // it is a convenience
+    }
+  },
+
+  kept(name) {
+    try {
+      return sessionStorage.getItem(`darkroom-${name}`);
+    } catch {
+      return null;
+    }
+  },
+
   /** What a custom element was told by the page. */
   told(element) {
     return JSON.parse(element.dataset.told || "{}");
@@ -106,6 +127,23 @@ window.darkroom = {
 
   button(words, click, properties = {}) {
     return window.darkroom.make("button", { type: "button", className: "dr-button", textContent: words, onclick: click, ...properties });
+  },
+
+  /** A button that asks once more before it does what cannot be undone. */
+  sureButton(words, again, act, properties = {}) {
+    const made = this.button(
+      words,
+      () => {
+        if (made.dataset.sure) return act();
+        Object.assign(made, { textContent: again }).dataset.sure = "asked";
+        setTimeout(() => {
+          delete made.dataset.sure;
+          made.textContent = words;
+        }, 5000);
+      },
+      properties,
+    );
+    return made;
   },
 
   /** A colour for a number, far from those of its neighbours; 0 is dark ground. */
