@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 START = "forkserver"
+SAID = ("stdout", "stderr")
 _PROCESSES = multiprocessing.get_context(START)
 _PROCESSES.set_forkserver_preload(["torch", "pydantic", "tokenizers", "typer", "PIL.Image"])
 
@@ -29,12 +30,12 @@ class Begun:
     @property
     def out(self) -> str:
         """What it has printed so far."""
-        return self._said("stdout")
+        return self._said(SAID[0])
 
     @property
     def complaints(self) -> str:
         """The same on the stream of errors."""
-        return self._said("stderr")
+        return self._said(SAID[1])
 
     @property
     def alive(self) -> bool:
@@ -52,8 +53,8 @@ class Begun:
         assert self.process.exitcode is not None, f"it goes on:\n{self.out}{self.complaints}"
         return self.process.exitcode
 
-    def _said(self, stream: str) -> str:
-        path = self.folder / stream
+    def _said(self, name: str) -> str:
+        path = self.folder / name
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
@@ -64,6 +65,8 @@ def begun(work: Callable[..., Any], *given: Any, folder: Path, place: Path | Non
     What it says lies in files in `folder` · place: where it works.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in SAID:  # of another one, before
+        (folder / name).unlink(missing_ok=True)
     process = _PROCESSES.Process(target=_carried_out, args=(folder, place, work, given))
     process.start()
     try:
@@ -91,7 +94,7 @@ def python(text: str) -> None:
 
 
 def _carried_out(folder: Path, place: Path | None, work: Callable[..., Any], given: tuple[Any, ...]) -> None:
-    for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+    for stream, name in zip((sys.stdout, sys.stderr), SAID, strict=True):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
         stream.reconfigure(encoding="utf-8", line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which their parent ignores
