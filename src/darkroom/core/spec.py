@@ -15,9 +15,12 @@ S = TypeVar("S", bound="Spec")
 
 
 class Spec(BaseModel):
-    """A value that says what to build; frozen, comparable, written to YAML or JSON without loss."""
+    """A value that says what to build; frozen, comparable, written to YAML or JSON without loss.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    Its numbers are finite: any other spoils all that it meets without a word, and JSON does not know it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     written_where_used: ClassVar[frozenset[str]] = frozenset()  # fields that came later; their defaults never change
 
@@ -101,7 +104,7 @@ def _below(place: Any, key: str, *, assignment: str) -> Any:
     """What stands under a key of a mapping (made if absent) or at a number of a list; `SpecError` otherwise."""
     if isinstance(place, list):
         items = cast("list[Any]", place)
-        if not key.isdigit() or int(key) >= len(items):
+        if not key.isdecimal() or int(key) >= len(items):
             raise SpecError(f"{assignment!r}: {key!r} does not fit, this list has places 0..{len(items) - 1}")
         return items[int(key)]
     inner = cast("dict[str, Any]", place).setdefault(key, {})
