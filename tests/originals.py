@@ -11,7 +11,7 @@ from darkroom.checkpoint.config import read_config
 from darkroom.checkpoint.keymap import averaged_names, first_stage_table, model_table
 from darkroom.checkpoint.specs import OriginalSpec, original_spec
 from darkroom.diffusion.model import ModelSpec
-from darkroom.process.schedule import build_schedule, original_buffers
+from darkroom.process.schedule import DiscreteSchedule, build_schedule, original_buffers
 
 KL: dict[str, Any] = {
     "target": "ldm.models.autoencoder.AutoencoderKL",
@@ -131,3 +131,17 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "hybrid": (HYBRID, ["text", "low-res"]),
     "vector": (config(IDENTITY, unet={"num_classes": 6}, conditioning_key="adm"), ["class"]),
 }
+
+
+def posterior(schedule: DiscreteSchedule, *, x0: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """q(x_{t-1} | x_t, x0) by the buffers of original checkpoints: `mean`, and `var` and `logvar` of each sample."""
+    buffers = original_buffers(schedule)
+
+    def of(name: str) -> Tensor:
+        return buffers[name][t].to(x_t).reshape(-1, 1, 1, 1)
+
+    return {
+        "mean": of("posterior_mean_coef1") * x0 + of("posterior_mean_coef2") * x_t,
+        "var": of("posterior_variance"),
+        "logvar": of("posterior_log_variance_clipped"),
+    }

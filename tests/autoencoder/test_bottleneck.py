@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from darkroom.autoencoder import bottleneck
 from darkroom.autoencoder.bottleneck import Codebook, Posterior, VQSpec, perplexity
 
 
@@ -24,6 +27,12 @@ def test_kl_is_that_of_torch_summed_per_picture() -> None:
     expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(dim=(1, 2, 3))
     torch.testing.assert_close(found, expected)
     assert Posterior(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)).kl().tolist() == [0, 0]
+
+
+def test_kl_of_rounded_moments_is_not_rounded_again() -> None:
+    mean = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = Posterior(mean, (mean / 2 - 6).bfloat16()).kl()
+    torch.testing.assert_close(found, Posterior(mean.double(), (mean / 2 - 6).double()).kl().float())
 
 
 def test_a_draw_is_mean_plus_noise_times_deviation() -> None:
@@ -51,6 +60,27 @@ def test_nearest_is_what_brute_force_finds() -> None:
     quantized, indices, _ = book(z)
     assert torch.equal(indices, found)
     torch.testing.assert_close(quantized, book.look_up(found))
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that an operation answered."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        answer = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, answer.numel() if isinstance(answer, Tensor) else 0)
+        return answer
+
+
+def test_the_nearest_codes_of_many_positions_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    book, z = codebook(), latents().repeat(1, 1, 4, 1)
+    whole = book.nearest(z)
+    monkeypatch.setattr(bottleneck, "AT_ONCE", 300)
+    with Largest() as seen:
+        found = book.nearest(z)
+    assert torch.equal(found, whole)
+    assert seen.numbers <= max(300, z.numel())
 
 
 def test_the_gradient_passes_straight_through() -> None:

@@ -135,3 +135,23 @@ def test_a_field_that_came_later_is_written_where_it_is_used() -> None:
     flying = Pair(one=Thing(wings=2))
     assert flying.plain() == {"one": {"legs": 4, "wings": 2}}
     assert parse(Pair, flying.plain(), where="again") == flying
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ("denoiser.schedule={kind: linear, zero_terminal_snr: true, end: .inf}", "denoiser.schedule.end"),
+        ("denoiser.train.clip=.inf", "denoiser.train.clip"),
+        ("denoiser.train.betas=[0.9, 1.0]", "denoiser.train.betas.1"),
+        ("denoiser.network.time_scale=.nan", "denoiser.network.time_scale"),
+        ("denoiser.network.time_scale=0", "denoiser.network.time_scale"),
+    ],
+)
+def test_numbers_that_spoil_all_others_are_refused(change: str, place: str) -> None:
+    with pytest.raises(SpecError, match=rf"x: '{place}': input should be"):
+        parse(Recipe, override(recipe("tiny-text").plain(), [change]), where="x")
+
+
+def test_a_place_in_a_list_is_a_number_as_int_reads_it() -> None:
+    with pytest.raises(SpecError, match="'²' does not fit, this list has places"):
+        override({"conditioners": [{"drop": 0.1}]}, ["conditioners.².drop=0.2"])

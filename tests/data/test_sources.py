@@ -47,6 +47,14 @@ def test_class_folders_give_labels(tmp_path: Path):
     assert sum(summary(train)["classes"].values()) == len(train)
 
 
+@pytest.mark.parametrize(
+    ("names", "classes"), [(["10", "9"], ("9", "10")), (["²", "1"], ("1", "²")), (["--1", "2"], ("--1", "2"))]
+)
+def test_classes_are_sorted_by_number_where_all_are_numbers(names: list[str], classes: tuple[str, ...], tmp_path: Path):
+    fill(tmp_path, [f"{kind}/{number}.png" for kind in names for number in range(2)])
+    assert open_data(tmp_path).train.classes == classes
+
+
 def test_metadata_gives_every_field(tmp_path: Path):
     fill(tmp_path / "train", ["a.png", "b.png"])
     fill(tmp_path / "test", ["a.png"])

@@ -129,6 +129,12 @@ def test_the_walk_guides_as_it_is_asked(arguments, batches):
     assert model.network.batches == batches
 
 
+@pytest.mark.parametrize("amount", [-0.1, 1.5, float("nan")])
+def test_contrast_is_not_brought_back_further_than_wholly(amount):
+    with pytest.raises(InputError, match=r"guidance_rescale=.* does not fit"):
+        sample_latents(Model(), X, conditions=ASKED, null=NULL, guidance=3.0, guidance_rescale=amount, steps=2)
+
+
 def test_scales_of_one_each_are_the_conditions_alone():
     network, plain = denoiser()
     half = Conditions(vector=0.5 * ASKED.vector)
@@ -179,6 +185,18 @@ def test_scales_need_as_many_nulls(null, guidance):
     _, plain = denoiser()
     with pytest.raises(InputError, match="null"):
         sample_latents(Parts(plain), X, conditions=ASKED, null=null, guidance=guidance, steps=2)
+
+
+def test_a_match_stays_where_the_residual_turns_before_the_probe() -> None:
+    """3 + sin(100 x) / 50 falls from 0 on and has risen at -0.05; a line through both leads 8 deviations upwards."""
+
+    def residual(x0):
+        return 3 + torch.sin(100 * x0) / 50
+
+    def denoise(x_t, t, conditions):
+        return torch.zeros_like(x_t)
+
+    assert not GuidedByMatch(denoise, residual=residual)(X, T, Conditions()).any()
 
 
 def test_a_score_moves_a_gaussian_to_its_posterior():

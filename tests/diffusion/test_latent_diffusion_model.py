@@ -71,6 +71,8 @@ def test_a_consistent_spec_knows_its_fields() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"scale": 0.0}, "greater than 0"),
+        ({"scale": float("inf")}, "finite number"),
         ({"network": network(out_channels=4)}, "network.out_channels is 4, latents have 3"),
         ({"network": network(in_channels=4)}, "network.in_channels is 4, 3 latent and 0 plane channels enter it"),
         ({"conditioners": (LOW,)}, "network.in_channels is 3, 3 latent and 2 plane channels enter it"),

@@ -26,8 +26,9 @@ from darkroom.diffusion.model import LatentDiffusion
 from darkroom.diffusion.walk import Constraint, walk
 from darkroom.nn.embed import sinusoid
 from darkroom.process.objective import error, variational_weight
-from darkroom.process.schedule import add_noise, posterior
+from darkroom.process.schedule import add_noise
 from darkroom.process.times import Times, choose_times
+from originals import posterior
 
 CASES = ["a_kl_f4", "b_vq_f4", "c_uncond", "c2_uncond_ema_T20", "d_class_cond", "e_text_cond"]
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "parity" / "public"
@@ -240,13 +241,7 @@ def one_step(bench: Bench, check: str) -> dict[str, Tensor]:
     x0 = Denoiser(model.network, model.schedule, model.prediction)(x, t, Conditions(tokens=io["c3"]))
     found = posterior(model.schedule, x0=x0, x_t=x, t=t)
     noise = io["step_noise"] * (t > 0).float().reshape(-1, 1, 1, 1)
-    return {
-        "x0": x0,
-        "mean": found.mean,
-        "sample": found.mean + (0.5 * found.log_variance).exp() * noise,
-        "var": found.variance,
-        "logvar": found.log_variance,
-    }
+    return {"x0": x0, "sample": found["mean"] + (0.5 * found["logvar"]).exp() * noise, **found}
 
 
 def noised(bench: Bench, check: str) -> dict[str, Tensor]:

@@ -15,13 +15,14 @@ from darkroom.process.schedule import (
     Schedule,
     ScheduleSpec,
     SqrtSpec,
+    TableSpec,
     TrueLinearSpec,
     add_noise,
     build_schedule,
     original_buffers,
-    posterior,
 )
 from darkroom.process.times import choose_times
+from originals import posterior
 
 DISCRETE = [
     LinearSpec(steps=50),
@@ -89,19 +90,19 @@ def test_posterior_is_the_product_of_two_gaussians():
     prior_mean = schedule.alpha(t - 1).reshape(2, 1, 1, 1) * x0
     prior_variance = schedule.sigma(t - 1).reshape(2, 1, 1, 1) ** 2
     precision = 1 / prior_variance + (1 - beta) / beta
-    torch.testing.assert_close(found.variance, 1 / precision)
+    torch.testing.assert_close(found["var"], 1 / precision)
     mean = (prior_mean / prior_variance + (1 - beta).sqrt() * x_t / beta) / precision
-    torch.testing.assert_close(found.mean, mean)
-    torch.testing.assert_close(found.log_variance, found.variance.log())
+    torch.testing.assert_close(found["mean"], mean)
+    torch.testing.assert_close(found["logvar"], found["var"].log())
 
 
 def test_posterior_at_the_first_time_is_x0_without_noise():
     schedule = build_schedule(LinearSpec(steps=30))
     x0, x_t = torch.randn(2, 1, 3, 2, 2, dtype=torch.float64)
     found = posterior(schedule, x0=x0, x_t=x_t, t=torch.tensor([0]))
-    torch.testing.assert_close(found.mean, x0)
-    assert found.variance.item() == 0
-    assert found.log_variance.item() == pytest.approx(-46.0517, abs=1e-3)
+    torch.testing.assert_close(found["mean"], x0)
+    assert found["var"].item() == 0
+    assert found["logvar"].item() == pytest.approx(-46.0517, abs=1e-3)
 
 
 def test_add_noise_takes_a_time_for_each_sample():
@@ -144,6 +145,13 @@ class _Holder(Spec):
 def test_wrong_specs_are_refused(data, words):
     with pytest.raises(SpecError, match=words):
         parse(_Holder, {"schedule": data}, where="test")
+
+
+@pytest.mark.parametrize("spec", [TableSpec(powers=(1.0, 0.5)), LinearSpec(start=1e-20), SqrtSpec(start=1e-40)])
+def test_a_first_time_without_noise_is_refused(spec):
+    """A step from there would divide by no noise."""
+    with pytest.raises(SpecError, match="no noise at its first time"):
+        build_schedule(spec)
 
 
 def test_one_step_cannot_be_rescaled():

@@ -131,3 +131,16 @@ def test_where_memory_is_short_the_modules_stay_as_they_are(
     model = load(model_files["class"], device="cpu")
     assert len(model.sample(label=0, steps=2)) == 1
     assert not isinstance(model.diffusion.network.stem, PackedConv2d)
+
+
+def test_an_answer_of_a_captured_graph_is_the_callers_own(
+    model_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph of CUDA writes every answer into the same memory; solvers look back at earlier ones."""
+    memory = torch.zeros(3)
+    monkeypatch.setattr(torch, "compile", lambda call, **_: lambda *inputs: memory.fill_(len(inputs)))
+    engine = build_engine("compiled", compute=computes.Compute(torch.device("cuda")))
+    module = load(model_files["class"], device="cpu").diffusion.network
+    network = engine.network(module)
+    first, second = network(1), network(1, 2)
+    assert (first.tolist(), second.tolist()) == ([1, 1, 1], [2, 2, 2])

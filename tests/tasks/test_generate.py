@@ -179,7 +179,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "odd interval": (
         "class",
         {"label": 1, "guidance_interval": (math.nan, 1)},
-        "guidance_interval nan to 1 does not fit",
+        "'guidance_interval.0': input should be a finite number",
     ),
     "no guidance": ("class", {"label": 1, "guidance": math.nan}, "'guidance': input should be a finite number"),
     "no weight": ("plain", {"guide_weight": math.nan}, "'guide_weight': input should be"),
@@ -279,3 +279,10 @@ def test_when_memory_does_not_suffice_it_is_one_sentence(small: Small, monkeypat
         InputError, match="2 pictures of 16x16 at once need more memory than there is; ask for a smaller"
     ):
         small("plain").sample(count=2, steps=2)
+
+
+def test_what_is_no_number_is_no_picture(small: Small) -> None:
+    """It would be saved black, and looked like somebody's wish."""
+    model = small("class")
+    with pytest.raises(InputError, match="numbers that are not finite"):
+        model.sample(label=1, guidance=1e38, steps=2)

@@ -16,15 +16,16 @@ from darkroom.autoencoder.losses import FirstStageLossSpec
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.autoencoder.revival import RevivalSpec
 from darkroom.checkpoint.store import load_model
+from darkroom.core import seeds
 from darkroom.core.compute import Compute
 from darkroom.core.errors import SpecError
 from darkroom.core.record import read_lines
 from darkroom.data.loader import Batch
+from darkroom.data.order import spread
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.train.ema import Ema
 from darkroom.train.events import Note
-from darkroom.train.first_stage import spread
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.stages import FirstStageObjective, first_stage_objective, opponent_of
@@ -70,6 +71,18 @@ def gradients(loss: Tensor, model: Autoencoder) -> dict[str, Tensor]:
     model.zero_grad()
     loss.backward()
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+
+
+@pytest.mark.parametrize(("bottleneck", "draws"), [(KLSpec(), ["posterior"]), (VQSpec(codes=16), [])])
+def test_noise_is_drawn_where_it_is_read(
+    bottleneck: KLSpec | VQSpec, draws: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, plain = list[str](), seeds.normal
+    monkeypatch.setattr(
+        seeds, "normal", lambda *a, purpose, **k: drawn.append(purpose) or plain(*a, purpose=purpose, **k)
+    )
+    objective(model_of(bottleneck), FirstStageLossSpec())(batch())
+    assert drawn == draws
 
 
 @pytest.mark.parametrize("bottleneck", [KLSpec(), VQSpec(codes=16)])

@@ -202,3 +202,20 @@ def test_states_of_looks_stay_when_asked_to(calm: Tensor, tmp_path: Path) -> Non
     again.mkdir()
     (again / STATE).write_bytes(kept[0].read_bytes())
     assert torch.equal(finished(again), calm)
+
+
+@pytest.mark.parametrize("lack", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("can't allocate memory")])
+def test_a_state_that_memory_does_not_suffice_for_stays(
+    lack: Exception, calm: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is whole: whoever were told to remove it would lose a run for a moment's lack of memory."""
+    stop_at(tmp_path, 5)
+
+    def fail(*_: object, **__: object) -> None:
+        raise lack
+
+    with monkeypatch.context() as short:
+        short.setattr(torch, "load", fail)
+        with pytest.raises(TrainingError, match="not enough memory to take this training state in; it is whole"):
+            begin(tmp_path)
+    assert torch.equal(finished(tmp_path), calm)

@@ -4,7 +4,7 @@ Specs are values; the codebook is the only bottleneck with weights.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, final
+from typing import Annotated, Final, Literal, final
 
 import torch
 from einops import rearrange, reduce
@@ -17,6 +17,7 @@ from darkroom.core.shapes import Latent, PerSample
 from darkroom.core.spec import Spec
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
+AT_ONCE: Final = 2**24  # distances to codes
 
 
 class KLSpec(Spec):
@@ -71,8 +72,12 @@ class Posterior:
         return self.mean + self.std * noise
 
     def kl(self) -> PerSample:
-        """KL divergence to N(0, 1), summed over c, h, w: ½ Σ (μ² + σ² - 1 - log σ²), one value per sample."""
-        terms = self.mean**2 + self.log_variance.exp() - 1 - self.log_variance
+        """KL divergence to N(0, 1), summed over c, h, w: ½ Σ (μ² + σ² - 1 - log σ²), one value per sample.
+
+        In float32 at least: the sum of thousands of terms has more digits than bfloat16.
+        """
+        mean, log_variance = wide(self.mean), wide(self.log_variance)
+        terms = mean**2 + log_variance.exp() - 1 - log_variance
         return 0.5 * reduce(terms, "b c h w -> b", "sum")
 
 
@@ -86,13 +91,20 @@ class Codebook(nn.Module):
         self.codes = nn.Embedding(spec.codes, width)
         nn.init.uniform_(self.codes.weight, -1 / spec.codes, 1 / spec.codes)
 
+    @torch.no_grad()
     def nearest(self, latents: Latent) -> Int[Tensor, "b h w"]:
-        """Index of the nearest code at every position (squared Euclidean distance)."""
+        """Index of the nearest code at every position (squared Euclidean distance).
+
+        Positions are taken a part at a time: all distances of a picture to thousands of codes are gigabytes.
+        """
         flat = wide(rearrange(latents, "b c h w -> (b h w) c"))
         codes = wide(self.codes.weight)
+        lengths, found = (codes**2).sum(1), list[Tensor]()
         with torch.autocast(latents.device.type, enabled=False):  # rounded distances choose other codes
-            distance = (flat**2).sum(1, keepdim=True) + (codes**2).sum(1) - 2 * flat @ codes.T
-        return rearrange(distance.argmin(dim=1), "(b h w) -> b h w", b=latents.shape[0], h=latents.shape[2])
+            for part in flat.split(max(1, AT_ONCE // len(codes))):
+                distance = (part**2).sum(1, keepdim=True) + lengths - 2 * part @ codes.T
+                found.append(distance.argmin(dim=1))
+        return rearrange(torch.cat(found), "(b h w) -> b h w", b=latents.shape[0], h=latents.shape[2])
 
     def look_up(self, indices: Int[Tensor, "b h w"]) -> Latent:
         """The codes at the indices, (b, c, h, w)."""

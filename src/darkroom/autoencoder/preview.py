@@ -28,7 +28,7 @@ class PreviewSpec(Spec):
     latent_channels: int = Field(default=4, gt=0, le=4096)
     channels: int = Field(default=64, gt=0, le=4096)
     blocks: tuple[Annotated[int, Field(ge=0, le=64)], ...] = Field(default=(3, 3, 3, 1), min_length=1, max_length=8)
-    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    scale: float = Field(default=1.0, gt=0)
 
     @property
     def factor(self) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, final
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from darkroom.core.errors import DataError
@@ -21,9 +21,9 @@ class LatentStatistics(Spec):
     whole: the deviation over all values of all channels, about the one common mean · pictures: how many were measured.
     """
 
-    mean: tuple[FiniteFloat, ...] = Field(min_length=1)
-    std: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = Field(min_length=1)
-    whole: Annotated[FiniteFloat, Field(gt=0)]
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
+    whole: float = Field(gt=0)
     pictures: int = Field(gt=0)
 
     @model_validator(mode="after")

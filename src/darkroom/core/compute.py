@@ -62,6 +62,13 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Is an error of a computation that memory does not suffice? The processor's allocator has no kind of its own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("alloc", "overf"))
+
+
 def _without_tf32() -> contextlib.AbstractContextManager[object]:
     """cuDNN as it is set, but for TF32; what is not named here would be switched off too."""
     cudnn = cast("Any", torch.backends.cudnn)

@@ -1,6 +1,7 @@
 """Randomness as an argument: every draw is a function of (seed, sample index, purpose), made on the CPU.
 
-Sample k of a seed has the same noise whatever the batch, device or number of processes: one generator a sample.
+Sample k of a seed has the same noise whatever the batch, device or number of processes: one generator a sample. Torch's
+generator on the CPU reads 32 bits of its seed, so some draws are equal by chance: of n draws about n^2 / 2^33 pairs.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from torch import Generator, Tensor
 
 
 def stream(seed: int, index: int, *, purpose: str) -> int:
-    """A 63-bit seed for one purpose of one sample; different purposes never share random numbers."""
+    """A 63-bit seed for one purpose of one sample; different purposes have nothing to do with each other."""
     digest = hashlib.blake2b(f"{purpose}/{seed}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

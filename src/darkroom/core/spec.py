@@ -15,9 +15,12 @@ S = TypeVar("S", bound="Spec")
 
 
 class Spec(BaseModel):
-    """A value that says what to build; frozen, comparable, written to YAML or JSON without loss."""
+    """A value that says what to build; frozen, comparable, written to YAML or JSON without loss.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    Its numbers are finite: any other spoils all that it meets without a word, and JSON does not know it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     written_where_used: ClassVar[frozenset[str]] = frozenset()  # fields that came later; their defaults never change
 

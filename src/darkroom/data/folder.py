@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 import numpy as np
 from jaxtyping import Integer
@@ -20,6 +21,7 @@ from darkroom.data.place import size_of
 from darkroom.data.row import Name, PixelBox, Row
 
 CLASSES = "classes.json"
+_NUMBER: Final = re.compile(r"-?\d{1,18}")  # `isdigit` takes what `int` does not: ², --1
 
 
 @final
@@ -208,7 +210,7 @@ def _words(values: Iterable[Name], table: tuple[str, ...], *, where: str) -> tup
     words = {_word(value, table) for value in found}
     if table and words <= set(table):
         return table
-    numeric = all(word.lstrip("-").isdigit() for word in words)
+    numeric = all(map(_NUMBER.fullmatch, words))
     return tuple(sorted(words, key=lambda word: (int(word) if numeric else 0, word)))
 
 

@@ -12,6 +12,11 @@ from darkroom.core.seeds import generator, stream
 MIXED: Final = 20_000  # samples of shards that are mixed at least
 
 
+def spread(count: int, *, most: int) -> range:
+    """At most so many rows, evenly chosen over all of them (a folder's classes stand one after another)."""
+    return range(0, count, max(1, -(-count // most)))
+
+
 @final
 class Order:
     """Which row sample k of a run is: a new permutation each epoch, a function of (seed, epoch).

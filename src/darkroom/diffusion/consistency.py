@@ -12,8 +12,10 @@ from typing import TypeAlias
 
 import torch
 from einops import rearrange
+from jaxtyping import Bool
+from torch import Tensor
 
-from darkroom.core.shapes import Latent, PerSample, Time
+from darkroom.core.shapes import Choice, Latent, PerSample, Time
 from darkroom.process.objective import error
 from darkroom.process.prediction import Prediction
 from darkroom.process.schedule import Schedule, add_noise, coefficients
@@ -39,7 +41,7 @@ def consistent_end(teacher: Answer, x_t: Latent, *, follower: Answer, t: Time, t
     if bool(clean.all()):
         return x
     asked = torch.where(clean, t, to)  # any time at which a network may be asked will do where it does not count
-    return torch.where(rearrange(clean, "b -> b 1 1 1"), x, follower(x, asked))
+    return torch.where(_each(clean, like=x), x, follower(x, asked))
 
 
 @torch.no_grad()
@@ -49,7 +51,7 @@ def path_end(teacher: Answer, x_t: Latent, *, t: Time, steps: int, schedule: Sch
     for now, then in itertools.pairwise(grid):
         moves = now > then
         asked, to = torch.where(moves, now, t), torch.where(moves, then, t)
-        x_t = torch.where(rearrange(moves, "b -> b 1 1 1"), along(teacher, x_t, t=asked, to=to, schedule=schedule), x_t)
+        x_t = torch.where(_each(moves, like=x_t), along(teacher, x_t, t=asked, to=to, schedule=schedule), x_t)
     return x_t
 
 
@@ -79,6 +81,11 @@ def consistency_loss(
     alpha, sigma = coefficients(schedule, t, like=x_t)
     reach = rearrange(prediction.sensitivity(alpha=alpha, sigma=sigma), "b 1 1 1 -> b")
     return off / reach.clamp(min=1).to(off)
+
+
+def _each(choice: Choice, *, like: Latent) -> Bool[Tensor, "b 1 1 1"]:
+    """For each sample, beside latents: times, and what is asked of them, stay on the CPU."""
+    return rearrange(choice, "b -> b 1 1 1").to(like.device)
 
 
 def _between(schedule: Schedule, t: Time, *, share: float) -> Time:

@@ -3,11 +3,12 @@
 A form answers what its module answers, within rounding, and carries no gradient.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast, final, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, cast, final, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from darkroom.autoencoder.model import FirstStage
 from darkroom.autoencoder.preview import Preview
@@ -21,6 +22,7 @@ from darkroom.network.unet import UNet
 from darkroom.nn.packed import pack
 
 Decode: TypeAlias = Callable[[Latent], Images]
+C = TypeVar("C", bound=Callable[..., Tensor])
 AUTO: Final = "auto"
 
 
@@ -81,7 +83,8 @@ def _fits_again(module: nn.Module) -> bool:
 class Compiled:
     """The modules compiled by `torch.compile` for each shape they are asked with: a minute or more, once a process.
 
-    `InputError` where there is no C++ compiler for a processor. On CUDA what is compiled is captured as a graph, too.
+    `InputError` where there is no C++ compiler for a processor. On CUDA what is compiled is captured as a graph, too,
+    whose answers are copied: the graph writes the next one into the same memory, and solvers look back at several.
     """
 
     name: ClassVar = "compiled"
@@ -90,17 +93,29 @@ class Compiled:
         lacking = missing_compiler() if compute.device.type == "cpu" else None
         if lacking is not None:
             raise InputError(f"engine compiled needs a C++ compiler, and there is no {lacking}; use --engine eager")
+        self._captures = compute.device.type == "cuda"
         captured = {"mode": "reduce-overhead"}
         laid_out = {"options": {"freezing": True}}  # weights as constants, cast and laid out once
-        self.options = {"dynamic": False, **(captured if compute.device.type == "cuda" else laid_out)}
+        self.options = {"dynamic": False, **(captured if self._captures else laid_out)}
 
     def network(self, module: UNet) -> Network:
         """The module, compiled."""
-        return cast("Network", torch.compile(module.forward, **self.options))
+        return self._compiled(module.forward)
 
     def decode(self, module: FirstStage | Preview) -> Decode:
         """The module's method, compiled."""
-        return cast("Decode", torch.compile(module.decode, **self.options))
+        return self._compiled(module.decode)
+
+    def _compiled(self, call: C) -> C:
+        made = cast("C", torch.compile(call, **self.options))
+        if not self._captures:
+            return made
+
+        @functools.wraps(call)
+        def owned(*inputs: Any) -> Tensor:
+            return made(*inputs).clone()
+
+        return cast("C", owned)
 
 
 PLAIN: Final = Plain()

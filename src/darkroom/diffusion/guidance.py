@@ -174,7 +174,7 @@ class GuidedByMatch:
             down = -slope / slope.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=_TINY)
             change = (self.residual(x0 + _PROBE * down) - residual).flatten(1) / _PROBE
             reach = -(change * residual.flatten(1)).sum(1) / change.square().sum(1).clamp(min=_TINY)
-            reach = self.weight * reach.clamp(max=_FAR)
+            reach = self.weight * reach.clamp(0, _FAR)  # where the probe met a rise, the slope says nothing
             return (x0 + rearrange(reach, "b -> b 1 1 1").to(x0) * down).to(answer)
 
 

@@ -10,7 +10,7 @@ from darkroom.core.shapes import Latent, PerSample, Time
 from darkroom.diffusion.denoiser import Network, network_time
 from darkroom.process.objective import ObjectiveSpec, error, variational_weight, weight
 from darkroom.process.prediction import Prediction
-from darkroom.process.schedule import DiscreteSchedule, Schedule, add_noise, coefficients
+from darkroom.process.schedule import DiscreteSchedule, Schedule, coefficients
 
 
 def diffusion_loss(
@@ -35,7 +35,7 @@ def diffusion_loss(
     """
     alpha, sigma = coefficients(schedule, t, like=latents)
     target = prediction.target(latents, noise, alpha=alpha, sigma=sigma)
-    x_t = add_noise(schedule, latents, noise=noise, t=t)
+    x_t = alpha * latents + sigma * noise
     output = network(x_t, network_time(schedule, t, like=latents), conditions)
     plain = error(output, target, loss=objective.loss)
     factor = weight(objective.weighting, schedule=schedule, prediction=prediction, t=t, like=latents)

@@ -42,12 +42,12 @@ class ModelSpec(Spec):
     schedule: ScheduleSpec = Field(default_factory=LinearSpec)
     prediction: PredictionName = "eps"
     objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
-    scale: float | None = None
+    scale: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSpec":
-        schedule, prediction = build_schedule(self.schedule), build_prediction(self.prediction)
         try:
+            schedule, prediction = build_schedule(self.schedule), build_prediction(self.prediction)
             check_prediction(schedule, prediction)
             check_objective(self.objective, schedule=schedule, prediction=prediction)
         except SpecError as error:

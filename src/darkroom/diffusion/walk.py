@@ -238,6 +238,8 @@ def _guided(
         return GuidedByEach(plain, steps=tuple(null), scales=tuple(float(scale) for scale in guidance))
     if not isinstance(null, Conditions):
         raise InputError(f"guidance={guidance:g} needs `null`, the conditions that say nothing; or use guidance=1")
+    if not 0 <= rescale <= 1:
+        raise InputError(f"guidance_rescale={rescale:g} does not fit: 0 (not at all) to 1 (wholly) does")
     if rescale == 0:
         return Guided(plain, null=null, scale=float(guidance))
     return RescaledGuidance(plain, null=null, scale=float(guidance), amount=rescale)

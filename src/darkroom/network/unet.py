@@ -49,7 +49,7 @@ class UNetSpec(Spec):
     scale_shift: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
     norm_groups: int = Field(default=32, gt=0)
-    time_scale: float = 1.0
+    time_scale: float = Field(default=1.0, gt=0)
     recompute: bool = False
 
     @property

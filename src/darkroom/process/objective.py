@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, final
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field, FiniteFloat
+from pydantic import Field
 from torch import Tensor
 
 from darkroom.core.errors import SpecError
@@ -45,7 +45,7 @@ class ShiftedTimesSpec(Spec):
     """
 
     kind: Literal["shifted"] = "shifted"
-    factor: FiniteFloat = Field(default=3.0, gt=0)
+    factor: float = Field(default=3.0, gt=0)
 
 
 @final
@@ -144,15 +144,14 @@ def weight(
     min-SNR: min(snr, gamma) |d x0 / d output|^2, which is min(snr, gamma) / snr for eps, min(snr, gamma)
     for x0 and min(snr, gamma) / (snr + 1) for v.
     """
-    alpha, sigma = rearrange(schedule.alpha(t), "b -> b 1 1 1"), rearrange(schedule.sigma(t), "b -> b 1 1 1")
+    wide = torch.promote_types(like.dtype, torch.float32)
     match weighting:
         case UniformSpec():
-            factor = torch.ones_like(alpha)
-        case MinSnrSpec():
-            snr = (alpha / sigma) ** 2
-            factor = snr.clamp(max=weighting.gamma) * prediction.sensitivity(alpha=alpha, sigma=sigma) ** 2
-    wide = torch.promote_types(like.dtype, torch.float32)
-    return rearrange(factor, "b 1 1 1 -> b").to(like.device, wide)
+            return like.new_ones(len(like), dtype=wide)
+        case MinSnrSpec(gamma=gamma):
+            alpha, sigma = (rearrange(each(t), "b -> b 1 1 1") for each in (schedule.alpha, schedule.sigma))
+            factor = ((alpha / sigma) ** 2).clamp(max=gamma) * prediction.sensitivity(alpha=alpha, sigma=sigma) ** 2
+            return rearrange(factor, "b 1 1 1 -> b").to(like.device, wide)
 
 
 def variational_weight(schedule: DiscreteSchedule, prediction: Prediction, *, t: Time) -> PerSample:

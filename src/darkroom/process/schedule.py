@@ -223,12 +223,27 @@ ScheduleSpec: TypeAlias = Annotated[
 
 
 def build_schedule(spec: ScheduleSpec) -> Schedule:
-    """The schedule that a spec describes."""
+    """The schedule that a spec describes; `SpecError` for one whose first time is clean, where no step begins."""
     match spec:
         case FlowSpec():
             return FlowSchedule()
         case CosineFlowSpec():
             return CosineFlowSchedule()
+        case _:
+            betas = _betas(spec)
+    if not 1 - betas[0] < 1:  # as float64 has it
+        raise SpecError(
+            f"the schedule has no noise at its first time (beta {float(betas[0]):g}), so that nothing can be learnt or "
+            "sampled there; let it begin with more"
+        )
+    return DiscreteSchedule(betas)
+
+
+def _betas(spec: LinearSpec | CosineSpec | TrueLinearSpec | SqrtSpec | TableSpec) -> Table:
+    match spec:
+        case TableSpec():
+            path = torch.tensor([1.0, *spec.powers], dtype=torch.float64, device="cpu")
+            return 1 - path[1:] / path[:-1]
         case LinearSpec():
             betas = _ramp(math.sqrt(spec.start), math.sqrt(spec.end), steps=spec.steps) ** 2
         case TrueLinearSpec():
@@ -237,10 +252,7 @@ def build_schedule(spec: ScheduleSpec) -> Schedule:
             betas = _ramp(spec.start, spec.end, steps=spec.steps).sqrt()
         case CosineSpec():
             betas = _cosine_betas(spec.steps, s=spec.s)
-        case TableSpec():
-            path = torch.tensor([1.0, *spec.powers], dtype=torch.float64, device="cpu")
-            return DiscreteSchedule(1 - path[1:] / path[:-1])
-    return DiscreteSchedule(zero_terminal(betas) if spec.zero_terminal_snr else betas)
+    return zero_terminal(betas) if spec.zero_terminal_snr else betas
 
 
 def zero_terminal(betas: Table) -> Table:
@@ -267,27 +279,6 @@ def add_noise(schedule: Schedule, x0: Latent, *, noise: Latent, t: Time) -> Late
     """x_t = alpha(t) x0 + sigma(t) noise, with a time for each sample."""
     alpha, sigma = coefficients(schedule, t, like=x0)
     return alpha * x0 + sigma * noise
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """The Gaussian q(x_{t-1} | x_t, x0); variance and its logarithm (clipped at 1e-20) are per sample."""
-
-    mean: Latent
-    variance: Coefficient
-    log_variance: Coefficient
-
-
-def posterior(schedule: DiscreteSchedule, *, x0: Latent, x_t: Latent, t: Time, v_posterior: float = 0.0) -> Posterior:
-    """One step back along the full grid, given x0 (Ho et al. 2020, eq. 6-7)."""
-    buffers = original_buffers(schedule, v_posterior=v_posterior)
-
-    def pick(name: str) -> Coefficient:
-        return rearrange(buffers[name][t.cpu().long()].to(x_t), "b -> b 1 1 1")
-
-    mean = pick("posterior_mean_coef1") * x0 + pick("posterior_mean_coef2") * x_t
-    return Posterior(mean, pick("posterior_variance"), pick("posterior_log_variance_clipped"))
 
 
 def original_buffers(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.checkpoint.store import StoredModel, build, first_stage_of
-from darkroom.core.compute import Compute
+from darkroom.core.compute import Compute, lacks_memory
 from darkroom.core.errors import InputError, ModelFileError
 from darkroom.core.pictures import MODES, as_saved, from_bytes, to_bytes, to_pictures
 from darkroom.core.shapes import Images
@@ -123,8 +123,8 @@ def reconstruct_file(path: Path, model: Autoencoder, *, compute: Compute, size: 
     images = from_bytes(rearrange(pixels, "c h w -> 1 c h w"))
     try:
         made, _ = through(model, images, compute=compute)
-    except RuntimeError as error:  # the allocator of the CPU has no kind of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
             raise
         raise InputError(f"{path}: {width} x {height} pixels need more memory than there is; use --size") from None
     return Reconstructed(

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from darkroom.core import seeds
+from darkroom.core.compute import lacks_memory
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import to_pictures
-from darkroom.core.shapes import Latent
+from darkroom.core.shapes import Images, Latent
 from darkroom.diffusion.walk import Step, StepNoise, Wrap, seeded_noise, walk
 from darkroom.tasks.between import noise_between, slerp
 from darkroom.tasks.enlarge import enlarged
@@ -91,8 +92,19 @@ def draw(model: Model, members: Sequence[Member], *, watch: Watch) -> list[Sampl
             latents = step.x
             watch(step)
         assert latents is not None
-        pictures = to_pictures(enlarged(model, model.decode(latents), request=request, group=group))
+        images = enlarged(model, model.decode(latents), request=request, group=group)
+        _check_finite(images)
+        pictures = to_pictures(images)
     return [_signed(model, member, drawn) for member, drawn in zip(members, pictures, strict=True)]
+
+
+def _check_finite(images: Images) -> None:
+    """`InputError` for what would be saved as black pictures, as if somebody had drawn them."""
+    if not bool(images.isfinite().all()):
+        raise InputError(
+            "the model answers numbers that are not finite, which are no picture: ask for less guidance, or for "
+            "--precision float32 if it was another; else its weights are damaged"
+        )
 
 
 def _signed(model: Model, member: Member, drawn: Image.Image) -> Sampled:
@@ -200,8 +212,8 @@ def _memory_permitting(request: Request, group: Sequence[Wish]) -> Generator[Non
     """One sentence where memory does not suffice."""
     try:
         yield
-    except RuntimeError as error:  # the allocator of the CPU has no kind of its own
-        if not isinstance(error, torch.OutOfMemoryError) and not any(word in str(error) for word in ("alloc", "overf")):
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
             raise
         assert request.size is not None
         raise InputError(

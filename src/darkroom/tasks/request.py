@@ -96,15 +96,15 @@ class Request(Spec):
     to_prompts, to_labels (one for all or one for each), to_seed: a second end. Then the `count` pictures lead evenly
     from one end to the other, both included, and share an index; with `at` (0 to 1) they all stand at that place
     between the ends and differ by their index · layouts, maps, low_res, images, masks (1: paint here), guides: one for
-    all or one for each · strength: how much of an image is left open, up to 1 (nothing of it stays) · inverted: begin
-    with the noise that leads to the image instead of a drawn one · guide_weight: share of the way that each step goes
-    to where the picture, made small, is its guide, up to 1 · match: with masks, how many times a later step is moved to
-    where its picture meets the known pixels at the edge of the hole (None: the model's own); with low_res, whether the
-    drawn picture is held to the small one at the end, 1 or 0 (None: 1 for models of plain bicubic reduction) · size:
-    (height, width) in pixels · window: side in pixels of overlapping windows that a larger picture is denoised in ·
-    steps, solver, eta, guidance: None for the model's defaults; guidance also one for each field, by name ·
-    guidance_interval: (low, high) in noise level sigma / alpha, high None without an upper bound · times: None for the
-    model's best grid, else `original`, `original-quad` or `trailing`.
+    all or one for each · strength: how much of an image is left open, up to 1 (only what the noisiest time leaves) ·
+    inverted: begin with the noise that leads to the image instead of a drawn one · guide_weight: share of the way that
+    each step goes to where the picture, made small, is its guide, up to 1 · match: with masks, how many times a later
+    step is moved to where its picture meets the known pixels at the edge of the hole (None: the model's own); with
+    low_res, whether the drawn picture is held to the small one at the end, 1 or 0 (None: 1 for models of plain bicubic
+    reduction) · size: (height, width) in pixels · window: side in pixels of overlapping windows that a larger picture
+    is denoised in · steps, solver, eta, guidance: None for the model's defaults; guidance also one for each field, by
+    name · guidance_interval: (low, high) in noise level sigma / alpha, high None without an upper bound · times: None
+    for the model's best grid, else `original`, `original-quad` or `trailing`.
     """
 
     prompts: tuple[Text, ...] = ()
@@ -133,7 +133,7 @@ class Request(Spec):
     steps: int | None = Field(default=None, gt=0)
     eta: FiniteFloat | None = Field(default=None, ge=0)
     guidance: FiniteFloat | dict[str, FiniteFloat] | None = None
-    guidance_interval: tuple[float, float | None] | None = None
+    guidance_interval: tuple[float, Annotated[float, Field(allow_inf_nan=True)] | None] | None = None
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     times: str | None = None
 

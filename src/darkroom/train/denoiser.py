@@ -54,7 +54,7 @@ class Latents:
 
 
 def fit_guesses(model: LatentDiffusion, latents: Latents, *, compute: Compute) -> None:
-    """Measure what the model's conditioners guess of latents, over the first `GUESSED_FROM` training pictures.
+    """Measure what the model's conditioners guess of latents, over `GUESSED_FROM` training pictures, evenly chosen.
 
     Where the scale of latents is measured too, all of them are then brought to where what is beyond the guess has unit
     deviation, which is what noise is compared with: left as small as it is, most times of a schedule would drown it.

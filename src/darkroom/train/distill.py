@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final, final
 
 import torch
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from darkroom.conditioning.conditioner import Conditioning
@@ -44,7 +44,7 @@ class DistillSpec(Spec):
     now) · width: of the pseudo-Huber loss, in latents' units, which are deviations.
     """
 
-    guidance: FiniteFloat = 1.0
+    guidance: float = 1.0
     distance: tuple[Distance, Distance] = (0.25, 0.025)
     follow: float = Field(default=0.95, ge=0, lt=1)
     width: float = Field(default=1e-3, gt=0)
@@ -195,7 +195,7 @@ def off_the_end(learnt: Distillation, batches: Sequence[LatentBatch], *, compute
 
 def _off(learnt: Distillation, batch: LatentBatch, *, compute: Compute) -> Callable[[], PerSample]:
     model, place = learnt.model, compute.place
-    t = place(even_times(model, count=len(batch.indices)))
+    t = even_times(model, count=len(batch.indices))
     noise = place(seeds.normal(batch.latents.shape[1:], seed=0, indices=batch.indices, purpose="validation"))
 
     @functools.cache

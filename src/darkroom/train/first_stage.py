@@ -19,6 +19,7 @@ from darkroom.core.pictures import contact_sheet, from_bytes, save_png, to_pictu
 from darkroom.core.record import write_json
 from darkroom.data.examples import Source
 from darkroom.data.loader import batches, still_batches
+from darkroom.data.order import spread
 from darkroom.data.sources import Splits
 from darkroom.data.transforms import TransformSpec
 from darkroom.metrics.pairs import bicubic_round_trip, psnr
@@ -146,11 +147,6 @@ def measure_latents(
             mean, logvar = model.moments(compute.place(from_bytes(part.images)))
         sums.add(mean.cpu(), None if logvar is None else logvar.cpu())
     return sums.statistics()
-
-
-def spread(count: int, *, most: int) -> range:
-    """At most so many rows, evenly chosen over all of them (a folder's classes stand one after another)."""
-    return range(0, count, max(1, -(-count // most)))
 
 
 @final

@@ -82,12 +82,14 @@ def skipped_words(step: int, count: int) -> str | None:
 
 def told_when_late(batches: Iterator[B], *, what: str) -> Iterator[B]:
     """The same batches; one that does not come for long is told to the log `darkroom`, which shows it on a terminal."""
-    since, done = deque[float](maxlen=1), threading.Event()
+    since: float | None = None
+    done = threading.Event()
 
     def watch() -> None:
         patience = PATIENCE
         while not done.wait(min(1.0, PATIENCE)):
-            waited = time.monotonic() - since[0] if since else 0.0
+            begun = since  # read once: it changes while this thread looks
+            waited = 0.0 if begun is None else time.monotonic() - begun
             if waited <= PATIENCE:
                 patience = PATIENCE
             elif waited > patience:
@@ -96,11 +98,11 @@ def told_when_late(batches: Iterator[B], *, what: str) -> Iterator[B]:
 
     threading.Thread(target=watch, name="darkroom-patience", daemon=True).start()
     try:
-        since.append(time.monotonic())
+        since = time.monotonic()
         for batch in batches:
-            since.clear()
+            since = None
             yield batch
-            since.append(time.monotonic())
+            since = time.monotonic()
     finally:
         done.set()
 

@@ -13,6 +13,7 @@ from darkroom.core.spec import Spec
 
 WIDEST: Final = 0.2886  # of what power functions have: the deviation of a plain mean is 1/sqrt(12)
 Width = Annotated[float, Field(gt=0, lt=WIDEST)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 @final
@@ -51,10 +52,10 @@ class TrainSpec(Spec):
     learning_rate: float = Field(gt=0)
     warmup: int = Field(default=100, ge=0)
     decay: Literal["constant", "cosine"] = "constant"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
-    ema: float = Field(default=0.9999, ge=0, lt=1)
+    ema: Decay = 0.9999
     averages: AveragesSpec | None = None
     strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Precision = "auto"

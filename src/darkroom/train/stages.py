@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.autoencoder.adversary import Adversary, adaptive_weight, at_kernel, carry, weight_between
+from darkroom.autoencoder.bottleneck import KLSpec
 from darkroom.autoencoder.losses import FirstStageLoss, FirstStageLossSpec, first_stage_loss
 from darkroom.autoencoder.model import Autoencoder, Reconstruction
 from darkroom.autoencoder.revival import Revival
@@ -20,7 +21,7 @@ from darkroom.core.shapes import Choice, Images, Latent, PerSample, Time
 from darkroom.data.inputs import Inputs
 from darkroom.data.latents import AnyLatents
 from darkroom.data.loader import Batch
-from darkroom.data.order import Order, OrderByGroups
+from darkroom.data.order import Order, OrderByGroups, spread
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.network.unet import UNet
@@ -129,8 +130,10 @@ class FirstStageObjective:
             if len(rows) and name != "step":
                 moment[rows] = 0
 
-    def _noise(self, batch: Batch) -> Tensor:
-        """Of the posterior, a draw for each sample of the run."""
+    def _noise(self, batch: Batch) -> Tensor | None:
+        """Of the posterior, a draw for each sample of the run; None where there is none."""
+        if not isinstance(self.model.spec.bottleneck, KLSpec):
+            return None
         height, width = batch.images.shape[-2:]
         shape = self.model.latent_shape((height, width))
         return self.compute.place(seeds.normal(shape, seed=self.seed, indices=batch.indices, purpose="posterior"))
@@ -262,9 +265,10 @@ def latent_batches(
 def still_batches(
     table: AnyLatents, inputs: Mapping[str, Inputs], *, scale: Tensor, count: int, batch_size: int
 ) -> Iterator[LatentBatch]:
-    """The first `count` rows, with draws that never change, in batches of one shape each."""
+    """At most `count` rows, evenly chosen, with draws that never change, in batches of one shape each."""
+    chosen = spread(len(table), most=count)
     for group in table.groups:
-        known = [row for row in group if row < count]
+        known = [row for row in group if row in chosen]
         for start in range(0, len(known), batch_size):
             rows = known[start : start + batch_size]
             yield LatentBatch(table.sample(rows, rows, seed=0, scale=scale), _taken(inputs, rows, rows, seed=0), rows)
@@ -318,7 +322,7 @@ class DenoiserObjective:
         place = self.compute.place
         loss = self.judge(
             place(batch.latents),
-            t=place(t),
+            t=t,  # stays here, where schedules are asked: from a device every question waits for all its work
             noise=place(noise),
             inputs={field: place(values) for field, values in batch.inputs.items()},
             dropped={field: place(choice) for field, choice in self._dropped(batch.indices).items()},
@@ -375,4 +379,4 @@ def _validated(model: LatentDiffusion, batch: LatentBatch, *, compute: Compute) 
     with compute.autocast():
         given = {field: place(values) for field, values in batch.inputs.items()}
         conditions = model.condition(model.prepared(given))
-        return model.loss(place(batch.latents), t=place(t), noise=place(noise), conditions=conditions)
+        return model.loss(place(batch.latents), t=t, noise=place(noise), conditions=conditions)

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, NamedTuple, final
 import torch
 from torch import nn
 
-from darkroom.core.errors import ModelFileError
+from darkroom.core.compute import lacks_memory
+from darkroom.core.errors import ModelFileError, TrainingError
 from darkroom.core.parallel import in_parts, is_first, part_like, whole_on_first
 from darkroom.core.record import atomic
 from darkroom.train.averages import PowerAverages
@@ -132,7 +133,10 @@ def _is_whole(path: Path) -> bool:
 
 
 def restore_state(training: Training, path: Path) -> bool:
-    """Go on from a saved state; False when there is none. `ModelFileError` when it cannot be read or does not fit."""
+    """Go on from a saved state; False when there is none.
+
+    `ModelFileError` when it cannot be read or does not fit, `TrainingError` when memory does not suffice for it.
+    """
     if not path.exists():
         return False
     parted = any(map(in_parts, training.module.parameters()))  # each rank then reads no more than its part
@@ -153,6 +157,11 @@ def restore_state(training: Training, path: Path) -> bool:
         if training.scaler is not None:
             training.scaler.restore(state["scaler"])
     except Exception as error:  # torch raises many kinds for a damaged file
+        if lacks_memory(error):
+            raise TrainingError(
+                f"{path}: there is not enough memory to take this training state in; it is whole and stays. Free some, "
+                "and run the same command again"
+            ) from None
         raise ModelFileError(
             f"{path}: this training state cannot be read ({type(error).__name__}); remove it to start this stage again"
         ) from None

@@ -14,6 +14,7 @@ from darkroom.core.spec import parse
 from darkroom.data.examples import Source
 from darkroom.data.inputs import captions, label_of
 from darkroom.data.loader import still_batches
+from darkroom.data.order import spread
 from darkroom.data.sources import Splits
 from darkroom.data.transforms import TransformSpec, still
 from darkroom.metrics.neighbours import NEAR, Memorisation, Neighbours, memorisation, nearest, thumbprints
@@ -23,7 +24,6 @@ from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import Spoiling, asked_of
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request
-from darkroom.train.first_stage import spread
 
 COMPARED: Final = 20_000  # training pictures at most, evenly chosen; 15 million numbers
 UNSEEN: Final = 1000  # test pictures at most that say how near is near
