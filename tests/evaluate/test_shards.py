@@ -10,11 +10,11 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from darkroom.core.parallel import rank, together, wait_for_all
+from darkroom.core.shards import Shards
 from darkroom.data.sources import open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.data.write_shards import write_shards
 from darkroom.evaluate.lots import OfSource
-from darkroom.evaluate.shards import Shards
 
 
 def squares(rows: range) -> dict[str, Tensor]:

@@ -141,3 +141,11 @@ def is_torn(log: Path) -> bool:
 def read_json(path: Path) -> Any:
     """The value in a JSON file this package wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def known_json(path: Path) -> Any:
+    """The value in a JSON file; None where there is none, or one that is damaged."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
