@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from shape_checks import check_shapes, leave_the_others
-
 from browser import chromium
+from shape_checks import check_shapes, leave_the_others
 
 __all__ = ["chromium"]
 

@@ -56,10 +56,10 @@ def tables(model: LatentDiffusion) -> Latents:
     side = model.spec.image_size
 
     def table(count: int) -> tuple[LatentTable, dict[str, Fixed]]:
-        mean = torch.randn((1, count, *model.latent_shape((side, side))), generator=draw)
+        mean = torch.randn((count, 1, *model.latent_shape((side, side))), generator=draw)
         (text,) = model.spec.conditioners
         ids = torch.randint(100, (count, text.encoder.length), generator=draw)  # pyright: ignore[reportAttributeAccessIssue]
-        return LatentTable(mean, None, key=""), {text.field: Fixed(ids)}
+        return LatentTable([mean], None, key=""), {text.field: Fixed(ids)}
 
     (train, train_inputs), (test, test_inputs) = table(PICTURES), table(HELD_OUT)
     return Latents(train=train, train_inputs=train_inputs, test=test, test_inputs=test_inputs)

@@ -219,7 +219,7 @@ def test_what_several_processes_cannot_share_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["sample", "a red circle"]) == 2
+    assert main(["reconstruct", "shapes-f8", "pictures"]) == 2
     assert capsys.readouterr().err == (
-        "darkroom: only train and evaluate are shared by several processes yet; run this without torchrun\n"
+        "darkroom: only train, sample and evaluate are shared by several processes yet; run this without torchrun\n"
     )

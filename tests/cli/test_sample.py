@@ -318,7 +318,7 @@ def test_after_a_while_it_is_said_what_is_faster(say: Say, tmp_path: Path, monke
 
     monkeypatch.setattr("darkroom.core.compute.native_bfloat16", lambda _: True)
     assert not told(0)
-    monkeypatch.setattr("darkroom.cli.sample.LONG", -1.0)
+    monkeypatch.setattr("darkroom.cli.sample_pictures.LONG", -1.0)
     assert told(1)
     monkeypatch.setattr("darkroom.core.compute.native_bfloat16", lambda _: False)
     assert not told(2)

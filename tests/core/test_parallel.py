@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -9,14 +10,16 @@ from torch import nn
 
 from darkroom.autoencoder.adversary import adaptive_weight
 from darkroom.autoencoder.revival import Revival, RevivalSpec
+from darkroom.core import parallel
 from darkroom.core.errors import DataError
 from darkroom.core.parallel import (
     Share,
-    gathered,
     is_first,
     mean_over_ranks,
+    of_all,
     on_any,
     on_first,
+    own_rows,
     own_share,
     rows_of_all_ranks,
     world_size,
@@ -29,9 +32,32 @@ def test_alone_everything_is_what_it_was() -> None:
     assert world_size() == 1
     assert mean_over_ranks(value) is value
     assert rows_of_all_ranks(value) is value
-    assert gathered(value) is value
+    assert of_all(value)[0] is value
+    assert own_rows(10, batch=4) == range(10)
     assert on_first(lambda: value) is value
     assert (is_first(), on_any(True), on_any(False), own_share()) == (True, True, False, Share(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "ranks", "shares"),
+    [
+        (10, 2, [range(8), range(8, 10)]),
+        (16, 2, [range(8), range(8, 16)]),
+        (3, 3, [range(3), range(3, 3), range(3, 3)]),
+        (17, 4, [range(8), range(8, 12), range(12, 16), range(16, 17)]),
+        (0, 2, [range(0), range(0)]),
+    ],
+)
+def test_rows_are_shared_in_whole_batches(
+    monkeypatch: pytest.MonkeyPatch, *, count: int, ranks: int, shares: list[range]
+) -> None:
+    monkeypatch.setattr(parallel, "world_size", lambda: ranks)
+    found = []
+    for rank in range(ranks):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        found.append(own_rows(count, batch=4))
+    assert [list(each) for each in found] == [list(each) for each in shares]
+    assert [row for each in found for row in each] == list(range(count))
 
 
 def _refused(rank: int) -> list[bool]:
@@ -65,7 +91,7 @@ def _rank(rank: int, folder: str) -> None:
         "table": table,
         "values": values,
         "use": revival.use,
-        "gathered": gathered(torch.full((1 + 2 * rank, 2), float(rank))),
+        "all": torch.tensor([*map(sum, of_all([rank] * 3))]),
         "said": torch.tensor([on_first(lambda: 7 + rank), on_any(rank == 1), on_any(False), own_share().number]),
         "refused": torch.tensor(_refused(rank)),
     }
@@ -87,6 +113,6 @@ def test_two_ranks_agree(tmp_path: Path) -> None:
     assert found.any(1).all()
     assert {int(row) // 4 for row in found.int().argmax(1)} == {0, 1}  # ... from the latents of both
     assert torch.equal(first["use"], second["use"])
-    assert first["gathered"].tolist() == second["gathered"].tolist() == [[0.0, 0.0], *[[1.0, 1.0]] * 3]
+    assert first["all"].tolist() == second["all"].tolist() == [0, 3]
     assert [found["said"].tolist() for found in (first, second)] == [[7, 1, 0, 0], [7, 1, 0, 1]]
     assert [found["refused"].tolist() for found in (first, second)] == [[True, False], [True, True]]

@@ -184,7 +184,7 @@ def test_latents_of_several_shapes_are_one_table(folder: Path, tmp_path: Path) -
         for latent, row, index in zip(found, chosen, (50, 51), strict=True):
             sample = from_bytes(transform(train.example(row).picture, SPEC, seed=4, index=index)[None])
             torch.testing.assert_close(latent, encode(sample)[0][0], atol=1e-5, rtol=0)
-    every = torch.cat([table.mean.flatten() for table in tables])
+    every = torch.cat([part.flatten() for table in tables for part in table.mean])
     assert whole.statistics().whole == pytest.approx(float(every.std(correction=0)), rel=1e-5)
     assert whole.statistics().pictures == len(train)
 

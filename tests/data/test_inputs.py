@@ -132,12 +132,8 @@ def test_every_view_shows_the_same_of_picture_map_and_boxes() -> None:
         assert torch.equal(view.of(image), ink)
     kept = pictures(SOURCE, spec)
     masked = Masked(kept, MasksSpec(), views=spec.views).take(ROWS, INDICES, seed=7)[:, :3]
-    table = LatentTable(
-        torch.stack([from_bytes(torch.stack([view.of(kept(row)) for row in range(6)])) for view in spec.views.each]),
-        None,
-        "key",
-        spec.views,
-    )
+    seen = [from_bytes(torch.stack([view.of(kept(row)) for row in range(6)])) for view in spec.views.each]
+    table = LatentTable([torch.stack(seen, 1)], None, "key", spec.views)
     assert torch.equal(table.sample(ROWS, INDICES, seed=7), masked)
     ids = layouts(SOURCE, spec, scheme=SCHEME).take(ROWS, INDICES, seed=7)
     for row, number, each in zip(ROWS, spec.views.drawn(INDICES, seed=7), ids, strict=True):

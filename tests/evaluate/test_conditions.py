@@ -12,7 +12,7 @@ from PIL import Image
 from darkroom.core.errors import DataError, InputError
 from darkroom.data.examples import Source
 from darkroom.data.sources import Joined, ShapesSource, open_data
-from darkroom.evaluate import conditions as room
+from darkroom.evaluate import drawing as room
 from darkroom.evaluate.conditions import evaluate_conditions, mean_iou
 from darkroom.metrics.agreement import read_map
 from darkroom.metrics.fill import mean_fill, telea_fill

@@ -18,7 +18,7 @@ from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec, Tokenizer
 from darkroom.core.errors import InputError
 from darkroom.data.sources import ShapesSource
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
-from darkroom.evaluate import obedience
+from darkroom.evaluate import drawing, obedience
 from darkroom.evaluate.obedience import captions_trained_on, evaluate_obedience
 from darkroom.evaluate.report import Obedience, ObedienceReport
 from darkroom.evaluate.report_cards import card_of
@@ -83,11 +83,11 @@ def drawn_by(monkeypatch: pytest.MonkeyPatch, picture_of: Any) -> None:
     """Let a function of the caption's scene take the sampler's place."""
     scenes = {ASKED.caption(row): ASKED.scene(row) for row in range(len(ASKED))}
 
-    def generate(model: Model, request: Request, *, batch: int) -> Iterator[Sampled]:
+    def generate(model: Model, request: Request, *, batch: int, places: range) -> Iterator[Sampled]:
         for index, prompt in enumerate(request.prompts):
             yield Sampled(Image.fromarray(picture_of(scenes[prompt].image)), index, {})
 
-    monkeypatch.setattr(obedience, "generate", generate)
+    monkeypatch.setattr(drawing, "generate", generate)
 
 
 def test_true_scenes_obey_and_neighbours_captions_do_not_hold(model: Model, monkeypatch: pytest.MonkeyPatch):

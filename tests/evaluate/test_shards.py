@@ -1,20 +1,31 @@
-"""Rows on disk: whole or not there, never made twice, the same for one process and for two."""
+"""Rows on disk: whole or not there, never made twice, the same for one process and for two, as reports are."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from measured import CornerJudge, first_stage
 from torch import Tensor
 
+from darkroom.autoencoder.bottleneck import VQSpec
+from darkroom.core.compute import Compute
 from darkroom.core.parallel import rank, together, wait_for_all
-from darkroom.data.sources import open_data
+from darkroom.core.shards import Shards
+from darkroom.data.sources import ShapesSource, open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.data.write_shards import write_shards
+from darkroom.evaluate import drawing
+from darkroom.evaluate.conditions import evaluate_conditions
+from darkroom.evaluate.first_stage import evaluate_first_stage
 from darkroom.evaluate.lots import OfSource
-from darkroom.evaluate.shards import Shards
+from darkroom.tasks.generate import Sampled
+from darkroom.tasks.held_out import Spoiling
+from darkroom.tasks.load import load
 from warm import START
 
 
@@ -64,7 +75,20 @@ def test_a_file_that_is_not_whole_is_made_again(tmp_path: Path, content: bytes |
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.safetensors", "000001.safetensors"]
 
 
-def _rank(number: int, folder: str) -> None:
+def reports(model: Path) -> list[dict[str, Any]]:
+    """On five scenes, two at a time: a first stage, and a model that fills holes."""
+    source, judge = ShapesSource(seed=5, side=32, count=5), CornerJudge()
+    transform, compute = TransformSpec(size=32), Compute(torch.device("cpu"))
+    kept = evaluate_first_stage(
+        first_stage(VQSpec(codes=16)), source, transform=transform, judge=judge, compute=compute, batch=2
+    )
+    filled = evaluate_conditions(
+        load(model, device="cpu"), source, spoiling=Spoiling(), judge=judge, sample={"steps": 2}, batch=2
+    )
+    return [kept.plain(), filled.plain()]
+
+
+def _rank(number: int, folder: str, model: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     torch.set_num_threads(1)
     made: list[int] = []
@@ -78,16 +102,28 @@ def _rank(number: int, folder: str) -> None:
         shards.fill(make)
         found = torch.cat(list(shards.each("value")))  # of both, as soon as either is done
         assert rank() == number
-        wait_for_all()
-    torch.save({"made": made, "found": found}, Path(folder) / f"{number}.pt")
+        drawn, generate = list[int](), drawing.generate
+
+        def counted(*given: Any, **options: Any) -> Iterator[Sampled]:
+            for each in generate(*given, **options):
+                drawn.append(each.index)
+                yield each
+
+        drawing.generate = counted
+        told = reports(model)
+    torch.save({"made": made, "found": found, "drawn": drawn, "told": told}, Path(folder) / f"{number}.pt")
     dist.destroy_process_group()
 
 
-def test_two_ranks_share_the_work(tmp_path: Path) -> None:
-    mp.start_processes(_rank, args=(str(tmp_path),), nprocs=2, start_method=START)
+def test_two_ranks_share_the_work(tmp_path: Path, model_files: dict[str, Path]) -> None:
+    given = (str(tmp_path), model_files["inpaint"])
+    mp.start_processes(_rank, args=given, nprocs=2, start_method=START)
     first, second = (torch.load(tmp_path / f"{number}.pt") for number in (0, 1))
     assert (first["made"], second["made"]) == ([0, 2, 4], [1, 3, 5])
     assert first["found"].tolist() == second["found"].tolist() == [row**2 for row in range(22)]
+    assert first["drawn"] == [0, 1, 2, 3] * 8  # batches 0 and 1 of eight samples of each hole
+    assert second["drawn"] == [4] * 8
+    assert first["told"] == second["told"] == reports(model_files["inpaint"])
     assert rank() == 0
     with together():
         wait_for_all()

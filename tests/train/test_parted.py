@@ -77,11 +77,11 @@ def _model() -> LatentDiffusion:
 
 def _latents(model: LatentDiffusion) -> Latents:
     draw = torch.Generator().manual_seed(0)
-    mean = torch.randn((1, COUNT, *model.latent_shape((32, 32))), generator=draw)
-    mean[0, Order(COUNT, seed=0).row(BAD)] = torch.nan
+    mean = torch.randn((COUNT, 1, *model.latent_shape((32, 32))), generator=draw)
+    mean[Order(COUNT, seed=0).row(BAD)] = torch.nan
     ids = Fixed(torch.randint(256, (COUNT, 24), generator=draw))
-    test = LatentTable(torch.randn((1, 8, *mean.shape[2:]), generator=draw), None, key="test")
-    table = LatentTable(mean, None, key="train")
+    test = LatentTable([torch.randn((8, 1, *mean.shape[2:]), generator=draw)], None, key="test")
+    table = LatentTable([mean], None, key="train")
     return Latents(train=table, train_inputs={"caption": ids}, test=test, test_inputs={"caption": ids})
 
 
@@ -154,6 +154,8 @@ def _rank(rank: int, place: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (folder / "port").read_text()}
     with together():
+        other, events = _begin(folder / "whole", strategy="ddp")
+        list(events)
         model, events = _begin(folder / "parts")
         list(events)
         _stop_at(folder / "moved", 3)
@@ -162,13 +164,14 @@ def _rank(rank: int, place: str) -> None:
             {"found": found, "weights": [each.numel() for each in model.denoising_parameters]}, folder / str(rank)
         )
         if is_first():
-            torch.save(model.state_dict(), folder / "model.pt")
+            torch.save(model.state_dict(), folder / "parts.pt")
+            torch.save(other.state_dict(), folder / "whole.pt")
     leave(0)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`calm` of one process; `parts` of two; `moved` of one, then two, then one again, which knows nothing of parts."""
+    """`calm` of one process; `whole` (DDP) and `parts` of two; `moved` of one, then two in parts, then one again."""
     folder = tmp_path_factory.mktemp("parted")
     calm, events = _begin(folder / "calm", strategy="ddp")
     list(events)
@@ -184,13 +187,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_learnt_is_that_of_one_process(made: Path) -> None:
     """Losses, gradients' norms, held-out losses by averaged weights, and the model at the end; a step was skipped."""
-    for name, model in (("parts", "model.pt"), ("moved", "moved.pt")):
+    for name in ("whole", "parts", "moved"):
         lines = _values(made / name / "log.jsonl")
         assert len(lines) == 6
         assert max(line.get("skipped", 0) for line in lines) == 1
         for line, wanted in zip(lines, _values(made / "calm" / "log.jsonl"), strict=True):
             assert line == pytest.approx(wanted, rel=1e-9, nan_ok=True)
-        _assert_equal(torch.load(made / model), torch.load(made / "calm.pt"))
+        _assert_equal(torch.load(made / f"{name}.pt"), torch.load(made / "calm.pt"))
 
 
 def test_files_do_not_tell_whether_ranks_held_parts(made: Path) -> None:

@@ -1,8 +1,6 @@
 """One training on several processes, or in several pieces: the effective batch decides, and nothing else."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +34,7 @@ from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
 from darkroom.train.stages import LatentBatch, denoiser_objective, first_stage_objective, opponent_of
 from darkroom.train.state import Training
+from processes import torchrun
 from warm import START
 
 EXACT = Compute(torch.device("cpu"), torch.float64)
@@ -155,17 +154,19 @@ def _stop_at(run: Run, step: int) -> None:
 
 
 def test_two_processes_then_one_then_two_are_one(tmp_path: Path) -> None:
-    """The second stage on two again, by the command; all values of the log and the weights are those of one process."""
+    """The second stage on two again, by the command and in parts (FSDP); all of the log and the weights are those of
+    one process.
+    """
     calm, moved = tmp_path / "calm", tmp_path / "moved"
     list(Run(recipe("tiny-vq", overrides=TINY), calm, device="cpu").develop(page=False))
     (tmp_path / "port").write_text(str(29500 + os.getpid() % 2000))
     mp.start_processes(_rank, args=(str(tmp_path),), nprocs=2, start_method=START)
     assert not (moved / "first_stage" / "model.safetensors").exists()
     _stop_at(Run(recipe("tiny-vq", overrides=TINY), moved, device="cpu"), 7)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
-    command += ["darkroom.cli.main", "train", "tiny-vq", *TINY, "--out", str(moved), "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    parts = "denoiser.train.strategy=fsdp"
+    done = torchrun("train", "tiny-vq", *TINY, parts, "--out", moved, "--device", "cpu")
     assert done.returncode == 0, done.stderr
+    assert len(list((moved / "latents" / "train").glob("*.safetensors"))) == 2  # a share of each
     assert done.stdout.count("the run is in") == 1  # one of them speaks
     for stage in ("first_stage", "denoiser"):
         one, other = (_values(folder / stage / "log.jsonl") for folder in (calm, moved))

@@ -120,17 +120,25 @@ def test_every_latent_channel_can_have_a_spread_of_its_own(tmp_path: Path) -> No
 
 
 def test_stopped_anywhere_it_ends_the_same(text_run: Path, tmp_path: Path) -> None:
-    """Listening is broken off after every few events; the final weights are bit-equal."""
+    """Listening is broken off after every few events, and a file of latents then cut; final weights are bit-equal."""
     folder = tmp_path / "stopped"
+    latents, remade = folder / "latents" / "train" / "000000.safetensors", list[str]()
     for patience in (1, 2, 3, 2, 100):
         run = Run(recipe("tiny-text", overrides=SMALL), folder, device="cpu")
         events = run.develop(page=False)
         steps = 0
         for event in events:
             steps += isinstance(event, Advance)
+            if isinstance(event, Note) and "damaged" in event.text:
+                remade.append(event.text)
             if steps == patience:
                 events.close()
                 break
+        if latents.exists():
+            content = latents.read_bytes()
+            latents.unlink()
+            latents.write_bytes(content[:100])
+    assert set(remade) == {f"{latents} was damaged, and was made anew"}
     one, other = (load_model(each / "model.safetensors").state for each in (text_run, folder))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

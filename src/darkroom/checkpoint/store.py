@@ -16,7 +16,6 @@ from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.checkpoint.header import Header, TensorInfo
 from darkroom.checkpoint.header import read_header as read_safetensors_header
 from darkroom.checkpoint.rows import STEPS, in_rows, read, unfolded
-from darkroom.checkpoint.writing import whole_file, write_safetensors
 from darkroom.conditioning.text import SequenceEncoderSpec
 from darkroom.core.errors import ModelFileError, SpecError, first_line
 from darkroom.core.hashes import weights_hash
@@ -24,6 +23,7 @@ from darkroom.core.hollow import UNBUILDABLE, hollow
 from darkroom.core.names import NAMELESS, Names
 from darkroom.core.record import is_nested
 from darkroom.core.spec import Spec, parse
+from darkroom.core.writing import whole_file, write_safetensors
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
 

@@ -34,13 +34,13 @@ from darkroom.checkpoint.fold import with_scale_one
 from darkroom.checkpoint.keymap import Table, joined, to_original
 from darkroom.checkpoint.published import own_facts
 from darkroom.checkpoint.store import FIRST_STAGE, StoredModel, apart, build
-from darkroom.checkpoint.writing import write_safetensors
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.spatial import LowResSpec
 from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.errors import ModelFileError
 from darkroom.core.names import NAMELESS
 from darkroom.core.record import atomic_folder
+from darkroom.core.writing import write_safetensors
 from darkroom.diffusion.model import ModelSpec
 from darkroom.process.objective import ObjectiveSpec
 

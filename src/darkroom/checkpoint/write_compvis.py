@@ -22,11 +22,11 @@ from darkroom.checkpoint.specs import original_spec
 from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel, apart, compact
 from darkroom.checkpoint.to_compvis import original_config
 from darkroom.checkpoint.unpickle import STEP, Tensors, read_checkpoint
-from darkroom.checkpoint.writing import whole_file, write_safetensors, write_torch
 from darkroom.conditioning.spatial import MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
 from darkroom.core.errors import InputError, ModelFileError
 from darkroom.core.record import yaml_text
+from darkroom.core.writing import whole_file, write_safetensors, write_torch
 from darkroom.diffusion.model import ModelSpec
 from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedule, original_buffers
 

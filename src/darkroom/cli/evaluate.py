@@ -113,7 +113,18 @@ class Answer:
         self._other, self._begun, self._as_json = other, begun, as_json
 
     def of_report(self, said: Any) -> None:
-        """A report, and its card where one is asked for."""
+        """A report, and its card where one is asked for; the first of several ranks speaks for all."""
+        from darkroom.core.parallel import on_first
+
+        on_first(lambda: self._of_report(said))
+
+    def of_set(self, made: Any) -> None:
+        """The card of a set, likewise."""
+        from darkroom.core.parallel import on_first
+
+        on_first(lambda: self._of_set(made))
+
+    def _of_report(self, said: Any) -> None:
         from darkroom.evaluate.report_cards import card_of
 
         compared = ()
@@ -122,13 +133,9 @@ class Answer:
             compared = self._write(card, folder=self._folder, pictures={})
         self._say(said.text, said.report.plain(), compared=compared)
 
-    def of_set(self, made: Any) -> None:
-        """The card of a set; the first of several ranks speaks for all."""
-        from darkroom.core.parallel import rank
+    def _of_set(self, made: Any) -> None:
         from darkroom.evaluate.card_page import lines
 
-        if rank() > 0:
-            return
         compared = self._write(made.card, folder=made.folder, pictures=made.pictures)
         text = f"{lines(made.card)}\ncard: {made.folder / 'card.html'}"
         self._say(text, made.card.plain(), compared=compared)

@@ -38,7 +38,7 @@ VERBS = {
     "vote": "Ask people in a browser which of two pictures is better.",
     "serve": "Answer over HTTP: every task, jobs with progress and previews.",
 }
-SHARED = ("train", "evaluate")  # verbs that several processes carry out together
+SHARED = ("train", "sample", "evaluate")  # verbs that several processes carry out together
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 
@@ -88,7 +88,8 @@ def _with_others(words: Sequence[str]) -> Generator[None]:
         yield
         return
     if not words or words[0] not in SHARED:
-        raise NotYetError(f"only {' and '.join(SHARED)} are shared by several processes yet; run this without torchrun")
+        shared = f"{', '.join(SHARED[:-1])} and {SHARED[-1]}"
+        raise NotYetError(f"only {shared} are shared by several processes yet; run this without torchrun")
     from darkroom.core.parallel import is_first, together
 
     with contextlib.ExitStack() as stack:

@@ -1,13 +1,10 @@
 """`darkroom sample`: make pictures with a model."""
 
 import json
-import math
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, final
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +15,6 @@ darkroom sample "a red circle" --to "a blue square" --count 8 --grid --out way
 darkroom sample --model runs/shapes-0 --label star --steps 20
 darkroom sample --model runs/photos --image photo.png --mask hole.png --count 4
 """
-LONG = 10.0  # seconds of drawing, after which it is said what would be faster
-ROW = 12  # pictures on one row of a sheet, where a row has a meaning
-LARGEST_SHEET = 2**28  # pixels: 0.8 GB of memory
 
 
 def run(
@@ -108,6 +102,7 @@ def run(
 ) -> None:
     """Make pictures: the fields given choose the task, the model says which it takes."""
     from darkroom.cli.answers import say
+    from darkroom.cli.sample_pictures import Work
     from darkroom.core.errors import InputError
     from darkroom.tasks.request import given
 
@@ -150,7 +145,7 @@ def run(
     )
     options = {"config": config, "device": device, "dtype": precision, "engine": engine}
     drawing, request = _asked(fields, like=like, out=out, source=model, decoder=decoder, options=options)
-    work = _Work(drawing, request, out, grid=grid)
+    work = Work(drawing, request, out, grid=grid)
     work.draw(batch)
     say(work.sentence(), work.report(), as_json=as_json)
 
@@ -189,144 +184,6 @@ def _asked(
     drawing = drawing if decoder is None else drawing.with_decoder(decoder)
     check_maker(note, name=name, card=drawing.card, where=str(like))
     return drawing, settle(drawing, request)
-
-
-@final
-@dataclass(eq=False)
-class _Work:
-    """One settled request on its way to files."""
-
-    drawing: Any
-    request: Any
-    out: Path
-    grid: bool
-
-    def __post_init__(self) -> None:
-        """Everything that can be refused is refused here, before the first step."""
-        from darkroom.core.record import writable_folder
-        from darkroom.tasks.note import check_ours
-
-        self.columns = _columns(self.request)
-        if self.grid:
-            _check_sheet(self.request, columns=self.columns)
-        self.paths = [self.out / f"{place:04}.png" for place in range(self.request.total)]
-        self.sheet = self.out / "grid.png" if self.grid else None
-        writable_folder(self.out)
-        check_ours([*self.paths, self.out / "grid.png"] if self.grid else self.paths)
-
-    def draw(self, batch: int) -> None:
-        """Draw and write the pictures one after the other, then the sheet; Ctrl-C keeps those written."""
-        from darkroom.cli.watch import Line
-        from darkroom.core.compute import faster
-        from darkroom.core.pictures import contact_sheet
-        from darkroom.tasks.generate import generate
-        from darkroom.tasks.note import KEY, XMP_KEY, provenance
-        from darkroom.tasks.settle import hardly_meant
-
-        drawing, request = self.drawing, self.request
-        for sentence in [*drawing.odd, *hardly_meant(drawing, request), *_noted(drawing, request), *self._left_over()]:
-            typer.echo(f"note: {sentence}", err=True)
-        line, shown, began = Line(), [], time.monotonic()
-        drawn = generate(self.drawing, self.request, batch=batch, on_step=_progress(line))
-        done = 0
-        try:
-            for path, sampled in zip(self.paths, drawn, strict=True):
-                _write(sampled.picture, path, metadata=sampled.metadata)
-                done += 1
-                if self.grid:
-                    shown.append(sampled.picture)
-        except KeyboardInterrupt:
-            line.say(f"{done} of {len(self.paths)} pictures are in {_printable(self.out)}")
-            raise
-        if time.monotonic() - began > LONG and (hint := faster(self.drawing.compute)) is not None:
-            typer.echo(f"note: {hint}", err=True)
-        if self.sheet is not None:
-            note = {"model": self.drawing.name, "sheet_of": len(shown), "columns": self.columns}
-            sheet, text = contact_sheet(shown, columns=self.columns), json.dumps(note, ensure_ascii=False)
-            _write(sheet, self.sheet, metadata={KEY: text, XMP_KEY: provenance(painted=bool(self.request.masks))})
-
-    def _left_over(self) -> list[str]:
-        """A sentence when the folder keeps pictures of an earlier command beside the new ones."""
-        new = {path.name for path in [*self.paths, self.out / "grid.png"]}
-        old = sorted(path.name for path in self.out.glob("*.png") if path.name not in new and path.stem.isdecimal())
-        if not old:
-            return []
-        which = old[0] if len(old) == 1 else f"{old[0]} to {old[-1]} ({len(old)} pictures)"
-        return [f"{_printable(self.out)} also holds {which} of an earlier command"]
-
-    def report(self) -> dict[str, Any]:
-        """What was made, as JSON values."""
-        sheet = None if self.sheet is None else str(self.sheet)
-        return {"model": self.drawing.name, "pictures": [str(path) for path in self.paths], "grid": sheet}
-
-    def sentence(self) -> str:
-        """What was made."""
-        count = len(self.paths)
-        sheet = "" if self.sheet is None else f", together on {_printable(self.sheet)}"
-        return f"{count} picture{'' if count == 1 else 's'} in {_printable(self.out)}{sheet}"
-
-
-def _progress(line: Any) -> Callable[[int, int], None]:
-    from darkroom.cli.watch import clock
-
-    begun = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        left = (time.monotonic() - begun) / done * (total - done)
-        line.show(f"step {done}/{total}  {clock(left)} left", last=done == total)
-
-    return show
-
-
-def _write(picture: Any, path: Path, *, metadata: Mapping[str, str]) -> None:
-    from darkroom.core.errors import InputError
-    from darkroom.core.pictures import save_png
-
-    try:
-        save_png(picture, path, metadata=metadata)
-    except OSError as error:
-        raise InputError(f"{_printable(path)}: cannot be written ({error.strerror or error})") from None
-
-
-def _columns(request: Any) -> int:
-    """Of the sheet: a row for each prompt, label or way where it is short enough, else a square."""
-    groups = request.total // request.count
-    if (groups > 1 or request.on_a_way) and 1 < request.count <= ROW:
-        return request.count
-    return math.ceil(math.sqrt(request.total))
-
-
-def _check_sheet(request: Any, *, columns: int) -> None:
-    from darkroom.core.errors import InputError
-
-    height, width = math.ceil(request.total / columns) * request.size[0], columns * request.size[1]
-    if height * width > LARGEST_SHEET:
-        raise InputError(
-            f"{request.total} pictures of {request.size[0]}x{request.size[1]} make a sheet of {height}x{width} pixels, "
-            f"more than fit on one; leave --grid out"
-        )
-
-
-def _noted(drawing: Any, request: Any) -> list[str]:
-    """A sentence when a prompt is the name of a file, has words the model never learnt, or is not read to its end."""
-    files = [text for text in request.prompts if Path(text).suffix and os.path.exists(text)]
-    said = [f"{text!r} is taken as words; --prompts reads a file, --model takes a model" for text in files[:1]]
-    tokenizer = drawing.tokenizer
-    if tokenizer is None:
-        return said
-    texts = dict.fromkeys((*request.prompts, *request.to_prompts, *request.negatives))
-    strange = list(dict.fromkeys(word for text in texts for word in tokenizer.spelt(text)))
-    if strange:
-        words = ", ".join(map(repr, strange[:3])) + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
-        said.append(f"{drawing.name} hardly knows {words}: no such word, or next to none, was in its captions")
-    long = [text for text in texts if tokenizer.cuts(text)]
-    if not long:
-        return said
-    which = "the prompt is" if len(long) == 1 else f"{len(long)} prompts are"
-    return [
-        *said,
-        f"{which} longer than the {tokenizer.length} tokens this model reads; what comes after has no effect",
-    ]
 
 
 def _lines(path: Path) -> Sequence[str]:
@@ -381,9 +238,3 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if len(sides) not in (1, 2) or not all(side.strip().isdecimal() for side in sides):
         raise InputError(f"size {text!r} does not fit; write HEIGHTxWIDTH, e.g. 64x96")
     return int(sides[0]), int(sides[-1])
-
-
-def _printable(path: Path) -> str:
-    from darkroom.data.metadata import printable
-
-    return printable(path)

@@ -171,16 +171,20 @@ def rows_of_all_ranks(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def gathered(tensor: Tensor) -> Tensor:
-    """The same where ranks may have different numbers of rows, also none."""
-    ranks = world_size()
-    if ranks == 1:
-        return tensor
-    counts = rows_of_all_ranks(torch.tensor([len(tensor)], device=tensor.device)).tolist()
-    padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
-    padded[: len(tensor)] = tensor
-    rows = rows_of_all_ranks(padded).split(max(counts))
-    return torch.cat([part[:count] for part, count in zip(rows, counts, strict=True)])
+def of_all(value: T) -> list[T]:
+    """What each rank has, in their order, on all of them; it is pickled on the way."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def own_rows(count: int, *, batch: int) -> range:
+    """The rows of `count` that this rank takes: whole batches, as even as these can be shared; the first has some."""
+    batches = -(-count // batch)
+    first, end = (-(-batches * each // world_size()) * batch for each in (rank(), rank() + 1))
+    return range(min(first, count), min(end, count))
 
 
 def in_parts(tensor: Tensor) -> bool:

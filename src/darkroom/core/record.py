@@ -158,3 +158,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise InputError(f"{path}: not JSON that can be read; it was changed or damaged since it was written") from None
+
+
+def known_json(path: Path) -> Any:
+    """The value in a JSON file; None where there is none, or one that is damaged."""
+    try:
+        return read_json(path)
+    except (OSError, InputError):
+        return None

@@ -1,4 +1,4 @@
-"""The first stage's answers for every training picture, computed once: posterior moments in one file."""
+"""The first stage's answers for every training picture, computed once: posterior moments in files that are mapped."""
 
 import hashlib
 import json
@@ -6,60 +6,62 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, cast, final
+from typing import Final, Literal, final
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from darkroom.autoencoder.statistics import LatentStatistics, LatentSums
 from darkroom.core.errors import DataError, SpecError
-from darkroom.core.parallel import gathered, on_first, rank, world_size
+from darkroom.core.parallel import on_first, world_size
 from darkroom.core.pictures import from_bytes
-from darkroom.core.record import atomic, writable_folder
+from darkroom.core.record import known_json, writable_folder, write_json
 from darkroom.core.seeds import normal
 from darkroom.core.shapes import Images, Latent
+from darkroom.core.shards import Shards
 from darkroom.data.examples import Source
 from darkroom.data.loader import still_batches
 from darkroom.data.transforms import PLAIN, TransformSpec, Views
 
 Encode = Callable[[Images], tuple[Latent, Latent | None]]
-Stored = Float[Tensor, "v n c h w"]
-FILE: Final = "latents.safetensors"
-_VERSION: Final = "1"
-_PART: Final = 1024  # pictures small enough to hold in float64
+Stored = Float[Tensor, "_n v c h w"]
+INDEX: Final = "index.json"
+BYTES, PICTURES = 2**28, 2**14  # of a file at most: what a process holds while it encodes, and loses when it is killed
+_VERSION: Final = "2"
+_OLD: Final = "latents.safetensors"  # all latents in one file, as version 1 had them
+_SUMMED: Final = 1024  # pictures small enough to hold in float64
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatentTable:
-    """Posterior moments of n pictures in the first stage's own units.
+    """Posterior moments of n pictures in the first stage's own units, in parts of equally many; the last may have less.
 
-    mean, logvar: (v, n, c, h, w), of each view in the order of `views`; without logvar the first stage is
-    deterministic.
+    mean, logvar: (n, v, c, h, w) each part, with each view in the order of `views`; without logvar the first stage is
+    deterministic · remade: files that were damaged, and so were made anew.
     """
 
-    mean: Stored
-    logvar: Stored | None
+    mean: Sequence[Stored]
+    logvar: Sequence[Stored] | None
     key: str
     views: Views = PLAIN
+    remade: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.views.each):
-            raise DataError(f"latents of {len(self.mean)} views came where {len(self.views.each)} were asked for")
+        if (known := self.mean[0].shape[1]) != len(self.views.each):
+            raise DataError(f"latents of {known} views came where {len(self.views.each)} were asked for")
 
     def __len__(self) -> int:
-        return self.mean.shape[1]
+        return sum(map(len, self.mean))
 
     def sample(self, rows: Sequence[int], indices: Sequence[int], *, seed: int, scale: Tensor | float = 1.0) -> Latent:
         """Latents (b, c, h, w) float32 times `scale`, one posterior draw and view per sample index."""
-        at = torch.tensor(self.views.drawn(indices, seed=seed)), torch.tensor(rows, dtype=torch.long)
-        latents = self.mean[at].float()
+        views = self.views.drawn(indices, seed=seed)
+        latents = _taken(self.mean, rows, views)
         if self.logvar is not None:
             noise = normal(latents.shape[1:], seed=seed, indices=indices, purpose="posterior")
-            latents = latents + (0.5 * self.logvar[at].float()).exp() * noise
+            latents = latents + (0.5 * _taken(self.logvar, rows, views)).exp() * noise
         return latents * scale
 
     @property
@@ -70,6 +72,12 @@ class LatentTable:
     def statistics(self) -> LatentStatistics:
         """Of posterior draws, over all views of all pictures."""
         return _statistics([self])
+
+
+def _taken(parts: Sequence[Stored], rows: Sequence[int], views: Sequence[int]) -> Latent:
+    """Rows in their views, float32: a copy of them, and of nothing else."""
+    size = len(parts[0])
+    return torch.stack([parts[row // size][row % size, view] for row, view in zip(rows, views, strict=True)]).float()
 
 
 @final
@@ -86,6 +94,16 @@ class LatentTables:
 
     def __len__(self) -> int:
         return sum(map(len, self.tables))
+
+    @property
+    def key(self) -> str:
+        """Of all tables."""
+        return " ".join(table.key for table in self.tables)
+
+    @property
+    def remade(self) -> Sequence[Path]:
+        """Files that were damaged, and so were made anew."""
+        return [path for table in self.tables for path in table.remade]
 
     def sample(self, rows: Sequence[int], indices: Sequence[int], *, seed: int, scale: Tensor | float = 1.0) -> Latent:
         """As `LatentTable.sample`, of rows of one shape."""
@@ -104,10 +122,11 @@ AnyLatents = LatentTable | LatentTables
 def _statistics(tables: Sequence[LatentTable]) -> LatentStatistics:
     sums = LatentSums()
     for table in tables:
-        for view in range(table.mean.shape[0]):
-            for start in range(0, len(table), _PART):
-                part = slice(start, start + _PART)
-                sums.add(table.mean[view, part], None if table.logvar is None else table.logvar[view, part])
+        for view in range(len(table.views.each)):
+            for start in range(0, len(table), _SUMMED):
+                rows = range(start, min(start + _SUMMED, len(table)))
+                mean, logvar = (each and _taken(each, rows, [view] * len(rows)) for each in (table.mean, table.logvar))
+                sums.add(mean, logvar)
     return sums.statistics().model_copy(update={"pictures": sum(map(len, tables))})
 
 
@@ -129,102 +148,78 @@ def cache_latents(
     dtype: torch.dtype = torch.float16,
     progress: Callable[[int, int], None] | None = None,
 ) -> LatentTable:
-    """The table of a source, read from `folder` when its key fits, else computed and written.
+    """The table of a source, mapped from files in `folder`; those that are missing or damaged are made first.
 
-    encode: images (b, c, h, w) in [-1, 1] to (mean, logvar or None) · stale: what to do with a file of
-    another key (a damaged one is computed anew) · dtype: float16 or float32 on disk · progress: called with (pictures
-    done, pictures).
-    `SpecError` for a transform that differs from sample to sample by more than the view. Several processes encode a
-    part each, in the batches that one would encode.
+    encode: images (b, c, h, w) in [-1, 1] to (mean, logvar or None) · stale: what to do with files of another key ·
+    dtype: float16 or float32 on disk · progress: called with (pictures done, pictures).
+    `SpecError` for a transform that differs from sample to sample by more than the view. Files come one by one, in the
+    batches that one process would encode, and several processes share them: what was interrupted goes on.
     """
     if spec.random:
         raise SpecError("latents of random crops or scales cannot be cached; use crop: centre without scale")
-    path = on_first(lambda: writable_folder(folder)) / FILE
-    if path.exists():
-        found = _read(path)
-        if found is not None and found.key == key and found.mean.shape[:2] == (len(spec.views.each), len(source)):
-            return LatentTable(found.mean, found.logvar, key, spec.views)
-        if found is not None and found.key != key and stale == "refuse":
-            raise DataError(f"{path}: made by another first stage, data set or transform; remove it to recompute")
-    mean, logvar = _compute(encode, source, spec=spec, batch_size=batch_size, dtype=dtype, progress=progress)
-    on_first(lambda: _save(mean, logvar, path=path, key=key))
-    return LatentTable(mean, logvar, key, spec.views)
-
-
-def _save(mean: Stored, logvar: Stored | None, *, path: Path, key: str) -> None:
-    tensors = {"mean": mean} | ({} if logvar is None else {"logvar": logvar})
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": _VERSION, "key": key})
+    coder = _Coder(encode, source, spec, batch_size, dtype, progress)
+    shards = on_first(lambda: _place(coder, writable_folder(folder), key=key, stale=stale))
+    remade = shards.fill(coder.moments)
+    parts = [shards.read(number) for number in range(len(shards))]
+    logvar = [part["logvar"] for part in parts] if "logvar" in parts[0] else None
+    return LatentTable([part["mean"] for part in parts], logvar, key, spec.views, remade)
 
 
 @final
 @dataclass(frozen=True)
-class _Found:
-    """What a file holds."""
+class _Coder:
+    """What encodes the pictures of a source, and how."""
 
-    mean: Stored
-    logvar: Stored | None
-    key: str
+    encode: Encode
+    source: Source
+    spec: TransformSpec
+    batch: int
+    dtype: torch.dtype
+    progress: Callable[[int, int], None] | None
 
+    def moments(self, rows: range) -> dict[str, Stored]:
+        """Of these pictures, in all views."""
+        found: dict[str, list[Tensor]] = {}
+        for batch in still_batches(self.source, self.spec, batch_size=self.batch, rows=rows):
+            for name, values in self._of(from_bytes(batch.images)).items():
+                found.setdefault(name, []).append(values)
+            if not found["mean"][-1].isfinite().all():
+                raise DataError(
+                    f"{self.source.name}: the first stage answers non-finite latents in rows {batch.rows[:3]}..."
+                )
+            if self.progress is not None:  # as if the other processes were as far in their files
+                done = rows.start + (batch.rows[-1] + 1 - rows.start) * world_size()
+                self.progress(min(done, len(self.source)), len(self.source))
+        return {name: torch.cat(values) for name, values in found.items()}
 
-def _read(path: Path) -> _Found | None:
-    """The moments in a file, or None when it is damaged."""
-    try:
-        with cast("Any", safe_open)(path, "pt") as file:
-            key = (file.metadata() or {}).get("key", "")
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError):
-        return None
-    mean = tensors.get("mean")
-    if mean is None or mean.ndim != 5:
-        return None
-    return _Found(mean, tensors.get("logvar"), key)
+    @torch.no_grad()
+    def _of(self, images: Images) -> dict[str, Stored]:
+        mean, logvar = zip(*(self.encode(view.of(images)) for view in self.spec.views.each), strict=True)
+        kinds = {"mean": mean} if logvar[0] is None else {"mean": mean, "logvar": logvar}
+        return {name: torch.stack([each.to("cpu", self.dtype) for each in views], 1) for name, views in kinds.items()}
 
-
-def _compute(
-    encode: Encode,
-    source: Source,
-    *,
-    spec: TransformSpec,
-    batch_size: int,
-    dtype: torch.dtype,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[Stored, Stored | None]:
-    means: list[Tensor] = []
-    logvars: list[Tensor] = []
-    rows = _own_rows(len(source), batch_size)
-    done = 0
-    for batch in still_batches(source, spec, batch_size=batch_size, rows=rows):
-        images = from_bytes(batch.images)
-        variants = [view.of(images) for view in spec.views.each]
-        with torch.no_grad():
-            answers = [encode(variant) for variant in variants]
-        means.append(_stored([mean for mean, _ in answers], dtype))
-        if answers[0][1] is not None:
-            logvars.append(_stored([logvar for _, logvar in answers if logvar is not None], dtype))
-        if not means[-1].isfinite().all():
-            raise DataError(f"{source.name}: the first stage answers non-finite latents in rows {batch.rows[:3]}...")
-        done += len(batch.rows)
-        if progress is not None:
-            progress(done * len(source) // len(rows), len(source))
-    return _whole(means, len(source)), _whole(logvars, len(source)) if logvars else None
+    def pictures_a_file(self) -> int:
+        """Whole batches, few enough for a file and for each process to have some; one picture is encoded to know."""
+        (images,) = (from_bytes(part.images) for part in still_batches(self.source, self.spec, batch_size=1, rows=[0]))
+        each = sum(values.nbytes for values in self._of(images).values())
+        share = -(-len(self.source) // (self.batch * world_size()))
+        return self.batch * max(1, min(BYTES // each // self.batch, PICTURES // self.batch, share))
 
 
-def _own_rows(count: int, batch_size: int) -> range:
-    """The rows that this process encodes, in whole batches; where there are too few of these, each encodes all."""
-    batches = -(-count // batch_size)
-    if batches < world_size():
-        return range(count)
-    first, end = (batches * each // world_size() * batch_size for each in (rank(), rank() + 1))
-    return range(first, min(count, end))
-
-
-def _whole(parts: Sequence[Tensor], count: int) -> Stored:
-    """Parts (v, n, c, h, w) one after another, and those of other processes, for so many pictures."""
-    mine = torch.cat(list(parts), 1)
-    return mine if mine.shape[1] == count else gathered(mine.transpose(0, 1)).transpose(0, 1).contiguous()
-
-
-def _stored(variants: Sequence[Tensor], dtype: torch.dtype) -> Stored:
-    return torch.stack([each.detach().to("cpu", dtype) for each in variants]).contiguous()
+def _place(coder: _Coder, folder: Path, *, key: str, stale: Literal["recompute", "refuse"]) -> Shards:
+    """Where the files lie, by the index of those that are there; without one that fits, nothing is there."""
+    count, path = len(coder.source), folder / INDEX
+    made = {"format": _VERSION, "key": key, "pictures": count, "views": len(coder.spec.views.each)}
+    made["type"] = str(coder.dtype).removeprefix("torch.")
+    match known_json(path):
+        case {"together": int(together), **found} if found == made:
+            return Shards(folder, count, together)
+        case {"key": found} if found != key and stale == "refuse":
+            raise DataError(f"{folder}: made by another first stage, data set or transform; remove it to recompute")
+        case _:
+            pass
+    for each in [path, folder / _OLD, *folder.glob(f"{'[0-9]' * 6}.safetensors")]:  # the index first
+        each.unlink(missing_ok=True)
+    together = coder.pictures_a_file()
+    write_json(path, {**made, "together": together})
+    return Shards(folder, count, together)

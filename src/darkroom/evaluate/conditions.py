@@ -20,6 +20,7 @@ from darkroom.data.inputs import captions, check_maps, label_of, seen_things
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import ShapesSource, Subset
 from darkroom.data.transforms import TransformSpec, still_map
+from darkroom.evaluate.drawing import drawn_by_all
 from darkroom.evaluate.protocol import about, few
 from darkroom.evaluate.report import ConditionsReport
 from darkroom.metrics.agreement import obeys, read_map, read_scene
@@ -30,7 +31,6 @@ from darkroom.metrics.pairs import psnr, ssim
 from darkroom.metrics.sets import Gaussian, frechet_distance, kernel_distance
 from darkroom.scenes.agree import best_overlap
 from darkroom.scenes.vocabulary import NAMED
-from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import Spoiling, request_for
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request
@@ -67,16 +67,12 @@ def evaluate_conditions(
         model,
         request_for(model, source, rows=range(len(source)), transform=transform, spoiling=spoiling, sample=sample),
     )
-    drawn: list[Image.Image] = []
-    for each in generate(model, request, batch=batch):
-        drawn.append(each.picture)
-        if on_picture is not None:
-            on_picture(len(drawn), request.total)
+    pictures = drawn_by_all(model, request, batch=batch, look=_itself, on_picture=on_picture)
     ways: Ways = {}
     if scenes and measured - {"low_res", "masked"}:
-        ways["read back"] = _read_back(drawn, source, request=request, fields=measured)
+        ways["read back"] = _read_back(pictures, source, request=request, fields=measured)
     whole = torch.cat([from_bytes(part.images) for part in still_batches(source, transform, batch_size=64)])
-    made = from_bytes(torch.stack([to_bytes(each, channels) for each in drawn]))
+    made = from_bytes(torch.stack([to_bytes(each, channels) for each in pictures]))
     if "low_res" in measured:
         ways |= _enlarged(request, whole=whole, made=made, judge=judge, channels=channels)
     if "masked" in measured:
@@ -126,11 +122,11 @@ def _is_scenes(source: Source) -> bool:
 
 
 def _read_back(
-    drawn: Sequence[Image.Image], source: Source, *, request: Request, fields: set[str]
+    pictures: Sequence[Image.Image], source: Source, *, request: Request, fields: set[str]
 ) -> dict[str, Estimate]:
     """Shares and overlaps, 0..1, by measure."""
     found: dict[str, Estimate] = {}
-    seen = [read_scene(picture) for picture in drawn]
+    seen = [read_scene(picture) for picture in pictures]
     if "label" in fields:
         wanted = [source.classes[label_of(source, row)] for row in range(len(source))]
         right = [len(each) == 1 and each[0].shape == name for each, name in zip(seen, wanted, strict=True)]
@@ -152,8 +148,8 @@ def _read_back(
         found["category right"] = share_of([right for right, _ in pairs])
         found["mean box IoU"] = mean_of([overlap for _, overlap in pairs])
     if "map" in fields:
-        maps = [read_map(picture) for picture in drawn]
-        wanted_maps = [_map_of(source, row, size=drawn[row].size[0]) for row in range(len(source))]
+        maps = [read_map(picture) for picture in pictures]
+        wanted_maps = [_map_of(source, row, size=pictures[row].size[0]) for row in range(len(source))]
         overlap = mean_iou(np.stack(maps), np.stack(wanted_maps), classes=len(source.map_classes))
         found["mean IoU of classes"] = _alone(overlap)
     return found
@@ -194,15 +190,24 @@ def _shrunk_psnr(images: Images, small: Float[Tensor, "b c _h _w"]) -> Estimate:
 
 def _mean_of_more(model: Model, request: Request, *, made: Images, batch: int, on_picture: Progress | None) -> Images:
     """The mean of `SAMPLES` samples of each hole, `made` among them."""
-    channels, total, done = model.spec.first_stage.image_channels, made.clone(), 0
-    for number in range(1, SAMPLES):
-        other = request.model_copy(update={"seed": request.seed + number})
-        for row, each in enumerate(generate(model, other, batch=batch)):
-            total[row] += from_bytes(to_bytes(each.picture, channels)[None])[0]
-            done += 1
-            if on_picture is not None:
-                on_picture(done, (SAMPLES - 1) * request.total)
+    channels, total, more = model.spec.first_stage.image_channels, made.clone(), SAMPLES - 1
+    for number in range(more):
+        other, counted = request.model_copy(update={"seed": request.seed + number + 1}), request.total
+        pictures = drawn_by_all(
+            model,
+            other,
+            batch=batch,
+            look=_itself,
+            on_picture=on_picture,
+            before=number * counted,
+            of=more * counted,
+        )
+        total += from_bytes(torch.stack([to_bytes(each, channels) for each in pictures]))
     return total / SAMPLES
+
+
+def _itself(picture: Image.Image) -> Image.Image:
+    return picture
 
 
 def _filled(request: Request, *, whole: Images, made: Images, mean: Images, judge: Extractor) -> Ways:

@@ -14,6 +14,7 @@ from darkroom.checkpoint.store import spec_hash
 from darkroom.core.compute import Compute
 from darkroom.core.errors import InputError
 from darkroom.core.hashes import weights_hash
+from darkroom.core.parallel import of_all, own_rows, world_size
 from darkroom.core.pictures import as_saved, from_bytes, to_pictures
 from darkroom.core.shapes import Images
 from darkroom.data.examples import Source
@@ -60,8 +61,8 @@ def evaluate_first_stage(
     measuring = replace(compute, dtype=torch.float32)
     ways = {name: _Tally(judge, lpips) for name in ("model", *(f"x{factor}" for factor in factors))}
     codes = _Codes(model)
-    originals: list[Tensor] = []
-    for part in still_batches(source, transform, batch_size=batch):
+    originals, own = list[Tensor](), own_rows(len(source), batch=batch)
+    for part in still_batches(source, transform, batch_size=batch, rows=own):
         images = from_bytes(part.images)
         made, indices = through(model, images, compute=compute)
         codes.add(indices)
@@ -71,9 +72,11 @@ def evaluate_first_stage(
             ways["model"].add(seen, compute.place(made), scenes=scenes)
             for factor in factors:
                 ways[f"x{factor}"].add(seen, as_saved(bicubic_round_trip(seen, factor)), scenes=scenes)
-        if on_batch is not None:
-            on_batch(part.rows[-1] + 1, len(source))
-    seen_first = torch.cat(originals)
+        if on_batch is not None:  # as if other ranks were as far
+            on_batch(min((part.rows[-1] + 1 - own.start) * world_size(), len(source)), len(source))
+    seen_first = torch.cat([each for of_rank in of_all(originals) for each in of_rank])
+    for each in (codes, *ways.values()):
+        each.join()
     figures = {name: tally.figures(seen_first) for name, tally in ways.items()}
     return FirstStageReport(
         intervals={name: tally.intervals(seen_first) for name, tally in ways.items()},
@@ -113,6 +116,13 @@ class _Tally:
         if scenes:
             seen = (read_scene(picture) for picture in to_pictures(made))
             self._right += [agrees(objects, scene.objects) for objects, scene in zip(seen, scenes, strict=True)]
+
+    def join(self) -> None:
+        """Take in what all ranks have added, in their order."""
+        ranks = of_all((self._features, self._pairs, self._right))
+        self._features = [each for features, _, _ in ranks for each in features]
+        self._pairs = {name: [each for _, pairs, _ in ranks for each in pairs.get(name, [])] for name in ranks[0][1]}
+        self._right = [each for _, _, right in ranks for each in right]
 
     def figures(self, originals: Tensor) -> Figures:
         """All of them; what needs more pictures than came stays None."""
@@ -157,6 +167,10 @@ class _Codes:
         """Those of one more batch."""
         if indices is not None:
             self._counts += torch.bincount(indices.flatten(), minlength=len(self._counts))
+
+    def join(self) -> None:
+        """Those of all ranks."""
+        self._counts = torch.stack(of_all(self._counts)).sum(0)
 
     def use(self) -> CodeUse | None:
         """None where there is no codebook."""

@@ -15,6 +15,7 @@ from darkroom.core.parallel import rank, wait_for_all
 from darkroom.core.pictures import to_bytes
 from darkroom.core.record import read_json, writable_folder, write_json
 from darkroom.core.shapes import Bytes
+from darkroom.core.shards import Progress, Shards
 from darkroom.core.spec import parse
 from darkroom.data.examples import Source
 from darkroom.data.folder import Folder
@@ -24,7 +25,6 @@ from darkroom.data.place import Member, Place, size_of
 from darkroom.data.sources import Joined, Subset
 from darkroom.data.transforms import TransformSpec
 from darkroom.evaluate.protocol import about
-from darkroom.evaluate.shards import Progress, Shards
 from darkroom.metrics.contributions import some_rows
 from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import Spoiling, asked_of

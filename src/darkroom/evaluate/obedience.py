@@ -7,11 +7,11 @@ from typing import Any, Final
 from darkroom import __version__
 from darkroom.core.errors import InputError
 from darkroom.data.sources import ShapesSource
+from darkroom.evaluate.drawing import drawn_by_all
 from darkroom.evaluate.protocol import about
 from darkroom.evaluate.report import Obedience, ObedienceReport
 from darkroom.metrics.agreement import obeys, read_scene, shows
 from darkroom.scenes.vocabulary import CANVAS, NAMED, SceneObject, parse_caption
-from darkroom.tasks.generate import generate
 from darkroom.tasks.model import Model
 from darkroom.tasks.request import Request
 from darkroom.tasks.settle import settle
@@ -52,11 +52,10 @@ def evaluate_obedience(
     }
     found, total = list[Obedience](), sum(map(len, asked.values()))
     for things, request in requests.items():
-        seen, before = list[list[SceneObject]](), sum(each.prompts for each in found)
-        for drawn in generate(model, request, batch=batch):
-            seen.append(read_scene(drawn.picture))
-            if on_picture is not None:
-                on_picture(before + len(seen), total)
+        before = sum(each.prompts for each in found)
+        seen = drawn_by_all(
+            model, request, batch=batch, look=read_scene, on_picture=on_picture, before=before, of=total
+        )
         found.append(_read(seen, asked[things], things=things))
     return ObedienceReport(tuple(found), _protocol(model, requests[1], count=count, left_out=len(trained_on)))
 

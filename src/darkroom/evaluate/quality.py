@@ -13,6 +13,7 @@ from darkroom.core.compute import Compute
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import from_bytes, to_pictures
 from darkroom.core.shapes import Images, PerSample
+from darkroom.core.shards import Progress, Shards
 from darkroom.data.sources import ShapesSource, Subset
 from darkroom.evaluate.card import (
     Card,
@@ -29,7 +30,6 @@ from darkroom.evaluate.lots import Asking, Drawn, Lot, OfSource
 from darkroom.evaluate.networks import EncoderEye
 from darkroom.evaluate.protocol import few
 from darkroom.evaluate.seen import Seen, see
-from darkroom.evaluate.shards import Progress, Shards
 from darkroom.metrics.agreement import obeys, read_scene
 from darkroom.metrics.contributions import (
     LEVEL,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from darkroom.core.pictures import from_bytes
 from darkroom.core.shapes import Bytes
+from darkroom.core.shards import Progress, Shards
 from darkroom.evaluate.lots import Lot, digest
-from darkroom.evaluate.shards import Progress, Shards
 from darkroom.metrics.contributions import some_rows
 from darkroom.metrics.extractors import FeatureNetwork
 from darkroom.metrics.sets import Gaussian

@@ -8,8 +8,12 @@ from typing import final
 import torch
 from torch import Tensor
 
+from darkroom.autoencoder.statistics import LatentStatistics
 from darkroom.core.compute import Compute
 from darkroom.core.hashes import weights_hash
+from darkroom.core.parallel import on_first
+from darkroom.core.record import known_json, write_json
+from darkroom.core.spec import parse
 from darkroom.data.aspects import rows_by_shape
 from darkroom.data.examples import Source
 from darkroom.data.latents import AnyLatents, Encode, LatentTable, LatentTables, cache_key, cache_latents
@@ -48,6 +52,22 @@ def cached(
         test=cache.of(test, "test", transform=unturned),
         test_inputs=inputs(resolved, test, transform=unturned),
     )
+
+
+def statistics_of(table: AnyLatents, folder: Path) -> LatentStatistics:
+    """Those of a table, which is read through for them once; `folder` keeps them."""
+
+    def known() -> LatentStatistics:
+        path = folder / "statistics.json"
+        match known_json(path):
+            case {"key": table.key, "statistics": found}:
+                return parse(LatentStatistics, found, where=str(path))
+            case _:
+                found = table.statistics()
+                write_json(path, {"key": table.key, "statistics": found.plain()})
+                return found
+
+    return on_first(known)
 
 
 @final

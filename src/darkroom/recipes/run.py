@@ -22,7 +22,7 @@ from darkroom.data.examine import examine
 from darkroom.data.inputs import captions, check_maps
 from darkroom.data.sources import Splits, open_data
 from darkroom.diffusion.model import LatentDiffusion
-from darkroom.recipes.cached import cached
+from darkroom.recipes.cached import cached, statistics_of
 from darkroom.recipes.card import card_of
 from darkroom.recipes.check import check_trainable
 from darkroom.recipes.clock import RECIPE, Clock
@@ -253,7 +253,9 @@ class Run:
             compute=compute,
             progress=None if tell is None else functools.partial(tell, "latents"),
         )
-        statistics = latents.train.statistics()
+        for path in (*latents.train.remade, *latents.test.remade):
+            yield Note(f"{path} was damaged, and was made anew")
+        statistics = statistics_of(latents.train, self.folder / "latents")
         if spec.scale is None and self.start is None:
             model.scale = statistics.scale(part.spread).to(model.scale.device)
         if self.start is None:

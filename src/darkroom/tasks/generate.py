@@ -56,16 +56,21 @@ class Sampled:
         return {KEY: str(self.picture.info[KEY]), XMP_KEY: provenance(painted=painted)}
 
 
-def generate(model: Model, request: Request, *, batch: int = 16, on_step: Steps | None = None) -> Iterator[Sampled]:
-    """Draw the pictures of a request, `batch` at a time; `InputError`, before any work, for what does not fit."""
+def generate(
+    model: Model, request: Request, *, batch: int = 16, on_step: Steps | None = None, places: range | None = None
+) -> Iterator[Sampled]:
+    """Draw the pictures of a request, `batch` at a time; `InputError`, before any work, for what does not fit.
+
+    places: of the pictures that are drawn; all without.
+    """
     settled = settle(model, request)
     members = [Member(settled, wish) for wish in settled.wishes()]
+    members = members if places is None else [members[place] for place in places]
     groups = [members[start : start + batch] for start in range(0, len(members), batch)]
-    return _run(model, groups, on_step=on_step)
+    return _run(model, groups, taken=steps_taken(model, settled), on_step=on_step)
 
 
-def _run(model: Model, groups: Sequence[Sequence[Member]], *, on_step: Steps | None) -> Iterator[Sampled]:
-    taken = steps_taken(model, groups[0][0].request)
+def _run(model: Model, groups: Sequence[Sequence[Member]], *, taken: int, on_step: Steps | None) -> Iterator[Sampled]:
     for number, group in enumerate(groups):
 
         def watch(step: Step, number: int = number) -> None:

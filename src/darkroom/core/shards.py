@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Int
@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from darkroom.checkpoint.writing import write_safetensors
-from darkroom.core.parallel import rank, wait_for_all, world_size
+from darkroom.core.parallel import on_first, rank, wait_for_all, world_size
 from darkroom.core.record import atomic, forget_unfinished, writable_folder
+from darkroom.core.writing import write_safetensors
 
 Rows = Callable[[range], Mapping[str, Tensor]]
 Progress = Callable[[int, int], None]
@@ -47,35 +47,42 @@ class Shards:
     def have(self, number: int) -> bool:
         """Is the file there, whole and with its rows? One that a failing disk cut is as good as none."""
         try:
-            with safe_open(self.path(number), framework="pt") as file:
-                names = list(file.keys())
-                lengths = {file.get_slice(name).get_shape()[0] for name in names}
+            with cast("Any", safe_open)(self.path(number), framework="pt") as file:
+                lengths = {file.get_slice(name).get_shape()[0] for name in list(file.keys())}
                 return lengths == {len(self.rows(number))}
         except (OSError, SafetensorError, IndexError):
             return False
 
-    def fill(self, make: Rows, *, on_row: Progress | None = None) -> None:
-        """Make what is missing, each rank its own files; all ranks have all of them afterwards."""
-        writable_folder(self.folder)
-        for number in range(rank(), len(self), world_size()):
+    def fill(self, make: Rows, *, on_row: Progress | None = None) -> list[Path]:
+        """Make what is missing, ranks in turn; all ranks have all files afterwards.
+
+        Answers those that were there but not whole, and so were made anew.
+        """
+        missing, broken = on_first(self._missing)
+        for number in missing[rank() :: world_size()]:
             rows = self.rows(number)
-            if not self.have(number):
-                forget_unfinished(self.path(number))
-                tensors = {name: tensor.contiguous() for name, tensor in make(rows).items()}
-                with atomic(self.path(number)) as temporary:
-                    write_safetensors(temporary, tensors)
+            forget_unfinished(self.path(number))
+            tensors = {name: tensor.contiguous() for name, tensor in make(rows).items()}
+            with atomic(self.path(number)) as temporary:
+                write_safetensors(temporary, tensors)
             if on_row is not None:
                 on_row(rows[-1] + 1, self.total)
         wait_for_all()
+        return broken
+
+    def _missing(self) -> tuple[list[int], list[Path]]:
+        writable_folder(self.folder)
+        numbers = [number for number in range(len(self)) if not self.have(number)]
+        return numbers, [self.path(number) for number in numbers if self.path(number).exists()]
 
     def read(self, number: int) -> dict[str, Tensor]:
-        """All that is in a file."""
+        """All that is in a file, mapped: what nobody looks at is not in memory."""
         return load_file(self.path(number))
 
     def each(self, name: str) -> Iterator[Tensor]:
         """One tensor of every file, in order."""
         for number in range(len(self)):
-            yield self._one(number, name)
+            yield self.read(number)[name]
 
     def take(self, name: str, rows: range | Int[Tensor, " n"]) -> Tensor:
         """Some rows, in the ascending order in which they are given."""
@@ -83,11 +90,7 @@ class Shards:
         files = wanted // self.size
         return torch.cat(
             [
-                self._one(number, name)[wanted[files == number] - number * self.size]
+                self.read(number)[name][wanted[files == number] - number * self.size]
                 for number in files.unique().tolist()
             ]
         )
-
-    def _one(self, number: int, name: str) -> Tensor:
-        with safe_open(self.path(number), framework="pt") as file:
-            return file.get_tensor(name)

@@ -1,0 +1,5 @@
+"""Small models of every kind of steering."""
+
+from small_models import model_files
+
+__all__ = ["model_files"]
