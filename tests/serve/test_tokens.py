@@ -161,7 +161,7 @@ def test_a_stranger_sends_little(engine: Engine) -> None:
 def test_silent_connections_are_closed_and_those_that_ask_are_not(engine: Engine) -> None:
     with served(engine, idle=1) as server:
         host, port = server.url.removeprefix("http://").split(":")
-        slow = server.client.post("/v1/jobs", json={"steps": 1000}).json()["id"]
+        slow = server.client.post("/v1/jobs", json={"steps": 300}).json()["id"]
         for begun in (b"", b"GET /health HTT"):
             with socket.create_connection((host, int(port)), timeout=10) as raw:
                 raw.sendall(begun)

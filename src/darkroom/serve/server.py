@@ -1,7 +1,6 @@
 """The process that serves: a socket, uvicorn, and an end that loses nothing."""
 
 import asyncio
-import contextlib
 import signal
 import socket
 import threading
@@ -137,8 +136,12 @@ def _until_stopped(
 
     before = signal.signal(signal.SIGTERM, early)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[at])
+        server.run(sockets=[at])
+    except KeyboardInterrupt:
+        pass
+    except SystemExit:  # of uvicorn, where the application does not start
+        if not over():
+            raise
     finally:
         ended()
         signal.signal(signal.SIGTERM, before)
