@@ -1,12 +1,16 @@
 """What a step of training asks for: rows of all classes, and nothing back from its device."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from darkroom.autoencoder.model import PixelsSpec
 from darkroom.core.compute import Compute
 from darkroom.core.hollow import hollow
-from darkroom.data.latents import LatentTable
+from darkroom.data.latents import cache_latents
+from darkroom.data.sources import ShapesSource
+from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import MinSnrSpec, ObjectiveSpec
@@ -18,9 +22,12 @@ TRAIN = TrainSpec(steps=2, batch=2, learning_rate=1e-3)
 
 
 @pytest.mark.parametrize(("rows", "count", "seen"), [(10, 4, [0, 3, 6, 9]), (3, 8, [0, 1, 2])])
-def test_what_is_validated_is_spread_over_all_pictures(rows: int, count: int, seen: list[int]) -> None:
+def test_what_is_validated_is_spread_over_all_pictures(rows: int, count: int, seen: list[int], tmp_path: Path) -> None:
     """A folder's classes stand one after another: the first rows would be those of the first class."""
-    table = LatentTable(torch.zeros(1, rows, 1, 2, 2), None, "")
+    source = ShapesSource(count=rows)
+    table = cache_latents(
+        lambda images: (images, None), source, spec=TransformSpec(size=8), batch_size=4, folder=tmp_path, key="any"
+    )
     batches = list(still_batches(table, {}, scale=torch.tensor(1.0), count=count, batch_size=3))
     assert [row for batch in batches for row in batch.indices] == seen
 
