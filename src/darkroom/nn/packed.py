@@ -271,9 +271,9 @@ def _onednn_takes(dtype: torch.dtype) -> bool:
 
 
 def _made_of(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[Any, ...]:
-    """By which it is known that weights are still those that something was made of."""
+    """By which it is known that weights are still those that something was made of; of inference tensors no change is told."""
     tensors = [each for layer in layers for each in (layer.weight, layer.bias) if each is not None]
-    return (dtype, *((each.data_ptr(), each._version) for each in tensors))
+    return (dtype, *((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors))
 
 
 def _ready(
