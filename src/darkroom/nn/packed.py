@@ -271,7 +271,7 @@ def _onednn_takes(dtype: torch.dtype) -> bool:
 
 
 def _made_of(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[Any, ...]:
-    """By which it is known that weights are still those that something was made of; of inference tensors no change is told."""
+    """By which it is known that weights are still those that something was made of; inference tensors tell less."""
     tensors = [each for layer in layers for each in (layer.weight, layer.bias) if each is not None]
     return (dtype, *((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors))
 
