@@ -24,6 +24,8 @@ from runs import training, whole_run
 from sides import MIDDLE, Case, decode, large_step, step
 from torch import Tensor
 
+from darkroom.core.memory import keep_freed_memory
+
 CASES: Final[Mapping[str, Callable[[Sequence[str] | None], Case]]] = {
     "step": functools.partial(step, MIDDLE, side=32),
     "step-large": large_step,
@@ -113,6 +115,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="a JSON file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # for all sides; the command `darkroom` does it, too
     said: dict[str, Any] = {"machine": machine(), "peak_gflops": peak(), "cases": {}}
     print(json.dumps({key: said[key] for key in ("machine", "peak_gflops")}, indent=1), flush=True)
     for name in options.cases:

@@ -16,13 +16,11 @@ from darkroom.nn.packed import (
     PackedConv2d,
     PackedFeedForward,
     PackedLinear,
-    PackedResidualBlock,
     PackedUpsample,
     _product,
     pack,
 )
 from darkroom.nn.resample import Upsample
-from darkroom.nn.residual import ResidualBlock
 from darkroom.nn.transformer import GatedFeedForward
 
 CPU = torch.device("cpu")
@@ -99,23 +97,6 @@ def test_attention_answers_the_same(context_width: int | None, dtype: torch.dtyp
     for module in (plain, packed):
         module[0].value.weight.mul_(2)
     same()
-
-
-@pytest.mark.parametrize("out", [8, 12])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@torch.no_grad()
-def test_residual_blocks_answer_the_same(dtype: torch.dtype, out: int) -> None:
-    plain, packed = pair(ResidualBlock(8, out, groups=4, eps=1e-5, embedding=6))
-    assert type(packed[0]) is PackedResidualBlock
-    embedding = images(2, 6)
-    for x in (images(2, 8, 9, 7), images(2, 8, 9, 7).to(dtype), images(2, 8, 9, 7).contiguous()):
-        kept = x.clone()
-        with Compute(CPU, dtype).autocast():
-            found, expected = packed[0](x, embedding), plain[0](x, embedding)
-        torch.testing.assert_close(
-            found, expected, **(CLOSE[dtype] | {"atol": 2e-2 if dtype != torch.float32 else 1e-5})
-        )
-        assert torch.equal(x, kept)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from darkroom.nn.attention import Attention, attend, by_head, together
 from darkroom.nn.resample import Upsample
-from darkroom.nn.residual import ResidualBlock
 from darkroom.nn.transformer import GatedFeedForward
 
 M = TypeVar("M", bound=nn.Module)
@@ -47,8 +46,6 @@ def pack(module: M) -> M:
                 setattr(module, name, _as(PackedAttention, child))
             case Upsample() if type(child) is Upsample:
                 setattr(module, name, _as(PackedUpsample, child))
-            case ResidualBlock() if type(child) is ResidualBlock:
-                setattr(module, name, _as(PackedResidualBlock, child))
             case GatedFeedForward() if type(child) is GatedFeedForward:
                 setattr(module, name, _as(PackedFeedForward, child))
             case _:
@@ -67,22 +64,16 @@ def _as(kind: type[M], layer: nn.Module) -> M:
 class PackedConv2d(nn.Conv2d):
     """A convolution, whose weights lie ready after the first call without gradients."""
 
-    def forward(self, input: Tensor, added: Tensor | None = None) -> Tensor:
-        """(b, c, h, w) to (b, k, h', w'); added: to the answer, which has its shape."""
+    def forward(self, input: Tensor) -> Tensor:
+        """(b, c, h, w) to (b, k, h', w')."""
         dtype = _drawing_type(self, input)
         if dtype is None:
-            return _sum(super().forward(input), added)
+            return super().forward(input)
         x = input.to(dtype)
         weight, bias = _ready(self, [self], dtype, lay_out=self._laid_out)
         if not weight.is_mkldnn:
-            made = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-        elif added is not None and added.dtype == dtype:
-            return torch.ops.mkldnn._convolution_pointwise.binary(
-                x, added, weight, bias, *self._how(), "add", None, None, [], None
-            )
-        else:
-            made = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._how(), "none", [], "")
-        return _sum(made, added)
+            return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._how(), "none", [], "")
 
     def _laid_out(self, weight: Tensor) -> Tensor:
         weight = weight.contiguous(memory_format=torch.channels_last)
@@ -93,18 +84,6 @@ class PackedConv2d(nn.Conv2d):
 
     def __getstate__(self) -> dict[str, Any]:
         return _without_kept(self)
-
-
-def _sum(made: Tensor, added: Tensor | None) -> Tensor:
-    return made if added is None else added + made
-
-
-@final
-class PackedResidualBlock(ResidualBlock):
-    """The residual block (`nn.residual`), whose last convolution adds what it is added to as it is made."""
-
-    def _added(self, x: Tensor, h: Tensor) -> Tensor:
-        return self.conv2(h, x)
 
 
 @final

@@ -1,6 +1,7 @@
 """The residual block of both networks: norm, SiLU, convolution, twice; perhaps told the time, perhaps resampling."""
 
 from collections.abc import Callable
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ def silu(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
+@final
 class ResidualBlock(nn.Module):
     """x + f(x, embedding) (Ho et al. 2020; up/down and scale-shift variants of Dhariwal & Nichol 2021).
 
@@ -67,10 +69,7 @@ class ResidualBlock(nn.Module):
         else:
             told = rearrange(self.embed(F.silu(embedding)), "b k -> b k 1 1")
             h = self._modulate(h, told)
-        return self._added(self.skip(x), self.dropout(silu(h)))
-
-    def _added(self, x: Tensor, h: Tensor) -> Tensor:
-        return x + self.conv2(h)
+        return self.skip(x) + self.conv2(self.dropout(silu(h)))
 
     def _modulate(self, h: Tensor, told: Tensor) -> Tensor:
         if not self.scale_shift:
