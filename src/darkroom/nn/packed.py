@@ -70,6 +70,10 @@ class PackedConv2d(nn.Conv2d):
         if dtype is None:
             return super().forward(input)
         x = input.to(dtype)
+        if self._is_product() and x.device.type == "cpu":
+            weight, bias = _ready(self, [self], dtype, lay_out=torch.ops.mkldnn._reorder_linear_weight, of=_matrix)
+            places = x.movedim(-3, -1).contiguous()
+            return torch.ops.mkldnn._linear_pointwise(places, weight, bias, "none", [], "").movedim(-1, -3)
         weight, bias = _ready(self, [self], dtype, lay_out=self._laid_out)
         if not weight.is_mkldnn:
             return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -79,11 +83,20 @@ class PackedConv2d(nn.Conv2d):
         weight = weight.contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how(), _size(self.in_channels))
 
+    def _is_product(self) -> bool:
+        """Does it look at each place alone? oneDNN took 93 ms for 2,560 channels of 4 x 4 places, a product takes 1."""
+        alone = ((1, 1), (1, 1), (0, 0), 1)
+        return (self.kernel_size, self.stride, self.padding, self.groups) == alone
+
     def _how(self) -> tuple[Any, ...]:
         return self.padding, self.stride, self.dilation, self.groups
 
     def __getstate__(self) -> dict[str, Any]:
         return _without_kept(self)
+
+
+def _matrix(weight: Float[Tensor, "k c 1 1"]) -> Float[Tensor, "k c"]:
+    return weight.flatten(1)
 
 
 @final
