@@ -84,7 +84,7 @@ class PackedConv2d(nn.Conv2d):
         return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how(), _size(self.in_channels))
 
     def _is_product(self) -> bool:
-        """Does it look at each place alone? oneDNN took 93 ms for 2,560 channels of 4 x 4 places, a product takes 1."""
+        """Does it look at each place alone? As a convolution, oneDNN took 93 ms for 2,560 channels of 4 x 4 places."""
         alone = ((1, 1), (1, 1), (0, 0), 1)
         return (self.kernel_size, self.stride, self.padding, self.groups) == alone
 
