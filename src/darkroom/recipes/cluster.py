@@ -23,7 +23,7 @@ from darkroom.core.errors import SpecError, did_you_mean
 from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet
-from darkroom.recipes.describe import FLOAT, count, latent_shape
+from darkroom.recipes.describe import FLOAT, count, denoiser_moments, latent_shape
 from darkroom.recipes.pace import like
 from darkroom.recipes.schema import DenoiserRecipe, Recipe
 from darkroom.train.optim import TrainSpec
@@ -126,11 +126,12 @@ def _held(part: DenoiserRecipe, parameters: Mapping[str, int], *, gpus: int) -> 
     assert train is not None
     trained = parameters["network"] + parameters["conditioner"]
     averages = int(train.ema > 0) + (0 if train.averages is None else len(train.averages.widths))
-    values = {"weights": 1, "gradients": 1, "optimizer": 2, "averages": averages}
+    values = {"weights": 1, "gradients": 1, "averages": averages}
     if part.distill is not None:
         values |= {"teacher": 1, "follower": 1}
     parted = train.strategy == "fsdp" and gpus > 1
-    held = {name: FLOAT * trained * copies // (gpus if parted else 1) for name, copies in values.items()}
+    kept = {name: trained * copies for name, copies in values.items()} | {"optimizer": denoiser_moments(part)}
+    held = {name: FLOAT * each // (gpus if parted else 1) for name, each in kept.items()}
     if parted:
         held["whole_at_a_time"] = FLOAT * _whole_at_a_time(part)
     uncast = train.precision == "float32" or (parted and part.network.recompute)

@@ -17,7 +17,7 @@ from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.recipes.schema import DataSpec, DenoiserRecipe, FirstStageRecipe, Recipe
 from darkroom.train.first_stage import only_decoder
-from darkroom.train.optim import TrainSpec
+from darkroom.train.optim import TrainSpec, moments
 
 FLOAT = 4  # bytes of a float32 weight
 
@@ -27,7 +27,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
 
     parameters: of first_stage, network, conditioner · flops: multiply-accumulates of one `network` evaluation,
     `encode` and `decode`, batch 1 · memory: bytes of float32 `weights`, and of all that training each stage
-    keeps (weights, gradients, Adam's two moments, averaged weights; without activations) · latent: (c, h, w) ·
+    keeps (weights, gradients, the optimiser's moments, averaged weights; without activations) · latent: (c, h, w) ·
     factor: f · size_multiple: sides of pictures must be multiples of it.
     """
     part, spec, size = recipe.denoiser, recipe.model_spec(), recipe.data.size
@@ -86,23 +86,28 @@ def latent_shape(recipe: Recipe) -> tuple[int, int, int]:
 
 def count(recipe: Recipe) -> dict[str, int]:
     """Parameters of `first_stage`, `network` and `conditioner`; 0 for what the recipe does not have."""
-    part = recipe.denoiser
     with hollow():
         first_stage = build_first_stage(recipe.first_stage.model)
-        network = None if part is None else UNet(part.network)
-        conditioning = Conditioning(() if part is None else part.conditioners)
-    return {
-        "first_stage": _count(first_stage),
-        "network": 0 if network is None else _count(network),
-        "conditioner": _count(conditioning),
-    }
+        network, conditioner = (0, 0) if recipe.denoiser is None else map(_count, _denoising(recipe.denoiser))
+    return {"first_stage": _count(first_stage), "network": network, "conditioner": conditioner}
 
 
-def _moved(part: FirstStageRecipe) -> int:
-    """Parameters that training the first stage moves: all, or those of its decoder."""
+def denoiser_moments(part: DenoiserRecipe) -> int:
+    """Values that the optimiser of a denoiser keeps; 0 if it is not trained."""
+    with hollow():
+        return 0 if part.train is None else sum(moments(each, part.train) for each in _denoising(part))
+
+
+def _denoising(part: DenoiserRecipe) -> tuple[nn.Module, nn.Module]:
+    return UNet(part.network), Conditioning(part.conditioners)
+
+
+def _moved(part: FirstStageRecipe) -> tuple[int, int]:
+    """Parameters that training the first stage moves, all or those of its decoder, and moments of its optimiser."""
     with hollow():
         model = build_first_stage(part.model)
-        return _count(only_decoder(model) if part.only and isinstance(model, Autoencoder) else model)
+        moved = only_decoder(model) if part.only and isinstance(model, Autoencoder) else model
+        return _count(moved), 0 if part.train is None else moments(moved, part.train)
 
 
 def _count(module: nn.Module) -> int:
@@ -162,18 +167,19 @@ def _conditions(specs: tuple[ConditionerSpec, ...], *, latent: tuple[int, int, i
 def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
     """Bytes. The denoiser trains beside a first stage that only decodes previews, a decoder beside its encoder."""
     first, denoiser = parameters["first_stage"], parameters["network"] + parameters["conditioner"]
-    part, moved = recipe.denoiser, _moved(recipe.first_stage)
+    part, (moved, remembered) = recipe.denoiser, _moved(recipe.first_stage)
     kept = (first - moved) if recipe.first_stage.train else 0
+    learning = 0 if part is None else denoiser * (_copies(part.train) + _others(part)) + denoiser_moments(part)
     return {
         "weights": FLOAT * (first + denoiser),
-        "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train)),
-        "train_denoiser": 0 if part is None else FLOAT * (first + denoiser * (_copies(part.train) + _others(part))),
+        "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train) + remembered),
+        "train_denoiser": 0 if part is None else FLOAT * (first + learning),
     }
 
 
 def _copies(train: TrainSpec | None) -> int:
-    """Values that training keeps for each weight: itself, gradient, two moments, and its average if there is one."""
-    return 0 if train is None else 5 if train.ema else 4
+    """Values that training keeps for each weight beside moments: itself, gradient, its average if there is one."""
+    return 0 if train is None else 3 if train.ema else 2
 
 
 def _others(part: DenoiserRecipe) -> int:

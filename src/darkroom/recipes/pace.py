@@ -27,7 +27,7 @@ from darkroom.recipes.schema import FirstStageRecipe, Recipe
 from darkroom.train.distill import DistillSpec, Lesson, Still, distillation
 from darkroom.train.first_stage import only_decoder
 from darkroom.train.loop import train
-from darkroom.train.optim import TrainSpec, build_optimizer
+from darkroom.train.optim import TrainSpec, optimizer_of
 from darkroom.train.stages import (
     DenoiserObjective,
     FirstStageObjective,
@@ -155,8 +155,9 @@ def _time(
 ) -> float:
     """Seconds of a quick step after warm-up: what else runs here for a moment shall not count for hours."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    training = Training(model.train(), build_optimizer(parameters, spec), None, opponent)
     compute = training_compute(device, spec.precision)
+    optimizer = optimizer_of(model, parameters, spec=spec, compute=compute)
+    training = Training(model.train(), optimizer, None, opponent)
     ends = [time.perf_counter()]
     stream = iter(batch, None)
     for _ in train(training, stream, losses=losses, spec=spec, compute=compute, pieces=losses.pieces):

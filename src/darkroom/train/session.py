@@ -26,7 +26,7 @@ from darkroom.train.ema import Ema
 from darkroom.train.events import Advance, Event, Note
 from darkroom.train.guard import GOALS, Usual, skipped_words, told_when_late
 from darkroom.train.loop import After, Losses, Pieces, Progress, train
-from darkroom.train.optim import TrainSpec, build_optimizer
+from darkroom.train.optim import TrainSpec, optimizer_of
 from darkroom.train.parted import Parted
 from darkroom.train.ranks import Ranks
 from darkroom.train.scaler import Scaler
@@ -71,7 +71,7 @@ class Session:
     ) -> None:
         self.spec, self.compute, self.seed, self.stage, self.look = spec, compute, seed, stage, look
         self.folder, self.keep, self.best, self._parted = folder, keep, best, parted
-        optimizer = build_optimizer(parameters, spec)
+        optimizer = optimizer_of(module, parameters, spec=spec, compute=compute)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
         averages = None if spec.averages is None else PowerAverages(parameters, spec.averages)
         scaler = Scaler() if compute.dtype == torch.float16 else None

@@ -223,7 +223,7 @@ def opponent_of(objective: FirstStageObjective, train: TrainSpec) -> torch.optim
     if adversary is None or spec is None:
         return None
     share = 1.0 if spec.learning_rate is None else spec.learning_rate / train.learning_rate
-    plain = train.model_copy(update={"weight_decay": 0.0})
+    plain = train.model_copy(update={"weight_decay": 0.0, "optimizer": "adamw"})
     return build_optimizer(list(adversary.parameters()), plain, betas=(0.5, 0.9), share=share)
 
 
