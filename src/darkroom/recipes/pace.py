@@ -24,18 +24,12 @@ from darkroom.data.loader import Batch
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.recipes.length import trained
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
-from darkroom.train.distill import DistillSpec, Lesson, Still, distillation
+from darkroom.train.denoiser_objective import DenoiserObjective, LatentBatch, denoiser_objective
+from darkroom.train.distill import DistillSpec, FrozenDenoiser, Lesson, begin_student, distillation
 from darkroom.train.first_stage import only_decoder
+from darkroom.train.first_stage_objective import FirstStageObjective, first_stage_objective, opponent_of
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, optimizer_of
-from darkroom.train.stages import (
-    DenoiserObjective,
-    FirstStageObjective,
-    LatentBatch,
-    denoiser_objective,
-    first_stage_objective,
-    opponent_of,
-)
 from darkroom.train.state import Training
 
 WARM: Final = 2
@@ -115,14 +109,15 @@ def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, distill: DistillSp
     if distill is not None:
         other = LatentDiffusion(model_spec)
         told = distill if model_spec.guided else distill.model_copy(update={"guidance": 1.0})  # a student may know none
-        lesson = Lesson(Still(other.network, other.conditioning), told)
-        judge = distillation(model, lesson, train=spec, compute=compute, done=lambda: 0.0)
-        losses = replace(losses, judge=judge)
+        lesson = Lesson(FrozenDenoiser(other.network, other.conditioning), told)
+        average = begin_student(model)
+        learnt = distillation(model, lesson, average=average, train=spec, compute=compute, done=lambda: 0.0)
+        losses = replace(losses, loss=learnt)
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
 
 
 def like(each: ConditionerSpec, model: ModelSpec, *, batch: int, latent: tuple[int, int, int]) -> torch.Tensor:
-    """What a batch would bring for this condition, empty."""
+    """A batch of inputs for this condition, all zeros."""
     side, channels = model.image_size, model.first_stage.image_channels
     shape: tuple[int, ...]
     match each:
@@ -153,7 +148,7 @@ def _time(
     device: str,
     opponent: torch.optim.Optimizer | None = None,
 ) -> float:
-    """Seconds of a quick step after warm-up: what else runs here for a moment shall not count for hours."""
+    """Seconds of a step after warm-up, a quick one of several, so that other work of a moment does not count."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     compute = training_compute(device, spec.precision)
     optimizer = optimizer_of(model, parameters, spec=spec, compute=compute)

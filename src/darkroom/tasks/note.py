@@ -93,7 +93,7 @@ class Note(Spec):
         return {key: value for key, value in self.plain().items() if value is not None or key not in _WHERE_IT_APPLIES}
 
     def words(self) -> str:
-        """The same in a sentence."""
+        """The note as a sentence."""
         seeds = f"picture {self.index} of {_on_the_way('seed', self.seed, self.to_seed)}"
         steered = [
             _on_the_way(name, first, last)
@@ -106,6 +106,10 @@ class Note(Spec):
         steered += [f"{field.replace('_', '-')} {known}" for field, known in (self.pictures or {}).items()]
         settings = f"{self.solver}, {self.steps} steps, guidance {_scales(self.guidance)}"
         return "; ".join([f"drawn by {self.model}", ", ".join([*steered, seeds]), *place, settings])
+
+
+# Settings that notes and requests call by the same names.
+SHARED: Final = tuple(name for name in Note.model_fields if name in Request.model_fields)
 
 
 def _on_the_way(name: str, first: object, last: object) -> str:
@@ -195,7 +199,7 @@ def again(note: Note, changes: Mapping[str, Any]) -> Request:
         "to_labels": _one(note.to_label),
         "first": note.index,
         "layouts": () if note.layout is None else (note.layout,),
-        **{key: getattr(note, key) for key in set(Note.model_fields) & set(Request.model_fields)},
+        **{name: getattr(note, name) for name in SHARED},
     }
     kept = {key: value for key, value in kept.items() if value is not None}
     if changes.get("solver", note.solver) != note.solver:
