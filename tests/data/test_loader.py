@@ -1,5 +1,6 @@
 """The order of samples, exact resume, and independence of batch size and of memory."""
 
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -102,6 +103,15 @@ def test_leaving_early_stops_the_threads():
     stream = batches(SOURCE, SPEC, batch_size=2, seed=0, memory=0)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
+
+
+def test_a_machine_that_starts_no_more_threads_is_told(monkeypatch: pytest.MonkeyPatch):
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(DataError, match=r"no pictures can be read here and now \(can't start new thread\)"):
+        next(batches(SOURCE, SPEC, batch_size=2, seed=0, memory=0))
 
 
 def test_no_examples():

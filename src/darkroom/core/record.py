@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from darkroom.core.errors import InputError, TrainingError
 
 MOST_NESTED: Final = 64  # of a JSON value that is shown
+_UNFINISHED: Final = re.compile(r"\..+\.(?:safetensors|pt|json|jsonl|yaml|html|png)\.[a-z0-9_]{8}")  # see `atomic`
 
 
 def writable_folder(folder: Path) -> Path:
@@ -89,6 +91,40 @@ def forget_unfinished(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
+def _forget_all_unfinished(folder: Path) -> None:
+    """The same for all files in and below a folder of ours."""
+    for place, _, names in os.walk(folder):
+        for name in filter(_UNFINISHED.fullmatch, names):
+            Path(place, name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Within the block nobody else comes into such a block of the same folder; `InputError` for who is not alone.
+
+    However a process ends, it is out; what those that were killed left unfinished is removed. Disks that know no locks
+    let everybody in.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        _forget_all_unfinished(folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        import fcntl  # noqa: PLC0415  (not on every system)
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{folder}: another process is at work in this folder; wait for it, or stop it") from None
+    except (ImportError, OSError):
+        return
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -135,6 +171,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if isinstance(entry, dict):
                 entries.append(cast("dict[str, Any]", entry))
     return entries
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log that tell numbers of a step; a disk may garble one and leave it JSON."""
+    return [
+        line
+        for line in read_lines(path)
+        if isinstance(line.get("step"), int) and all(isinstance(value, int | float) for value in line.values())
+    ]
 
 
 def is_torn(log: Path) -> bool:

@@ -158,13 +158,22 @@ def _ahead(one: One, runs: Runs, *, threads: int) -> Iterator[Batch]:
 
     try:
         for indices, rows in runs:
-            waiting.append((indices, rows, [pool.submit(one, *pair) for pair in zip(indices, rows, strict=True)]))
+            waiting.append((indices, rows, _begun(pool, one, indices=indices, rows=rows)))
             if len(waiting) > _AHEAD:
                 yield come()
         while waiting:
             yield come()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begun(pool: ThreadPoolExecutor, one: One, *, indices: Sequence[int], rows: Sequence[int]) -> list[Future[Made]]:
+    try:
+        return [pool.submit(one, *pair) for pair in zip(indices, rows, strict=True)]
+    except RuntimeError as error:  # of the system, which starts no more threads
+        raise DataError(
+            f"no pictures can be read here and now ({error}); run again when the machine has room"
+        ) from None
 
 
 def _maker(source: Source, spec: TransformSpec) -> Callable[[int], _Prepared]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
 from darkroom.core.errors import ModelFileError
-from darkroom.core.record import read_lines
+from darkroom.core.record import read_log
 from darkroom.train.loop import MOST_SKIPPED
 from darkroom.train.state import find_state
 
@@ -109,7 +109,7 @@ def told_when_late(batches: Iterator[B], *, what: str) -> Iterator[B]:
 
 def health(folder: Path, stage: str) -> list[str]:
     """What is odd about a stage of a run, in sentences; `folder`: the stage's own."""
-    lines = read_lines(folder / "log.jsonl")
+    lines = read_log(folder / "log.jsonl")
     steps = [line for line in lines if "loss" in line]
     found = list[str]()
     skipped = steps[-1].get("skipped", 0) if steps else 0
