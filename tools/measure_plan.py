@@ -25,7 +25,8 @@ from darkroom.core.hollow import hollow
 from darkroom.core.record import read_log
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.network.unet import UNet
-from darkroom.recipes.cluster import blank, plan_for, step_of
+from darkroom.recipes.cluster import plan_for
+from darkroom.recipes.counted import blank, step_of
 from darkroom.recipes.describe import latent_shape
 from darkroom.recipes.pace import denoiser_pace
 from darkroom.recipes.read import recipe

@@ -95,7 +95,7 @@ def still_batches(
     Where samples have several shapes, one shape comes after another.
     """
     chosen = list(range(len(source))) if rows is None else list(rows)
-    alike = [chosen] if spec.shapes is None else _alike(source, spec, chosen)
+    alike = [chosen] if spec.shapes is None else map(list, rows_by_shape(source, spec, rows=chosen).values())
     parts = (each[place : place + batch_size] for each in alike for place in range(0, len(each), batch_size))
 
     def one(index: int, row: int) -> Made:
@@ -104,12 +104,6 @@ def still_batches(
         return image, _Prepared(image, (image.shape[1], image.shape[2]), example.caption, example.label)
 
     yield from _ahead(one, ((part, part) for part in parts), threads=threads_for(source))
-
-
-def _alike(source: Source, spec: TransformSpec, rows: Sequence[int]) -> list[list[int]]:
-    """These rows, those of one shape together."""
-    chosen = set(rows)
-    return [[row for row in each if row in chosen] for each in rows_by_shape(source, spec).values()]
 
 
 def _order(source: Source, spec: TransformSpec, *, batch_size: int, seed: int) -> Order | OrderByGroups:

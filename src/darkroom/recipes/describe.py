@@ -98,7 +98,7 @@ def count(recipe: Recipe) -> dict[str, int]:
     }
 
 
-def _moved(part: FirstStageRecipe) -> int:
+def moved_by(part: FirstStageRecipe) -> int:
     """Parameters that training the first stage moves: all, or those of its decoder."""
     with hollow():
         model = build_first_stage(part.model)
@@ -162,7 +162,7 @@ def _conditions(specs: tuple[ConditionerSpec, ...], *, latent: tuple[int, int, i
 def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
     """Bytes. The denoiser trains beside a first stage that only decodes previews, a decoder beside its encoder."""
     first, denoiser = parameters["first_stage"], parameters["network"] + parameters["conditioner"]
-    part, moved = recipe.denoiser, _moved(recipe.first_stage)
+    part, moved = recipe.denoiser, moved_by(recipe.first_stage)
     kept = (first - moved) if recipe.first_stage.train else 0
     return {
         "weights": FLOAT * (first + denoiser),
