@@ -200,8 +200,9 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "by DDP, the first stage" in said
     assert "by DDP, the denoiser" in said
     assert "GB by FSDP" in said
-    assert main(["train", "tiny-class", "gpus=8", "gpu=h200"]) == 2
-    assert "are for --plan" in capsys.readouterr().err
+    for words, complaint in ((["--plan", "minutes=5"], "fits a run to the machine it is on"), ([], "are for --plan")):
+        assert main(["train", "tiny-class", "gpus=8", "gpu=h200", *words]) == 2
+        assert complaint in capsys.readouterr().err
 
 
 def test_what_cannot_be_planned() -> None:

@@ -118,9 +118,9 @@ def test_pictures_that_do_not_come_are_told(monkeypatch: pytest.MonkeyPatch, cap
         yield 2
 
     with caplog.at_level(logging.WARNING, logger="darkroom"):
-        assert list(told_when_late(slow(), what="the denoiser")) == [1, 2]
+        assert list(told_when_late(slow(), what="the denoiser", reading=lambda: "3.tar/1.png")) == [1, 2]
     assert 2 <= len(caplog.messages) <= 4  # seldomer the longer it takes
-    assert caplog.messages[0].startswith("the denoiser has waited 0 s for its pictures")
+    assert caplog.messages[0].startswith("the denoiser has waited 0 s for its pictures, now for 3.tar/1.png: does the")
 
 
 def test_a_damaged_state_is_odd(tmp_path: Path) -> None:

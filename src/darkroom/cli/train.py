@@ -93,7 +93,7 @@ def run(
         recipe = on_pixels(recipe, patches=first_stage == "patches")
     refuse({"best": best and recipe.denoiser is None}, why="it keeps denoisers, and this trains a first stage alone")
     if asked.machine is not None:
-        _plan_for(recipe, asked.machine, plan=plan, as_json=as_json)
+        _plan_for(recipe, asked, plan=plan, as_json=as_json)
         return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     _check_apart(folder, recipe.data.source)
@@ -158,15 +158,19 @@ def _check_apart(folder: Path, source: str | None) -> None:
         )
 
 
-def _plan_for(recipe: "Recipe", machine: tuple[int, str], *, plan: bool, as_json: bool) -> None:
+def _plan_for(recipe: "Recipe", asked: "Asked", *, plan: bool, as_json: bool) -> None:
     """Say what the recipe would take on GPUs that are not here."""
     from darkroom.cli.answers import say
     from darkroom.core.errors import InputError
     from darkroom.recipes.cluster import plan_for, told_for
 
+    assert asked.machine is not None
+    gpus, gpu = asked.machine
     if not plan:
         raise InputError("gpus= and gpu= are for --plan; torchrun starts a training on several GPUs")
-    found = plan_for(recipe, gpus=machine[0], gpu=machine[1])
+    if asked.minutes is not None:
+        raise InputError("minutes= fits a run to the machine it is on; a plan for GPUs tells how long its steps take")
+    found = plan_for(recipe, gpus=gpus, gpu=gpu)
     say(told_for(found), found, as_json=as_json)
 
 

@@ -18,7 +18,7 @@ from darkroom.data.place import Shard
 from darkroom.data.remote import Unreachable, shown
 from darkroom.data.row import Kinds, Row
 
-_OPEN: Final = 64  # indices that stay open
+_OPEN: Final = 256  # indices that stay open
 
 
 @final
@@ -98,6 +98,8 @@ class Listing(Sequence[Row]):
 
     def shares(self, rows: Sequence[int]) -> list[int]:
         """How many of these rows, in ascending order, each shard has that has any."""
+        if rows == range(len(self)):
+            return [piece.count for piece in self.pieces if piece.count]
         owners = np.searchsorted(self._ends, np.asarray(rows, np.int64), side="right")
         return np.unique(owners, return_counts=True)[1].tolist()
 

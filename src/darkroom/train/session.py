@@ -115,15 +115,17 @@ class Session:
         after: After | None = None,
         settle: Settle | None = None,
         pieces: Pieces[B] | None = None,
+        reading: Callable[[], str | None] = lambda: None,
     ) -> Iterator[Event]:
         """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights.
 
-        settle: asked at every look but the last, with the state saved, how training goes on · pieces: see `train`.
+        settle: asked at every look but the last, with the state saved, how training goes on · pieces: see `train` ·
+        reading: which picture a batch waits for, if that is known.
         A disk that fails is a `TrainingError`; the last state that it took is whole.
         """
         yield from self._said
         try:
-            on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}")
+            on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}", reading=reading)
             progress = self._progress(on_time, losses=losses, after=after, pieces=pieces)
             yield from self._recorded(progress, settle)
         except (GeneratorExit, *_ENDS) as ended:  # between two steps; within one the last saved is the good one
