@@ -20,7 +20,7 @@ from darkroom.core.seeds import generator
 from darkroom.data import inputs
 from darkroom.data.examine import PRINT, _first_of_equals
 from darkroom.data.folder import Folder
-from darkroom.data.inputs import Fixed, Told, captions, told
+from darkroom.data.inputs import Fixed, Tokenized, captions, tokenized
 from darkroom.data.listing import Listing, reopen
 from darkroom.data.order import Order
 from darkroom.data.parts import part_of
@@ -147,11 +147,11 @@ def test_captions_that_do_not_fit_into_memory_are_told_when_they_are_wanted(
 ) -> None:
     train, _ = train_of(place)
     tokenizer = Tokenizer.train(captions(train), vocabulary=80, length=8)
-    once = told(captions(train), tokenizer, length=8)
+    once = tokenized(captions(train), tokenizer, length=8)
     assert isinstance(once, Fixed)
     monkeypatch.setattr(inputs, "MEMORY", 8 * 8 * (len(train) - 1))
-    anew = told(captions(train), tokenizer, length=8)
-    assert isinstance(anew, Told)
+    anew = tokenized(captions(train), tokenizer, length=8)
+    assert isinstance(anew, Tokenized)
     rows = [5, 0, len(train) - 1, 5]
     assert torch.equal(anew.take(rows, rows, seed=0), once.take(rows, rows, seed=0))
     assert captions(train, most=3)[:] == [train.caption(row) for row in range(3)]

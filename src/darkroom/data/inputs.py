@@ -26,6 +26,7 @@ from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
 from darkroom.data.transforms import PLAIN, Shape, TransformSpec, View, Views, seen_of, still, still_map
 
 MOST_IDS: Final = 2**15
+Tokenize = Callable[[Sequence[str]], Int[Tensor, "_b _l"]]
 
 
 @runtime_checkable
@@ -168,20 +169,20 @@ def captions(source: Source, *, most: int | None = None) -> Sequence[str]:
 
 @final
 @dataclass(frozen=True)
-class Told:
+class Tokenized:
     """Ids (b, l) of captions, made when they are wanted. tokenize: texts to ids."""
 
     texts: Sequence[str]
-    tokenize: Callable[[Sequence[str]], Int[Tensor, "_b _l"]]
+    tokenize: Tokenize
 
     def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Int[Tensor, "b l"]:
         """The ids of these rows' captions."""
         return self.tokenize([self.texts[row] for row in rows])
 
 
-def told(texts: Sequence[str], tokenize: Callable[[Sequence[str]], Int[Tensor, "_b _l"]], *, length: int) -> Inputs:
+def tokenized(texts: Sequence[str], tokenize: Tokenize, *, length: int) -> Inputs:
     """What captions steer by. length: of their ids, which are made once where all of them fit into memory together."""
-    return Fixed(tokenize(texts)) if 8 * length * len(texts) <= MEMORY else Told(texts, tokenize)
+    return Fixed(tokenize(texts)) if 8 * length * len(texts) <= MEMORY else Tokenized(texts, tokenize)
 
 
 def label_of(source: Source, row: int) -> int:

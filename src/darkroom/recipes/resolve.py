@@ -28,7 +28,7 @@ from darkroom.data.inputs import (
     layouts,
     maps,
     pictures,
-    told,
+    tokenized,
 )
 from darkroom.data.masks import MaskFilesSpec
 from darkroom.data.masks import found as masks_found
@@ -192,7 +192,7 @@ def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> d
         match spec:
             case TextSpec() if resolved.tokenizer is not None:
                 tokenizer = resolved.tokenizer
-                found[spec.field] = told(captions(source), tokenizer, length=tokenizer.length)
+                found[spec.field] = tokenized(captions(source), tokenizer, length=tokenizer.length)
             case ClassSpec():
                 places = {name: place for place, name in enumerate(resolved.names.classes)}
                 named = [source.classes[label_of(source, row)] for row in range(len(source))]
