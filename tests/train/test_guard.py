@@ -98,6 +98,9 @@ def test_held_out_losses_that_rise_are_told_and_the_best_model_is_kept(tmp_path:
         "the loss of held-out pictures was best at step 8 (0.3) and has become worse since (0.6 at step 16): "
         "it may be learning its pictures by heart"
     ]
+    assert [line for line in read_lines(tmp_path / "log.jsonl") if "worse_since" in line] == [
+        {"step": 16, "validation_loss": 0.6, "worse_since": 8}
+    ]
     assert health(tmp_path, "denoiser") == []
 
 

@@ -189,7 +189,8 @@ def _unusable(part: Part, looks: _Looks) -> dict[int, str]:
 
 def _left(part: Part, reasons: Mapping[int, str]) -> Places:
     """The places of a part's other rows."""
-    return np.array([place for place, row in enumerate(part.rows) if row not in reasons], np.int64)
+    rows = np.fromiter(part.rows, np.int64, len(part.rows))
+    return np.flatnonzero(~np.isin(rows, list(reasons)))
 
 
 def _first_of_equals(prints: Prints) -> Places:
