@@ -80,10 +80,10 @@ class Folder:
         return Example(
             picture=decode(row.path, alpha=self.alpha),
             name=row.name,
-            caption=self.caption(index),
-            label=self.label(index),
-            objects=self.objects(index),
-            map=self.map(index),
+            caption=self._caption(row),
+            label=self._label(row),
+            objects=self._objects(row, size=self.sizes[index]),
+            map=None if row.map is None else decode_map(row.map),
         )
 
     def size(self, index: int) -> Size:
@@ -92,17 +92,15 @@ class Folder:
 
     def caption(self, index: int) -> str | None:
         """The caption; empty where only this row has none."""
-        caption = self.rows[index].caption
-        return "" if caption is None and "caption" in self.fields else caption
+        return self._caption(self.rows[index])
 
     def label(self, index: int) -> int | None:
         """The label as an index into `classes`."""
-        label = self.rows[index].label
-        return None if label is None else self.classes.index(_word(label, self.tables.given))
+        return self._label(self.rows[index])
 
     def objects(self, index: int) -> tuple[Thing, ...] | None:
         """The objects with boxes relative to the picture; none where only this row has none."""
-        return self._things(index) if "objects" in self.fields else None
+        return self._objects(self.rows[index], size=self.sizes[index])
 
     def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
         """The class ids of the row's map; `DataError` naming the file when it cannot be decoded."""
@@ -157,8 +155,16 @@ class Folder:
             ) from None
         return repr(facts).encode(errors="backslashreplace")
 
-    def _things(self, index: int) -> tuple[Thing, ...]:
-        boxes = [(name, _relative(box, self.sizes[index])) for name, box in self.rows[index].objects or ()]
+    def _caption(self, row: Row) -> str | None:
+        return "" if row.caption is None and "caption" in self.fields else row.caption
+
+    def _label(self, row: Row) -> int | None:
+        return None if row.label is None else self.classes.index(_word(row.label, self.tables.given))
+
+    def _objects(self, row: Row, *, size: Size) -> tuple[Thing, ...] | None:
+        if "objects" not in self.fields:
+            return None
+        boxes = [(name, _relative(box, size)) for name, box in row.objects or ()]
         return tuple(
             Thing(self.categories.index(_word(name, self.tables.given)), box)
             for name, box in boxes
