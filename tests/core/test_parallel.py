@@ -1,5 +1,6 @@
 """Ranks agree: means and rows of all of them, and what training builds on these."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from torch import nn
 from darkroom.autoencoder.adversary import adaptive_weight
 from darkroom.autoencoder.revival import Revival, RevivalSpec
 from darkroom.core import parallel
-from darkroom.core.errors import DataError
+from darkroom.core.errors import DataError, InputError
 from darkroom.core.parallel import (
     Share,
+    check_together,
     is_first,
     mean_over_ranks,
     of_all,
@@ -73,6 +75,22 @@ def _refused(rank: int) -> list[bool]:
     return []
 
 
+def _together(rank: int, folder: Path) -> list[list[bool]]:
+    """Whether each is told, and first, of work or a folder that is another one for a process."""
+    (folder / "seen").mkdir(exist_ok=True)
+    (folder / "apart" / str(rank) / "seen").mkdir(parents=True)
+    check_together(folder / "seen", ["one recipe"])
+    found: list[list[bool]] = []
+    os.chdir(folder / "apart" / str(rank))  # as two machines with disks of their own
+    for place, asked in ((folder / "seen", ["recipe", rank]), (Path("seen"), ["one recipe"])):
+        try:
+            check_together(place, asked)
+        except InputError as error:
+            found.append([error.told, "is not one folder" in str(error), "different work" in str(error)])
+    assert not [*Path("seen").iterdir(), *(folder / "seen").iterdir()]
+    return found
+
+
 def _rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -94,6 +112,7 @@ def _rank(rank: int, folder: str) -> None:
         "all": torch.tensor([*map(sum, of_all([rank] * 3))]),
         "said": torch.tensor([on_first(lambda: 7 + rank), on_any(rank == 1), on_any(False), own_share().number]),
         "refused": torch.tensor(_refused(rank)),
+        "together": torch.tensor(_together(rank, Path(folder))),
     }
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
@@ -116,3 +135,5 @@ def test_two_ranks_agree(tmp_path: Path) -> None:
     assert first["all"].tolist() == second["all"].tolist() == [0, 3]
     assert [found["said"].tolist() for found in (first, second)] == [[7, 1, 0, 0], [7, 1, 0, 1]]
     assert [found["refused"].tolist() for found in (first, second)] == [[True, False], [True, True]]
+    for number, found in enumerate((first, second)):
+        assert found["together"].tolist() == [[number == 1, False, True], [number == 1, True, False]]

@@ -1,6 +1,7 @@
 """Pictures that keep their aspects: which shapes there are, that batches are of one, that nothing is lost or moved."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_batches_of_one_group_and_each_row_in_its_turn(counts: list[int], batch:
         assert anew.row(index) == rows[index]
 
 
-def shapes_of(folder: Path) -> dict[Shape, list[int]]:
+def shapes_of(folder: Path) -> dict[Shape, Sequence[int]]:
     return rows_by_shape(open_data(folder).train, SPEC)
 
 

@@ -1,7 +1,9 @@
 """The order of samples, exact resume, and independence of batch size and of memory."""
 
+import threading
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from picture_folders import fill
 
 from darkroom.core.errors import DataError
-from darkroom.data.loader import Batch, batches, estimated_bytes, still_batches
+from darkroom.data import folder
+from darkroom.data.loader import Batch, Reading, batches, estimated_bytes, still_batches
 from darkroom.data.order import Order
 from darkroom.data.sources import ShapesSource, open_data
 from darkroom.data.transforms import TransformSpec, still, transform
@@ -102,6 +105,32 @@ def test_leaving_early_stops_the_threads():
     stream = batches(SOURCE, SPEC, batch_size=2, seed=0, memory=0)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("memory", [0, 2**30])
+def test_a_picture_that_does_not_come_is_known_by_name(tmp_path: Path, memory: int, monkeypatch: pytest.MonkeyPatch):
+    source, found = open_data(fill(tmp_path, [f"{number}.png" for number in range(6)])).train, set[str | None]()
+    reading, decoded = Reading(source), folder.decode
+
+    def slowly(*given: Any, **named: Any):
+        found.add(reading.longest)
+        return decoded(*given, **named)
+
+    monkeypatch.setattr(folder, "decode", slowly)
+    assert reading.longest is None
+    stream = batches(source, TransformSpec(size=16), batch_size=2, seed=0, memory=memory, reading=reading)
+    next(stream)
+    assert found & {f"{number}.png" for number in range(6)}
+    assert None not in found
+
+
+def test_a_machine_that_starts_no_more_threads_is_told(monkeypatch: pytest.MonkeyPatch):
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(DataError, match=r"no pictures can be read here and now \(can't start new thread\)"):
+        next(batches(SOURCE, SPEC, batch_size=2, seed=0, memory=0))
 
 
 def test_no_examples():

@@ -8,13 +8,17 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from darkroom.autoencoder.losses import first_stage_loss
+from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.cli.main import main
 from darkroom.conditioning.conditioner import Conditioning
 from darkroom.core.compute import Compute
 from darkroom.core.errors import SpecError
 from darkroom.network.unet import UNet
+from darkroom.nn.features import perceptual
 from darkroom.recipes.asked import Asked
-from darkroom.recipes.cluster import GPUS, blank, plan_for, step_of, told_for
+from darkroom.recipes.cluster import GPUS, plan_for, told_for
+from darkroom.recipes.counted import blank, first_stage_step, step_of
 from darkroom.recipes.describe import describe, latent_shape
 from darkroom.recipes.read import recipe
 from darkroom.recipes.schema import Recipe
@@ -134,27 +138,81 @@ def test_weights_in_parts() -> None:
     for name in ("weights", "gradients", "optimizer", "averages"):
         assert parts["memory"][name] == whole["memory"][name] // 4
     assert 0 < parts["memory"]["whole_at_a_time"] < 3 * whole["memory"]["weights"]
+    totals = {each["strategy"]: sum(each["memory"].values()) for each in (whole, parts)}
+    assert whole["by_strategy"] == parts["by_strategy"] == totals
     sent = "averaging_gradients"
     assert parts["seconds_a_step"][sent] == pytest.approx(1.5 * whole["seconds_a_step"][sent])
+
+
+@pytest.mark.parametrize("change", ["perceptual_weight=0.2", "perceptual_weight=0"])
+def test_what_a_first_stage_keeps_is_what_a_real_pass_keeps(change: str) -> None:
+    made = recipe("tiny-vq", overrides=[f"first_stage.loss.{change}", "first_stage.loss.adversary=null"])
+    part, size = made.first_stage, made.data.size
+    assert isinstance(part.model, AutoencoderSpec)
+    model, distance = Autoencoder(part.model).train(), perceptual("small")
+    images = torch.randn(BATCH, part.model.image_channels, size, size)
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        found = first_stage_loss(
+            images, model.reconstruct(images), spec=part.loss, model=part.model, distance=distance
+        ).total
+        gc.collect()
+    assert len(found) == BATCH
+    measured = sum(each.self_cpu_memory_usage for each in seen.key_averages()) / BATCH
+    assert first_stage_step(made).kept == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("kl-f8", "train.batch=8"), ("vq-f4", "train.micro=1"), ("tiny-decoder", "loss.perceptual_weight=0.2")],
+)
+def test_first_stages_are_planned_with_what_judges_them(name: str, change: str) -> None:
+    """An adversary's weights, gradients and moments, and the network whose features are compared."""
+    made = recipe(name, overrides=[f"first_stage.{change}"])
+    plan, known = plan_for(made, gpus=4, gpu="h200"), describe(made)
+    loss = made.first_stage.loss.model_copy(update={"adversary": None, "perceptual_weight": 0.0})
+    alone = made.model_copy(update={"first_stage": made.first_stage.model_copy(update={"loss": loss})})
+    plain = plan_for(alone, gpus=4, gpu="h200")
+    assert plan["stage"] == "first_stage"
+    assert plan["operations"] == known["flops"]["encode"] + known["flops"]["decode"]
+    assert plain["memory"]["weights"] == 4 * known["parameters"]["first_stage"]
+    held = ("weights", "gradients", "optimizer", "averages")
+    assert sum(plain["memory"][each] for each in held) == known["memory"]["train_first_stage"]
+    for part in ("features", "activations"):
+        assert plan["memory"][part] > plain["memory"][part]
+    assert plan["seconds_a_step"]["working"] > plain["seconds_a_step"]["working"]
+    judged = made.first_stage.loss.adversary is not None
+    assert (plan["memory"]["optimizer"] > plain["memory"]["optimizer"]) == judged
+
+
+def test_both_stages_are_planned() -> None:
+    plan = plan_for(recipe("tiny-text"), gpus=4, gpu="h200")
+    assert (plan["stage"], plan["first_stage"]["stage"]) == ("denoiser", "first_stage")
+    given = recipe("tiny-text", overrides=["first_stage.train=null"])
+    assert "first_stage" not in plan_for(given, gpus=4, gpu="h200")
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "tiny-class", "--plan", "gpus=8", "gpu=h200", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gpus"] == 8
     assert main(["train", "tiny-class", "--plan", "gpus=8", "gpu=h200"]) == 0
-    assert "by DDP, the denoiser alone" in capsys.readouterr().out
-    assert main(["train", "tiny-class", "gpus=8", "gpu=h200"]) == 2
-    assert "are for --plan" in capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "by DDP, the first stage" in said
+    assert "by DDP, the denoiser" in said
+    assert "GB by FSDP" in said
+    for words, complaint in ((["--plan", "minutes=5"], "fits a run to the machine it is on"), ([], "are for --plan")):
+        assert main(["train", "tiny-class", "gpus=8", "gpu=h200", *words]) == 2
+        assert complaint in capsys.readouterr().err
 
 
 def test_what_cannot_be_planned() -> None:
     with pytest.raises(SpecError, match="did you mean 'h200'"):
         plan_for(recipe("tiny-class"), gpus=8, gpu="h20")
-    with pytest.raises(SpecError, match="cannot share evenly"):
+    with pytest.raises(SpecError, match=r"cannot share evenly; first_stage\.train\.batch=21 fits"):
         plan_for(recipe("tiny-class"), gpus=7, gpu="h200")
+    with pytest.raises(SpecError, match="gpus=0 leaves nothing to plan for"):
+        plan_for(recipe("tiny-class"), gpus=0, gpu="h200")
     with pytest.raises(SpecError, match="float64 is for checks"):
         plan_for(recipe("tiny-class", overrides=["denoiser.train.precision=float64"]), gpus=1, gpu="h200")
-    with pytest.raises(SpecError, match="trains no denoiser"):
-        plan_for(recipe("shapes-f4"), gpus=8, gpu="h200")
     with pytest.raises(SpecError, match="go together"):
         _ = Asked(source="tiny-class", changes=("gpus=8",)).machine

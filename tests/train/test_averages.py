@@ -85,6 +85,27 @@ def test_what_was_stored_comes_back_and_what_cannot_be_made_is_refused(walked, t
         reconstructed(tmp_path, width=0.1)
 
 
+@pytest.mark.parametrize("widths", [(0.002, 0.1), (0.005, 0.005)])
+def test_narrow_averages_are_stored_and_found_again(widths: tuple[float, float]) -> None:
+    """What the first of them hold is long forgotten by the last: powers of it are no numbers any more."""
+    profiles = [(exponent(width), updates) for updates in range(10, 1001, 10) for width in widths]
+    shares, misfit = combination(profiles, wanted=(exponent(0.1), 1000))
+    assert np.isfinite(shares).all()
+    assert (misfit < 1e-6) == (0.1 in widths)
+    assert misfit == pytest.approx(_directly(shares, profiles), abs=1e-6)
+
+
+def _directly(shares: np.ndarray, profiles: list[tuple[float, int]]) -> float:
+    """How far a sum of profiles is off, as a share, update by update."""
+
+    def weights(power: float, updates: int) -> np.ndarray:
+        return np.append(np.diff((np.arange(updates + 1) / updates) ** power), np.zeros(1000 - updates))
+
+    wanted = weights(exponent(0.1), 1000)
+    made = sum(share * weights(*profile) for share, profile in zip(shares, profiles, strict=True))
+    return float(np.linalg.norm(made - wanted) / np.linalg.norm(wanted))
+
+
 SMALL = (
     "data.count=12",
     "denoiser.train.averages.every=2",

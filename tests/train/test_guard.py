@@ -94,6 +94,9 @@ def test_held_out_losses_that_rise_are_told_and_the_best_model_is_kept(tmp_path:
         "the loss of held-out pictures was best at step 8 (0.3) and has become worse since (0.6 at step 16): "
         "it may be learning its pictures by heart"
     ]
+    assert [line for line in read_lines(tmp_path / "log.jsonl") if "worse_since" in line] == [
+        {"step": 16, "validation_loss": 0.6, "worse_since": 8}
+    ]
     assert health(tmp_path, "denoiser") == []
 
 
@@ -114,9 +117,9 @@ def test_pictures_that_do_not_come_are_told(monkeypatch: pytest.MonkeyPatch, cap
         yield 2
 
     with caplog.at_level(logging.WARNING, logger="darkroom"):
-        assert list(told_when_late(slow(), what="the denoiser")) == [1, 2]
+        assert list(told_when_late(slow(), what="the denoiser", reading=lambda: "3.tar/1.png")) == [1, 2]
     assert 2 <= len(caplog.messages) <= 4  # seldomer the longer it takes
-    assert caplog.messages[0].startswith("the denoiser has waited 0 s for its pictures")
+    assert caplog.messages[0].startswith("the denoiser has waited 0 s for its pictures, now for 3.tar/1.png: does the")
 
 
 def test_a_damaged_state_is_odd(tmp_path: Path) -> None:

@@ -94,6 +94,19 @@ def test_a_non_finite_loss_changes_nothing_and_is_counted() -> None:
         list(train(training, stream(), losses=losses, spec=SPEC, compute=CPU))
 
 
+def test_a_loss_that_is_not_finite_counts_though_its_gradient_is() -> None:
+    """A term without a gradient may be what is wrong; what the optimiser would do then is none of ours."""
+    model, training = begin()
+    before = model.layer.weight.clone()
+
+    def losses(batch: Tensor) -> dict[str, Tensor]:
+        return {"loss": model(batch)["loss"] + float("inf")}
+
+    assert next(train(training, stream(), losses=losses, spec=SPEC, compute=CPU)).step == 1
+    assert training.skipped == 1
+    assert torch.equal(model.layer.weight, before)
+
+
 def test_the_average_follows_its_formula() -> None:
     weight = nn.Parameter(torch.zeros(2))
     ema = Ema([weight], decay=0.5)

@@ -1,6 +1,7 @@
 """One training on several processes, or in several pieces: the effective batch decides, and nothing else."""
 
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.autoencoder.revival import RevivalSpec
 from darkroom.checkpoint.store import load_model
 from darkroom.core.compute import Compute
-from darkroom.core.errors import InputError
+from darkroom.core.errors import InputError, TrainingError
 from darkroom.core.parallel import WHOLE, Share, leave, together
 from darkroom.core.record import read_lines
 from darkroom.data.loader import Batch, batches
@@ -136,11 +137,29 @@ def _trained(micro: int | None, start: int | PlateauSpec) -> Mapping[str, Tensor
     return {**model.state_dict(), **nn.ModuleDict(made.beside).state_dict(), **averages, **values}
 
 
-def _rank(rank: int, folder: str) -> None:
-    """One of two processes; both stop after the same step of the first stage."""
+def _as_rank(rank: int, *, port: str) -> None:
+    """Be one of two processes, as `torchrun` would have it."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": Path(folder, "port").read_text()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+def _left_alone(rank: int, folder: str, port: str) -> None:
+    """One of two processes, of which the second is killed within the first stage."""
+    _as_rank(rank, port=port)
+    try:
+        with together():
+            for event in Run(recipe("tiny-vq", overrides=TINY), Path(folder, "moved"), device="cpu").develop():
+                if rank == 1 and isinstance(event, Advance) and event.progress.step == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+    except TrainingError as error:
+        Path(folder, "said").write_text(str(error))
+    leave(0)
+
+
+def _rank(rank: int, folder: str, port: str) -> None:
+    """One of two processes; both stop after the same step of the first stage."""
+    _as_rank(rank, port=port)
     with together():
         _stop_at(Run(recipe("tiny-vq", overrides=TINY), Path(folder, "moved"), device="cpu"), 4)
     leave(0)
@@ -155,13 +174,17 @@ def _stop_at(run: Run, step: int) -> None:
 
 
 def test_two_processes_then_one_then_two_are_one(tmp_path: Path) -> None:
-    """The second stage on two again, by the command and in parts (FSDP); all of the log and the weights are those of
-    one process.
+    """First one of two is killed; the second stage on two again, by the command and in parts (FSDP); all of the log and
+    the weights are those of one process.
     """
     calm, moved = tmp_path / "calm", tmp_path / "moved"
     list(Run(recipe("tiny-vq", overrides=TINY), calm, device="cpu").develop(page=False))
-    (tmp_path / "port").write_text(str(29500 + os.getpid() % 2000))
-    mp.start_processes(_rank, args=(str(tmp_path),), nprocs=2, start_method=START)
+    ports = (str(first + os.getpid() % 2000) for first in (29500, 31500))
+    alone = mp.start_processes(_left_alone, args=(str(tmp_path), next(ports)), nprocs=2, join=False, start_method=START)
+    for process in alone.processes:
+        process.join()
+    assert (tmp_path / "said").read_text() == "process 0 of 2 stopped, for another one is gone"
+    mp.start_processes(_rank, args=(str(tmp_path), next(ports)), nprocs=2, start_method=START)
     assert not (moved / "first_stage" / "model.safetensors").exists()
     _stop_at(Run(recipe("tiny-vq", overrides=TINY), moved, device="cpu"), 7)
     parts = "denoiser.train.strategy=fsdp"

@@ -133,6 +133,8 @@ def test_stopped_anywhere_it_ends_the_same(text_run: Path, tmp_path: Path) -> No
             if isinstance(event, Note) and "damaged" in event.text:
                 remade.append(event.text)
             if steps == patience:
+                with pytest.raises(InputError, match="another process is at work in this folder"):
+                    next(Run(recipe("tiny-text", overrides=SMALL), folder, device="cpu").develop(page=False))
                 events.close()
                 break
         if latents.exists():

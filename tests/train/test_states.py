@@ -12,7 +12,8 @@ from sessions import stage_of
 from torch import Tensor, nn
 
 from darkroom.core.errors import DataError, ModelFileError, TrainingError
-from darkroom.core.record import read_lines
+from darkroom.core.record import disk_faults, read_lines, write_json
+from darkroom.core.writing import whole_file
 from darkroom.train import session
 from darkroom.train.events import Advance, Event, Note
 from darkroom.train.optim import TrainSpec
@@ -175,6 +176,23 @@ def test_a_disk_that_is_really_full_is_told_by_its_own_words(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_what_cannot_be_written_within_a_run_stops_it_with_its_last_state(tmp_path: Path) -> None:
+    """A model file says so itself; to a run it is a fault of its disk as any other."""
+    said: list[str] = []
+    for work in (lambda: write_json(tmp_path / "none" / "x.json", {}), lambda: _model_at(tmp_path / "file" / "x")):
+        with pytest.raises(TrainingError) as caught, disk_faults(tmp_path, kept="the state of step 4 is kept"):
+            work()
+        said.append(str(caught.value))
+    for words, reason in zip(said, ("No such file or directory", "Not a directory"), strict=True):
+        assert words.startswith(f"{tmp_path}: what a run writes could not be written ({reason}); the state of step 4")
+
+
+def _model_at(path: Path) -> None:
+    path.parent.touch()
+    with whole_file(path / "model.safetensors"):
+        pass
 
 
 def test_a_folder_that_is_another_one_is_not_written_to(tmp_path: Path) -> None:

@@ -266,18 +266,21 @@ def _megabytes(path: Path) -> float:
 
 def _run(folder: Path) -> dict[str, Any]:
     from darkroom.core.errors import InputError
-    from darkroom.core.record import read_json, read_lines
+    from darkroom.core.record import read_json, read_log
+    from darkroom.recipes.length import trained
     from darkroom.recipes.read import recipe
     from darkroom.train.guard import health
 
     made = recipe(folder / "recipe.yaml")
+    length = trained(made)
     stages: dict[str, Any] = {}
     odd: list[str] = []
     for stage in ("first_stage", "denoiser"):
-        lines = [line for line in read_lines(folder / stage / "log.jsonl") if "loss" in line]
+        lines = [line for line in read_log(folder / stage / "log.jsonl") if "loss" in line]
         report = folder / stage / "report.json"
         if lines:
-            stages[stage] = {"step": lines[-1]["step"], "loss": lines[-1]["loss"], "seconds": lines[-1]["seconds"]}
+            stages[stage] = {key: lines[-1][key] for key in ("step", "loss", "seconds") if key in lines[-1]}
+            stages[stage] |= {"of": length[stage].steps} if stage in length else {}
         if report.exists():
             try:
                 stages.setdefault(stage, {})["report"] = read_json(report)

@@ -87,7 +87,7 @@ def run(
     recipe = _recipe(asked, start, begin=begin or "", stage=stage, given=given, first_stage=first_stage)
     refuse({"best": best and recipe.denoiser is None}, why="it keeps denoisers, and this trains a first stage alone")
     if asked.machine is not None:
-        _say_for(recipe, asked.machine, as_json=as_json)
+        _plan_for(recipe, asked.machine, as_json=as_json)
         return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     _check_apart(folder, recipe.data.source)
@@ -150,6 +150,8 @@ def _check_together(
         refuse({"config": config}, why="it belongs to a checkpoint that --from, --distill or --first-stage names")
     if asked.machine is not None and not plan:
         raise InputError("gpus= and gpu= are for --plan; torchrun starts a training on several GPUs")
+    if asked.machine is not None and asked.minutes is not None:
+        raise InputError("minutes= fits a run to the machine it is on; a plan for GPUs tells how long its steps take")
 
 
 def _check_apart(folder: Path, source: str | None) -> None:
@@ -168,7 +170,7 @@ def _check_apart(folder: Path, source: str | None) -> None:
         )
 
 
-def _say_for(recipe: "Recipe", machine: tuple[int, str], *, as_json: bool) -> None:
+def _plan_for(recipe: "Recipe", machine: tuple[int, str], *, as_json: bool) -> None:
     """Say what the recipe would take on GPUs that are not here."""
     from darkroom.cli.answers import say
     from darkroom.recipes.cluster import plan_for, told_for

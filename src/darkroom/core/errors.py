@@ -5,6 +5,7 @@ DarkroomError
 │   ├── SpecError        a recipe, spec or option has a wrong key or value
 │   ├── DataError        a folder, picture or metadata file is missing, empty or inconsistent
 │   ├── ModelFileError   a model file is missing, foreign, corrupt or unsafe
+│   ├── UnwritableError  a file or folder cannot be written
 │   └── NotYetError      the part is planned and not there yet
 └── TrainingError        a run had to stop (non-finite losses, ...); its last good state is kept
 """
@@ -38,12 +39,26 @@ class ModelFileError(InputError):
     """A model file is missing, of another kind, damaged, or refused because it is unsafe."""
 
 
+class UnwritableError(InputError):
+    """A file or folder cannot be written. reason: what the system says."""
+
+    reason: str = ""
+
+
 class NotYetError(InputError):
     """A part that is planned and not there yet."""
 
 
 class TrainingError(DarkroomError):
     """A run had to stop; the last good state is kept."""
+
+
+def unwritable(place: object, error: OSError, *, instead: str = "") -> UnwritableError:
+    """What is to be raised where a place cannot be written. instead: what to do, where that is known."""
+    reason = error.strerror or str(error)
+    found = UnwritableError(f"{place}: cannot be written ({reason}){instead and f'; {instead}'}")
+    found.reason = reason
+    return found
 
 
 def first_line(error: BaseException) -> str:

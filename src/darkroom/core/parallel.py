@@ -7,9 +7,11 @@ import contextlib
 import copy
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar, cast, final
 
 import torch
@@ -179,6 +181,25 @@ def of_all(value: T) -> list[T]:
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, value)
     return found
+
+
+def check_together(folder: Path, asked: object) -> None:
+    """`InputError` on all ranks, told by the first, when they do not see one folder, or were asked for other work."""
+    if world_size() == 1:
+        return
+    mark = folder / on_first(lambda: Path(tempfile.mkdtemp(dir=folder, prefix=".seen.")).name)
+    blind = on_any(not mark.is_dir())
+    if is_first():
+        mark.rmdir()
+    apart = any(each != asked for each in of_all(asked))
+    if blind or apart:
+        error = InputError(
+            f"{folder}: is not one folder for all processes; choose an --out that all machines see"
+            if blind
+            else f"{folder}: processes were asked for different work in it; start all of them with the same command"
+        )
+        error.told = not is_first()
+        raise error
 
 
 def own_rows(count: int, *, batch: int) -> range:

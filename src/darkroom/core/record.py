@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -12,19 +13,20 @@ from typing import Any, Final, cast
 import yaml
 from safetensors import SafetensorError
 
-from darkroom.core.errors import InputError, TrainingError
+from darkroom.core.errors import InputError, TrainingError, UnwritableError, unwritable
 
 MOST_NESTED: Final = 64  # of a JSON value that is shown
+_UNFINISHED: Final = re.compile(r"\..+\.(?:safetensors|pt|json|jsonl|yaml|html|png)\.[a-z0-9_]{8}")  # see `atomic`
 
 
 def writable_folder(folder: Path) -> Path:
-    """The folder, made if it is not there; `InputError` when it cannot be written."""
+    """The folder, made if it is not there; `UnwritableError` when it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
+        raise unwritable(folder, error, instead="choose another --out") from None
 
 
 @contextlib.contextmanager
@@ -54,13 +56,13 @@ def atomic_folder(path: Path) -> Generator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise unwritable(path, error) from None
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise unwritable(path, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -75,8 +77,10 @@ def disk_faults(folder: Path, *, kept: str) -> Generator[None]:
         yield
     except BrokenPipeError:  # whoever read our words has left
         raise
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except (OSError, SafetensorError, UnwritableError) as error:
+        reason = str(error)
+        if isinstance(error, OSError | UnwritableError):
+            reason = (error.strerror if isinstance(error, OSError) else error.reason) or reason
         raise TrainingError(
             f"{folder}: what a run writes could not be written ({reason}); {kept}. When there is room, run the same "
             "command again to go on"
@@ -87,6 +91,48 @@ def forget_unfinished(path: Path) -> None:
     """Remove what writing `path` left beside it when the process was killed; nobody else may be writing it."""
     for left in path.parent.glob(f".{path.name}.*"):
         left.unlink(missing_ok=True)
+
+
+def _forget_all_unfinished(folder: Path) -> None:
+    """The same for all files in and below a folder of ours."""
+    for place, _, names in os.walk(folder):
+        for name in filter(_UNFINISHED.fullmatch, names):
+            with contextlib.suppress(OSError):  # of a disk that is read-only by now
+                Path(place, name).unlink()
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Within the block nobody else comes into such a block of the same folder; `InputError` for who is not alone.
+
+    However a process ends, it is out; what those that were killed left unfinished is removed. Disks that know no locks
+    let everybody in.
+    """
+    handle = _locked(folder)
+    try:
+        _forget_all_unfinished(folder)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle that holds the folder's lock; None where there are no locks."""
+    try:
+        import fcntl  # noqa: PLC0415  (not on every system)
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return handle
+    except OSError as error:
+        os.close(handle)
+        if not isinstance(error, BlockingIOError):
+            return None
+    raise InputError(f"{folder}: another process is at work in this folder; wait for it, or stop it")
 
 
 def _umask() -> int:
@@ -135,6 +181,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if isinstance(entry, dict):
                 entries.append(cast("dict[str, Any]", entry))
     return entries
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log that tell numbers of a step; a disk may garble one and leave it JSON."""
+    return [
+        line
+        for line in read_lines(path)
+        if isinstance(line.get("step"), int) and all(isinstance(value, int | float) for value in line.values())
+    ]
 
 
 def is_torn(log: Path) -> bool:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from darkroom.core.errors import InputError
+from darkroom.core.errors import unwritable
 from darkroom.core.record import atomic, writable_folder
 
 
@@ -17,14 +17,14 @@ from darkroom.core.record import atomic, writable_folder
 def whole_file(path: Path) -> Generator[Path]:
     """A temporary file that becomes `path` when the block ends well, in a folder that is made where there is none.
 
-    `InputError` when the folder or the file cannot be written; nothing is left then.
+    `UnwritableError` when the folder or the file cannot be written; nothing is left then.
     """
     writable_folder(path.parent)
     try:
         with atomic(path) as temporary:
             yield temporary
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise unwritable(path, error) from None
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:

@@ -1,6 +1,8 @@
 """Pictures of different aspects: the shapes that their samples take, and which of them a data set has."""
 
 import math
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from darkroom.core.errors import SpecError
@@ -30,9 +32,11 @@ def shapes_for(size: int, *, multiple: int, widest: float) -> tuple[Shape, ...]:
     return tuple(sorted(found, key=lambda shape: (shape[0] / shape[1], shape)))
 
 
-def rows_by_shape(source: Source, spec: TransformSpec) -> dict[Shape, list[int]]:
-    """The rows of each shape that samples of a source take, flat ones first."""
-    found: dict[Shape, list[int]] = {shape: [] for shape in spec.shapes or ((spec.size, spec.size),)}
-    for row in range(len(source)):
+def rows_by_shape(
+    source: Source, spec: TransformSpec, *, rows: Iterable[int] | None = None
+) -> dict[Shape, Sequence[int]]:
+    """The rows (None: all) of each shape that samples of a source take, flat ones first; eight bytes a row."""
+    found = {shape: array("q") for shape in spec.shapes or ((spec.size, spec.size),)}
+    for row in range(len(source)) if rows is None else rows:
         found[spec.shape_of(source.size(row))].append(row)
     return {shape: rows for shape, rows in found.items() if rows}

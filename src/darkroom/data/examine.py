@@ -4,11 +4,15 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, final
+
+import numpy as np
+from jaxtyping import Int64, UInt64
 
 from darkroom.core.errors import DataError, InputError
 from darkroom.core.record import read_json, write_json
@@ -21,6 +25,9 @@ from darkroom.data.row import Row
 from darkroom.data.sources import Splits
 
 Progress = Callable[[int, int], None]
+Places = Int64[np.ndarray, "_k"]
+Prints = UInt64[np.ndarray, "_n _words"]
+PRINT: Final = 16  # bytes by which a picture is known
 _VERSION: Final = 1  # of the memo
 _THREADS: Final = 8
 _TOGETHER: Final = 256  # pictures handed to the threads at once
@@ -33,8 +40,24 @@ class _Look:
     """What a picture turned out to be: unusable, or known by its bytes, and by these with its annotations."""
 
     fault: str | None
-    bytes: str = ""
-    known: str = ""
+    content: bytes = bytes(PRINT)
+    known: bytes = bytes(PRINT)
+
+
+@final
+class _Looks:
+    """Those of so many rows, in a few bytes each. faults: by place · contents, known: prints, two numbers each."""
+
+    def __init__(self, count: int) -> None:
+        self.faults: dict[int, str] = {}
+        self.contents, self.known = (np.zeros((count, PRINT // 8), np.uint64) for _ in range(2))
+
+    def take(self, place: int, look: _Look) -> None:
+        """Take in what a row turned out to be."""
+        if look.fault is not None:
+            self.faults[place] = look.fault
+        self.contents[place] = np.frombuffer(look.content, np.uint64)
+        self.known[place] = np.frombuffer(look.known, np.uint64)
 
 
 @final
@@ -69,13 +92,12 @@ def examine(splits: Splits, *, memo: Path | None = None, progress: Progress | No
     return _without(splits, parts, verdict)
 
 
-def _look(parts: Sequence[Part], progress: Progress | None) -> list[_Look]:
+def _look(parts: Sequence[Part], progress: Progress | None) -> list[_Looks]:
     """A look at each row of the parts, in order; threads, for decoding releases the interpreter."""
-    jobs = [(part.folder, row) for part in parts for row in part.rows]
-    looks, alone = list[_Look](), threading.Lock()
+    found, alone = [_Looks(len(part.rows)) for part in parts], threading.Lock()
+    done, total = 0, sum(len(part.rows) for part in parts)
 
-    def look(job: tuple[Folder, int]) -> _Look:
-        folder, row = job
+    def look(folder: Folder, row: int) -> _Look:
         width, height = folder.sizes[row]
         if width * height <= _LARGE:
             return _look_at(folder, row)
@@ -85,14 +107,17 @@ def _look(parts: Sequence[Part], progress: Progress | None) -> list[_Look]:
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="darkroom-examine")
     with quiet():
         try:
-            for start in range(0, len(jobs), _TOGETHER):
-                for each in pool.map(look, jobs[start : start + _TOGETHER]):
-                    looks.append(each)
-                    if progress is not None:
-                        progress(len(looks), len(jobs))
+            for part, looks in zip(parts, found, strict=True):
+                for start in range(0, len(part.rows), _TOGETHER):
+                    rows = part.rows[start : start + _TOGETHER]
+                    for place, each in enumerate(pool.map(look, repeat(part.folder), rows), start):
+                        looks.take(place, each)
+                        done += 1
+                        if progress is not None:
+                            progress(done, total)
         finally:
             pool.shutdown(cancel_futures=True)
-    return looks
+    return found
 
 
 def _look_at(folder: Folder, index: int) -> _Look:
@@ -114,7 +139,8 @@ def _look_at(folder: Folder, index: int) -> _Look:
         content, mapped = _hash(place), None if mapped_at is None else _hash(mapped_at)
     except OSError as error:
         return _Look(f"not readable ({error.strerror})")
-    return _Look(None, content, repr((content, folder.caption(index), row.label, row.objects, mapped)))
+    known = repr((content, folder.caption(index), row.label, row.objects, mapped)).encode(errors="backslashreplace")
+    return _Look(None, content, hashlib.blake2b(known, digest_size=PRINT).digest())
 
 
 def _box_outside(row: Row, *, size: tuple[int, int]) -> str | None:
@@ -127,40 +153,54 @@ def _box_outside(row: Row, *, size: tuple[int, int]) -> str | None:
     return None
 
 
-def _hash(place: Place) -> str:
+def _hash(place: Place) -> bytes:
     with opened(place) as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=PRINT)).digest()
 
 
-def _judge(train: Part, test: Part, looks: Sequence[_Look]) -> _Verdict:
+def _judge(train: Part, test: Part, looks: Sequence[_Looks]) -> _Verdict:
     """What is left out, by rules that know only rows in their order."""
-    of_train, of_test = looks[: len(train.rows)], looks[len(train.rows) :]
+    of_train, of_test = looks
     verdict = _Verdict(_unusable(train, of_train), _unusable(test, of_test))
-    kept = {row: look.bytes for row, look in zip(train.rows, of_train, strict=True) if row not in verdict.train}
-    if not kept:
+    kept, asked = _left(train, verdict.train), _left(test, verdict.test)
+    if not len(kept):
         raise DataError(f"{train.folder.name}: {_nothing(train, verdict.train, of='training')}")
-    owners = {content: train.folder.rows[row].name for row, content in reversed(kept.items())}
-    for row, look in zip(test.rows, of_test, strict=True):
-        if row not in verdict.test and look.bytes in owners:
-            verdict.test[row] = f"also in the training pictures, {owners[look.bytes]}"
+    first = _first_of_equals(np.concatenate([of_train.contents[kept], of_test.contents[asked]]))[len(kept) :]
+    for place, owner in zip(asked, first, strict=True):
+        if owner < len(kept):
+            name = train.folder.rows[train.rows[kept[owner]]].name
+            verdict.test[test.rows[place]] = f"also in the training pictures, {name}"
     if len(verdict.test) == len(test.rows):
         if not test.folder.drawn:
             raise DataError(f"{test.folder.name}: {_nothing(test, verdict.test, of='test')}")
-        _move(verdict, train, kept)
+        _move(verdict, train, kept=kept, contents=of_train.contents)
     return verdict
 
 
-def _unusable(part: Part, looks: Sequence[_Look]) -> dict[int, str]:
+def _unusable(part: Part, looks: _Looks) -> dict[int, str]:
     """Row -> reason of what cannot be decoded, and of copies."""
-    reasons, first = dict[int, str](), dict[str, str]()
-    for row, look in zip(part.rows, looks, strict=True):
-        if look.fault is not None:
-            reasons[row] = look.fault
-        elif look.known in first:
-            reasons[row] = f"the same picture as {first[look.known]}"
-        else:
-            first[look.known] = part.folder.rows[row].name
+    sound = np.delete(np.arange(len(part.rows)), list(looks.faults))
+    first = sound[_first_of_equals(looks.known[sound])]
+    reasons = {part.rows[place]: fault for place, fault in looks.faults.items()}
+    for place, earlier in zip(*(each[first != sound].tolist() for each in (sound, first)), strict=True):
+        reasons[part.rows[place]] = f"the same picture as {part.folder.rows[part.rows[earlier]].name}"
     return reasons
+
+
+def _left(part: Part, reasons: Mapping[int, str]) -> Places:
+    """The places of a part's other rows."""
+    rows = np.fromiter(part.rows, np.int64, len(part.rows))
+    return np.flatnonzero(~np.isin(rows, list(reasons)))
+
+
+def _first_of_equals(prints: Prints) -> Places:
+    """For each print the place of the first that equals it."""
+    order = np.lexsort(prints.T)  # stable: equal ones stay in their order
+    ranked = prints[order]
+    begins = np.flatnonzero(np.append(len(prints) > 0, (ranked[1:] != ranked[:-1]).any(axis=1)))
+    found = np.empty(len(prints), np.int64)
+    found[order] = np.repeat(order[begins], np.diff(np.append(begins, len(prints))))
+    return found
 
 
 def _nothing(part: Part, reasons: dict[int, str], *, of: str) -> str:
@@ -169,17 +209,18 @@ def _nothing(part: Part, reasons: dict[int, str], *, of: str) -> str:
     return f"none of {len(part.rows)} {of} pictures can be used; first: {first}"
 
 
-def _move(verdict: _Verdict, train: Part, kept: dict[int, str]) -> None:
+def _move(verdict: _Verdict, train: Part, *, kept: Places, contents: Prints) -> None:
     """Let one training picture become the test picture; what shares its bytes leaves training."""
     rows = train.folder.rows
-    if len(set(kept.values())) < 2:
+    if (contents[kept] == contents[kept[0]]).all():
         raise DataError(
             f"{train.folder.name}: only 1 picture can be used; at least 2 are needed, one of them for testing"
         )
-    verdict.moved = min(kept, key=lambda row: hashlib.blake2b(rows[row].name.encode()).digest())
-    for row, content in kept.items():
-        if content == kept[verdict.moved] and row != verdict.moved:
-            verdict.train[row] = f"also the test picture, {rows[verdict.moved].name}"
+    moved = min(kept.tolist(), key=lambda place: hashlib.blake2b(rows[train.rows[place]].name.encode()).digest())
+    verdict.moved = train.rows[moved]
+    for place in kept[(contents[kept] == contents[moved]).all(axis=1)].tolist():
+        if place != moved:
+            verdict.train[train.rows[place]] = f"also the test picture, {rows[verdict.moved].name}"
 
 
 def _without(splits: Splits, parts: Sequence[Part], verdict: _Verdict) -> Splits:
@@ -193,9 +234,11 @@ def _without(splits: Splits, parts: Sequence[Part], verdict: _Verdict) -> Splits
 
 def _thinned(source: Source, part: Part, *, reasons: dict[int, str], moved: int | None = None) -> Source:
     """The source without these rows of its folder."""
-    kept = tuple(row for row in part.rows if row not in reasons and row != moved)
+    left_out = {*reasons, *([] if moved is None else [moved])}
     folder = replace(part.folder, skipped=_skipped(part.folder, reasons))
-    return Subset(folder, kept) if isinstance(source, Subset) else folder.part(kept)
+    if isinstance(source, Subset):
+        return Subset(folder, tuple(row for row in part.rows if row not in left_out))
+    return folder.without(left_out)
 
 
 def _skipped(folder: Folder, reasons: dict[int, str]) -> tuple[tuple[str, str], ...]:
@@ -211,7 +254,7 @@ def _told(verdict: _Verdict, splits: Splits, parts: Sequence[Part]) -> dict[str,
             "fingerprint": source.fingerprint(),
             "unread": [{"name": name, "reason": why} for name, why in part.folder.skipped],
             "left_out": [{"row": row, "name": part.folder.rows[row].name, "reason": why} for row, why in reasons],
-            "pictures": part.folder.row_hashes(),
+            "pictures": part.folder.hashes(),
         }
     return told
 
@@ -236,7 +279,7 @@ def _recalled(memo: Path, splits: Splits, parts: Sequence[Part]) -> _Verdict:
 def _changes(before: Sequence[dict[str, str]], parts: Sequence[Part]) -> str:
     """How pictures differ from those of a memo."""
     then = Counter(item for pictures in before for item in pictures.items())
-    now = Counter(item for part in parts for item in part.folder.row_hashes().items())
+    now = Counter(item for part in parts for item in part.folder.hashes().items())
     came, went = (Counter(name for name, _ in (one - other).elements()) for one, other in ((now, then), (then, now)))
     changed = came & went
     counts = {"came": (came - changed).total(), "went": (went - changed).total(), "changed": changed.total()}

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,10 @@ from darkroom.core.errors import DataError
 from darkroom.core.names import NAMELESS, Names
 from darkroom.data.decode import check, decode, decode_map
 from darkroom.data.examples import Box, Example, Size, Thing
-from darkroom.data.metadata import sound
+from darkroom.data.listing import Listing, Sizes, kinds_of
 from darkroom.data.place import size_of
-from darkroom.data.row import Name, PixelBox, Row
+from darkroom.data.row import Kinds, Name, PixelBox, Row
+from darkroom.data.shards import Listed
 
 CLASSES = "classes.json"
 _NUMBER: Final = re.compile(r"-?\d{1,18}")  # `isdigit` takes what `int` does not: ², --1
@@ -36,11 +37,11 @@ class Tables:
 @final
 @dataclass(frozen=True)
 class Folder:
-    """Usable rows of a folder with their displayed sizes; `example` decodes."""
+    """Usable rows of a folder, or of shards, with their displayed sizes; `example` decodes."""
 
     name: str
-    rows: tuple[Row, ...]
-    sizes: tuple[Size, ...]
+    rows: tuple[Row, ...] | Listing
+    sizes: tuple[Size, ...] | Sizes
     tables: Tables = Tables()
     skipped: tuple[tuple[str, str], ...] = ()
     alpha: bool = False
@@ -53,8 +54,7 @@ class Folder:
 
     @cached_property
     def _fields(self) -> frozenset[str]:
-        known = ("caption", "label", "objects", "map")
-        return frozenset(key for key in known if any(getattr(row, key) is not None for row in self.rows))
+        return kinds_of(self.rows).fields
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,10 +80,10 @@ class Folder:
         return Example(
             picture=decode(row.path, alpha=self.alpha),
             name=row.name,
-            caption=self.caption(index),
-            label=self.label(index),
-            objects=self.objects(index),
-            map=self.map(index),
+            caption=self._caption(row),
+            label=self._label(row),
+            objects=self._objects(row, size=self.sizes[index]),
+            map=None if row.map is None else decode_map(row.map),
         )
 
     def size(self, index: int) -> Size:
@@ -92,17 +92,15 @@ class Folder:
 
     def caption(self, index: int) -> str | None:
         """The caption; empty where only this row has none."""
-        caption = self.rows[index].caption
-        return "" if caption is None and "caption" in self.fields else caption
+        return self._caption(self.rows[index])
 
     def label(self, index: int) -> int | None:
         """The label as an index into `classes`."""
-        label = self.rows[index].label
-        return None if label is None else self.classes.index(_word(label, self.tables.given))
+        return self._label(self.rows[index])
 
     def objects(self, index: int) -> tuple[Thing, ...] | None:
         """The objects with boxes relative to the picture; none where only this row has none."""
-        return self._things(index) if "objects" in self.fields else None
+        return self._objects(self.rows[index], size=self.sizes[index])
 
     def map(self, index: int) -> Integer[np.ndarray, "h w"] | None:
         """The class ids of the row's map; `DataError` naming the file when it cannot be decoded."""
@@ -112,25 +110,39 @@ class Folder:
     def fingerprint(self) -> str:
         """A hash of names, file sizes and metadata in order, and of the tables that ids refer to."""
         digest = hashlib.blake2b(digest_size=16)
-        for row in range(len(self)):
-            digest.update(self._facts(row))
+        for _, facts in self._known():
+            digest.update(facts)
         given, named = self.tables.given, self.map_classes
         if given or named:
             digest.update(repr((given, named)).encode(errors="backslashreplace"))
         return digest.hexdigest()
 
-    def row_hashes(self) -> dict[str, str]:
-        """For each name a short hash of all that is known of its picture without decoding it, to tell what changed."""
+    def hashes(self) -> dict[str, str]:
+        """For each name, of a picture or of a shard, a short hash of all that is known without decoding anything."""
         found: dict[str, str] = {}
-        for row, each in enumerate(self.rows):
-            known = found.get(each.name, "").encode()
-            found[each.name] = hashlib.blake2b(known + self._facts(row), digest_size=8).hexdigest()
+        for name, facts in self._known():
+            known = found.get(name, "").encode()
+            found[name] = hashlib.blake2b(known + facts, digest_size=8).hexdigest()
         return found
 
     def part(self, kept: Sequence[int]) -> "Folder":
-        """The same folder with these rows only."""
+        """The same folder with these rows only, all of them in memory."""
         rows, sizes = (tuple(each[row] for row in kept) for each in (self.rows, self.sizes))
         return replace(self, rows=rows, sizes=sizes)
+
+    def without(self, left_out: Collection[int]) -> "Folder":
+        """The same folder without these rows."""
+        if isinstance(self.rows, Listing):
+            rows = self.rows.without(left_out)
+            return replace(self, rows=rows, sizes=Sizes(rows))
+        return self.part([row for row in range(len(self)) if row not in left_out])
+
+    def _known(self) -> Iterator[tuple[str, bytes]]:
+        """Names and what is known of each; of shards, what their indices know."""
+        if isinstance(self.rows, Listing):
+            yield from ((piece.called, piece.known) for piece in self.rows.pieces)
+        else:
+            yield from ((row.name, self._facts(place)) for place, row in enumerate(self.rows))
 
     def _facts(self, index: int) -> bytes:
         row = self.rows[index]
@@ -143,8 +155,16 @@ class Folder:
             ) from None
         return repr(facts).encode(errors="backslashreplace")
 
-    def _things(self, index: int) -> tuple[Thing, ...]:
-        boxes = [(name, _relative(box, self.sizes[index])) for name, box in self.rows[index].objects or ()]
+    def _caption(self, row: Row) -> str | None:
+        return "" if row.caption is None and "caption" in self.fields else row.caption
+
+    def _label(self, row: Row) -> int | None:
+        return None if row.label is None else self.classes.index(_word(row.label, self.tables.given))
+
+    def _objects(self, row: Row, *, size: Size) -> tuple[Thing, ...] | None:
+        if "objects" not in self.fields:
+            return None
+        boxes = [(name, _relative(box, size)) for name, box in row.objects or ()]
         return tuple(
             Thing(self.categories.index(_word(name, self.tables.given)), box)
             for name, box in boxes
@@ -157,24 +177,35 @@ def checked(name: str, rows: Sequence[Row], *, tables: Tables, alpha: bool = Fal
     results = [(row, row.fault or row.size or check(row.path)) for row in rows]
     good = [(row, size) for row, size in results if not isinstance(size, str)]
     skipped = tuple((row.name, reason) for row, reason in results if isinstance(reason, str))
-    if not good:
-        first = ": ".join(skipped[0])
-        raise DataError(f"{name}: none of {len(rows)} pictures can be read; first: {first}")
-    return Folder(name, tuple(row for row, _ in good), tuple(size for _, size in good), tables, skipped, alpha)
+    found = Folder(name, tuple(row for row, _ in good), tuple(size for _, size in good), tables, skipped, alpha)
+    return _some(found)
 
 
-def name_classes(folder: Path, rows: Sequence[Row]) -> Tables:
+def listed(name: str, shards: Listed, *, tables: Tables, alpha: bool = False) -> Folder:
+    """The same of shards, whose pictures were looked at when their indices were made."""
+    return _some(Folder(name, shards.rows, Sizes(shards.rows), tables, shards.faults, alpha))
+
+
+def _some(folder: Folder) -> Folder:
+    if len(folder):
+        return folder
+    if not folder.skipped:
+        raise DataError(f"{folder.name}: no pictures are listed for training")
+    first = ": ".join(folder.skipped[0])
+    raise DataError(f"{folder.name}: none of {len(folder.skipped)} pictures can be read; first: {first}")
+
+
+def name_classes(folder: Path, kinds: Kinds) -> Tables:
     """Class names of all splits together: from classes.json in the folder, else as sound rows write them."""
-    given, rows = _given(folder), sound(rows)
-    labels = [row.label for row in rows if row.label is not None]
-    for key, count in (("label", len(labels)), ("map_file_name", sum(row.map is not None for row in rows))):
-        if 0 < count < len(rows):
-            raise DataError(f"{folder}: {key!r} is missing in {len(rows) - count} of {len(rows)} rows")
+    given = _given(folder)
+    for key, count in (("label", kinds.labelled), ("map_file_name", kinds.mapped)):
+        if 0 < count < kinds.rows:
+            raise DataError(f"{folder}: {key!r} is missing in {kinds.rows - count} of {kinds.rows} rows")
     for_map = bool(given) and given[0].lower() == "background"  # then it names the map's ids, not labels
     table = () if for_map else given
     names = Names(
-        classes=_words(labels, table, where=f"{folder}: label"),
-        categories=_words((name for row in rows for name, _ in row.objects or ()), table, where=f"{folder}: category"),
+        classes=_words(kinds.labels, table, where=f"{folder}: label"),
+        categories=_words(kinds.categories, table, where=f"{folder}: category"),
         map_classes=given if for_map else (),
     )
     return Tables(names, given=table)

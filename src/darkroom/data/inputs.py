@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol, final, runtime_checkable
+from typing import Any, Final, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from darkroom.data.masks import MaskFilesSpec, MasksSpec, draw_masks
 from darkroom.data.transforms import PLAIN, Shape, TransformSpec, View, Views, seen_of, still, still_map
 
 MOST_IDS: Final = 2**15
+Tokenize = Callable[[Sequence[str]], Int[Tensor, "_b _l"]]
 
 
 @runtime_checkable
@@ -140,12 +141,48 @@ def boxes_drawn(
     return DrawnBoxes(things, known, sizes, views=spec.views)
 
 
+@final
+@dataclass(frozen=True)
+class Captions(Sequence[str]):
+    """The captions of the first `count` rows, each asked for when it is wanted."""
+
+    source: Source
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        found = range(self.count)[index]
+        return self._of(found) if isinstance(found, int) else [self._of(row) for row in found]
+
+    def _of(self, row: int) -> str:
+        if "caption" not in self.source.fields and "label" in self.source.fields:
+            return self.source.classes[label_of(self.source, row)]
+        return self.source.caption(row) or ""
+
+
 def captions(source: Source, *, most: int | None = None) -> Sequence[str]:
     """The captions of the first rows (None: of all); where there are only labels, the classes' names; else empty."""
-    rows = range(len(source) if most is None else min(most, len(source)))
-    if "caption" not in source.fields and "label" in source.fields:
-        return [source.classes[label_of(source, row)] for row in rows]
-    return [source.caption(row) or "" for row in rows]
+    return Captions(source, len(source) if most is None else min(most, len(source)))
+
+
+@final
+@dataclass(frozen=True)
+class Tokenized:
+    """Ids (b, l) of captions, made when they are wanted. tokenize: texts to ids."""
+
+    texts: Sequence[str]
+    tokenize: Tokenize
+
+    def take(self, rows: Sequence[int], indices: Sequence[int], *, seed: int) -> Int[Tensor, "b l"]:
+        """The ids of these rows' captions."""
+        return self.tokenize([self.texts[row] for row in rows])
+
+
+def tokenized(texts: Sequence[str], tokenize: Tokenize, *, length: int) -> Inputs:
+    """What captions steer by. length: of their ids, which are made once where all of them fit into memory together."""
+    return Fixed(tokenize(texts)) if 8 * length * len(texts) <= MEMORY else Tokenized(texts, tokenize)
 
 
 def label_of(source: Source, row: int) -> int:

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, final
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from darkroom.autoencoder.statistics import LatentStatistics, LatentSums
@@ -89,8 +90,12 @@ class LatentTables:
     groups: tuple[Sequence[int], ...]
 
     @cached_property
-    def _places(self) -> dict[int, tuple[int, int]]:
-        return {row: (table, place) for table, rows in enumerate(self.groups) for place, row in enumerate(rows)}
+    def _places(self) -> Int[np.ndarray, "_n 2"]:
+        """Of each row the number of its table, and its place there."""
+        found = np.empty((len(self), 2), np.int64)
+        for number, rows in enumerate(self.groups):
+            found[np.asarray(rows)] = np.stack([np.full(len(rows), number), np.arange(len(rows))], axis=1)
+        return found
 
     def __len__(self) -> int:
         return sum(map(len, self.tables))
@@ -107,8 +112,8 @@ class LatentTables:
 
     def sample(self, rows: Sequence[int], indices: Sequence[int], *, seed: int, scale: Tensor | float = 1.0) -> Latent:
         """As `LatentTable.sample`, of rows of one shape."""
-        (number,) = {self._places[row][0] for row in rows}
-        places = [self._places[row][1] for row in rows]
+        numbers, places = self._places[list(rows)].T.tolist()
+        (number,) = set(numbers)
         return self.tables[number].sample(places, indices, seed=seed, scale=scale)
 
     def statistics(self) -> LatentStatistics:

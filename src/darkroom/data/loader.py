@@ -1,8 +1,9 @@
 """Batches in a seeded order: sample k of a run is the same at any batch size, also after a resume."""
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, final
@@ -51,6 +52,29 @@ class _Prepared:
     label: int | None
 
 
+@final
+class Reading:
+    """Which pictures of a source are being read; another thread may ask, when none comes."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._rows = source, dict[int, None]()
+
+    @contextlib.contextmanager
+    def of(self, row: int) -> Generator[None]:
+        """Within the block this row is read."""
+        self._rows[row] = None
+        try:
+            yield
+        finally:
+            self._rows.pop(row, None)
+
+    @property
+    def longest(self) -> str | None:
+        """The name of the one that is read for longest, where it lies in a file."""
+        part, rows = part_of(self._source), list(self._rows)
+        return None if part is None or not rows else part.folder.rows[part.rows[rows[0]]].name
+
+
 Made = tuple[Pixels, _Prepared]
 One = Callable[[int, int], Made]
 Runs = Iterable[tuple[list[int], list[int]]]
@@ -65,21 +89,23 @@ def batches(
     start: int = 0,
     memory: int = MEMORY,
     share: Share = WHOLE,
+    reading: Reading | None = None,
 ) -> Iterator[Batch]:
     """Endless training batches from sample `start` on (samples already consumed), across epochs.
 
     Where samples have several shapes each batch is of one, and `start` is a whole number of batches.
     share: the part of every batch that is answered · memory: bytes of prepared pictures kept after first use; a larger
-    set is decoded anew, ahead of time.
+    set is decoded anew, ahead of time · reading: is told what is read.
     """
     if len(source) == 0:
         raise DataError(f"{source.name}: no examples to train on")
     part, order = part_of(source), _order(source, spec, batch_size=batch_size, seed=seed)
     kept = estimated_bytes(source, spec) <= memory
-    make = _shelf(source, spec) if kept else _maker(source, spec)
+    make, told = _shelf(source, spec) if kept else _maker(source, spec), reading or Reading(source)
 
     def one(index: int, row: int) -> Made:
-        prepared = make(row)
+        with told.of(row):
+            prepared = make(row)
         return finish(prepared.pixels, spec, seed=seed, index=index, shape=prepared.shape), prepared
 
     runs = ((indices, [order.row(index) for index in indices]) for indices in _runs(start, batch_size, share))
@@ -95,7 +121,7 @@ def still_batches(
     Where samples have several shapes, one shape comes after another.
     """
     chosen = list(range(len(source))) if rows is None else list(rows)
-    alike = [chosen] if spec.shapes is None else _alike(source, spec, chosen)
+    alike = [chosen] if spec.shapes is None else map(list, rows_by_shape(source, spec, rows=chosen).values())
     parts = (each[place : place + batch_size] for each in alike for place in range(0, len(each), batch_size))
 
     def one(index: int, row: int) -> Made:
@@ -104,12 +130,6 @@ def still_batches(
         return image, _Prepared(image, (image.shape[1], image.shape[2]), example.caption, example.label)
 
     yield from _ahead(one, ((part, part) for part in parts), threads=threads_for(source))
-
-
-def _alike(source: Source, spec: TransformSpec, rows: Sequence[int]) -> list[list[int]]:
-    """These rows, those of one shape together."""
-    chosen = set(rows)
-    return [[row for row in each if row in chosen] for each in rows_by_shape(source, spec).values()]
 
 
 def _order(source: Source, spec: TransformSpec, *, batch_size: int, seed: int) -> Order | OrderByGroups:
@@ -158,13 +178,22 @@ def _ahead(one: One, runs: Runs, *, threads: int) -> Iterator[Batch]:
 
     try:
         for indices, rows in runs:
-            waiting.append((indices, rows, [pool.submit(one, *pair) for pair in zip(indices, rows, strict=True)]))
+            waiting.append((indices, rows, _begun(pool, one, indices=indices, rows=rows)))
             if len(waiting) > _AHEAD:
                 yield come()
         while waiting:
             yield come()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begun(pool: ThreadPoolExecutor, one: One, *, indices: Sequence[int], rows: Sequence[int]) -> list[Future[Made]]:
+    try:
+        return [pool.submit(one, *pair) for pair in zip(indices, rows, strict=True)]
+    except RuntimeError as error:  # of the system, which starts no more threads
+        raise DataError(
+            f"no pictures can be read here and now ({error}); run again when the machine has room"
+        ) from None
 
 
 def _maker(source: Source, spec: TransformSpec) -> Callable[[int], _Prepared]:

@@ -1,7 +1,8 @@
 """Which row of a data set sample k of a run is: a function of the seed, whoever asks and however often."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final, final
 
 import torch
@@ -23,35 +24,43 @@ class Order:
 
     shards: how many rows each shard has, one after another. Shards then come in a new order each epoch, and samples are
     mixed among shards that follow each other and have at least `MIXED` samples together: what is read in a while lies
-    in few of them.
+    in few of them, and no more than these are in memory. Whoever asks for samples far ahead, as a run does that goes
+    on, waits until those before them are drawn; it takes seconds for a hundred million.
     """
 
     def __init__(self, count: int, *, seed: int, shards: Sequence[int] | None = None, mixed: int = MIXED) -> None:
         self._count, self._seed, self._mixed = count, seed, mixed
-        self._shards = None if shards is None or count <= mixed else torch.arange(count).split(list(shards))
-        self._epoch, self._rows = -1, torch.empty(0, dtype=torch.long)
+        self._shards = None if shards is None or count <= mixed else list(shards)
+        self._starts = list(accumulate(self._shards or (), initial=0))
+        self._epoch, self._begin, self._rows = -1, 0, torch.empty(0, dtype=torch.long)
+        self._windows = iter(list[Tensor]())
 
     def row(self, index: int) -> int:
         """The row of sample `index`."""
         epoch, place = divmod(index, self._count)
-        if epoch != self._epoch:
-            self._epoch, self._rows = epoch, self._drawn(epoch)
-        return int(self._rows[place])
+        if epoch != self._epoch or place < self._begin:
+            self._epoch, self._begin, self._windows = epoch, 0, self._drawn(epoch)
+            self._rows = next(self._windows)
+        while place >= self._begin + len(self._rows):
+            self._begin += len(self._rows)
+            self._rows = next(self._windows)
+        return int(self._rows[place - self._begin])
 
-    def _drawn(self, epoch: int) -> Tensor:
+    def _drawn(self, epoch: int) -> Iterator[Tensor]:
+        """The rows of an epoch, as many at a time as are mixed."""
         draw = generator(self._seed, epoch, purpose="order")
         if self._shards is None:
-            return torch.randperm(self._count, generator=draw)
-        shards = [self._shards[place] for place in torch.randperm(len(self._shards), generator=draw).tolist()]
-        whole, window, held = list[Tensor](), list[Tensor](), 0
-        for number, shard in enumerate(shards):
-            window.append(shard)
-            held += len(shard)
-            if held >= self._mixed or number == len(shards) - 1:
+            yield torch.randperm(self._count, generator=draw)
+            return
+        window, held = list[Tensor](), 0
+        shards = torch.randperm(len(self._shards), generator=draw).tolist()
+        for shard in shards:
+            window.append(torch.arange(self._starts[shard], self._starts[shard + 1]))
+            held += self._shards[shard]
+            if held >= self._mixed or shard == shards[-1]:
                 rows = torch.cat(window)
-                whole.append(rows[torch.randperm(len(rows), generator=draw)])
+                yield rows[torch.randperm(len(rows), generator=draw)]
                 window, held = [], 0
-        return torch.cat(whole)
 
 
 @final

@@ -10,6 +10,7 @@ from jaxtyping import Integer
 
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder
+from darkroom.data.listing import Listing
 from darkroom.data.place import Member
 
 
@@ -180,6 +181,8 @@ class Part(NamedTuple):
     @property
     def shards(self) -> list[int] | None:
         """How many of the rows each shard has, one shard after another; None where they lie in no shards."""
+        if isinstance(self.folder.rows, Listing):
+            return self.folder.rows.shares(self.rows)
         counts, last = list[int](), None
         for row in self.rows:
             place = self.folder.rows[row].path

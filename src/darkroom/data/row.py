@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, final
@@ -29,6 +30,59 @@ class Row:
     map: Place | None = None
     fault: str | None = None
     size: tuple[int, int] | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Kinds:
+    """What rows have altogether: how many there are, how many have a label, how many a map, the names of classes and
+    categories, and whether any has a caption, or boxes.
+    """
+
+    rows: int = 0
+    labelled: int = 0
+    mapped: int = 0
+    labels: frozenset[Name] = frozenset()
+    categories: frozenset[Name] = frozenset()
+    captioned: bool = False
+    boxed: bool = False
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> "Kinds":
+        """Those of rows, gone through once."""
+        count = labelled = mapped = 0
+        labels, categories, captioned, boxed = set[Name](), set[Name](), False, False
+        for row in rows:
+            count += 1
+            mapped += row.map is not None
+            captioned = captioned or row.caption is not None
+            if row.label is not None:
+                labelled += 1
+                labels.add(row.label)
+            if row.objects is not None:
+                boxed = True
+                categories.update(name for name, _ in row.objects)
+        return cls(count, labelled, mapped, frozenset(labels), frozenset(categories), captioned, boxed)
+
+    @classmethod
+    def together(cls, parts: Iterable["Kinds"]) -> "Kinds":
+        """Those of the rows of all parts."""
+        known = list(parts)
+        return cls(
+            rows=sum(each.rows for each in known),
+            labelled=sum(each.labelled for each in known),
+            mapped=sum(each.mapped for each in known),
+            labels=frozenset().union(*(each.labels for each in known)),
+            categories=frozenset().union(*(each.categories for each in known)),
+            captioned=any(each.captioned for each in known),
+            boxed=any(each.boxed for each in known),
+        )
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Which of caption, label, objects, map there are."""
+        there = {"caption": self.captioned, "label": self.labelled, "objects": self.boxed, "map": self.mapped}
+        return frozenset(key for key, found in there.items() if found)
 
 
 def safe_path(value: object, *, key: str, where: str) -> Path:

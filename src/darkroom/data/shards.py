@@ -2,38 +2,36 @@
 
 Files of a shard whose names agree up to the first dot are one sample: a picture; `.txt` (its caption); `.json` (with
 keys of `metadata.jsonl`: `caption`, `label`, `objects`); `.cls` (its label); `.map.png` (its map). The index says where
-each picture begins, so that any sample is read alone and a run goes on with the very next one. It is kept in
-`$DARKROOM_CACHE/shards` and made anew for a shard whose size or date has changed.
+each picture begins, so that any sample is read alone and a run goes on with the very next one (`data/index.py`).
 """
 
 import errno
-import hashlib
-import json
-import tempfile
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final, NamedTuple, final
 
 from darkroom.core.errors import DataError
-from darkroom.core.fetch import cache
-from darkroom.core.record import atomic, writable_folder
-from darkroom.data.metadata import TEST_FOLDERS, has_pictures, sound
-from darkroom.data.place import Member, Shard, facts_of, patterned
-from darkroom.data.remote import Unreachable, is_remote, shown, whole
-from darkroom.data.row import Row
-from darkroom.data.samples import samples_in
+from darkroom.data.index import index_of
+from darkroom.data.listing import Listing, Piece, reopen
+from darkroom.data.metadata import TEST_FOLDERS, has_pictures
+from darkroom.data.place import Shard, facts_of, patterned
+from darkroom.data.remote import is_remote, shown
+from darkroom.data.row import Kinds
 
 SUFFIX: Final = ".tar"
 LACKING: Final = 0.05  # of the samples may be without what all others have: they are left out, and no error
-_VERSION: Final = 2  # of the index
 _THREADS: Final = 8  # that fetch shards
 _OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # faults of this machine
-_LOOKING: Final = threading.Lock()  # many fetch, one looks: warnings of decoders are held back for the whole process
-Listed = tuple[list[Row], list[Row], Path]
-Plain = list[Any]  # a row of an index as JSON
+Faults = tuple[tuple[str, str], ...]  # (name, reason)
+
+
+@final
+class Listed(NamedTuple):
+    """What shards have: rows that can be looked at, and what cannot be used, each with its reason."""
+
+    rows: Listing
+    faults: Faults = ()
 
 
 def are_shards(place: str) -> bool:
@@ -46,11 +44,11 @@ def are_shards(place: str) -> bool:
     return any(_in(folder / below) for below in ("", "train")) and not has_pictures(folder)
 
 
-def shard_rows(place: str, *, caption_field: str = "caption") -> Listed:
+def shard_rows(place: str, *, caption_field: str = "caption") -> tuple[Listed, Listed, Path]:
     """Rows of all shards, those of a folder's own test split, and the folder where classes.json may lie.
 
-    What is damaged is a row with a fault: a sample, or what is lost of a shard. `Unreachable` (a `DataError`) when a
-    host does not answer; `DataError` when there is nothing at all.
+    Faults are samples that are damaged, and what is lost of a shard. `Unreachable` (a `DataError`) when a host does not
+    answer; `DataError` when there is nothing at all.
     """
     if not is_remote(place) and Path(place).is_dir():
         folder = Path(place).resolve()
@@ -60,10 +58,11 @@ def shard_rows(place: str, *, caption_field: str = "caption") -> Listed:
         root = _root(shown(place))
         train, test = [(shard, shown(shard).removeprefix(root)) for shard in patterned(place)], []
         folder = Path(root or ".") if not is_remote(place) else Path(PurePosixPath(shown(place)).name)
-    rows, test_rows = (_whole(_rows(part, caption_field=caption_field)) for part in (train, test))
-    if not rows:
+    reopen()
+    found, apart = (_listed(part, caption_field=caption_field) for part in (train, test))
+    if not len(found.rows) and not found.faults:
         raise DataError(f"{shown(place)}: no samples in {'these shards' if len(train) > 1 else 'this shard'}")
-    return rows, test_rows, folder
+    return found, apart, folder
 
 
 def _in(folder: Path) -> list[Path]:
@@ -80,105 +79,59 @@ def _root(place: str) -> str:
     return place[: place.rfind("/", 0, place.find("{") if "{" in place else None) + 1]
 
 
-def _rows(shards: list[tuple[str, str]], *, caption_field: str) -> list[Row]:
-    """Samples of shards (where each is, what it is called) in order."""
+def _listed(shards: list[tuple[str, str]], *, caption_field: str) -> Listed:
+    """Shards (where each is, what it is called) in order."""
 
-    def rows(shard: tuple[str, str]) -> list[Row]:
+    def one(shard: tuple[str, str]) -> _Found:
         return _shard(*shard, caption_field=caption_field)
 
     pool = ThreadPoolExecutor(_THREADS if shards and is_remote(shards[0][0]) else 1, "darkroom-shards")
     try:
-        return [row for found in pool.map(rows, shards) for row in found]
+        return _whole(list(pool.map(one, shards)))
     finally:
         pool.shutdown(cancel_futures=True)  # whoever stops waits for no other shards
 
 
-def _whole(rows: list[Row]) -> list[Row]:
+@final
+class _Found(NamedTuple):
+    """One shard; without a piece it could not be read."""
+
+    piece: Piece | None
+    kinds: Kinds
+    faults: Faults
+
+
+def _whole(found: Sequence[_Found]) -> Listed:
     """Few samples without the label, or the map, that all others have are faults: a file of theirs was lost."""
-    for key in ("label", "map"):
-        good = sound(rows)
-        lacking = sum(getattr(row, key) is None for row in good)
-        if 0 < lacking <= LACKING * len(good):
-            fault = f"without a {key}, which the others have"
-            rows = [
-                replace(row, fault=fault) if row.fault is None and getattr(row, key) is None else row for row in rows
-            ]
-    return rows
+    for key, count in (("label", "labelled"), ("map", "mapped")):
+        all_ = Kinds.together(each.kinds for each in found)
+        lacking = all_.rows - getattr(all_, count)
+        if 0 < lacking <= LACKING * all_.rows:
+            found = [_without(each, key) if getattr(each.kinds, count) < each.kinds.rows else each for each in found]
+    pieces = (each.piece for each in found if each.piece is not None)
+    kinds = Kinds.together(each.kinds for each in found)
+    return Listed(Listing(pieces, kinds), tuple(fault for each in found for fault in each.faults))
 
 
-def _shard(place: str, name: str, *, caption_field: str) -> list[Row]:
-    """The rows of a shard, from its index where that is there and fits."""
+def _without(found: _Found, key: str) -> _Found:
+    """A shard without the samples that lack something."""
+    assert found.piece is not None
+    listing = Listing([found.piece], found.kinds)
+    lacking = {place: row.name for place, row in enumerate(listing) if getattr(row, key) is None}
+    kept = listing.without(lacking)
+    faults = ((name, f"without a {key}, which the others have") for name in lacking.values())
+    return _Found(kept.pieces[0], Kinds.of(kept), (*found.faults, *faults))
+
+
+def _shard(place: str, called: str, *, caption_field: str) -> _Found:
+    """What a shard has, by its index."""
     try:
         shard = Shard(place, facts_of(place))
-        index = _index(shard, caption_field)
-        rows = _recalled(index, shard, name)
-        if rows is None:
-            known = [_plain(row) for row in _read(shard, caption_field=caption_field)]
-            if shard.facts.tag:
-                _remember(index, known)
-            rows = [_row(each, shard, name) for each in known]
+        index = index_of(shard, caption_field=caption_field)
     except OSError as error:
         if error.errno in _OURS:
             raise DataError(f"{shown(place)}: no index can be made of it here ({error.strerror})") from None
-        return [Row(Path(name), name, fault=f"a shard that cannot be read ({error.strerror or error})")]
-    return rows
-
-
-def _index(shard: Shard, caption_field: str) -> Path:
-    """Where the index is kept; it belongs to a place, a size and a date."""
-    place = shown(shard.place) if shard.remote else str(Path(shard.place).resolve())
-    known = repr((place, shard.facts.size, shard.facts.tag, caption_field, _VERSION))
-    return cache("shards") / hashlib.blake2b(known.encode(errors="backslashreplace"), digest_size=16).hexdigest()
-
-
-def _recalled(index: Path, shard: Shard, name: str) -> list[Row] | None:
-    """The rows in an index; None where there is none that can be read."""
-    try:
-        return [_row(each, shard, name) for each in json.loads(index.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _remember(index: Path, known: Sequence[Plain]) -> None:
-    """An index is a convenience: where it cannot be kept it is made again."""
-    try:
-        with atomic(writable_folder(index.parent) / index.name) as temporary:
-            temporary.write_text(json.dumps(known), encoding="utf-8")
-    except (OSError, DataError):
-        return
-
-
-def _plain(row: Row) -> Plain:
-    """A row without its shard, which may be called otherwise next time."""
-    places = [[each.name, each.offset, each.size] if isinstance(each, Member) else None for each in (row.path, row.map)]
-    return [row.name, *places, row.caption, row.label, row.objects, row.fault, row.size]
-
-
-def _row(plain: Plain, shard: Shard, called: str) -> Row:
-    name, path, mapped, caption, label, objects, fault, size = plain
-    return Row(
-        path=Path(called) if path is None else Member(shard, *path),
-        name=f"{called}/{name}" if name else called,
-        caption=caption,
-        label=label,
-        objects=None if objects is None else tuple((each, tuple(box)) for each, box in objects),
-        map=None if mapped is None else Member(shard, *mapped),
-        fault=fault,
-        size=None if size is None else tuple(size),
-    )
-
-
-def _read(shard: Shard, *, caption_field: str) -> list[Row]:
-    """The samples of a shard, looked at one by one; a remote one is read once from its beginning to its end."""
-    if shard.remote:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "shard.tar")
-            with path.open("wb") as file:
-                file.writelines(whole(shard.place, facts=shard.facts))
-            with _LOOKING:
-                rows = samples_in(Shard(str(path), facts_of(str(path))), caption_field=caption_field)
-    else:
-        rows = samples_in(shard, caption_field=caption_field)
-    if facts_of(shard.place) != shard.facts:
-        raise Unreachable(f"{shown(shard.place)}: has changed while it was read; run again when it is whole")
-    return rows
+        return _Found(None, Kinds(), ((called, f"a shard that cannot be read ({error.strerror or error})"),))
+    kinds, digest, faults = index.told.kinds, index.told.digest, index.told.faults
+    piece = Piece(shard, called, caption_field, kinds.rows, digest, count=kinds.rows, data=index.data)
+    return _Found(piece, kinds, tuple((f"{called}/{name}" if name else called, reason) for name, reason in faults))

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +17,12 @@ from darkroom.core.seeds import stream
 from darkroom.data.coco import coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.examples import Example, Size, Source, Thing
-from darkroom.data.folder import Folder, checked, name_classes
+from darkroom.data.folder import Folder, checked, listed, name_classes
 from darkroom.data.metadata import METADATA, TEST_FOLDERS, has_pictures, list_rows, sound
 from darkroom.data.parts import Joined, Subset
 from darkroom.data.place import called
 from darkroom.data.remote import is_remote, shown
-from darkroom.data.row import Row
+from darkroom.data.row import Kinds, Row
 from darkroom.data.shards import are_shards, shard_rows
 from darkroom.scenes.draw import Kind, Scene, draw
 from darkroom.scenes.vocabulary import CANVAS, SHAPES
@@ -167,29 +168,37 @@ def open_data(
         held_out = min(TEST_MOST, count)
         apart = stream(seed, 0, purpose="scenes/test")
         return Splits(ShapesSource(seed, size, count, kind), ShapesSource(apart, size, held_out, kind))
-    train_rows, test_rows, folder = _listed(str(place), caption_field=caption_field)
-    tables = name_classes(folder, [*train_rows, *test_rows])
-    name = called(str(place)) if are_shards(str(place)) else printable(Path(folder.name))
-    train = checked(name, train_rows, tables=tables, alpha=alpha)
-    if test_rows:
-        test = checked(name, test_rows, tables=tables, alpha=alpha)
-    else:
+    if not str(place):  # a path of nothing would be the folder one stands in
+        raise DataError("the data set has no name, as a variable that is not set leaves it; . is the folder here")
+    read = _shards if are_shards(str(place)) else _files
+    train, test = read(str(place), caption_field=caption_field, alpha=alpha)
+    if test is None:
         train, test = _by_name(train, seed)
     return Splits(_limited(train, seed=seed, limit=limit), _limited(test, seed=seed, limit=limit))
 
 
-def _listed(place: str, *, caption_field: str) -> tuple[list[Row], list[Row], Path]:
-    """Rows of a data set and those of its own test split, and the folder where classes.json may lie."""
-    if not place:  # a path of nothing would be the folder one stands in
-        raise DataError("the data set has no name, as a variable that is not set leaves it; . is the folder here")
-    if are_shards(place):
-        return shard_rows(place, caption_field=caption_field)
+def _shards(place: str, *, caption_field: str, alpha: bool) -> tuple[Folder, Folder | None]:
+    """What shards have, and their own test split."""
+    train, test, folder = shard_rows(place, caption_field=caption_field)
+    tables = name_classes(folder, Kinds.together([train.rows.kinds, test.rows.kinds]))
+    whole = listed(called(place), train, tables=tables, alpha=alpha)
+    own = len(test.rows) or test.faults
+    return whole, listed(called(place), test, tables=tables, alpha=alpha) if own else None
+
+
+def _files(place: str, *, caption_field: str, alpha: bool) -> tuple[Folder, Folder | None]:
+    """What a folder or a COCO file has, and its own test split."""
     if is_remote(place):
         raise DataError(f"{shown(place)}: what lies elsewhere has to be shards, e.g. .../{{000000..000199}}.tar")
     folder = _folder(Path(place))
     if folder.is_file():
-        return coco_rows(folder), [], folder.parent
-    return *_split_rows(folder, caption_field=caption_field), folder
+        train, test, folder = coco_rows(folder), [], folder.parent
+    else:
+        train, test = _split_rows(folder, caption_field=caption_field)
+    tables = name_classes(folder, Kinds.of(sound([*train, *test])))
+    name = printable(Path(folder.name))
+    whole = checked(name, train, tables=tables, alpha=alpha)
+    return whole, checked(name, test, tables=tables, alpha=alpha) if test else None
 
 
 def _folder(place: Path) -> Path:
@@ -234,20 +243,18 @@ def _by_name(source: Folder, seed: int) -> tuple[Folder, Folder]:
     if count < 2:
         without = f" ({': '.join(source.skipped[0])})" if source.skipped else ""
         raise DataError(f"{source.name}: only 1 picture{without}; at least 2 are needed, one of them for testing")
-    draws = [_share(row.name, seed) for row in source.rows]
-    ranked = sorted(range(count), key=draws.__getitem__)
-    wanted = sum(each < TEST_SHARE for each in draws)
-    held_out = set(ranked[: max(1, min(wanted, TEST_MOST, count // 2))])
-    train = source.part([row for row in range(count) if row not in held_out])
-    return train, replace(source.part(sorted(held_out)), skipped=(), drawn=True)
+    nearest = heapq.nsmallest(TEST_MOST, ((_share(row.name, seed), place) for place, row in enumerate(source.rows)))
+    wanted = sum(share < TEST_SHARE for share, _ in nearest)
+    held_out = {place for _, place in nearest[: max(1, min(wanted, count // 2))]}
+    return source.without(held_out), replace(source.part(sorted(held_out)), skipped=(), drawn=True)
 
 
 def _limited(source: Folder, *, seed: int, limit: int | None) -> Source:
     """At most `limit` rows, chosen over the whole folder and kept in its order."""
     if limit is None or limit >= len(source):
         return source
-    ranked = sorted(range(len(source)), key=lambda row: _share(f"limit/{source.rows[row].name}", seed))
-    return Subset(source, tuple(sorted(ranked[:limit])))
+    draws = ((_share(f"limit/{row.name}", seed), place) for place, row in enumerate(source.rows))
+    return Subset(source, tuple(sorted(place for _, place in heapq.nsmallest(limit, draws))))
 
 
 def _share(name: str, seed: int) -> float:

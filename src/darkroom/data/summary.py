@@ -1,11 +1,15 @@
 """What is in a data set, as a plain dict: for `darkroom inspect` and for the plan of a run."""
 
-import statistics
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Int64
 
 from darkroom.data.examples import Source
+
+_EMPTY: Final = 0  # the hash of no text
+Numbers = Int64[np.ndarray, "_n"]
 
 
 def summary(source: Source) -> dict[str, Any]:
@@ -15,26 +19,28 @@ def summary(source: Source) -> dict[str, Any]:
     different ones there are (only with captions) · classes: name -> count (only with labels) · captions_of_a_class: the
     most that one class has (only with both) · objects: {min, median, max} of a picture (only with objects).
     """
-    sizes = [source.size(row) for row in range(len(source))]
+    sides = _numbers(source, source.size, each=2)
     result: dict[str, Any] = {
         "name": source.name,
         "count": len(source),
         "fields": sorted(source.fields),
-        "width": _range([width for width, _ in sizes]),
-        "height": _range([height for _, height in sizes]),
+        "width": _range(sides[:, 0]),
+        "height": _range(sides[:, 1]),
     }
-    captions = [source.caption(row) or "" for row in range(len(source))] if "caption" in source.fields else []
-    if captions:
-        result["captioned"] = sum(map(bool, captions))
-        result["captions"] = len(set(filter(None, captions)))
+    captions = _captions(source) if "caption" in source.fields and len(source) else None
+    if captions is not None:
+        there = captions[captions != _EMPTY]
+        result["captioned"] = len(there)
+        result["captions"] = len(np.unique(there))
     if "label" in source.fields:
-        counts = Counter(source.label(row) for row in range(len(source)))
-        result["classes"] = {name: counts[place] for place, name in enumerate(source.classes)}
-    if captions and "label" in source.fields:
-        pairs = {(source.label(row), caption) for row, caption in enumerate(captions)}
-        result["captions_of_a_class"] = max(Counter(label for label, _ in pairs).values())
+        labels = _numbers(source, lambda row: [_label(source, row)])[:, 0]
+        counts = np.bincount(labels, minlength=len(source.classes))
+        result["classes"] = {name: int(counts[place]) for place, name in enumerate(source.classes)}
+        if captions is not None:
+            pairs = np.unique(np.stack([labels, captions], axis=1), axis=0)
+            result["captions_of_a_class"] = int(np.bincount(pairs[:, 0]).max())
     if "objects" in source.fields:
-        result["objects"] = _range([len(source.objects(row) or ()) for row in range(len(source))])
+        result["objects"] = _range(_numbers(source, lambda row: [len(source.objects(row) or ())])[:, 0])
     if source.categories:
         result["categories"] = list(source.categories)
     if source.map_classes:
@@ -43,5 +49,22 @@ def summary(source: Source) -> dict[str, Any]:
     return result
 
 
-def _range(values: Sequence[int]) -> dict[str, int]:
-    return {"min": min(values), "median": int(statistics.median(values)), "max": max(values)}
+def _range(values: Numbers) -> dict[str, int]:
+    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+
+
+def _numbers(source: Source, of: Callable[[int], Iterable[int]], *, each: int = 1) -> Int64[np.ndarray, "_n _each"]:
+    """So many numbers of each row."""
+    found = (value for row in range(len(source)) for value in of(row))
+    return np.fromiter(found, np.int64, each * len(source)).reshape(len(source), each)
+
+
+def _captions(source: Source) -> Numbers:
+    """A number for each row's caption, equal for equal ones."""
+    texts = (source.caption(row) or "" for row in range(len(source)))
+    return np.fromiter((hash(text) if text else _EMPTY for text in texts), np.int64, len(source))
+
+
+def _label(source: Source, row: int) -> int:
+    label = source.label(row)
+    return 0 if label is None else label

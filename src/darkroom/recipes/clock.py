@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, final
 
 from darkroom.core.parallel import on_first
-from darkroom.core.record import read_lines, writable_folder, write_json, write_yaml
+from darkroom.core.record import read_log, writable_folder, write_json, write_yaml
 from darkroom.recipes.length import stretched, trained, with_steps
 from darkroom.recipes.pace import OVERHEAD, denoiser_pace
 from darkroom.recipes.schema import Recipe
@@ -58,5 +58,5 @@ class Clock:
 
     def _seconds(self, stage: str) -> float:
         """How long a stage has taken so far, over all its interruptions."""
-        lines = read_lines(self._folder / stage / "log.jsonl")
+        lines = read_log(self._folder / stage / "log.jsonl")
         return max((line["seconds"] for line in lines if "seconds" in line), default=0.0)

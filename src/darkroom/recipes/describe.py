@@ -98,16 +98,25 @@ def denoiser_moments(part: DenoiserRecipe) -> int:
         return 0 if part.train is None else sum(moments(each, part.train) for each in _denoising(part))
 
 
+def first_stage_moments(part: FirstStageRecipe) -> int:
+    """Values that the optimiser of a first stage keeps; 0 if it is not trained."""
+    with hollow():
+        return 0 if part.train is None else moments(_moved(part), part.train)
+
+
+def moved_by(part: FirstStageRecipe) -> int:
+    """Parameters that training the first stage moves: all, or those of its decoder."""
+    with hollow():
+        return _count(_moved(part))
+
+
 def _denoising(part: DenoiserRecipe) -> tuple[nn.Module, nn.Module]:
     return UNet(part.network), Conditioning(part.conditioners)
 
 
-def _moved(part: FirstStageRecipe) -> tuple[int, int]:
-    """Parameters that training the first stage moves, all or those of its decoder, and moments of its optimiser."""
-    with hollow():
-        model = build_first_stage(part.model)
-        moved = only_decoder(model) if part.only and isinstance(model, Autoencoder) else model
-        return _count(moved), 0 if part.train is None else moments(moved, part.train)
+def _moved(part: FirstStageRecipe) -> nn.Module:
+    model = build_first_stage(part.model)
+    return only_decoder(model) if part.only and isinstance(model, Autoencoder) else model
 
 
 def _count(module: nn.Module) -> int:
@@ -167,12 +176,12 @@ def _conditions(specs: tuple[ConditionerSpec, ...], *, latent: tuple[int, int, i
 def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
     """Bytes. The denoiser trains beside a first stage that only decodes previews, a decoder beside its encoder."""
     first, denoiser = parameters["first_stage"], parameters["network"] + parameters["conditioner"]
-    part, (moved, remembered) = recipe.denoiser, _moved(recipe.first_stage)
+    part, moved = recipe.denoiser, moved_by(recipe.first_stage)
     kept = (first - moved) if recipe.first_stage.train else 0
     learning = 0 if part is None else denoiser * (_copies(part.train) + _others(part)) + denoiser_moments(part)
     return {
         "weights": FLOAT * (first + denoiser),
-        "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train) + remembered),
+        "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train) + first_stage_moments(recipe.first_stage)),
         "train_denoiser": 0 if part is None else FLOAT * (first + learning),
     }
 

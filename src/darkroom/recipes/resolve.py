@@ -28,6 +28,7 @@ from darkroom.data.inputs import (
     layouts,
     maps,
     pictures,
+    tokenized,
 )
 from darkroom.data.masks import MaskFilesSpec
 from darkroom.data.masks import found as masks_found
@@ -190,7 +191,8 @@ def inputs(resolved: Resolved, source: Source, *, transform: TransformSpec) -> d
     for spec in () if part is None else part.conditioners:
         match spec:
             case TextSpec() if resolved.tokenizer is not None:
-                found[spec.field] = Fixed(resolved.tokenizer(captions(source)))
+                tokenizer = resolved.tokenizer
+                found[spec.field] = tokenized(captions(source), tokenizer, length=tokenizer.length)
             case ClassSpec():
                 places = {name: place for place, name in enumerate(resolved.names.classes)}
                 named = [source.classes[label_of(source, row)] for row in range(len(source))]

@@ -1,5 +1,6 @@
 """Carrying out a recipe in a run folder: first stage, scale of latents, denoiser, one model file; resumes."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -16,8 +17,8 @@ from darkroom.conditioning.text import TextSpec, Tokenizer
 from darkroom.core.compute import Compute, training_compute
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.hashes import weights_hash
-from darkroom.core.parallel import on_first
-from darkroom.core.record import atomic, disk_faults, read_json, writable_folder, write_yaml
+from darkroom.core.parallel import check_together, is_first, on_first
+from darkroom.core.record import alone_in, atomic, disk_faults, read_json, writable_folder, write_yaml
 from darkroom.data.examine import examine
 from darkroom.data.inputs import captions, check_maps
 from darkroom.data.sources import Splits, open_data
@@ -109,6 +110,7 @@ class Run:
         self.resolved = resolve(recipe, train, tokenizer=self._tokenizer(recipe), start=start, held_out=test)
         self._clock = Clock(folder, spent=spent)
         on_first(self._claim)
+        check_together(folder, self.recipe.plain())
 
     @property
     def recipe(self) -> Recipe:
@@ -127,7 +129,8 @@ class Run:
         tell: called with (what, done, of) during work between events; it may raise, nothing is then half-written ·
         page: look back at the end, and write the report.
         """
-        with disk_faults(self.folder, kept="the last state that was saved is whole"):
+        alone = alone_in(self.folder) if is_first() else contextlib.nullcontext()
+        with disk_faults(self.folder, kept="the last state that was saved is whole"), alone:
             yield from self._developed(tell, page=page)
 
     def _developed(self, tell: Tell | None, *, page: bool) -> Generator[Event]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from darkroom.checkpoint.store import load_model
 from darkroom.core.errors import InputError
-from darkroom.core.record import read_json, read_lines, writable_folder, write_json
+from darkroom.core.record import read_json, read_log, writable_folder, write_json
 from darkroom.core.spec import parse
 from darkroom.recipes.describe import count
 from darkroom.recipes.given import with_first_stage
@@ -136,7 +136,7 @@ def _of_run(run: Run) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     for stage, spec in trained(run.recipe).items():
         folder = run.folder / stage
-        lines = read_lines(folder / "log.jsonl")
+        lines = read_log(folder / "log.jsonl")
         stages[stage] = {
             "steps": spec.steps,
             "seconds": max((line["seconds"] for line in lines if "seconds" in line), default=0.0),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, cast, final
 
 from darkroom.core.compute import Compute, sampling_compute
-from darkroom.core.record import read_json, read_lines, writable_folder, write_json
+from darkroom.core.record import read_json, read_log, writable_folder, write_json
 from darkroom.data.examine import examine
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import Source, Subset, open_data
@@ -66,7 +66,7 @@ def quality(cell: Quality, place: Place) -> dict[str, Any]:
     if not cell.course:
         return _said(_card(cell, place.model(cell.model), place))
     run = place.of(cell.model)
-    lines = read_lines(run / "denoiser" / "log.jsonl")
+    lines = read_log(run / "denoiser" / "log.jsonl")
     seconds = {line["step"]: line["seconds"] for line in lines if "seconds" in line}
     points = [_point(cell, path, place) for path in sorted((run / MARKS).glob("*.safetensors"))]
     return {"points": [{"seconds": seconds.get(each["step"]), **each} for each in points]}

@@ -8,6 +8,7 @@ profiles.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, cast, final
 
@@ -116,7 +117,7 @@ def reconstructed(folder: Path, *, width: float) -> dict[str, Tensor]:
         )
     profiles = [each.profile for each in snapshots]
     shares, misfit = combination(profiles, wanted=(power, max(updates for _, updates in profiles)))
-    if misfit > MISFIT:
+    if not misfit <= MISFIT:
         raise InputError(
             f"{folder}: an average {width:g} wide cannot be made of the {len(snapshots)} that are stored here (its "
             f"profile would be off by {misfit:.0%}); a width nearer to theirs fits"
@@ -153,20 +154,26 @@ def combination(profiles: Sequence[Profile], *, wanted: Profile) -> tuple[Float[
 
 @final
 class _Products:
-    """Inner products of profiles of at most so many updates, from running sums that are made once for each pair."""
+    """Inner products of profiles of at most so many updates, made once for each pair of exponents.
+
+    Both of m updates: R(m) = R(m - 1) q^(a + b) + (1 - q^a) (1 - q^b), q = 1 - 1/m, for all weights shrink by a power
+    of q when one more comes. Of t and s updates, m the fewer: R(m) (m/t)^a (m/s)^b. No term is larger than one, so
+    nothing is lost where a narrow average has long forgotten what another one holds.
+    """
 
     def __init__(self, most: int) -> None:
-        self._ends = np.arange(most + 1, dtype=np.float64) / most
-        self._sums: dict[tuple[float, float], np.ndarray] = {}
+        self._logs = np.log1p(-1 / np.arange(2, most + 1, dtype=np.float64))  # of q
+        self._equal: dict[tuple[float, float], list[float]] = {}
 
     def of(self, one: Profile, other: Profile) -> float:
         """The sum over updates of the product of both."""
-        powers, most = (one[0], other[0]), len(self._ends) - 1
-        if powers not in self._sums:
-            steps = [np.diff(self._ends**power) for power in powers]
-            self._sums[powers] = np.concatenate([[0.0], np.cumsum(steps[0] * steps[1])])
-        both = self._sums[powers][min(one[1], other[1])]
-        return float(both / math.prod((updates / most) ** power for power, updates in (one, other)))
+        (a, t), (b, s) = one, other
+        if (a, b) not in self._equal:
+            kept, come = np.exp((a + b) * self._logs), np.expm1(a * self._logs) * np.expm1(b * self._logs)
+            steps = zip(kept.tolist(), come.tolist(), strict=True)
+            self._equal[a, b] = list(accumulate(steps, lambda total, each: total * each[0] + each[1], initial=1.0))
+        fewer = min(t, s)
+        return self._equal[a, b][fewer - 1] * (fewer / t) ** a * (fewer / s) ** b
 
 
 def _snapshots(folder: Path) -> list[_Snapshot]:
@@ -176,6 +183,8 @@ def _snapshots(folder: Path) -> list[_Snapshot]:
             with cast("Any", safe_open)(path, "pt") as file:
                 facts = file.metadata() or {}
             widths, updates = [float(word) for word in facts["widths"].split()], int(facts["updates"])
+            if updates < 1:
+                raise ValueError("no update")
         except (SafetensorError, OSError, KeyError, ValueError):
             raise ModelFileError(f"{path}: this snapshot of averages cannot be read; remove it to go without") from None
         found += [_Snapshot(path, number, (exponent(width), updates)) for number, width in enumerate(widths)]

@@ -18,7 +18,7 @@ from darkroom.core.parallel import on_first, own_share
 from darkroom.core.pictures import contact_sheet, from_bytes, save_png, to_pictures
 from darkroom.core.record import write_json
 from darkroom.data.examples import Source
-from darkroom.data.loader import batches, still_batches
+from darkroom.data.loader import Reading, batches, still_batches
 from darkroom.data.order import spread
 from darkroom.data.sources import Splits
 from darkroom.data.transforms import TransformSpec
@@ -122,6 +122,7 @@ class _Work:
             opponent=opponent_of(objective, train),
             keep=self.keep,
         )
+        reading = Reading(self.splits.train)
         stream = batches(
             self.splits.train,
             self.transform,
@@ -129,9 +130,15 @@ class _Work:
             seed=self.seed,
             start=session.samples,
             share=own_share(),
+            reading=reading,
         )
         yield from session.run(
-            stream, losses=objective, pieces=objective.pieces, after=objective.after, look=viewer.look
+            stream,
+            losses=objective,
+            after=objective.after,
+            pieces=objective.pieces,
+            look=viewer.look,
+            reading=lambda: reading.longest,
         )
         on_first(lambda: write_json(viewer.folder / "report.json", viewer.measure()))
 

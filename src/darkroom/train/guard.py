@@ -6,13 +6,13 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
 from darkroom.core.errors import ModelFileError
-from darkroom.core.record import read_lines
+from darkroom.core.record import read_log
 from darkroom.train.loop import MOST_SKIPPED
 from darkroom.train.state import find_state
 
@@ -80,8 +80,11 @@ def skipped_words(step: int, count: int) -> str | None:
     )
 
 
-def told_when_late(batches: Iterator[B], *, what: str) -> Iterator[B]:
-    """The same batches; where one does not come for long, a warning goes to the log `darkroom`."""
+def told_when_late(batches: Iterator[B], *, what: str, reading: Callable[[], str | None] = lambda: None) -> Iterator[B]:
+    """The same batches; one that does not come for long is told to the log `darkroom`, which shows it on a terminal.
+
+    reading: which picture is waited for, where that is known.
+    """
     since: float | None = None
     done = threading.Event()
 
@@ -93,7 +96,9 @@ def told_when_late(batches: Iterator[B], *, what: str) -> Iterator[B]:
             if waited <= PATIENCE:
                 patience = PATIENCE
             elif waited > patience:
-                _LOG.warning("%s has waited %.0f s for its pictures: does the disk they lie on answer?", what, waited)
+                name = reading()
+                which = "its pictures" if name is None else f"its pictures, now for {name}"
+                _LOG.warning("%s has waited %.0f s for %s: does the disk, or the host, answer?", what, waited, which)
                 patience *= 2  # twice as long before the next word
 
     threading.Thread(target=watch, name="darkroom-patience", daemon=True).start()
@@ -109,7 +114,7 @@ def told_when_late(batches: Iterator[B], *, what: str) -> Iterator[B]:
 
 def health(folder: Path, stage: str) -> list[str]:
     """What is odd about a stage of a run, in sentences; `folder`: the stage's own."""
-    lines = read_lines(folder / "log.jsonl")
+    lines = read_log(folder / "log.jsonl")
     steps = [line for line in lines if "loss" in line]
     found = list[str]()
     skipped = steps[-1].get("skipped", 0) if steps else 0

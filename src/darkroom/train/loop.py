@@ -142,10 +142,15 @@ class _Work:
                     values = self.ranks.do(lambda: _kept(next(pieces)))
                 with self.compute.gradients():  # both at once, for they share no weight, and DDP goes through one graph
                     loss = torch.stack([values[name] for name in MINIMISED if name in values]).sum().div(count)
-                    (loss if scaler is None else scaler.scaled(loss)).backward()
+                    _telling(loss if scaler is None else scaler.scaled(loss)).backward()
             for name, value in values.items():
                 found.setdefault(name, []).append(value.detach())
         return {name: torch.stack(each).mean(0) if len(each) > 1 else each[0] for name, each in found.items()}
+
+
+def _telling(loss: Tensor) -> Tensor:
+    """The same loss; one that is not finite makes all gradients so, which ranks then see alike and skip together."""
+    return loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
 
 
 def _kept(values: Values) -> Values:

@@ -12,13 +12,13 @@ from torch import nn
 
 from darkroom.core.compute import Compute
 from darkroom.core.errors import DataError, TrainingError
-from darkroom.core.parallel import is_first, mean_over_ranks, on_any, on_first
+from darkroom.core.parallel import is_first, mean_over_ranks, on_any, on_first, rank
 from darkroom.core.record import (
     append_line,
     disk_faults,
     forget_unfinished,
     is_torn,
-    read_lines,
+    read_log,
     writable_folder,
     write_lines,
 )
@@ -91,8 +91,8 @@ class Session:
             for each in (state, before(state)):
                 forget_unfinished(each)
         found = on_first(lambda: find_state(state))
-        if found.path is not None:
-            restore_state(self.training, found.path)
+        if found.path is not None and not restore_state(self.training, found.path):
+            raise TrainingError(f"{found.path}: this training state is gone, or process {rank()} does not see it")
         self._lines = self._known_lines(self.training.step) if is_first() else []
         self._usual = Usual(self._lines)
         return [] if found.said is None else [Note(f"{found.said}, of step {self.training.step}")]
@@ -117,18 +117,20 @@ class Session:
         after: After | None = None,
         settle: Settle | None = None,
         pieces: Pieces[B] | None = None,
+        reading: Callable[[], str | None] = lambda: None,
     ) -> Iterator[Event]:
         """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights.
 
         look: called at each `sample_every`-th step and at the last, with averaged weights applied; answers values for
         the log and the events of files that it wrote · best: called after a look at which the stage's goal
         (`guard.GOALS`) was better than ever before · settle: asked after every look but the last, with the state saved,
-        how training goes on · losses, after, pieces: see `loop.train`.
+        how training goes on · losses, after, pieces: see `loop.train` · reading: which picture a batch waits for, if
+        that is known.
         A disk that fails is a `TrainingError`; the last state that it took is whole.
         """
         yield from self._said
         try:
-            on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}")
+            on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}", reading=reading)
             progress = self._progress(on_time, losses=losses, after=after, pieces=pieces)
             yield from self._recorded(progress, functools.partial(self._seen, look=look, best=best), settle)
         except (GeneratorExit, *_ENDS) as ended:  # between two steps; within one the last saved is the good one
@@ -228,7 +230,7 @@ class Session:
 
     def _known_lines(self, step: int) -> list[dict[str, Any]]:
         """A run killed after its last save makes some steps again; the log keeps one line of each."""
-        lines = read_lines(self.folder / LOG)
+        lines = read_log(self.folder / LOG)
         kept = [line for line in lines if line["step"] <= step]
         if len(kept) < len(lines) or is_torn(self.folder / LOG):
             write_lines(self.folder / LOG, kept)
@@ -251,11 +253,15 @@ class Session:
         with self._disk():
             values, events = look(step)
             self._lines.append({"step": step, **values})
-            if best is not None and goal is not None and goal.best(self._lines) is self._lines[-1]:
+            top = None if goal is None else goal.best(self._lines)
+            risen = None if goal is None else goal.risen(self._lines)
+            if risen is not None and top is not None:
+                self._lines[-1]["worse_since"] = top["step"]
+            if best is not None and top is self._lines[-1]:
                 events.append(best())
             append_line(self.folder / LOG, self._lines[-1])
         module.train()
-        return [*events, *_notes(None if goal is None else goal.risen(self._lines))]
+        return [*events, *_notes(risen)]
 
     def _log(self, progress: Progress) -> Iterator[Event]:
         """A line of the log, with the means over all processes."""

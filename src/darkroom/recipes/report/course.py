@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
-from darkroom.core.record import read_json, read_lines
+from darkroom.core.record import read_json, read_log
 from darkroom.pages.markup import Html
 from darkroom.pages.plot import Line, Point, chart, number, percent, smoothed
 from darkroom.recipes.length import trained
@@ -101,7 +101,7 @@ def courses(folder: Path, recipe: Recipe) -> list[Course]:
     for stage, train in trained(recipe).items():
         path = folder / stage / "report.json"
         report = read_json(path) if path.exists() else {}
-        found.append(Course(stage, read_lines(folder / stage / "log.jsonl"), report, train.steps))
+        found.append(Course(stage, read_log(folder / stage / "log.jsonl"), report, train.steps))
     return found
 
 
