@@ -1,7 +1,7 @@
 """What a study is made of: cells, each a training or a measurement, and a reading of what they found."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, final
 
 from pydantic import Field
@@ -109,7 +109,7 @@ class Study:
     """A question, the cells that answer it in the order in which they are made, and how they are read.
 
     read: what is finished by cell's name, perhaps not all yet, to tables and curves · features: networks that sets are
-    seen through.
+    seen through · asked: the words by which it was asked for, as JSON values.
     """
 
     name: str
@@ -117,6 +117,7 @@ class Study:
     cells: Sequence[Cell]
     read: Callable[[Mapping[str, Found]], Reading]
     features: Sequence[str] = ("judge",)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [cell.name for cell in self.cells]
@@ -125,4 +126,9 @@ class Study:
 
     def plain(self) -> dict[str, Any]:
         """All that decides what is made, as JSON values."""
-        return {"study": self.name, "features": [*self.features], "cells": [cell.plain() for cell in self.cells]}
+        return {
+            "study": self.name,
+            "features": [*self.features],
+            "asked": dict(self.asked),
+            "cells": [cell.plain() for cell in self.cells],
+        }

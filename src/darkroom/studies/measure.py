@@ -2,8 +2,9 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast, final
 
@@ -20,6 +21,7 @@ from darkroom.evaluate.networks import open_networks
 from darkroom.evaluate.protocol import about
 from darkroom.evaluate.quality import Measuring, Pairs, measure
 from darkroom.metrics.contributions import some_rows
+from darkroom.recipes.clock import seconds_before
 from darkroom.recipes.describe import count
 from darkroom.recipes.pace import denoiser_pace
 from darkroom.recipes.resolve import resolve
@@ -35,6 +37,7 @@ SEEN: Final = "pictures"  # of all cells, and the features of real pictures, whi
 REPEATS: Final = 2
 STEADY: Final = 1.2  # times as long as the quickest of equal draws
 TOGETHER: Final = 16  # pictures drawn together for quality
+NEAR: Final = 0.05  # of a training: models that are nearer to one another are measured once
 
 
 @final
@@ -66,17 +69,25 @@ def quality(cell: Quality, place: Place) -> dict[str, Any]:
     if not cell.course:
         return _said(_card(cell, place.model(cell.model), place))
     run = place.of(cell.model)
-    lines = read_lines(run / "denoiser" / "log.jsonl")
-    seconds = {line["step"]: line["seconds"] for line in lines if "seconds" in line}
-    points = [_point(cell, path, place) for path in sorted((run / MARKS).glob("*.safetensors"))]
+    lines, before = read_lines(run / "denoiser" / "log.jsonl"), seconds_before(run / "denoiser")
+    seconds = {line["step"]: before + line["seconds"] for line in lines if "seconds" in line}
+    points = [_point(cell, path, place) for path in _apart(sorted((run / MARKS).glob("*.safetensors")))]
     return {"points": [{"seconds": seconds.get(each["step"]), **each} for each in points]}
 
 
+def _apart(marks: Sequence[Path]) -> list[Path]:
+    """Without those hardly older than the next: the last look may follow another after a few steps."""
+    least = NEAR * int(marks[-1].stem)
+    return [one for one, then in pairwise(marks) if int(then.stem) - int(one.stem) > least] + [marks[-1]]
+
+
 def _point(cell: Quality, path: Path, place: Place) -> dict[str, Any]:
-    """A model on the way, measured once."""
+    """A model on the way, measured once; the last is the run's own, which is drawn from elsewhere, too."""
     kept = writable_folder(place.of(cell.name)) / f"{path.stem}.json"
     if not kept.exists():
-        write_json(kept, {"step": int(path.stem), **_said(_card(cell, load(path, device=place.device), place))})
+        last = path == max(path.parent.glob(f"*{path.suffix}"))
+        model = place.model(cell.model) if last else load(path, device=place.device)
+        write_json(kept, {"step": int(path.stem), **_said(_card(cell, model, place))})
     return read_json(kept)
 
 
