@@ -78,7 +78,8 @@ def test_compression_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.
 
     found = tables(tmp_path)
     rows = {row[0]: row for row in found["Compression, DDIM of 2 steps"]}
-    assert set(rows) == {"ldm-1", "ldm-4-vq"}
+    assert set(rows) == {"ldm-1", "ldm-4-vq", "held-out-pictures"}
+    assert float(rows["held-out-pictures"][-1].split()[0]) > 0  # the bias of so few
     assert rows["ldm-1"][3] == "–"  # no first stage
     assert float(rows["ldm-4-vq"][2]) > 0  # multiply-adds
     assert float(rows["ldm-4-vq"][8]) > 0  # drawn in a second
@@ -302,6 +303,7 @@ def test_a_plan_tells_what_trainings_cost(tmp_path: Path, monkeypatch: pytest.Mo
         ("course-ldm-4-kl", 4 * 8 * 1.5),
         ("quality-ldm-4-kl-5", 8 * 1.5),
         ("pace-ldm-4-kl-5", 2 * 16 * 1.5),
+        ("held-out-pictures", 0.0),
     ]
     recipe = next(
         cell.recipe for cell in build_study("compression", "shapes", changes=changes).cells if cell.name == "ldm-4-kl"

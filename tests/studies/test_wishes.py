@@ -12,7 +12,7 @@ from darkroom.process.schedule import CosineSpec, LinearSpec, build_schedule
 from darkroom.recipes.describe import count
 from darkroom.recipes.schema import Recipe
 from darkroom.studies import wishes
-from darkroom.studies.cells import Pace, Quality, Sampling, Training
+from darkroom.studies.cells import HeldOut, Pace, Quality, Sampling, Training
 from darkroom.studies.choose import STUDIES, build_study
 from darkroom.studies.solvers import evaluations
 
@@ -117,6 +117,8 @@ def test_cells_have_names_of_their_own_and_models_that_come_before(name: str) ->
                 assert model in made
             case Pace(model=model, recipe=recipe):
                 assert recipe is not None or model in made
+            case HeldOut():
+                assert cell.size == 32
         made.add(cell.name)
 
 

@@ -46,8 +46,8 @@ class Clock:
         before = seconds_before(self._folder / "denoiser", otherwise=self._seconds("first_stage"))
         used = max(time.monotonic() - self._began, before + taken)  # whoever was killed gains no time by it
         left = max(0.0, recipe.minutes * 60 * (1 - OVERHEAD / 2) - used)
-        steps, before = step + max(1, int(left * step / taken)), trained(recipe)["denoiser"].steps
-        if abs(steps - before) < WORTH * before:
+        steps, planned = step + max(1, int(left * step / taken)), trained(recipe)["denoiser"].steps
+        if abs(steps - planned) < WORTH * planned:
             return recipe
         longer = stretched(recipe, stage="denoiser", steps=steps)
         return self._keep(longer, pace=taken / step, used=used, at=step, before=before)

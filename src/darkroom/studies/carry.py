@@ -21,9 +21,9 @@ from darkroom.recipes.plan import fit
 from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import MODEL, Run, Tell, open_recipe_data
 from darkroom.studies import page
-from darkroom.studies.cells import Cell, Found, Made, Pace, Quality, Study, Training
+from darkroom.studies.cells import Cell, Found, HeldOut, Made, Pace, Quality, Study, Training
 from darkroom.studies.lengths import slowed, speed_of
-from darkroom.studies.measure import Place, pace, quality
+from darkroom.studies.measure import Place, held_out, pace, quality
 from darkroom.studies.ready import check_ready
 from darkroom.train.events import Event, Note, Wrote
 
@@ -120,6 +120,8 @@ def _made(cell: Cell, place: Place) -> Generator[Event, None, dict[str, Any]]:
             return quality(cell, place)
         case Pace():
             return pace(cell, place)
+        case HeldOut():
+            return held_out(cell, place)
 
 
 def _train(cell: Training, place: Place) -> Generator[Event, None, dict[str, Any]]:

@@ -92,7 +92,23 @@ class Pace(Spec):
     batch: int = Field(gt=0)
 
 
-Cell = Annotated[Training | Quality | Pace, Field(discriminator="kind")]
+@final
+class HeldOut(Spec):
+    """As many real pictures that nothing was trained on, as if a model had drawn them: what a perfect one comes to.
+
+    size, channels, seed: of the data that models were trained on.
+    """
+
+    kind: Literal["held-out"] = "held-out"
+    name: str
+    against: Against
+    count: int = Field(gt=1)
+    size: int = Field(gt=0)
+    channels: Literal[1, 3, 4] = 3
+    seed: int = 0
+
+
+Cell = Annotated[Training | Quality | Pace | HeldOut, Field(discriminator="kind")]
 
 
 @final

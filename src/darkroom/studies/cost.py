@@ -15,7 +15,7 @@ from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import open_recipe_data
 from darkroom.recipes.schema import Recipe
 from darkroom.studies.carry import DONE
-from darkroom.studies.cells import Cell, Pace, Quality, Study, Training
+from darkroom.studies.cells import Cell, HeldOut, Pace, Quality, Study, Training
 from darkroom.studies.measure import REPEATS, asking_of, untrained
 from darkroom.tasks.generate import generate
 from darkroom.tasks.load import load
@@ -55,6 +55,8 @@ def costs(study: Study, folder: Path, *, device: str) -> list[Cost]:
     for cell in study.cells:
         if (folder / "cells" / cell.name / DONE).exists():
             found.append(Cost(cell.name, _words(cell), 0.0, done=True))
+        elif isinstance(cell, HeldOut):
+            found.append(Cost(cell.name, _words(cell), 0.0, done=False))  # looking at so few takes seconds
         elif isinstance(cell, Training):
             found.append(_training(cell, device=device))
         else:
@@ -88,6 +90,8 @@ def _words(cell: Cell) -> str:
             return f"{cell.count} pictures of {cell.model}{along}" + (f": {drawn}" if drawn else "")
         case Pace():
             return f"pictures a second of {cell.model or cell.name}"
+        case HeldOut():
+            return f"{cell.count} real pictures that nothing was trained on"
 
 
 def _training(cell: Training, *, device: str) -> Cost:

@@ -10,9 +10,11 @@ from typing import Any, Final, cast, final
 
 from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.record import read_json, read_lines, writable_folder, write_json
+from darkroom.core.spec import parse
 from darkroom.data.examine import examine
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import Source, Subset, open_data
+from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.evaluate.card import Card
 from darkroom.evaluate.judges import present_judge, present_lpips
@@ -27,7 +29,7 @@ from darkroom.recipes.pace import denoiser_pace
 from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import MARKS, MODEL, PICTURES, Tell, open_recipe_data
 from darkroom.recipes.schema import Recipe
-from darkroom.studies.cells import Pace, Quality, Sampling, Training
+from darkroom.studies.cells import HeldOut, Pace, Quality, Sampling, Training
 from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import spoiling_of
 from darkroom.tasks.load import load
@@ -156,9 +158,39 @@ def real_pictures(model: Model, data: str, *, most: int, memo: Path | None = Non
     if memo is not None:
         splits = examine(splits, memo=memo)
     split = "test" if model.fields else "train"
-    source = splits.test if model.fields else splits.train
+    return some_of(splits.test if model.fields else splits.train, most=most), split
+
+
+def some_of(source: Source, *, most: int) -> Source:
+    """At most so many of its pictures, always the same ones."""
     rows = some_rows(len(source), most=most)
-    return (source if len(rows) == len(source) else Subset(source, tuple(rows.tolist()))), split
+    return source if len(rows) == len(source) else Subset(source, tuple(rows.tolist()))
+
+
+def held_out(cell: HeldOut, place: Place) -> dict[str, Any]:
+    """A card of held-out pictures beside training pictures; nothing but a note where there are too few of them."""
+    splits = open_data(cell.against.data, seed=cell.seed, size=cell.size, alpha=cell.channels == 4)
+    train, test = examine(splits, memo=place.folder / PICTURES)
+    if len(test) < 2:
+        return {"notes": [f"{cell.name}: {len(test)} pictures are held out, too few to be compared with the others"]}
+    compute = sampling_compute(place.device)
+    transform = parse(TransformSpec, {"size": cell.size, "channels": cell.channels}, where=cell.name)
+    networks, odd = open_networks(place.features, compute)
+    return _said(
+        measure(
+            Measuring(
+                subject={"kind": "pictures", "name": cell.name},
+                made=OfSource(some_of(test, most=cell.count), transform),
+                real=OfSource(some_of(train, most=cell.against.most), transform),
+                networks=networks,
+                folder=writable_folder(place.folder / SEEN),
+                compute=compute,
+                split="train",
+                notes=odd,
+                tell=place.progress(cell.name),
+            )
+        )
+    )
 
 
 def pace(cell: Pace, place: Place) -> dict[str, Any]:
