@@ -177,11 +177,11 @@ def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
     """Bytes. The denoiser trains beside a first stage that only decodes previews, a decoder beside its encoder."""
     first, denoiser = parameters["first_stage"], parameters["network"] + parameters["conditioner"]
     part, moved = recipe.denoiser, moved_by(recipe.first_stage)
-    kept = (first - moved) if recipe.first_stage.train else 0
+    kept, remembered = (first - moved) if recipe.first_stage.train else 0, first_stage_moments(recipe.first_stage)
     learning = 0 if part is None else denoiser * (_copies(part.train) + _others(part)) + denoiser_moments(part)
     return {
         "weights": FLOAT * (first + denoiser),
-        "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train) + first_stage_moments(recipe.first_stage)),
+        "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train) + remembered),
         "train_denoiser": 0 if part is None else FLOAT * (first + learning),
     }
 
