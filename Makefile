@@ -37,7 +37,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/speed.py step step-large decode run training --out benchmarks/speed.json
+	$(BIN)/python benchmarks/speed.py step step-large decode run training shapes --out benchmarks/speed.json
 	$(BIN)/python benchmarks/memory.py decode --into benchmarks/speed.json
 	$(BIN)/python benchmarks/page.py benchmarks/speed.json docs/performance.md
 

@@ -5,15 +5,27 @@ python benchmarks/page.py benchmarks/speed.json docs/performance.md
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 BEGIN, END = "<!-- figures: drawn by benchmarks/page.py -->", "<!-- end of figures -->"
-HEAD: Final = ("median (s)", "least to most", "beside ours in bfloat16", "GFLOP/s", "error")
-MEMORY: Final = "memory (MB)"
+# A column of a table: how it is headed, and the figure as text; shown where a side has the figure.
+COLUMNS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, float]], str]]]] = {
+    "seconds": ("median (s)", lambda found: f"{found['seconds']:.3f}"),
+    "least": ("least to most", lambda found: f"{found['least']:.3f} to {found['most']:.3f}"),
+    "times_ours": ("beside {ours}", lambda found: f"{found['times_ours']:.2f} x"),
+    "gflops": ("GFLOP/s", lambda found: f"{found['gflops']:.0f}"),
+    "error": ("error", lambda found: f"{found['error']:.2%}"),
+    "memory": ("memory (MB)", lambda found: f"{found['memory'] / 2**20:.0f}"),
+    "obeyed": (
+        "captions obeyed (95 %)",
+        lambda found: f"{found['obeyed']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {found['pictures']:.0f}",
+    ),
+}
 
 
-def page(said: dict[str, Any]) -> str:
+def page(said: Mapping[str, Any]) -> str:
     """A table for each case, and what it was measured on."""
     machine, peaks = said["machine"], said["peak_gflops"]
     parts = [
@@ -23,25 +35,19 @@ def page(said: dict[str, Any]) -> str:
         + "."
     ]
     for name, case in said["cases"].items():
-        sides = case["sides"]
-        weighed = any("memory" in found for found in sides.values())
-        head = ["", *HEAD, *([MEMORY] if weighed else [])]
-        rows = [head, ["---"] * len(head), *([side, *_figures(found)] for side, found in sides.items())]
         what = case["what"][0].upper() + case["what"][1:]
-        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        parts.append(f"### {name}\n\n{what}; {case['rounds']} rounds.\n\n{table}")
+        parts.append(f"### {name}\n\n{what}; {case['rounds']} rounds.\n\n{_table(case)}")
     return "\n\n".join(parts)
 
 
-def _figures(found: dict[str, float]) -> list[str]:
-    figures = [
-        f"{found['seconds']:.3f}",
-        f"{found['least']:.3f} to {found['most']:.3f}",
-        f"{found['times_ours']:.2f} x",
-        f"{found['gflops']:.0f}",
-        f"{found['error']:.2%}",
+def _table(case: Mapping[str, Any]) -> str:
+    sides, ours = case["sides"], case.get("beside", "ours bfloat16").replace("ours", "ours in", 1)
+    shown = [each for each in COLUMNS if any(each in found for found in sides.values())]
+    head = ["", *(COLUMNS[each][0].format(ours=ours) for each in shown)]
+    rows = [
+        [side, *(COLUMNS[each][1](found) if each in found else "" for each in shown)] for side, found in sides.items()
     ]
-    return [*figures, f"{found['memory'] / 2**20:.0f}"] if "memory" in found else figures
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def main() -> None:

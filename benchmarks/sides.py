@@ -33,15 +33,18 @@ BFLOAT16: Final = torch.bfloat16
 class Case:
     """Sides that answer the same question.
 
-    what: in words · operations: multiplications and additions of one answer · inputs: of a round, by its number.
+    what: in words · operations: multiplications and additions of one answer, where all sides need as many · inputs: of
+    a round, by its number · ours: the side that others are told beside · reference: whose answers are exact; None where
+    answers differ because they are meant to · judged: figures of a side's answers, round after round.
     """
 
     what: str
-    operations: int
+    operations: int | None
     inputs: Callable[[int], Inputs]
     sides: Mapping[str, Run]
     ours: str = OURS
-    reference: str = EXACT
+    reference: str | None = EXACT
+    judged: Callable[[Sequence[Tensor]], Mapping[str, float]] = lambda answers: {}
 
 
 MIDDLE: Final = UNetSpec(

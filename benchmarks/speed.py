@@ -6,7 +6,8 @@
 Sides: `ours` (float32, bfloat16), `diffusers` (float32 as it comes; bfloat16, kernels in channels_last; that compiled)
 and `openvino` (on diffusers' module, static shapes, bfloat16). A side that cannot be had here is said and left out. The
 figure of a side is the median of its rounds; ratios are medians of the ratios within each round, so that a machine that
-slows down for a while slows all of them. `error`: relative distance of the first answer to ours in float32.
+slows down for a while slows all of them. `error`: relative distance of all answers to ours in float32. Pictures of
+`shapes` differ, for ours are drawn by the built-in model's defaults and theirs by fifty steps; it tells how many obey.
 """
 
 import argparse
@@ -20,9 +21,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from runs import training, whole_run
+from built_in import built_in_run
+from runs import whole_run
 from sides import MIDDLE, Case, decode, large_step, step
 from torch import Tensor
+from trainings import training
 
 from darkroom.core.memory import keep_freed_memory
 
@@ -32,6 +35,7 @@ CASES: Final[Mapping[str, Callable[[Sequence[str] | None], Case]]] = {
     "decode": decode,
     "run": whole_run,
     "training": training,
+    "shapes": built_in_run,
 }
 
 
@@ -45,29 +49,35 @@ def seconds(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
 def measure(case: Case, *, rounds: int) -> dict[str, Any]:
     """Figures of every side of a case."""
     times: dict[str, list[float]] = {name: [] for name in case.sides}
-    first: dict[str, Tensor] = {}
+    answers: dict[str, list[Tensor]] = {name: [] for name in case.sides}
     for number in range(-1, rounds):  # the first round warms up: caches, compilers, layouts
         inputs = case.inputs(max(0, number))
         for name, run in case.sides.items():
             spent, answer = seconds(lambda run=run, inputs=inputs: run(inputs))
-            first.setdefault(name, answer.float())
             if number >= 0:
                 times[name].append(spent)
-    return {name: _figures(name, times, case=case, first=first) for name in case.sides}
+                answers[name].append(answer.float())
+    return {name: _figures(name, times, case=case, answers=answers) for name in case.sides}
 
 
-def _figures(name: str, times: Mapping[str, list[float]], *, case: Case, first: Mapping[str, Tensor]) -> dict[str, Any]:
-    exact = first[case.reference]
+def _figures(
+    name: str, times: Mapping[str, list[float]], *, case: Case, answers: Mapping[str, list[Tensor]]
+) -> dict[str, Any]:
     ratios = [theirs / ours for theirs, ours in zip(times[name], times[case.ours], strict=True)]
     median = statistics.median(times[name])
-    return {
+    found = {
         "seconds": median,
         "least": min(times[name]),
         "most": max(times[name]),
         "times_ours": statistics.median(ratios),
-        "gflops": case.operations / median / 1e9,
-        "error": float((first[name] - exact).norm() / exact.norm()),
+        **case.judged(answers[name]),
     }
+    if case.operations is not None:
+        found["gflops"] = case.operations / median / 1e9
+    if case.reference is not None:
+        exact, own = (torch.stack(answers[each]) for each in (case.reference, name))
+        found["error"] = float((own - exact).norm() / exact.norm())
+    return found
 
 
 def peak(rounds: int = 5) -> dict[str, float]:
@@ -106,6 +116,14 @@ def _cpu_info() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def line(found: Mapping[str, float]) -> str:
+    """The figures of a side, for a terminal."""
+    timed = f"{found['seconds']:8.4f} s ({found['least']:.4f} to {found['most']:.4f})  x{found['times_ours']:.2f}"
+    others = {"gflops": "{:.0f} GFLOP/s", "error": "error {:.2%}", "obeyed": "obeyed {:.1%}", "low": "({:.1%}"}
+    told = [form.format(found[name]) for name, form in others.items() if name in found]
+    return "  ".join([timed, *told, *([f"to {found['high']:.1%})"] if "high" in found else [])])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cases", nargs="+", choices=sorted(CASES))
@@ -113,6 +131,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=None, help="these alone")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=None, help="a JSON file")
+    parser.add_argument("--keep", action="store_true", help="cases of that file which are not asked for now stay in it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # for all sides; the command `darkroom` does it, too
@@ -125,16 +144,15 @@ def main() -> None:
             "what": case.what,
             "operations": case.operations,
             "rounds": options.rounds,
+            "beside": case.ours,
             "sides": figures,
         }
         print(f"{name}: {case.what}")
         for side, found in figures.items():
-            print(
-                f"  {side:28} {found['seconds']:8.4f} s ({found['least']:.4f} to {found['most']:.4f})"
-                f"  x{found['times_ours']:.2f}  {found['gflops']:5.0f} GFLOP/s  error {found['error']:.2%}",
-                flush=True,
-            )
+            print(f"  {side:32} {line(found)}", flush=True)
     if options.out is not None:
+        known = json.loads(options.out.read_text())["cases"] if options.keep and options.out.exists() else {}
+        said["cases"] = {**known, **said["cases"]}
         options.out.write_text(json.dumps(said, indent=1) + "\n")
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from darkroom.nn.embed import TimeEmbedding, place_waves, sinusoid
+from darkroom.nn.embed import TimeEmbedding, kept_place_waves, place_waves, sinusoid
 
 
 @pytest.mark.parametrize("width", [2, 6, 7, 32])
@@ -55,6 +55,18 @@ def test_places_are_waves_of_where_a_cell_lies() -> None:
             waves = [[*map(math.sin, each), *map(math.cos, each)] for each in angles]
             expected.append([*waves[0], *waves[1]])
     torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_places_are_kept_by_size_width_and_type() -> None:
+    cpu = torch.device("cpu")
+    with torch.inference_mode():
+        first = kept_place_waves((2, 4), 8, device=cpu, dtype=torch.bfloat16)
+    assert torch.equal(first, place_waves((2, 4), 8, device=cpu).bfloat16())
+    assert kept_place_waves((2, 4), 8, device=cpu, dtype=torch.bfloat16) is first
+    assert torch.equal(kept_place_waves((4, 2), 8, device=cpu, dtype=torch.float32), place_waves((4, 2), 8, device=cpu))
+    weight = torch.ones(8, requires_grad=True)
+    (first * weight).sum().backward()  # what inference made could not be kept for a gradient
+    assert weight.grad is not None
 
 
 def test_places_are_relative_and_all_different() -> None:

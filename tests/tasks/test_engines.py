@@ -85,6 +85,23 @@ def test_a_network_alone_is_run_by_it(model_files: dict[str, Path], name: str) -
     assert network.head.weight.grad is not None
 
 
+@pytest.mark.parametrize("name", ENGINES_HERE)
+def test_a_network_alone_in_bfloat16_is_run_by_it(model_files: dict[str, Path], name: str) -> None:
+    """Weights, answers and gradients are of that type; OpenVINO is given float32 and rounds by itself."""
+    network = load_network(model_files["class"], device="cpu", dtype="bfloat16", engine=engine_or_skip(name))
+    model = load(model_files["class"], device="cpu")
+    x, t, conditions = asked(model)
+    exact = model.network(x, t, conditions)
+    for given in (x, x.bfloat16()):
+        with torch.no_grad():
+            answer = network(given, t, conditions)
+        assert answer.dtype == torch.bfloat16
+        assert float((answer.float() - exact).norm() / exact.norm()) < 0.03
+    network(x.bfloat16(), t, conditions).sum().backward()
+    assert network.head.weight.grad is not None
+    assert network.head.weight.dtype == torch.bfloat16
+
+
 def test_layers_are_packed_when_a_model_first_draws(model_files: dict[str, Path]) -> None:
     model = load(model_files["class"], device="cpu")
     assert not isinstance(model.diffusion.network.stem, PackedConv2d)

@@ -17,6 +17,7 @@ from darkroom.core.errors import SpecError
 from darkroom.core.parallel import mean_over_ranks
 from darkroom.core.shapes import Images
 from darkroom.core.spec import Spec
+from darkroom.nn.norm import GroupNorm
 
 Scalar = Float[Tensor, ""]
 LARGEST_WEIGHT = 1e4
@@ -78,7 +79,7 @@ class PatchDiscriminator(nn.Module):
         self.levels = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=False),
-                nn.GroupNorm(math.gcd(32, width // 4), width),
+                GroupNorm(math.gcd(32, width // 4), width),
                 nn.LeakyReLU(0.2),
             )
             for before, width, stride in zip(widths, widths[1:], strides, strict=False)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from darkroom.nn.attention import SelfAttention2d
+from darkroom.nn.norm import GroupNorm
 from darkroom.nn.resample import Downsample, Upsample
 from darkroom.nn.residual import ResidualBlock, silu
 
@@ -107,7 +108,7 @@ class Encoder(nn.Module):
             for level in range(len(widths))
         )
         self.middle = Middle(widths[-1], attend=middle_attention, groups=groups, dropout=dropout)
-        self.norm = nn.GroupNorm(groups, widths[-1], eps=EPS)
+        self.norm = GroupNorm(groups, widths[-1], eps=EPS)
         self.head = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h2 w2"]:
@@ -151,7 +152,7 @@ class Decoder(nn.Module):
             )
             for level in reversed(range(len(widths)))
         )
-        self.norm = nn.GroupNorm(groups, widths[0], eps=EPS)
+        self.norm = GroupNorm(groups, widths[0], eps=EPS)
         self.head = nn.Conv2d(widths[0], image_channels * patch**2, 3, padding=1)
 
     def forward(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h2 w2"]:

@@ -3,11 +3,12 @@
 What was converted is kept in `$DARKROOM_CACHE/openvino`, by the hash of weights and spec, so that it is done once.
 """
 
+import copy
 import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final, final
+from typing import Any, ClassVar, Final, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from darkroom.core.shapes import Images, Latent, Time
 from darkroom.network.unet import UNet
 
 PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+Ask: TypeAlias = Callable[..., Tensor]  # a module, or a copy of it, and what it is given
 PORTS: Final = ("tokens", "vector", "planes")
 FOLDER: Final = "openvino"
 _FORMAT: Final = 1  # of what is kept; another number makes it anew
@@ -42,16 +44,18 @@ class OpenVINO:
         self.compute = compute
 
     def network(self, module: UNet) -> Callable[[Latent, Time, Conditions], Latent]:
-        """A network, called as the module is."""
-        forms, itself = _Forms(self, module, kind="network"), module.forward
+        """A network, called as the module is; it answers in the type of x."""
+        forms = _Forms(self, module, kind="network")
 
         def run(x: Latent, t: Time, conditions: Conditions) -> Latent:
             module.check(x, conditions)
             filled = {name: each for name in PORTS if (each := getattr(conditions, name)) is not None}
-            asked = _Asked(
-                module, lambda x, t, *ports: itself(x, t, Conditions(**dict(zip(filled, ports, strict=True))))
-            )
-            return forms(asked, [x.float(), t, *(each.float() for each in filled.values())], ports=tuple(filled))
+
+            def ask(whole: UNet, x: Tensor, t: Tensor, *ports: Tensor) -> Tensor:
+                # the class's own: a network that was loaded alone has another forward, which leads here
+                return UNet.forward(whole, x, t, Conditions(**dict(zip(filled, ports, strict=True))))
+
+            return forms(ask, [x.float(), t, *(each.float() for each in filled.values())], ports=tuple(filled)).to(x)
 
         return run
 
@@ -60,7 +64,7 @@ class OpenVINO:
         if isinstance(module, Pixels):
             return module.decode
         forms = _Forms(self, module, kind="decoder")
-        return lambda latents: forms(_Asked(module, module.decode), [latents.float()])
+        return lambda latents: forms(lambda whole, given: whole.decode(given), [latents.float()])
 
 
 @final
@@ -68,24 +72,25 @@ class _Forms:
     """A module converted and compiled, for each way of asking it."""
 
     def __init__(self, engine: OpenVINO, module: Any, *, kind: str) -> None:
-        self.engine, self.kind = engine, kind
+        self.engine, self.kind, self.module = engine, kind, module
         self.known = f"{json.dumps(module.spec.plain(), sort_keys=True)} {weights_hash(module.state_dict().items())}"
         self.compiled: dict[str, Any] = {}
 
-    def __call__(self, asked: "_Asked", tensors: Sequence[Tensor], *, ports: Sequence[str] = ()) -> Tensor:
+    def __call__(self, ask: Ask, tensors: Sequence[Tensor], *, ports: Sequence[str] = ()) -> Tensor:
         shapes = " ".join([*ports, *(f"{tuple(each.shape)} {each.dtype}" for each in tensors)])
         if shapes not in self.compiled:
-            self.compiled[shapes] = self._compile(asked, tensors, shapes=shapes)
+            self.compiled[shapes] = self._compile(ask, tensors, shapes=shapes)
         answer = self.compiled[shapes]([each.detach().cpu().contiguous().numpy() for each in tensors])[0]
         return torch.from_numpy(answer.copy())
 
-    def _compile(self, asked: "_Asked", tensors: Sequence[Tensor], *, shapes: str) -> Any:
+    def _compile(self, ask: Ask, tensors: Sequence[Tensor], *, shapes: str) -> Any:
         library, dtype = self.engine.library, self.engine.compute.dtype
         versions = f"{_FORMAT} {library.__version__} {torch.__version__}"
         key = f"{versions} {self.kind} {self.known} {shapes}"
         folder = cache(FOLDER) / hashlib.sha256(key.encode()).hexdigest()[:24]
         if not folder.is_dir():
             with atomic_folder(folder) as place:
+                asked = _Asked(_in_float32(self.module), ask)
                 library.save_model(_converted(library, asked, tensors), place / "form.xml", compress_to_fp16=False)
         options = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
@@ -103,17 +108,23 @@ def _converted(library: Any, asked: "_Asked", tensors: Sequence[Tensor]) -> Any:
         return library.convert_model(asked.eval(), example_input=example, input=[list(each.shape) for each in tensors])
 
 
+def _in_float32(module: nn.Module) -> nn.Module:
+    """The module, or a copy where its weights are narrower: OpenVINO itself rounds to what it computes in."""
+    whole = all(each.dtype == torch.float32 for each in module.parameters())
+    return module if whole else copy.deepcopy(module).float()
+
+
 @final
 class _Asked(nn.Module):
-    """A module, and what is to be called of it."""
+    """A module, and how it is asked."""
 
-    def __init__(self, module: nn.Module, call: Callable[..., Tensor]) -> None:
+    def __init__(self, module: nn.Module, ask: Ask) -> None:
         super().__init__()
-        self.module, self.call = module, call
+        self.module, self.ask = module, ask
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """What the call answers."""
-        return self.call(*tensors)
+        """What the module answers."""
+        return self.ask(self.module, *tensors)
 
 
 def _library() -> Any:

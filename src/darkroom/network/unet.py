@@ -15,6 +15,7 @@ from darkroom.core.spec import Spec
 from darkroom.network.blocks import Block, DownLevel, Middle, UpLevel
 from darkroom.nn.attention import SelfAttention2d
 from darkroom.nn.embed import TimeEmbedding
+from darkroom.nn.norm import GroupNorm
 from darkroom.nn.resample import Downsample, Upsample, double, halve
 from darkroom.nn.residual import Resample, ResidualBlock, silu
 from darkroom.nn.transformer import SpatialTransformer
@@ -97,7 +98,7 @@ class UNet(nn.Module):
         width = spec.channels * spec.multipliers[-1]
         self.middle = Middle(_block(spec, width, width, attend=True), _residual(spec, width, width))
         self.up = nn.ModuleList(_up(spec, skips))
-        self.norm = nn.GroupNorm(spec.norm_groups, spec.channels * spec.multipliers[0])
+        self.norm = GroupNorm(spec.norm_groups, spec.channels * spec.multipliers[0])
         self.head = nn.Conv2d(spec.channels * spec.multipliers[0], spec.out_channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

@@ -8,8 +8,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from darkroom.nn.norm import GroupNorm
+
 SMALL: Final = 64 * 64  # scores of one head: as many, or fewer, are written out where they need gradients
-FEW: Final = 2048  # likewise where they need none, for each number of a head's width
+NARROW: Final = 2**17  # likewise in bfloat16
+FEW: Final = 2048  # in bfloat16 where they need none, for each number of a head's width
 
 
 def attend(
@@ -21,10 +24,12 @@ def attend(
 ) -> Float[Tensor, "b heads n d"]:
     """softmax(Q Kᵀ / √d) V (Vaswani et al. 2017, eq. 1); causal: each of a sequence sees itself and those before it.
 
-    Few scores are written out on a processor: with gradients, where forwards and backwards of the fused kernel took 2.7
-    times as long for 64 keys and 6.9 times for 20 (bfloat16, two cores; 1.1 and 1.9 times in float32), and in bfloat16
-    without them, where it took 1.3 to 1.7 times as long for 64 to 256 keys of a width of 40 to 80, and 2.4 times for
-    1,024 of 512. They are rounded to the type of q before the softmax, which is computed in float32 at least.
+    Few scores are written out on a processor. With gradients, in bfloat16 and a width of 32, forwards and backwards of
+    the fused kernel took 6.1 times as long for 64 places and keys, 2.4 times for 256, and 5.2 times for 256 places and
+    32 keys, 3.4 for 77 (a width of 40, 1,024 places and 77 keys: 1.9); in float32 never less for 64, and more from 256
+    on. Without gradients it took 1.3 to 1.7 times as long for 64 to 256 keys of a width of 40 to 80, and 2.4 times for
+    1,024 of 512. Scores are rounded to the type of q before the softmax, and after it, which is computed in float32: up
+    to 1.8 times the error of the fused kernel's gradients where few keys take all.
     """
     if not _written_out(q, k):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
@@ -32,17 +37,16 @@ def attend(
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, -torch.inf)
-    if not scores.requires_grad:
-        return scores.softmax(-1) @ v  # the kernel computes in float32 and rounds once
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    return scores.softmax(-1, dtype=wide).to(v.dtype) @ v
+    return scores.softmax(-1) @ v
 
 
 def _written_out(q: Tensor, k: Tensor) -> bool:
     if q.device.type != "cpu":
         return False
-    count = q.shape[2] * k.shape[2]
-    return count <= SMALL if q.requires_grad else q.dtype == torch.bfloat16 and count <= FEW * q.shape[3]
+    count, narrow = q.shape[2] * k.shape[2], q.dtype == torch.bfloat16
+    if q.requires_grad:
+        return count <= (NARROW if narrow else SMALL)
+    return narrow and count <= FEW * q.shape[3]
 
 
 def by_head(x: Float[Tensor, "b n e"], heads: int) -> Float[Tensor, "b heads n d"]:
@@ -96,7 +100,7 @@ class SelfAttention2d(nn.Module):
 
     def __init__(self, channels: int, *, heads: int, groups: int, eps: float) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=eps)
+        self.norm = GroupNorm(groups, channels, eps=eps)
         self.attention = Attention(channels, heads=heads, head_width=channels // heads, bias=True)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -1,6 +1,7 @@
 """Times and places as vectors."""
 
 import math
+from functools import lru_cache
 from typing import final
 
 import torch
@@ -35,6 +36,15 @@ def place_waves(size: tuple[int, int], width: int, *, device: torch.device) -> F
     rows, columns = waves(size[0]), waves(size[1])
     down, across = repeat(rows, "h d -> (h w) d", w=size[1]), repeat(columns, "w d -> (h w) d", h=size[0])
     return torch.cat([down, across], dim=1)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(mode=False)
+def kept_place_waves(
+    size: tuple[int, int], width: int, *, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "n d"]:
+    """`place_waves` in a type; kept, for every block of a network asks for them at every step."""
+    return place_waves(size, width, device=device).to(dtype)
 
 
 @final

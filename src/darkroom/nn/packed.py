@@ -7,6 +7,7 @@ conditions of a picture do from step to step. With gradients a layer is what it 
 what is kept is made anew when they change.
 """
 
+import functools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -249,6 +250,7 @@ def _drawing_type(layer: Layer, x: Tensor) -> torch.dtype | None:
     return dtype if kind == "cuda" or _onednn_takes(dtype) else None
 
 
+@functools.cache  # a hundred layers ask at every step
 def _onednn_takes(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from darkroom.core.spec import Spec
 from darkroom.nn.attention import Attention
-from darkroom.nn.embed import place_waves
+from darkroom.nn.embed import kept_place_waves, place_waves
+from darkroom.nn.norm import GroupNorm
 
 EncoderFamily: TypeAlias = Literal["bert", "clip"]
 QUICK: Final = 1.702  # CLIP's GELU(x) is x sigmoid(1.702 x)
@@ -71,7 +72,7 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.places = places
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.project_in = nn.Linear(channels, channels)
         self.blocks = nn.ModuleList(
             TransformerBlock(
@@ -90,11 +91,18 @@ class SpatialTransformer(nn.Module):
         """(b, c, h, w) and (b, l, k) to (b, c, h, w)."""
         sequence = self.project_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
         if self.places == "waves":
-            waves = place_waves((x.shape[2], x.shape[3]), sequence.shape[-1], device=x.device)
-            sequence = sequence + waves.to(sequence.dtype)
+            sequence = sequence + _waves((x.shape[2], x.shape[3]), like=sequence)
         for block in self.blocks:
             sequence = block(sequence, context)
         return x + rearrange(self.project_out(sequence), "b (h w) c -> b c h w", h=x.shape[2])
+
+
+def _waves(size: tuple[int, int], *, like: Float[Tensor, "b n d"]) -> Float[Tensor, "n d"]:
+    """Where the cells of a map lie; what is compiled makes a constant of them itself, and cannot look anything up."""
+    width, device = like.shape[-1], like.device
+    if torch.compiler.is_compiling():
+        return place_waves(size, width, device=device).to(like.dtype)
+    return kept_place_waves(size, width, device=device, dtype=like.dtype)
 
 
 @final

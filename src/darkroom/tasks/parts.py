@@ -59,8 +59,8 @@ def load_network(
 ) -> UNet:
     """The U-Net of a model alone, called as (x_t, t, conditions); weights in `dtype` (auto: float32).
 
-    Also of diffusers folders that hold nothing else, or more than is read yet. engine: see `load`; calls that ask for
-    gradients go by the module itself.
+    Also of diffusers folders that hold nothing else, or more than is read yet. x_t, and with it the answer, is of the
+    type of the weights. engine: see `load`; calls that ask for gradients go by the module itself.
     """
     running = build_engine(engine, compute=sampling_compute(device, dtype))
     path = find(source)
@@ -79,6 +79,7 @@ def _run_by(engine: Engine, module: UNet) -> UNet:
     if form is not module:
 
         def forward(x: Latent, t: Time, conditions: Conditions | None = None) -> Latent:
+            x = x.to(module.stem.weight.dtype)  # as packed layers take it
             asked = torch.is_grad_enabled() and (x.requires_grad or module.stem.weight.requires_grad)
             return (itself if asked else form)(x, t, conditions or Conditions())
 
