@@ -4,9 +4,9 @@ import hashlib
 import hmac
 import html
 from collections.abc import Mapping, Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
+from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 NAME: Final = "darkroom"
@@ -23,12 +23,11 @@ def ticket(token: str, *, until: int) -> str:
 
 
 def ticket_in(cookies: str) -> str | None:
-    """The ticket in a `Cookie` header; None where there is none."""
-    try:
-        found = SimpleCookie(cookies).get(NAME)
-    except CookieError:
-        return None
-    return None if found is None else found.value
+    """The ticket in a `Cookie` header; None where there is none.
+
+    Browsers send what other servers of this machine left, too, and of whatever form that is, ours is read beside it.
+    """
+    return cookie_parser(cookies).get(NAME)
 
 
 def token_of(came: str, *, tokens: Sequence[str], now: float) -> str | None:

@@ -98,10 +98,12 @@
         if (kind === "picture") this.put(data.place, `/v1/jobs/${this.job.id}/pictures/${data.place}`);
       }
 
-      put(place, url) {
-        const image = make("img", { src: url, alt: `picture ${place + 1}`, className: "dr-finished" });
+      /** A finished picture. words: which of several prompts it is of. */
+      put(place, url, words = "") {
+        const image = make("img", { src: url, alt: words || `picture ${place + 1}`, className: "dr-finished" });
         const whole = make("a", { href: url, target: "_blank", rel: "noopener", title: "open it alone" }, image);
-        this.frames.children[place]?.replaceChildren(whole);
+        const caption = words ? [make("span", { className: "dr-caption", textContent: words, title: words, aria: { hidden: true } })] : [];
+        this.frames.children[place]?.replaceChildren(whole, ...caption);
       }
 
       async end(job, asked) {
@@ -110,7 +112,7 @@
           return;
         }
         for (const { place, url, note } of job.pictures) {
-          this.put(place, url);
+          this.put(place, url, Array.isArray(job.asked.prompt) ? note.prompt : "");
           for (const [field, hash] of Object.entries(note.pictures || {})) if (asked[field]) window.darkroom.remember(hash, asked[field]);
         }
         if (asked.low_res) {
