@@ -48,7 +48,7 @@
     const [bits, kind, , , interlaced] = bytes.subarray(24, 29);
     if (kind !== GREY && kind !== PALETTE) throw new Error("A map holds class ids as grey levels or palette numbers; this PNG has colours.");
     if (interlaced) throw new Error("This PNG is interlaced; save it without.");
-    if (width * height > LARGEST) throw new Error(`${width} x ${height} pixels are too many for a map.`);
+    if (!width || !height || width * height > LARGEST) throw new Error(`${width} x ${height} pixels are not taken for a map.`);
     try {
       const packed = await through(parts(bytes, view), new DecompressionStream("deflate"));
       const across = Math.ceil((width * bits) / 8);
