@@ -100,6 +100,7 @@
       async forget(job) {
         try {
           await window.darkroom.ask(`/v1/jobs/${job.id}`, { method: "DELETE" });
+          if (window.darkroom.kept("job") === job.id) window.darkroom.keep("job", null);
           this.said.textContent = "Deleted.";
         } catch (error) {
           this.said.textContent = error.message; // another tab was quicker, perhaps

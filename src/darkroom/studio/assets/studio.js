@@ -46,6 +46,7 @@
       async leave(where) {
         try {
           await fetch(where, { method: "POST", credentials: "same-origin" });
+          darkroom.keep("job", null);
           location.assign("/sign-in");
         } catch {
           darkroom.result.say("The server does not answer; you are still signed in.", true);
