@@ -1,10 +1,12 @@
 """Tokens: who comes in by one, how often a wrong one may be tried, and how a browser leaves again."""
 
+import contextlib
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
-from serving import Served, served
+from serving import Served, engine_at, served, wait_for
 
 from darkroom.serve import cookie, tokens
 from darkroom.serve.engine import Engine
@@ -169,6 +171,29 @@ def test_silent_connections_are_closed_and_those_that_ask_are_not(engine: Engine
                 assert raw.recv(100) == b""
         with server.client.stream("GET", f"/v1/jobs/{slow}/events") as events:
             assert "event: done" in [*events.iter_lines()]
+
+
+def test_connections_have_an_end_and_those_that_are_there_go_on(model_files: dict[str, Path], tmp_path: Path) -> None:
+    engine = engine_at(tmp_path / "served", [str(model_files["plain"])], limits={"connections": 3})
+    with served(engine) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+
+        def connected() -> socket.socket:
+            return socket.create_connection((host, int(port)), timeout=10)
+
+        assert server.client.get("/health").status_code == 200  # by a connection that it keeps
+        with connected(), connected():
+            with connected() as one_more, contextlib.suppress(ConnectionResetError):
+                assert one_more.recv(100) == b""
+            assert server.client.get("/health").status_code == 200
+        wait_for(lambda: _answers(connected()))
+
+
+def _answers(raw: socket.socket) -> bool:
+    with raw, contextlib.suppress(OSError):
+        raw.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        return raw.recv(100).startswith(b"HTTP/1.1 200")
+    return False
 
 
 def test_every_answer_is_the_askers_own(server: Served) -> None:

@@ -99,6 +99,7 @@
       put(boxes) {
         this.boxes = boxes;
         this.chosen = boxes[boxes.length - 1];
+        if (this.chosen) this.next.value = this.chosen.category;
         this.draw();
       }
 
