@@ -29,7 +29,12 @@ class Clock:
 def is_forgotten(answer: httpx.Response) -> bool:
     """Does it take the cookie away?"""
     words = {*answer.headers.get("set-cookie", "").lower().split("; ")}
-    return {'darkroom=""', "max-age=0", "path=/"} <= words
+    return {"max-age=0", "path=/"} <= words and f'{called(answer)}=""' in words
+
+
+def called(answer: httpx.Response) -> str:
+    """What the cookie of the server that answered is called."""
+    return f"darkroom-{answer.url.port}"
 
 
 def refusal(tries: Tries, address: str, token: str | None) -> tuple[int, int | None]:
@@ -92,7 +97,10 @@ def test_a_ticket_is_of_one_token_and_ends() -> None:
     made = cookie.ticket(TOKEN, until=200)
     assert TOKEN not in made
     for before in ('a="1"', 'theme={"dark": true, "at": [1]}', "nameless", "\xe9=\xff", 'open="'):  # of other servers
-        assert cookie.ticket_in(f"{before}; darkroom={made}; b=2") == made
+        assert cookie.ticket_in(f"{before}; darkroom={made}; b=2", host="studio.example") == made
+    both = f"darkroom-8000={made}; darkroom-8001=other"  # of two servers of one machine
+    for host, found in (("127.0.0.1:8000", made), ("[::1]:8001", "other"), ("[::1]", None), ("8000", None), ("", None)):
+        assert cookie.ticket_in(both, host=host) == found
     ours = (OTHER, TOKEN)
     assert cookie.token_of(made, tokens=ours, now=199.5) == TOKEN
     assert cookie.token_of(made, tokens=ours, now=200.0) is None
@@ -105,8 +113,8 @@ def test_a_ticket_is_of_one_token_and_ends() -> None:
 def test_a_browser_signs_out(engine: Engine) -> None:
     with served(engine, tokens=(TOKEN,), hosts=None) as server:
         entered = server.client.post("/sign-in", data={"token": f" {TOKEN} "}, headers={"Origin": server.url})
-        ticket = entered.cookies["darkroom"]
-        kept = {"Cookie": f"darkroom={ticket}"}
+        ticket = entered.cookies[called(entered)]
+        kept = {"Cookie": f"{called(entered)}={ticket}"}
         assert httpx.get(f"{server.url}/v1/jobs", headers=kept).status_code == 200
         foreign = httpx.post(f"{server.url}/sign-out", headers=kept | {"Origin": "http://evil.example"})
         assert (foreign.status_code, "set-cookie" in foreign.headers) == (403, False)
@@ -119,7 +127,8 @@ def test_a_browser_signs_out(engine: Engine) -> None:
 def test_a_cookie_that_opens_nothing_is_taken_away(engine: Engine) -> None:
     with served(engine, tokens=(TOKEN,), hosts=None) as server:
         for path, status in (("/v1/jobs", 401), ("/", 303)):
-            stale = httpx.get(server.url + path, headers={"Cookie": "darkroom=1.0"})
+            name = called(httpx.get(f"{server.url}/health"))
+            stale = httpx.get(server.url + path, headers={"Cookie": f"{name}=1.0"})
             assert (stale.status_code, is_forgotten(stale)) == (status, True)
             assert "set-cookie" not in httpx.get(server.url + path).headers
 
@@ -137,7 +146,8 @@ def test_guessing_is_stopped_at_every_door(
 
     def by_cookie(token: str) -> httpx.Response:
         made = cookie.ticket(token, until=10**12)
-        return httpx.get(f"{server.url}/v1/jobs", headers={"Cookie": f"darkroom={made}"})
+        name = called(httpx.get(f"{server.url}/health"))
+        return httpx.get(f"{server.url}/v1/jobs", headers={"Cookie": f"{name}={made}"})
 
     with served(engine, tokens=(TOKEN,), hosts=None) as server:
         doors = (by_header, by_form, by_cookie)

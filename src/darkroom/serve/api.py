@@ -127,11 +127,11 @@ def _signing(tokens: Sequence[str], tries: Tries) -> APIRouter:
             return cookie.sign_in_page(str(error), status=error.status, headers=headers_of(error))
         assert token is not None
         secure = request.headers.get("origin", "").startswith("https:")
-        return cookie.signed_in(token, now=time.time(), secure=secure)
+        return cookie.signed_in(token, now=time.time(), host=request.headers.get("host", ""), secure=secure)
 
     @signing.post(cookie.LEAVE)
-    async def leave() -> Response:
-        return cookie.signed_out()
+    async def leave(request: Request) -> Response:
+        return cookie.signed_out(request.headers.get("host", ""))
 
     return signing
 

@@ -50,7 +50,7 @@ class _Server(uvicorn.Server):
 @final
 class _Impatient(H11Protocol):
     """Closes connections beyond those that are allowed, and those on which nothing is asked, or a request's head comes
-    byte by byte, which uvicorn waits for for ever."""
+    byte by byte: uvicorn would wait for ever."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """By asyncio."""
@@ -136,7 +136,7 @@ def room_for(connections: int) -> int:
         return connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + OTHERS
-    if resource.RLIM_INFINITY == soft or soft >= wanted:
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
         return connections
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
