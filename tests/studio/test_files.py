@@ -158,6 +158,17 @@ def test_several_prompts_one_a_line(newcomer: Visit) -> None:
     assert newcomer.draw("class")["asked"]["prompt"] == "a red\ncircle"
 
 
+def test_what_a_cancelled_job_had_drawn_is_in_the_gallery(newcomer: Visit) -> None:
+    page, jobs = newcomer.page, f"{newcomer.url}/v1/jobs"
+    job = page.request.post(jobs, data={"model": "plain", "count": 16, "steps": 100}).json()["id"]
+    while not page.request.get(f"{jobs}/{job}").json()["pictures"]:
+        page.wait_for_timeout(10)
+    assert page.request.post(f"{jobs}/{job}/cancel").json()["state"] == "cancelled"
+    newcomer.turn("Gallery")
+    page.locator(f'.dr-card[data-job="{job}"]').first.wait_for()
+    assert page.locator(f'.dr-card[data-job="{job}"]').count() == 8  # a batch of two
+
+
 def test_dark_or_light_is_kept_until_the_next_visit(newcomer: Visit) -> None:
     page = newcomer.page
     dark, kept = "document.body.classList.contains('dark')", "localStorage.getItem('darkroom-theme')"

@@ -64,6 +64,7 @@
           this.job = job;
           window.darkroom.keep("job", job.id);
           this.empty(job.total);
+          for (const { place, url } of job.pictures) this.put(place, url); // before this page was loaded again
           const done = await window.darkroom.follow(job.id, (kind, data) => mine() && this.told(kind, data));
           if (mine()) await this.end(done, asked);
         } catch (error) {
