@@ -31,10 +31,10 @@ from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.network.unet import UNet
 from darkroom.process.objective import TimesSpec
+from darkroom.train.denoiser_objective import LatentBatch, denoiser_objective, draw_times
 from darkroom.train.ema import Ema
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.denoiser_objective import LatentBatch, denoiser_objective, draw_times
 from darkroom.train.state import Training
 
 SMALL: Final = MIDDLE.model_copy(update={"channels": 96})

@@ -15,7 +15,7 @@ from darkroom.serve.limits import Limits
 from darkroom.serve.shelf import Offer
 from darkroom.serve.views import model_view
 from darkroom.studio.settings import Named, real, settings
-from darkroom.studio.tabs import TABS, Tab, facts, offered
+from darkroom.studio.tabs import PARTS, TABS, Tab, facts, offered, others
 from darkroom.tasks.fields import FIELDS
 
 FONTS: Final = ("system-ui", "sans-serif")
@@ -43,8 +43,10 @@ def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False, l
     asked: dict[str, list[Named]] = {}
     draw: dict[str, gr.Button] = {}
     with gr.Blocks(title="Darkroom", analytics_enabled=False, fill_width=True) as blocks:
-        head = {"models": facts(tuple(offers.values())), "leave": leave}
+        tasks = {tab.key: [each.name for each in models] for tab, models in chosen}
+        head = {"models": facts(tuple(offers.values())), "tabs": tasks, "leave": leave}
         gr.HTML(_element("darkroom-head", head), padding=False, elem_id="dr-head")
+        _excused([name for name in offers if not any(name in names for names in tasks.values())])
         with gr.Tabs(elem_id="dr-pages") as pages:
             with gr.Tab("Draw", id="draw"), gr.Row():
                 with gr.Column(scale=5, min_width=280), gr.Tabs(elem_id="dr-tabs") as tabs:
@@ -63,6 +65,13 @@ def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False, l
     return blocks
 
 
+def _excused(names: Sequence[str]) -> None:
+    """A sentence about models that have no tab, where there are some."""
+    if names:
+        words = f"Not on this page, for it cannot ask for what they are steered by: {', '.join(names)}."
+        gr.HTML(f'<p class="dr-hint">{html.escape(words)}</p>', padding=False, elem_id="dr-excused")
+
+
 def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
     """What a tab asks for: model, words, what its element asks for, and strength where that is the question."""
     fields = {field for each in models for field in each.outline.spec.fields}
@@ -71,7 +80,7 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
     found = [Named("model", gr.Dropdown(names, value=names[0], label="Model", elem_id=tab.at("model")))]
     if "caption" in fields:
         lines = 3 if tab.key == "text" else 1
-        info = "Shift and Enter draw" if lines > 1 else "Enter draws"
+        info = "several: one a line; Shift and Enter draw" if lines > 1 else "Enter draws"
         made = gr.Textbox(
             "", label="Prompt", info=info, lines=lines, elem_id=tab.at("prompt"), placeholder=_example(models)
         )
@@ -79,7 +88,9 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
     if "label" in fields:
         found.append(Named("label", _classes(tab, models)))
     if tab.part is not None:
-        gr.HTML(_element(tab.part, {"tab": tab.key, "models": names}), padding=False)
+        gr.HTML(_element(tab.part, {"tab": tab.key}, tab=tab.key), padding=False)
+    for field in others(tab, models):
+        gr.HTML(_element(PARTS[field], {"tab": tab.key, "field": field}, tab=tab.key), padding=False)
     found += _scales(tab, models)
     if tab.key == "vary":
         found += _beginning(tab)
@@ -88,7 +99,8 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
 
 def _classes(tab: Tab, models: Sequence[Offer]) -> gr.Dropdown:
     """Those of the first model; the page's script offers others when another model is chosen."""
-    classes = list(models[0].outline.names.classes)
+    known = model_view(models[0], loaded=False)
+    classes = list(known.classes) or [str(number) for number in range(known.counts.get("label", 0))]
     return gr.Dropdown(
         classes,
         value=classes[0] if tab.key == "class" and classes else None,
@@ -128,9 +140,10 @@ def _example(models: Sequence[Offer]) -> str | None:
     return f"e.g. {prompts[0]}" if isinstance(prompts, list) and prompts else None
 
 
-def _element(name: str, values: Mapping[str, Any]) -> str:
-    """A custom element that is told these values."""
-    return f'<{name} data-told="{html.escape(json.dumps(values))}"></{name}>'
+def _element(name: str, values: Mapping[str, Any], *, tab: str | None = None) -> str:
+    """A custom element that is told these values. tab: that it asks for something on."""
+    part = "" if tab is None else f' data-part="{html.escape(tab)}"'
+    return f'<{name}{part} data-told="{html.escape(json.dumps(values))}"></{name}>'
 
 
 def _connect(
