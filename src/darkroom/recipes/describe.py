@@ -87,22 +87,38 @@ def latent_shape(recipe: Recipe) -> tuple[int, int, int]:
 def count(recipe: Recipe) -> dict[str, int]:
     """Parameters of `first_stage`, `network` and `conditioner`; 0 for what the recipe does not have."""
     part = recipe.denoiser
-    with hollow():
-        first_stage = build_first_stage(recipe.first_stage.model)
-        network = None if part is None else UNet(part.network)
-        conditioning = Conditioning(() if part is None else part.conditioners)
     return {
-        "first_stage": _count(first_stage),
-        "network": 0 if network is None else _count(network),
-        "conditioner": _count(conditioning),
+        "first_stage": _first_stage_parameters(recipe.first_stage.model),
+        "network": 0 if part is None else _network_parameters(part.network),
+        "conditioner": _conditioner_parameters(() if part is None else part.conditioners),
     }
+
+
+@functools.cache  # each kind by itself: many recipes share a first stage
+def _first_stage_parameters(spec: FirstStageSpec) -> int:
+    with hollow():
+        return _count(build_first_stage(spec))
+
+
+@functools.cache
+def _network_parameters(spec: UNetSpec) -> int:
+    with hollow():
+        return _count(UNet(spec))
+
+
+@functools.cache
+def _conditioner_parameters(specs: tuple[ConditionerSpec, ...]) -> int:
+    with hollow():
+        return _count(Conditioning(specs))
 
 
 def _moved(part: FirstStageRecipe) -> int:
     """Parameters that training the first stage moves: all, or those of its decoder."""
+    if part.only is None:
+        return _first_stage_parameters(part.model)
     with hollow():
         model = build_first_stage(part.model)
-        return _count(only_decoder(model) if part.only and isinstance(model, Autoencoder) else model)
+        return _count(only_decoder(model) if isinstance(model, Autoencoder) else model)
 
 
 def _count(module: nn.Module) -> int:
