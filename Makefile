@@ -9,6 +9,8 @@ CODE := src tests tools benchmarks
 
 # One thread a test process: two processes with two threads each on two cores are four times slower.
 check test: export OMP_NUM_THREADS := 1
+# Tests begin many processes, and none is to compile the package anew because the environment wants it unwritten.
+check test: export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
@@ -48,6 +50,10 @@ format: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .coverage demo
 
+# pip would compile all that it installs on one core; here every core does, and the tests of others are left alone.
+INSTALL = $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
+COMPILE = $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+
 # Stamps: nothing is installed again until a pin or a dependency changes.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -57,9 +63,11 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.core: $(VENV)/.made $(PINS)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(INSTALL) -e .
+	$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made $(PINS)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
+	$(COMPILE)
 	@touch $(VENV)/.core $@

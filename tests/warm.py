@@ -17,7 +17,8 @@ from typing import Any
 START = "forkserver"
 SAID = ("stdout", "stderr")
 _PROCESSES = multiprocessing.get_context(START)
-_PROCESSES.set_forkserver_preload(["torch", "pydantic", "tokenizers", "typer", "PIL.Image"])
+IMPORTED = ["torch", "torch._dynamo", "pydantic", "tokenizers", "typer", "PIL.Image"]  # optimisers import the second
+_PROCESSES.set_forkserver_preload(IMPORTED)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ import pytest
 import torch
 from measured import CornerJudge, first_stage
 from PIL import Image
-from torchmetrics.image.fid import _compute_fid
-from torchmetrics.image.kid import poly_mmd
 
 from darkroom.autoencoder.bottleneck import VQSpec, perplexity
 from darkroom.autoencoder.model import Autoencoder
@@ -46,6 +44,9 @@ def pictures(source: Source, size: int = 32) -> torch.Tensor:
 
 
 def test_the_figures_are_those_of_saved_pictures(scenes: Source) -> None:
+    from torchmetrics.image.fid import _compute_fid
+    from torchmetrics.image.kid import poly_mmd
+
     model, judge = first_stage(), CornerJudge()
     report = evaluated(model, scenes, judge=judge)
     originals = pictures(scenes)

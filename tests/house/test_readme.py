@@ -1,4 +1,4 @@
-"""What README.md and docs show is run, in order, in one folder for each page; trainings are cut to a few steps.
+"""What README.md and docs show is run, in order, in one folder for each page; training and drawing take few steps.
 
 ```bash       every line that starts with `darkroom` is run; `make NAME` must name a target of the Makefile
 ```python     the block is run
@@ -45,8 +45,9 @@ def lines(text: str) -> list[str]:
 
 
 def shortened(line: str) -> str:
-    """A training of a few steps on a few pictures; how long the shown one takes stands in docs/results.md."""
-    return re.sub(r"^(darkroom train \S+)", rf"\1 {SHORT}", line)
+    """Few steps of training, on few pictures, and of drawing; how long the shown ones take says docs/results.md."""
+    line = re.sub(r"^(darkroom train \S+)", rf"\1 {SHORT}", line)
+    return re.sub(r"^darkroom sample(?!.*--(steps|like))", "darkroom sample --steps 4", line)
 
 
 def commands(page: str) -> list[list[str]]:

@@ -1,7 +1,6 @@
 """Engines and servers over a folder each, for tests."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import uvicorn
 
 from darkroom.serve.api import build
 from darkroom.serve.asked import parted
@@ -21,6 +19,7 @@ from darkroom.serve.limits import Limits
 from darkroom.serve.server import configured
 from darkroom.serve.shelf import stocked
 from darkroom.serve.store import Job, Store
+from listening import listening
 
 T = TypeVar("T")
 KINDS = ("plain", "text", "class", "layout", "map", "low-res", "inpaint", "both")
@@ -85,17 +84,10 @@ def served(
     engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | None = LOCAL, idle: int = 30
 ) -> Generator[Served]:
     """The engine behind HTTP, until the block ends."""
-    at = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{at.getsockname()[1]}"
     app, connections = build(engine, tokens=tokens, hosts=hosts), engine.limits.connections
-    server = uvicorn.Server(configured(app, idle=idle, grace=5, connections=connections))
-    thread = threading.Thread(target=lambda: server.run(sockets=[at]))
-    thread.start()
-    try:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            wait_for(lambda: server.started)
-            yield Served(engine, client, url)
-    finally:
-        engine.closing(0)
-        server.should_exit = True
-        thread.join()
+    config = configured(app, idle=idle, grace=5, connections=connections)
+    with (
+        listening(config, closing=lambda: engine.closing(0)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        yield Served(engine, client, url)

@@ -174,11 +174,11 @@ def test_a_stranger_sends_little(engine: Engine) -> None:
 def test_silent_connections_are_closed_and_those_that_ask_are_not(engine: Engine) -> None:
     with served(engine, idle=1) as server:
         host, port = server.url.removeprefix("http://").split(":")
+        at = (host, int(port))
         slow = server.client.post("/v1/jobs", json={"steps": 300}).json()["id"]
-        for begun in (b"", b"GET /health HTT"):
-            with socket.create_connection((host, int(port)), timeout=10) as raw:
-                raw.sendall(begun)
-                assert raw.recv(100) == b""
+        with socket.create_connection(at, timeout=10) as mute, socket.create_connection(at, timeout=10) as halting:
+            halting.sendall(b"GET /health HTT")
+            assert mute.recv(100) == halting.recv(100) == b""
         with server.client.stream("GET", f"/v1/jobs/{slow}/events") as events:
             assert "event: done" in [*events.iter_lines()]
 

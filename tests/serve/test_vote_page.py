@@ -1,19 +1,17 @@
 """The page of a preference study in a real browser, by keyboard alone."""
 
-import socket
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from polls import fill, poll_of
 
 from darkroom.serve.ballot import find_pairs, sheet
+from darkroom.serve.server import configured
 from darkroom.serve.tally import count
 from darkroom.serve.votes import Votes
 from darkroom.serve.voting import Booth, build_voting
+from listening import listening
 
 PATIENCE = 60_000.0  # milliseconds
 # In one go, for pictures are not seen for long: what is on the page, and that a key is not taken before they vanish.
@@ -26,22 +24,9 @@ WHILE_SEEN = """() => {
 }"""
 
 
-@contextmanager
-def serving(booth: Booth, *, port: int = 0) -> Generator[str]:
+def serving(booth: Booth, *, port: int = 0) -> AbstractContextManager[str]:
     """The address of the page, until the block ends."""
-    at = socket.create_server(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(build_voting(booth), log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=lambda: server.run(sockets=[at]))
-    thread.start()
-    ticking = threading.Event()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            ticking.wait(0.01)
-        yield f"http://127.0.0.1:{at.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    return listening(configured(build_voting(booth), grace=2), port=port)
 
 
 def state(page: Any, wanted: str, *, given: int | None = None) -> None:

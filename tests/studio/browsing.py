@@ -2,8 +2,6 @@
 
 import json
 import re
-import socket
-import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from darkroom.scenes.read import read
@@ -24,6 +21,7 @@ from darkroom.serve.guard import LOCAL
 from darkroom.serve.server import configured
 from darkroom.serve.shelf import stocked
 from darkroom.serve.store import Store
+from listening import listening
 
 SECONDS = 25_000.0  # of a wait, in milliseconds
 
@@ -37,21 +35,9 @@ def studio(
     from darkroom.studio.mount import mount
 
     engine = Engine(stocked(models, memory=2**31, device="cpu"), Store(folder))
-    at = socket.create_server(("127.0.0.1", 0))
     app = mount(build(engine, tokens=tokens, hosts=LOCAL), engine, follow=follow, tokens=tokens)
-    server = uvicorn.Server(configured(app, grace=5))
-    thread = threading.Thread(target=lambda: server.run(sockets=[at]))
-    thread.start()
-    ticking = threading.Event()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            ticking.wait(0.01)
-        yield f"http://127.0.0.1:{at.getsockname()[1]}"
-    finally:
-        engine.closing(0)
-        server.should_exit = True
-        thread.join()
+    with listening(configured(app, grace=5), closing=lambda: engine.closing(0)) as url:
+        yield url
 
 
 @dataclass

@@ -76,6 +76,28 @@ def newcomer(desk: Any, small_address: str) -> Generator[Visit]:
 
 
 @pytest.fixture(scope="session")
+def opened(desk: Any, small_address: str) -> Generator[Visit]:
+    """The same page for all who do not mind what was done on it before: to open one takes two seconds."""
+    found = Visit(desk.new_page(), small_address).open()
+    found.fill(count=1)
+    yield found
+    found.page.close()
+
+
+@pytest.fixture
+def regular(opened: Visit) -> Generator[Visit]:
+    """Somebody who has drawn there before, and begins with text; nothing may go wrong meanwhile."""
+    opened.wrong.clear()
+    opened.elsewhere.clear()
+    opened.turn("Draw")
+    opened.turn("Text")
+    opened.page.locator("darkroom-result").evaluate("element => { delete element.dataset.done; }")
+    yield opened
+    assert not opened.wrong
+    assert not opened.elsewhere
+
+
+@pytest.fixture(scope="session")
 def visit(chromium: Any, address: str) -> Generator[Visit]:
     """The studio on a desk's screen; nothing may go wrong on it all the while."""
     context = chromium.new_context(viewport={"width": 1200, "height": 900}, accept_downloads=True)

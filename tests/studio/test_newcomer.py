@@ -1,4 +1,4 @@
-"""The studio with small models, opened anew each time: what is told to a model, and what is kept of what was given."""
+"""The studio with small models: what is told to a model, and what is kept of what was given."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -99,10 +99,10 @@ def test_a_model_has_its_own_classes(newcomer: Visit) -> None:
     assert page.input_value("#dr-class-label input") == "star"
 
 
-def test_models_of_one_condition_have_one_guidance(newcomer: Visit) -> None:
+def test_models_of_one_condition_have_one_guidance(regular: Visit) -> None:
     for tab, there in (("Class", 2), ("Map", 2), ("Layout", 0), ("Enlarge", 0), ("Free", 0)):
-        newcomer.turn(tab)
-        assert newcomer.page.locator(f"[id^=dr-{tab.lower()}-guidance_of_]").count() == there, tab
+        regular.turn(tab)
+        assert regular.page.locator(f"[id^=dr-{tab.lower()}-guidance_of_]").count() == there, tab
 
 
 def test_a_guide_picture_pulls(newcomer: Visit) -> None:
@@ -254,15 +254,15 @@ def test_all_words_can_be_read_in_the_dark_and_in_the_light(newcomer: Visit) -> 
         page.get_by_role("button", name="Dark or light").click()
 
 
-def test_a_file_that_is_dropped_beside_is_not_opened_instead_of_the_page(newcomer: Visit) -> None:
+def test_a_file_that_is_dropped_beside_is_not_opened_instead_of_the_page(regular: Visit) -> None:
     drop = (
         "(kind) => { const given = new DataTransfer();"
         " kind === 'file' ? given.items.add(new File(['x'], 'x.png')) : given.setData('text/plain', 'x');"
         " const event = new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: given });"
         " document.body.dispatchEvent(event); return event.defaultPrevented; }"
     )
-    assert newcomer.page.evaluate(drop, "file")
-    assert not newcomer.page.evaluate(drop, "text")  # words may be dropped where words go
+    assert regular.page.evaluate(drop, "file")
+    assert not regular.page.evaluate(drop, "text")  # words may be dropped where words go
 
 
 def test_a_place_for_pictures_opens_by_the_keyboard(newcomer: Visit) -> None:
@@ -281,17 +281,17 @@ def test_a_place_for_pictures_opens_by_the_keyboard(newcomer: Visit) -> None:
     assert newcomer.draw("enlarge")["state"] == "done"
 
 
-def test_asked_twice_in_a_row_it_draws_the_last(newcomer: Visit) -> None:
-    newcomer.page.evaluate(
+def test_asked_twice_in_a_row_it_draws_the_last(regular: Visit) -> None:
+    regular.page.evaluate(
         "() => { const asked = { model: 'plain', steps: 60, count: 2 };"
         " darkroom.result.draw({ ...asked, seed: 1 }); darkroom.result.draw({ ...asked, seed: 2 }); }"
     )
-    assert newcomer.done()["asked"]["seed"] == 2
-    jobs = newcomer.page.request.get(f"{newcomer.url}/v1/jobs?count=2").json()["jobs"]
+    assert regular.done()["asked"]["seed"] == 2
+    jobs = regular.page.request.get(f"{regular.url}/v1/jobs?count=2").json()["jobs"]
     assert {job["asked"]["seed"]: job["state"] for job in jobs} == {1: "cancelled", 2: "done"}
 
 
-def test_a_connection_that_breaks_is_taken_up_again(newcomer: Visit) -> None:
+def test_a_connection_that_breaks_is_taken_up_again(regular: Visit) -> None:
     broken: list[str] = []
 
     def once(route: Any) -> None:
@@ -301,11 +301,12 @@ def test_a_connection_that_breaks_is_taken_up_again(newcomer: Visit) -> None:
             broken.append(route.request.url)
             route.abort()
 
-    newcomer.page.route("**/events", once)
-    newcomer.turn("Free")
-    assert newcomer.draw("free")["state"] == "done"
+    regular.page.route("**/events", once)
+    regular.turn("Free")
+    assert regular.draw("free")["state"] == "done"
     assert len(broken) == 1
-    newcomer.wrong[:] = [each for each in newcomer.wrong if "ERR_FAILED" not in each]
+    regular.page.unroute("**/events")
+    regular.wrong[:] = [each for each in regular.wrong if "ERR_FAILED" not in each]
 
 
 FORBIDDEN = {
@@ -330,27 +331,14 @@ def test_the_browser_keeps_the_page_to_its_policy(newcomer: Visit) -> None:
     newcomer.elsewhere[:] = [each for each in newcomer.elsewhere if "elsewhere.example" not in each]
 
 
-def test_loaded_again_the_page_goes_on_with_what_it_drew(newcomer: Visit) -> None:
-    page = newcomer.page
-    page.evaluate("() => void darkroom.result.draw({ model: 'plain', steps: 60, count: 3, seed: 6 })")
-    page.locator("#dr-cancel").wait_for()
-    page.reload()
-    page.locator("darkroom-result .dr-said").wait_for()
-    job = newcomer.done()
-    assert (job["state"], job["asked"]["seed"]) == ("done", 6)
-    assert page.locator("darkroom-result .dr-finished").count() == 3
-    whole = page.locator("darkroom-result .dr-frame a").first.get_attribute("href")
-    assert whole == job["pictures"][0]["url"]
-
-
-def test_the_gallery_shows_what_another_tab_drew(newcomer: Visit) -> None:
-    page, jobs = newcomer.page, f"{newcomer.url}/v1/jobs"
-    newcomer.turn("Gallery")
+def test_the_gallery_shows_what_another_tab_drew(regular: Visit) -> None:
+    page, jobs = regular.page, f"{regular.url}/v1/jobs"
+    regular.turn("Gallery")
     page.locator("darkroom-gallery").wait_for()
-    newcomer.turn("Draw")
+    regular.turn("Draw")
     job = page.request.post(jobs, data={"model": "plain"}).json()["id"]
     page.request.get(f"{jobs}/{job}/events")  # until it has ended
-    newcomer.turn("Gallery")
+    regular.turn("Gallery")
     card = page.locator(f'.dr-card[data-job="{job}"]')
     card.wait_for()
     assert page.request.delete(f"{jobs}/{job}").status == 204
@@ -358,10 +346,23 @@ def test_the_gallery_shows_what_another_tab_drew(newcomer: Visit) -> None:
         card.get_by_role("button", name="Delete").click()
     page.get_by_text("there is no such job").wait_for()
     card.wait_for(state="detached")
-    newcomer.wrong[:] = [each for each in newcomer.wrong if "404" not in each]  # the browser tells of the status
+    regular.wrong[:] = [each for each in regular.wrong if "404" not in each]  # the browser tells of the status
 
 
-def test_the_keyboard_alone_draws(newcomer: Visit) -> None:
-    newcomer.page.fill("#dr-text-prompt textarea", "a red circle")
-    newcomer.page.locator("#dr-text-prompt textarea").press("Shift+Enter")
-    assert newcomer.done()["asked"]["prompt"] == "a red circle"
+def test_the_keyboard_alone_draws(regular: Visit) -> None:
+    regular.page.fill("#dr-text-prompt textarea", "a red circle")
+    regular.page.locator("#dr-text-prompt textarea").press("Shift+Enter")
+    assert regular.done()["asked"]["prompt"] == "a red circle"
+
+
+def test_loaded_again_the_page_goes_on_with_what_it_drew(regular: Visit) -> None:
+    page = regular.page
+    page.evaluate("() => void darkroom.result.draw({ model: 'plain', steps: 60, count: 3, seed: 6 })")
+    page.locator("#dr-cancel").wait_for()
+    page.reload()
+    page.locator("darkroom-result .dr-said").wait_for()
+    job = regular.done()
+    assert (job["state"], job["asked"]["seed"]) == ("done", 6)
+    assert page.locator("darkroom-result .dr-finished").count() == 3
+    whole = page.locator("darkroom-result .dr-frame a").first.get_attribute("href")
+    assert whole == job["pictures"][0]["url"]

@@ -4,11 +4,10 @@ import pytest
 
 from darkroom.serve.limits import Limits
 
-gr = pytest.importorskip("gradio", reason="needs gradio, the extra [studio]")
-
 
 @pytest.mark.parametrize(("allowed", "value"), [(2, 2), (16, 4), (40, 4)])
 def test_as_many_pictures_are_offered_as_are_allowed(allowed: int, value: int) -> None:
+    gr = pytest.importorskip("gradio", reason="needs gradio, the extra [studio]")
     from darkroom.studio.settings import settings
 
     with gr.Blocks():

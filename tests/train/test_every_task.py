@@ -39,6 +39,7 @@ SMALL = (
     "denoiser.sample.count=2",
     "denoiser.sample.steps=2",
 )
+NARROW = ("denoiser.network.channels=16", "denoiser.network.head_channels=16")  # a folder's network has five million
 GIVEN = {
     "tiny-layout": ("objects", ["layout.json"]),
     "tiny-semantic": ("map", ["map.png"]),
@@ -88,7 +89,7 @@ def test_stopping_changes_nothing(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["semantic", "layout", "super-resolution", "inpainting", "text+semantic"])
 def test_a_folder_by_task(task: str, tmp_path: Path) -> None:
     """Every task of a data set that has all fields, sized by its recipe and timed before it is trained."""
-    asked = Asked(source="shapes", changes=("data.count=30", f"task={task}"))
+    asked = Asked(source="shapes", changes=("data.count=30", "denoiser.train.batch=2", f"task={task}"))
     made = recipe_asked(asked)
     assert made.denoiser is not None
     assert [each.field for each in made.denoiser.conditioners] == [
@@ -155,7 +156,7 @@ def test_every_task_on_squares_of_pixels(name: str, tmp_path: Path) -> None:
 
 def test_small_pictures_let_latents_be_guessed(tmp_path: Path) -> None:
     """A folder's model learns what is beyond the guess; a run that stopped ends with the same bits, guess and all."""
-    changes = ("task=super-resolution", *SMALL, "data.size=32", "first_stage.loss.adversary=null")
+    changes = ("task=super-resolution", *SMALL, *NARROW, "data.size=32", "first_stage.loss.adversary=null")
     made = recipe_asked(Asked(source="shapes", changes=(*changes, "first_stage.loss.perceptual_weight=0")))
     assert made.denoiser is not None
     (spec,) = made.denoiser.conditioners
@@ -180,7 +181,7 @@ def test_small_pictures_let_latents_be_guessed(tmp_path: Path) -> None:
 
 def test_what_is_beyond_a_hole_s_edge_is_a_guess(tmp_path: Path) -> None:
     """A folder's model for holes learns what is beyond a smooth filling; what lies under a mask is never seen."""
-    changes = ("task=inpainting", *SMALL, "data.size=32", "first_stage.loss.adversary=null")
+    changes = ("task=inpainting", *SMALL, *NARROW, "data.size=32", "first_stage.loss.adversary=null")
     made = recipe_asked(Asked(source="shapes", changes=(*changes, "first_stage.loss.perceptual_weight=0")))
     list(Run(made, tmp_path, device="cpu").develop(page=False))
     model = load(tmp_path, device="cpu")
@@ -204,7 +205,7 @@ def test_what_is_beyond_a_hole_s_edge_is_a_guess(tmp_path: Path) -> None:
 
 
 def test_all_of_it_in_a_run_of_two_conditions(tmp_path: Path) -> None:
-    changes = ("task=text+semantic", *SMALL, "data.size=32", "first_stage.loss.perceptual_weight=0")
+    changes = ("task=text+semantic", *SMALL, *NARROW, "data.size=32", "first_stage.loss.perceptual_weight=0")
     made = recipe_asked(Asked(source="shapes", changes=(*changes, "first_stage.loss.adversary=null")))
     list(Run(made, tmp_path, device="cpu").develop())
     model = load(tmp_path, device="cpu")

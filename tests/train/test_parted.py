@@ -48,7 +48,7 @@ SPEC = TrainSpec(
     averages=AveragesSpec(every=2),
     strategy="fsdp",
     log_every=1,
-    save_every=1,
+    save_every=50,  # saved where it is looked at or stopped: to put a state together takes ranks two seconds
     sample_every=2,
 )
 CHANGES = (
@@ -105,6 +105,8 @@ def _stop_at(folder: Path, step: int, *, strategy: str = "fsdp") -> None:
         if isinstance(event, Advance) and event.progress.step == step:
             break
     events.close()
+    if is_first():
+        assert torch.load(folder / "state.pt", weights_only=True)["step"] == step
 
 
 def _looped(folder: Path, compute: Compute) -> dict[str, Any]:

@@ -193,6 +193,7 @@ def test_a_given_first_stage_is_used_as_it_is(text_run: Path, tmp_path: Path) ->
 def test_a_pixel_space_model_needs_no_first_stage(tmp_path: Path) -> None:
     changes = [each for each in SMALL if each.startswith(("denoiser", "data"))] + [
         "first_stage={model: {kind: pixels}}",
+        "denoiser.network.attention=[2]",
         "denoiser.network.in_channels=3",
         "denoiser.network.out_channels=3",
     ]
@@ -238,7 +239,7 @@ def _compiled(plain: Path, compiled: Path, words: Sequence[str]) -> None:
 
 def test_a_run_on_a_compiled_network_ends_the_same(tmp_path: Path) -> None:
     """Without a compiler, which changes no number; stopped once, too. In a process whose shapes nobody checks."""
-    words = (*SMALL, "denoiser.train.precision=float32")
+    words = (*SMALL, "denoiser.train.precision=float32", "denoiser.network.attention=[2]")  # levels with it and without
     with begun(_compiled, tmp_path / "plain", tmp_path / "compiled", words, folder=tmp_path / "said") as process:
         assert process.ended(seconds=200) == 0, process.complaints[-2000:]
     plain, other = (load_model(tmp_path / name / "model.safetensors").state for name in ("plain", "compiled"))

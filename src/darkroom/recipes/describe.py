@@ -86,37 +86,65 @@ def latent_shape(recipe: Recipe) -> tuple[int, int, int]:
 
 def count(recipe: Recipe) -> dict[str, int]:
     """Parameters of `first_stage`, `network` and `conditioner`; 0 for what the recipe does not have."""
-    with hollow():
-        first_stage = build_first_stage(recipe.first_stage.model)
-        network, conditioner = (0, 0) if recipe.denoiser is None else map(_count, _denoising(recipe.denoiser))
-    return {"first_stage": _count(first_stage), "network": network, "conditioner": conditioner}
+    part = recipe.denoiser
+    return {
+        "first_stage": _first_stage_parameters(recipe.first_stage.model),
+        "network": 0 if part is None else _network_parameters(part.network),
+        "conditioner": _conditioner_parameters(() if part is None else part.conditioners),
+    }
 
 
 def denoiser_moments(part: DenoiserRecipe) -> int:
     """Values that the optimiser of a denoiser keeps; 0 if it is not trained."""
-    with hollow():
-        return 0 if part.train is None else sum(moments(each, part.train) for each in _denoising(part))
+    return 0 if part.train is None else _denoiser_moments(part.network, part.conditioners, train=part.train)
 
 
 def first_stage_moments(part: FirstStageRecipe) -> int:
     """Values that the optimiser of a first stage keeps; 0 if it is not trained."""
+    return 0 if part.train is None else _first_stage_moments(part.model, train=part.train, only=part.only is not None)
+
+
+@functools.cache  # each kind by itself: many recipes share a first stage
+def _first_stage_parameters(spec: FirstStageSpec) -> int:
     with hollow():
-        return 0 if part.train is None else moments(_moved(part), part.train)
+        return _count(build_first_stage(spec))
+
+
+@functools.cache
+def _network_parameters(spec: UNetSpec) -> int:
+    with hollow():
+        return _count(UNet(spec))
+
+
+@functools.cache
+def _conditioner_parameters(specs: tuple[ConditionerSpec, ...]) -> int:
+    with hollow():
+        return _count(Conditioning(specs))
+
+
+@functools.cache
+def _denoiser_moments(network: UNetSpec, conditioners: tuple[ConditionerSpec, ...], *, train: TrainSpec) -> int:
+    with hollow():
+        return moments(UNet(network), train) + moments(Conditioning(conditioners), train)
+
+
+@functools.cache
+def _first_stage_moments(model: FirstStageSpec, *, train: TrainSpec, only: bool) -> int:
+    with hollow():
+        return moments(_moved(model, only=only), train)
 
 
 def moved_by(part: FirstStageRecipe) -> int:
     """Parameters that training the first stage moves: all, or those of its decoder."""
+    if part.only is None:
+        return _first_stage_parameters(part.model)
     with hollow():
-        return _count(_moved(part))
+        return _count(_moved(part.model, only=True))
 
 
-def _denoising(part: DenoiserRecipe) -> tuple[nn.Module, nn.Module]:
-    return UNet(part.network), Conditioning(part.conditioners)
-
-
-def _moved(part: FirstStageRecipe) -> nn.Module:
-    model = build_first_stage(part.model)
-    return only_decoder(model) if part.only and isinstance(model, Autoencoder) else model
+def _moved(spec: FirstStageSpec, *, only: bool) -> nn.Module:
+    model = build_first_stage(spec)
+    return only_decoder(model) if only and isinstance(model, Autoencoder) else model
 
 
 def _count(module: nn.Module) -> int:

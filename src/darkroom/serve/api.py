@@ -7,18 +7,16 @@ from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, FastAPI, Path, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
 from darkroom import __version__
-from darkroom.core.errors import InputError
 from darkroom.serve import cookie, images, jobs
 from darkroom.serve.door import Door, TheDoor
 from darkroom.serve.engine import Engine
-from darkroom.serve.guard import Guard, address_of, answer, failure, headers_of
+from darkroom.serve.guard import Guard, address_of, failure, headers_of, refusing
 from darkroom.serve.limits import Refused
 from darkroom.serve.tokens import Tries, fitting
 from darkroom.serve.views import ErrorView, ModelsView, ModelView, model_view
@@ -102,8 +100,7 @@ def build(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | 
         app.include_router(each)
     if tokens:
         app.include_router(_signing(tokens, tries))
-    app.add_exception_handler(InputError, _refused)
-    app.add_exception_handler(RequestValidationError, _misplaced)
+    refusing(app)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _left)
     return app
@@ -134,20 +131,6 @@ def _signing(tokens: Sequence[str], tries: Tries) -> APIRouter:
         return cookie.signed_out(request.headers.get("host", ""))
 
     return signing
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, InputError)
-    return answer(error)
-
-
-async def _misplaced(request: Request, error: Exception) -> JSONResponse:
-    """A path or query that does not fit."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = str(first["loc"][-1])
-    lost = first["loc"][0] == "path"
-    return failure(f"{place}: {first['msg']}", status=404 if lost else 422, code="invalid_request")
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -200,6 +202,25 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def refusing(app: FastAPI) -> None:
+    """From now on the application answers in one sentence what does not fit: errors of ours, paths, queries, bodies."""
+    app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(RequestValidationError, _misplaced)
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InputError)
+    return answer(error)
+
+
+async def _misplaced(request: Request, error: Exception) -> JSONResponse:
+    """Where FastAPI itself reads a request, and finds something else than was declared."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    lost = first["loc"][0] == "path"
+    return failure(f"{first['loc'][-1]}: {first['msg']}", status=404 if lost else 422, code="invalid_request")
 
 
 def answer(error: InputError) -> JSONResponse:

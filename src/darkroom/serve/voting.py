@@ -7,18 +7,15 @@ from importlib.resources import files
 from typing import Any, Final, Literal, final
 
 from fastapi import APIRouter, FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import Field, FiniteFloat
 from starlette.middleware import Middleware
-from starlette.requests import Request
 
 from darkroom import __version__
-from darkroom.core.errors import InputError
 from darkroom.core.spec import Spec
 from darkroom.serve.ballot import Pair, Question, Side, picture, sheet
 from darkroom.serve.counts import Counts
-from darkroom.serve.guard import Guard, answer, failure
+from darkroom.serve.guard import Guard, refusing
 from darkroom.serve.limits import Limits, Refused
 from darkroom.serve.votes import Votes
 
@@ -116,8 +113,7 @@ def build_voting(booth: Booth, *, hosts: Sequence[str] | None = None) -> FastAPI
     )
     app.include_router(_page())
     app.include_router(_voters(booth))
-    app.add_exception_handler(InputError, _refused)
-    app.add_exception_handler(RequestValidationError, _misplaced)
+    refusing(app)
     return app
 
 
@@ -165,16 +161,3 @@ def _voters(booth: Booth) -> APIRouter:
 def _plain(body: bytes, kind: str) -> Response:
     """Nothing is kept by browsers: the same address must not show what another voter saw."""
     return Response(body, media_type=kind, headers={"Cache-Control": "no-store", "Content-Security-Policy": POLICY})
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, InputError)
-    return answer(error)
-
-
-async def _misplaced(request: Request, error: Exception) -> JSONResponse:
-    """A path or a vote that does not fit."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    lost = first["loc"][0] == "path"
-    return failure(f"{first['loc'][-1]}: {first['msg']}", status=404 if lost else 422, code="invalid_request")

@@ -18,6 +18,8 @@ PAGE: Final = ("", "/")
 ANSWERED: Final = (*PAGE, "/theme.css", "/gradio_api/theme.css", "/favicon.ico", "/config")
 TOLD: Final = ("host", "accept", "x-forwarded-proto")  # of a request's headers
 PACKED: Final = "accept-encoding"  # of all but the page, whose scripts are read here
+NAMED: Final = "/assets/"  # files that have a digest of what they hold in their names
+FOR_GOOD: Final = "private, max-age=31536000, immutable"
 _SCRIPT: Final = re.compile(rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", flags=re.DOTALL | re.IGNORECASE)
 
 
@@ -46,7 +48,7 @@ class Shutter:
         elif within in PAGE:
             await self._app(_plain(scope, *TOLD), receive, _with_policy(send))
         else:
-            await self._app(_plain(scope, *TOLD, PACKED), receive, send)
+            await self._app(_plain(scope, *TOLD, PACKED), receive, _kept(send) if within.startswith(NAMED) else send)
 
 
 def _is_host(host: str) -> bool:
@@ -62,6 +64,17 @@ def _plain(scope: Scope, *told: str) -> Scope:
     """The request without its query, and with these headers alone."""
     kept = [(name, value) for name, value in scope["headers"] if name.decode("latin-1").lower() in told]
     return {**scope, "query_string": b"", "headers": kept}
+
+
+def _kept(send: Send) -> Send:
+    """Sends what browsers are to keep; untold they guess by a file's age, and soon ask again for what is new."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            MutableHeaders(scope=message)["Cache-Control"] = FOR_GOOD
+        await send(message)
+
+    return sent
 
 
 def _with_policy(send: Send) -> Send:
