@@ -108,7 +108,7 @@ def views_for(conditioners: Sequence[ConditionerSpec], *, count: int) -> dict[st
 def fine_tuning(count: int) -> TrainSpec:
     """How the denoiser of a finished model learns `count` other pictures: in small steps, and not for long.
 
-    A fifth of the learning rate that folders are trained with, for it shall keep what it knows.
+    AdamW at a tenth of what a fresh network would take, for it shall keep what it knows.
     """
     return TrainSpec(
         steps=_steps(count, least=800, most=6000),
