@@ -138,9 +138,9 @@ def test_models_of_pixels_and_of_latents_learn_by_one_rule() -> None:
             for each in cells
             if isinstance(each, Training) and each.recipe.denoiser and not each.on
         ]
-        assert {each.batch for each in trains.values()} == {16}
-        assert pixels.batch == 8
-        assert {each.learning_rate for each in trains.values()} == {pixels.learning_rate}
+        assert {each.batch for each in trains.values()} == {32}
+        assert pixels.batch == 16
+        assert {(each.optimizer, each.learning_rate) for each in trains.values()} == {("muon", pixels.learning_rate)}
 
 
 def test_looks_are_cheap_for_all_for_they_are_paid_from_the_minutes() -> None:
