@@ -33,10 +33,10 @@ from darkroom.diffusion.walk import sample_latents
 from darkroom.network.unet import UNetSpec
 from darkroom.process.schedule import LinearSpec
 from darkroom.tasks.model import Model
+from darkroom.train.denoiser_objective import LatentBatch, denoiser_objective
 from darkroom.train.ema import Ema
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.stages import DenoiserObjective, LatentBatch
 from darkroom.train.state import Training
 
 STEPS: Final = 50
@@ -154,7 +154,7 @@ def _our_training(dtype: torch.dtype) -> Run:
         while True:
             yield queue.pop()
 
-    objective = DenoiserObjective(model, compute, 0)
+    objective = denoiser_objective(model, train=spec, compute=compute, seed=0)
     steps = train(moving, batches(), losses=objective, spec=spec, compute=compute)
 
     def step(inputs: Inputs) -> Tensor:

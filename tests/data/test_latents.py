@@ -19,7 +19,7 @@ from darkroom.data.order import Order
 from darkroom.data.sources import ShapesSource
 from darkroom.data.transforms import TransformSpec, mirrored
 from darkroom.recipes.cached import statistics_of
-from darkroom.train.stages import latent_batches
+from darkroom.train.denoiser_objective import latent_batches
 
 SOURCE = ShapesSource(side=32, count=9)
 SPEC = TransformSpec(size=32, flip=True)

@@ -150,14 +150,15 @@ def test_the_loss_is_the_mean_square_of_the_prediction() -> None:
 
 
 @torch.no_grad()
-def test_the_training_loss_drops_before_conditioning() -> None:
+def test_fields_are_dropped_before_conditioning() -> None:
     model = made(steered())
     model.conditioning["caption"].set_empty([2, 3, 0, 0, 0])
     draw = torch.Generator().manual_seed(1)
     latents, noise = (torch.randn(2, 3, 8, 8, generator=draw) for _ in range(2))
     t, given = torch.tensor([10, 900]), inputs()
     dropped = {"caption": torch.tensor([True, False]), "label": torch.tensor([False, True])}
-    found = model.training_loss(latents, t=t, noise=noise, inputs=given, dropped=dropped)
+    kept = model.conditioning.drop(model.prepared(given), dropped)
+    found = model.loss(latents, t=t, noise=noise, conditions=model.condition(kept))
     cut = {
         **given,
         "caption": torch.stack([torch.tensor([2, 3, 0, 0, 0]), given["caption"][1]]),
@@ -166,8 +167,8 @@ def test_the_training_loss_drops_before_conditioning() -> None:
     torch.testing.assert_close(found, model.loss(latents, t=t, noise=noise, conditions=model.condition(cut)))
     whole = model.loss(latents, t=t, noise=noise, conditions=model.condition(given))
     assert not torch.allclose(found, whole, atol=1e-6)
-    none = model.training_loss(latents, t=t, noise=noise, inputs=given, dropped={})
-    torch.testing.assert_close(none, whole)
+    none = model.conditioning.drop(model.prepared(given), {})
+    torch.testing.assert_close(model.loss(latents, t=t, noise=noise, conditions=model.condition(none)), whole)
 
 
 def test_the_learnt_log_variance_is_trained() -> None:

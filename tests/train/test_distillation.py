@@ -15,10 +15,18 @@ from darkroom.process.objective import ObjectiveSpec
 from darkroom.process.schedule import FlowSpec
 from darkroom.recipes.pace import like
 from darkroom.tasks.model import Model
-from darkroom.train.distill import Distillation, DistillSpec, Lesson, Still, distillation, off_the_end
+from darkroom.train.denoiser_objective import DenoiserObjective, LatentBatch, NoisyBatch
+from darkroom.train.distill import (
+    Distillation,
+    DistillSpec,
+    FrozenDenoiser,
+    Lesson,
+    begin_student,
+    distillation,
+    off_the_end,
+)
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.stages import DenoiserObjective, LatentBatch
 from darkroom.train.state import Training
 
 Small = Callable[[str], Model]
@@ -59,14 +67,15 @@ def taught(
 ) -> DenoiserObjective:
     """A student that has its teacher's weights, and what it minimises."""
     student = compute.host(copy.deepcopy(teacher)).train()
-    lesson = Lesson(Still(teacher.network, teacher.conditioning), spec)
-    learnt = distillation(student, lesson, train=PLAN, compute=compute, done=done)
+    lesson = Lesson(FrozenDenoiser(teacher.network, teacher.conditioning), spec)
+    average = begin_student(student)
+    learnt = distillation(student, lesson, average=average, train=PLAN, compute=compute, done=done)
     return DenoiserObjective(student, compute, 0, learnt)
 
 
 def learnt_by(objective: DenoiserObjective) -> Distillation:
-    assert isinstance(objective.judge, Distillation)
-    return objective.judge
+    assert isinstance(objective.loss, Distillation)
+    return objective.loss
 
 
 def batch_for(spec: ModelSpec, *, count: int = 4, first: int = 0) -> LatentBatch:
@@ -119,25 +128,24 @@ def test_guidance_is_learnt(small: Small, kind: str) -> None:
 
     added = 2 * (said(conditions) - said(model.null(conditions)))
     wanted = added.square().mean(dim=(1, 2, 3)).sqrt() / (sigma / alpha).flatten().clamp(min=1)
-    arguments = {"t": t, "noise": noise, "inputs": placed, "dropped": {}}
-    found = learnt_by(objective)(EXACT.place(batch.latents), **arguments)
+    asked = NoisyBatch(EXACT.place(batch.latents), t, noise, model.prepared(placed))
+    found = learnt_by(objective)(asked)
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
     plain = learnt_by(taught(teacher_of(small, kind), WHOLE.model_copy(update={"guidance": 1.0})))
-    assert float(plain(EXACT.place(batch.latents), **arguments).detach().max()) < 1e-8
+    assert float(plain(asked).detach().max()) < 1e-8
 
 
 def test_of_nothing_nothing_is_learnt_beyond_it(small: Small) -> None:
     """Where every field is dropped guidance adds nothing, so the student still knows what to draw of nothing."""
     objective = taught(teacher_of(small, "text-map"), WHOLE)
-    batch = batch_for(objective.model.spec)
+    model, batch = objective.model, batch_for(objective.model.spec)
     dropped = {field: torch.tensor([True, True, False, False]) for field in ("caption", "map")}
-    found = learnt_by(objective)(
-        EXACT.place(batch.latents),
-        t=torch.full((4,), 400),
-        noise=torch.randn(batch.latents.shape, dtype=torch.float64),
-        inputs={field: EXACT.place(values) for field, values in batch.inputs.items()},
-        dropped=dropped,
+    inputs = model.prepared({field: EXACT.place(values) for field, values in batch.inputs.items()})
+    noise = torch.randn(batch.latents.shape, dtype=torch.float64)
+    asked = NoisyBatch(
+        EXACT.place(batch.latents), torch.full((4,), 400), noise, model.conditioning.drop(inputs, dropped)
     )
+    found = learnt_by(objective)(asked)
     assert float(found[:2].detach().max()) < 1e-8 < float(found[2:].detach().min())
 
 

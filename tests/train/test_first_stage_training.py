@@ -26,9 +26,9 @@ from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.train.ema import Ema
 from darkroom.train.events import Note
+from darkroom.train.first_stage_objective import FirstStageObjective, first_stage_objective, opponent_of
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.stages import FirstStageObjective, first_stage_objective, opponent_of
 from darkroom.train.state import Training
 from warm import command
 

@@ -35,20 +35,16 @@ class Line(nn.Module):
 def begin(folder: Path, *, poisoned: set[int] = frozenset(), raised: set[int] = frozenset(), held=(), steps: int = 20):
     model, figures = Line(poisoned, raised), iter(held)
     spec = TrainSpec(steps=steps, batch=2, learning_rate=1e-3, warmup=1, log_every=1, save_every=500, sample_every=4)
-    stage = stage_of(
-        model,
-        folder,
-        spec=spec,
-        look=lambda _: {"validation_loss": next(figures, 1.0)},
-        stage="denoiser",
-        best=lambda: Wrote("best", folder / "best"),
-    )
+    stage = stage_of(model, folder, spec=spec, stage="denoiser")
 
     def stream() -> Iterator[Tensor]:
         while True:
             yield torch.ones(2, 3)
 
-    return stage, stage.run(stream(), losses=model)
+    def look(_: int) -> tuple[dict[str, float], list[Event]]:
+        return {"validation_loss": next(figures, 1.0)}, []
+
+    return stage, stage.run(stream(), losses=model, look=look, best=lambda: Wrote("best", folder / "best"))
 
 
 def notes(events: Iterator[Event]) -> list[str]:

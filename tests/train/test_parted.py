@@ -25,6 +25,7 @@ from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.train.averages import FOLDER
 from darkroom.train.denoiser import Latents, train_denoiser
+from darkroom.train.denoiser_objective import denoiser_objective, latent_batches
 from darkroom.train.ema import Ema
 from darkroom.train.events import Advance, Event
 from darkroom.train.loop import train
@@ -32,7 +33,6 @@ from darkroom.train.optim import AveragesSpec, TrainSpec, build_optimizer
 from darkroom.train.parted import shared_out
 from darkroom.train.ranks import Ranks
 from darkroom.train.scaler import FIRST, Scaler
-from darkroom.train.stages import denoiser_objective, latent_batches
 from darkroom.train.state import Training, restore_state, save_state
 from warm import START
 

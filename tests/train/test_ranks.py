@@ -28,11 +28,12 @@ from darkroom.recipes.pace import like
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.train import ranks
+from darkroom.train.denoiser_objective import LatentBatch, denoiser_objective
 from darkroom.train.ema import Ema
 from darkroom.train.events import Advance
+from darkroom.train.first_stage_objective import first_stage_objective, opponent_of
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
-from darkroom.train.stages import LatentBatch, denoiser_objective, first_stage_objective, opponent_of
 from darkroom.train.state import Training
 from processes import torchrun
 from warm import START

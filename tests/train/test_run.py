@@ -20,8 +20,8 @@ from darkroom.process.schedule import CosineSpec, FlowSpec, ScheduleSpec, build_
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.tasks.load import load, load_autoencoder, load_network
+from darkroom.train.denoiser_objective import draw_times
 from darkroom.train.events import Advance, Note, Wrote
-from darkroom.train.stages import draw_times
 from warm import begun
 
 SMALL = (

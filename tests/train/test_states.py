@@ -35,7 +35,7 @@ class Line(nn.Module):
 def begin(folder: Path, *, keep: int = 0, width: int = 3, gone: int = 99) -> tuple[Line, Iterator[Event]]:
     """A stage of a few steps from where it stands in this folder; the pictures of step `gone` do not come."""
     model = Line(width)
-    stage = stage_of(model, folder, spec=SPEC, look=lambda step: {"seen": float(step)}, keep=keep)
+    stage = stage_of(model, folder, spec=SPEC, keep=keep)
 
     def stream(step: int) -> Iterator[Tensor]:
         while True:
@@ -44,7 +44,7 @@ def begin(folder: Path, *, keep: int = 0, width: int = 3, gone: int = 99) -> tup
             yield torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
             step += 1
 
-    return model, stage.run(stream(stage.training.step), losses=model)
+    return model, stage.run(stream(stage.training.step), losses=model, look=lambda step: ({"seen": float(step)}, []))
 
 
 def finished(folder: Path) -> Tensor:

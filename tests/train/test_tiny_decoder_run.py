@@ -25,7 +25,7 @@ from darkroom.recipes.schema import Recipe
 from darkroom.tasks.load import load_autoencoder
 from darkroom.train.events import Advance
 from darkroom.train.first_stage import only_decoder
-from darkroom.train.stages import first_stage_objective
+from darkroom.train.first_stage_objective import first_stage_objective
 
 SMALL = (
     "data.count=16",

@@ -17,7 +17,7 @@ from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, one_h
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError, SpecError
 from darkroom.core.hollow import hollow
-from darkroom.core.shapes import Choice, Images, Latent, Mask, PerSample, Time
+from darkroom.core.shapes import Images, Latent, Mask, PerSample, Time
 from darkroom.core.spec import Spec
 from darkroom.diffusion.denoiser import Network
 from darkroom.diffusion.loss import diffusion_loss
@@ -257,20 +257,6 @@ class LatentDiffusion(nn.Module):
             objective=self.spec.objective,
             log_variance=self.log_variance,
         )
-
-    def training_loss(
-        self,
-        latents: Latent,
-        *,
-        t: Time,
-        noise: Latent,
-        inputs: Mapping[str, Tensor],
-        dropped: Mapping[str, Choice],
-        network: Network | None = None,
-    ) -> PerSample:
-        """The loss with each field dropped on its own, before conditioners see it."""
-        conditions = self.condition(self.conditioning.drop(self.prepared(inputs), dropped))
-        return self.loss(latents, t=t, noise=noise, conditions=conditions, network=network)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape (c, h, w) of the latent of pictures of this height and width."""

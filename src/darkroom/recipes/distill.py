@@ -9,7 +9,7 @@ from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.recipes.resolve import Resolved
 from darkroom.recipes.schema import Recipe
 from darkroom.recipes.tune import begin_with, from_model
-from darkroom.train.distill import DistillSpec, Lesson, Still
+from darkroom.train.distill import DistillSpec, FrozenDenoiser, Lesson
 from darkroom.train.optim import TrainSpec
 
 STEPS: Final = 4  # that a student takes by itself; 1, 2 and 3 are as good to ask for
@@ -64,7 +64,7 @@ def lesson_of(resolved: Resolved, start: StoredModel | None) -> Lesson | None:
     teacher = LatentDiffusion(start.spec)
     begin_with(teacher, start)
     resolved.tell_empty(teacher.conditioning)
-    return Lesson(Still(teacher.network, teacher.conditioning), part.distill)
+    return Lesson(FrozenDenoiser(teacher.network, teacher.conditioning), part.distill)
 
 
 def _prompts(stored: StoredModel) -> list[str]:

@@ -24,18 +24,12 @@ from darkroom.data.loader import Batch
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.recipes.length import trained
 from darkroom.recipes.schema import FirstStageRecipe, Recipe
-from darkroom.train.distill import DistillSpec, Lesson, Still, distillation
+from darkroom.train.denoiser_objective import DenoiserObjective, LatentBatch, denoiser_objective
+from darkroom.train.distill import DistillSpec, FrozenDenoiser, Lesson, begin_student, distillation
 from darkroom.train.first_stage import only_decoder
+from darkroom.train.first_stage_objective import FirstStageObjective, first_stage_objective, opponent_of
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, optimizer_of
-from darkroom.train.stages import (
-    DenoiserObjective,
-    FirstStageObjective,
-    LatentBatch,
-    denoiser_objective,
-    first_stage_objective,
-    opponent_of,
-)
 from darkroom.train.state import Training
 
 WARM: Final = 2
@@ -115,9 +109,10 @@ def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, distill: DistillSp
     if distill is not None:
         other = LatentDiffusion(model_spec)
         told = distill if model_spec.guided else distill.model_copy(update={"guidance": 1.0})  # a student may know none
-        lesson = Lesson(Still(other.network, other.conditioning), told)
-        judge = distillation(model, lesson, train=spec, compute=compute, done=lambda: 0.0)
-        losses = replace(losses, judge=judge)
+        lesson = Lesson(FrozenDenoiser(other.network, other.conditioning), told)
+        average = begin_student(model)
+        learnt = distillation(model, lesson, average=average, train=spec, compute=compute, done=lambda: 0.0)
+        losses = replace(losses, loss=learnt)
     return _time(model, lambda: batch, losses=losses, spec=spec, device=device)
 
 

@@ -38,9 +38,10 @@ from darkroom.recipes.schema import DataSpec, Recipe, difference, unshared
 from darkroom.recipes.tune import begin_with, check_start
 from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
-from darkroom.train.denoiser import fit_guesses, train_denoiser
+from darkroom.train.denoiser import train_denoiser
 from darkroom.train.events import Event, Note, Wrote
 from darkroom.train.first_stage import measure_latents, train_decoder, train_first_stage
+from darkroom.train.guesses import fit_guesses
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import STATE
 from darkroom.train.state import before

@@ -26,9 +26,9 @@ from darkroom.metrics.pairs import bicubic_round_trip, psnr
 from darkroom.nn.features import judge
 from darkroom.nn.taps import SMALLEST
 from darkroom.train.events import Event, Note, Wrote
+from darkroom.train.first_stage_objective import first_stage_objective, opponent_of
 from darkroom.train.optim import TrainSpec
-from darkroom.train.session import Session
-from darkroom.train.stages import first_stage_objective, opponent_of
+from darkroom.train.session import Looked, Session
 
 MEASURED, SHOWN, SPREAD_OVER = 512, 16, 4096
 STAGE = "first_stage"
@@ -118,7 +118,6 @@ class _Work:
             folder=viewer.folder,
             seed=self.seed,
             stage=STAGE,
-            look=viewer.look,
             beside=objective.beside,
             opponent=opponent_of(objective, train),
             keep=self.keep,
@@ -131,7 +130,9 @@ class _Work:
             start=session.samples,
             share=own_share(),
         )
-        yield from session.run(stream, losses=objective, after=objective.after, pieces=objective.pieces)
+        yield from session.run(
+            stream, losses=objective, pieces=objective.pieces, after=objective.after, look=viewer.look
+        )
         on_first(lambda: write_json(viewer.folder / "report.json", viewer.measure()))
 
 
@@ -171,7 +172,7 @@ class _Viewer:
         plain = [bicubic_round_trip(images, model.spec.factor) for images in self.images]
         self.yardstick = {f"bicubic_{name}": value for name, value in self._compared(plain).items()}
 
-    def look(self, step: int) -> tuple[dict[str, float], list[Event]]:
+    def look(self, step: int) -> Looked:
         """Figures for the log, and a sheet of pictures above their reconstructions."""
         shown = self.images[0][:SHOWN]
         models = [self.model] if self.full is None else [self.full, self.model]

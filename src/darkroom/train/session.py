@@ -1,6 +1,7 @@
 """One stage in its folder: optimise, log, save; stops between steps without losing one."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,9 @@ from darkroom.train.state import Training, before, find_state, keep_state, resto
 
 B = TypeVar("B")
 _ENDS: Final = (TrainingError, DataError)  # by which a training is over, its last state being good
+Looked = tuple[dict[str, float], list[Event]]  # values for the log, and files that were written
+Look = Callable[[int], Looked]
+See = Callable[[int], list[Event]]
 Settle = Callable[[int], TrainSpec]
 STATE, LOG, STATES = "state.pt", "log.jsonl", "states"
 SAVE_AFTER: Final = 4.0  # seconds of work that a kill may cost at most, unless saving takes long
@@ -44,12 +48,10 @@ SAVE_SHARE: Final = 0.02  # of the time may go into saving for that reason
 class Session:
     """The training of one module in one folder. Of several processes the first writes, and all keep step.
 
-    parameters: what is trained (its averages are kept if the spec asks) · beside, opponent: modules that only training
-    needs, and the optimiser of an adversary among them · look: called at each `sample_every`-th
-    step and at the end, with averaged weights applied; answers values for the log and the events of files it wrote ·
-    best: called then, too, when the look's goal (`guard.GOALS`) was never better ·
-    keep: how many states of looks stay in `states`, besides the newest state and the one before it ·
-    parted: where ranks hold the module in parts; look and best then see the model that it shows.
+    It goes on from the state that is found there. parameters: what is trained (averaged, if the spec asks) · beside:
+    modules that only training needs, saved with the state · opponent: the optimiser of an adversary among them ·
+    keep: how many states of looks stay in `states`, besides the newest state and the one before it · parted: where
+    ranks hold the module in parts; looks then see the model that it shows.
     """
 
     def __init__(
@@ -62,15 +64,13 @@ class Session:
         folder: Path,
         seed: int,
         stage: str,
-        look: Callable[[int], tuple[dict[str, float], list[Event]]],
-        best: Callable[[], Event] | None = None,
         beside: nn.ModuleDict | None = None,
         opponent: torch.optim.Optimizer | None = None,
         keep: int = 0,
         parted: Parted | None = None,
     ) -> None:
-        self.spec, self.compute, self.seed, self.stage, self.look = spec, compute, seed, stage, look
-        self.folder, self.keep, self.best, self._parted = folder, keep, best, parted
+        self.spec, self.compute, self.seed, self.stage = spec, compute, seed, stage
+        self.folder, self.keep, self._parted = folder, keep, parted
         optimizer = optimizer_of(module, parameters, spec=spec, compute=compute)
         ema = Ema(parameters, decay=spec.ema) if spec.ema else None
         averages = None if spec.averages is None else PowerAverages(parameters, spec.averages)
@@ -83,7 +83,7 @@ class Session:
         self._ranks = Ranks(module, self.training.beside, sharded=None if parted is None else parted.doing)
 
     def _restored(self) -> list[Event]:
-        """Go on from the newest state that is whole; what is to be said about that."""
+        """Go on from the newest state that is whole; answers what the reader should know about that."""
         state = self.folder / STATE
         on_first(lambda: writable_folder(self.folder))
         self._place = _identity(self.folder)
@@ -112,20 +112,25 @@ class Session:
         batches: Iterator[B],
         *,
         losses: Losses[B],
+        look: Look,
+        best: Callable[[], Event] | None = None,
         after: After | None = None,
         settle: Settle | None = None,
         pieces: Pieces[B] | None = None,
     ) -> Iterator[Event]:
         """Train to the end; the state is saved when the caller stops listening, too. Ends with averaged weights.
 
-        settle: asked at every look but the last, with the state saved, how training goes on · pieces: see `train`.
+        look: called at each `sample_every`-th step and at the last, with averaged weights applied; answers values for
+        the log and the events of files that it wrote · best: called after a look at which the stage's goal
+        (`guard.GOALS`) was better than ever before · settle: asked after every look but the last, with the state saved,
+        how training goes on · losses, after, pieces: see `loop.train`.
         A disk that fails is a `TrainingError`; the last state that it took is whole.
         """
         yield from self._said
         try:
             on_time = told_when_late(batches, what=f"{self.stage} of {self.folder}")
             progress = self._progress(on_time, losses=losses, after=after, pieces=pieces)
-            yield from self._recorded(progress, settle)
+            yield from self._recorded(progress, functools.partial(self._seen, look=look, best=best), settle)
         except (GeneratorExit, *_ENDS) as ended:  # between two steps; within one the last saved is the good one
             alone = self._parted is not None and isinstance(ended, _ENDS)  # it may be this rank's own error
             if self.training.step > self._saved and not alone:
@@ -137,8 +142,8 @@ class Session:
         if self._parted is not None:
             self._parted.show()
 
-    def _recorded(self, steps: Iterator[Progress], settle: Settle | None) -> Iterator[Event]:
-        """Step after step, each logged, looked at and saved when it is time."""
+    def _recorded(self, steps: Iterator[Progress], see: See, settle: Settle | None) -> Iterator[Event]:
+        """Step after step, logged, looked at and saved when it is time for that."""
         due, skipped = _Due(), self.training.skipped
         for progress in steps:
             if self.training.skipped > skipped:
@@ -149,7 +154,7 @@ class Session:
             if progress.step % spec.log_every == 0 or progress.step == 1 or looked:
                 yield from self._log(progress)
             if looked:
-                yield from self._look(progress.step)
+                yield from self._look(progress.step, see)
             if spec.averages is not None and (progress.step % spec.averages.every == 0 or last):
                 self._snapshot(progress.step)
             if progress.step % spec.save_every == 0 or looked or self._is_time(due):
@@ -222,17 +227,17 @@ class Session:
             self.training.seconds = before + time.monotonic() - started
 
     def _known_lines(self, step: int) -> list[dict[str, Any]]:
-        """A run killed after its last save makes some steps again; the log keeps one line of each."""
+        """The lines of the log up to this step; a run that was killed makes later steps again, so their lines go."""
         lines = read_lines(self.folder / LOG)
         kept = [line for line in lines if line["step"] <= step]
         if len(kept) < len(lines) or is_torn(self.folder / LOG):
             write_lines(self.folder / LOG, kept)
         return kept
 
-    def _look(self, step: int) -> list[Event]:
-        """What the first process sees, with averaged weights."""
+    def _look(self, step: int, see: See) -> list[Event]:
+        """What the first process sees, with averaged weights; the others wait for it."""
         with self._averaged():
-            return self._seen(step) if is_first() else []
+            return see(step) if is_first() else []
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         ema = self.training.ema
@@ -240,14 +245,14 @@ class Session:
             return self._parted.showing(None if ema is None else ema.shadow)
         return contextlib.nullcontext() if ema is None or not is_first() else ema.applied()
 
-    def _seen(self, step: int) -> list[Event]:
+    def _seen(self, step: int, *, look: Look, best: Callable[[], Event] | None) -> list[Event]:
         module, goal = self.training.module, GOALS.get(self.stage)
         module.eval()
         with self._disk():
-            values, events = self.look(step)
+            values, events = look(step)
             self._lines.append({"step": step, **values})
-            if self.best is not None and goal is not None and goal.best(self._lines) is self._lines[-1]:
-                events.append(self.best())
+            if best is not None and goal is not None and goal.best(self._lines) is self._lines[-1]:
+                events.append(best())
             append_line(self.folder / LOG, self._lines[-1])
         module.train()
         return [*events, *_notes(None if goal is None else goal.risen(self._lines))]

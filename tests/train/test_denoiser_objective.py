@@ -14,8 +14,8 @@ from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
 from darkroom.process.objective import MinSnrSpec, ObjectiveSpec
+from darkroom.train.denoiser_objective import LatentBatch, denoiser_objective, still_batches
 from darkroom.train.optim import TrainSpec
-from darkroom.train.stages import LatentBatch, denoiser_objective, still_batches
 
 NETWORK = UNetSpec(in_channels=3, out_channels=3, channels=8, multipliers=(1, 2), blocks=1, norm_groups=4)
 TRAIN = TrainSpec(steps=2, batch=2, learning_rate=1e-3)
