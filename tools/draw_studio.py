@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from darkroom.scenes.draw import draw as drawn
-from darkroom.tasks.load import DEFAULT
+from darkroom.tasks.find import DEFAULT
 
 MODELS = ("shapes-class", "shapes-layout", "shapes-semantic", "shapes-superres", "shapes-inpaint")  # beside the default
 DESK = {"viewport": {"width": 1200, "height": 760}}

@@ -27,7 +27,7 @@ from darkroom.data.sources import open_data
 from darkroom.data.transforms import TransformSpec
 from darkroom.metrics.pairs import psnr
 from darkroom.recipes.read import recipe
-from darkroom.tasks.load import load_autoencoder
+from darkroom.tasks.parts import load_autoencoder
 
 Pair = tuple[Autoencoder, Autoencoder]
 

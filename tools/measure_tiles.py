@@ -22,7 +22,7 @@ from darkroom.autoencoder import tiles
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.evaluate.obedience import SEED
 from darkroom.scenes.draw import draw
-from darkroom.tasks.load import load_autoencoder
+from darkroom.tasks.parts import load_autoencoder
 
 WAYS = ("whole", "tiles")
 

@@ -15,7 +15,7 @@ from darkroom.checkpoint.store import save_model
 from darkroom.core.errors import DarkroomError, InputError
 from darkroom.core.spec import override, parse
 from darkroom.recipes.schema import SampleSpec
-from darkroom.tasks.load import read_whole
+from darkroom.tasks.find import read_whole
 
 MODELS = Path(darkroom.__file__).parent / "models"
 

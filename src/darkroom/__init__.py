@@ -13,8 +13,8 @@ _HOMES = {
     "Model": "darkroom.tasks.model",
     "UNet": "darkroom.network.unet",
     "load": "darkroom.tasks.load",
-    "load_autoencoder": "darkroom.tasks.load",
-    "load_network": "darkroom.tasks.load",
+    "load_autoencoder": "darkroom.tasks.parts",
+    "load_network": "darkroom.tasks.parts",
     "sample_latents": "darkroom.diffusion.walk",
     "walk": "darkroom.diffusion.walk",
 }

@@ -19,7 +19,7 @@ from darkroom.checkpoint.to_diffusers import save_folder
 from darkroom.checkpoint.write_compvis import save_original
 from darkroom.conditioning.text import SequenceEncoderSpec
 from darkroom.core.errors import InputError, ModelFileError
-from darkroom.tasks.load import read_whole
+from darkroom.tasks.find import read_whole
 from originals import ENCODERS, KL, SPATIAL, checkpoint, config, described, state_of
 from stable import PROMPTS, clip, ids, pieces, words, write_words
 

@@ -12,7 +12,7 @@ from PIL import Image
 from darkroom.cli.main import main
 from darkroom.recipes.given import pictures_of, with_first_stage
 from darkroom.recipes.read import recipe
-from darkroom.tasks.load import read_whole
+from darkroom.tasks.find import read_whole
 
 STAGES = (
     "data.count=12",

@@ -31,7 +31,7 @@ def facts(say: Say, folder: Path) -> dict[str, object]:
 
 def test_what_a_pipeline_is(say: Say, folder: Path, tmp_path: Path) -> None:
     from darkroom.diffusion.model import count_parameters
-    from darkroom.tasks.load import read_whole
+    from darkroom.tasks.find import read_whole
 
     start = time.monotonic()
     found = facts(say, folder)
@@ -110,7 +110,7 @@ def test_training_goes_on_from_a_folder(say: Say, folder: Path, tmp_path: Path) 
     code, _, complaint = say(*words)
     assert code == 0, complaint
     stored = load_model(tmp_path / "run" / "model.safetensors")
-    from darkroom.tasks.load import read_whole
+    from darkroom.tasks.find import read_whole
 
     before = read_whole(folder)
     assert stored.spec == before.spec

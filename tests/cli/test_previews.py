@@ -13,7 +13,7 @@ from torch import Tensor
 import darkroom
 from darkroom.checkpoint.previews import find_preview
 from darkroom.core.errors import InputError, ModelFileError
-from darkroom.tasks.load import load_decoder
+from darkroom.tasks.parts import load_decoder
 from pipelines import change, drawn, unconditional
 
 diffusers = pytest.importorskip("diffusers", reason="compares with diffusers")

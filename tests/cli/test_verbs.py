@@ -290,7 +290,7 @@ def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> N
 def test_inspect_does_not_wait_for_the_compiler_of_torch() -> None:
     """It takes longer to import than all else together, and arithmetic on tensors without memory imports it."""
     code = (
-        "import sys; from darkroom.cli.inspect import look; from darkroom.tasks.load import built_in\n"
+        "import sys; from darkroom.cli.inspect import look; from darkroom.tasks.find import built_in\n"
         "for name in built_in(): look(name)\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
@@ -334,7 +334,7 @@ def test_a_damaged_run_is_told(say: Say, run: Path, tmp_path: Path) -> None:
 def test_models_lists_what_is_built_in(
     say: Say, refused: Callable[..., str], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darkroom.tasks.load.built_in", lambda: {"words": run / "model.safetensors"})
+    monkeypatch.setattr("darkroom.tasks.find.built_in", lambda: {"words": run / "model.safetensors"})
     code, told, _ = say("models")
     assert (code, told.split()[0]) == (0, "words")
     (entry,) = json.loads(say("models", "--json")[1])
@@ -346,7 +346,7 @@ def test_models_lists_what_is_built_in(
 
 
 def test_a_built_in_first_stage_is_listed_as_one(say: Say, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("darkroom.tasks.load.built_in", lambda: {"alone": run / "first_stage" / "model.safetensors"})
+    monkeypatch.setattr("darkroom.tasks.find.built_in", lambda: {"alone": run / "first_stage" / "model.safetensors"})
     (entry,) = json.loads(say("models", "--json")[1])
     assert (entry["name"], entry["kind"], entry["fields"]) == ("alone", "first stage", [])
     assert entry["parameters"]["network"] == 0

@@ -11,8 +11,10 @@ from darkroom.evaluate.conditions import evaluate_conditions
 from darkroom.evaluate.first_stage import evaluate_first_stage
 from darkroom.evaluate.obedience import evaluate_obedience
 from darkroom.nn.features import judge
+from darkroom.tasks.find import DEFAULT, built_in
 from darkroom.tasks.held_out import Spoiling
-from darkroom.tasks.load import DEFAULT, built_in, load, load_autoencoder
+from darkroom.tasks.load import load
+from darkroom.tasks.parts import load_autoencoder
 
 UNSEEN = ShapesSource(seed=20_261_122, count=48)
 

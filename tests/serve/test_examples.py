@@ -12,7 +12,7 @@ import pytest
 from serving import Served, engine_at, served, wait_for
 
 from darkroom.checkpoint.store import load_model, save_model
-from darkroom.tasks.load import built_in
+from darkroom.tasks.find import built_in
 
 FENCE = re.compile(r"^```(\w+) no-run: tests/serve/test_examples.py[^\n]*\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 HERE = "http://127.0.0.1:8000"

@@ -13,8 +13,9 @@ from darkroom.core import compute as computes
 from darkroom.core.errors import InputError
 from darkroom.diffusion.engine import ENGINES, build_engine
 from darkroom.nn.packed import PackedConv2d
-from darkroom.tasks.load import load, load_network
+from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
+from darkroom.tasks.parts import load_network
 
 ENGINES_HERE = [name for name in ENGINES if name != "auto"]
 

@@ -13,7 +13,7 @@ from darkroom.core.errors import DataError, InputError, ModelFileError
 from darkroom.core.pictures import as_saved, to_pictures
 from darkroom.tasks import first_stage as room
 from darkroom.tasks.first_stage import open_first_stage, padded, reconstruct_file, through
-from darkroom.tasks.load import load_autoencoder
+from darkroom.tasks.parts import load_autoencoder
 
 CPU = Compute(torch.device("cpu"))
 

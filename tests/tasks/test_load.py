@@ -13,8 +13,10 @@ from darkroom.autoencoder.model import Autoencoder
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, ModelFileError
 from darkroom.network.unet import UNet
-from darkroom.tasks import load as door
-from darkroom.tasks.load import built_in, load, load_autoencoder, load_network, read
+from darkroom.tasks import find as door
+from darkroom.tasks.find import built_in, read
+from darkroom.tasks.load import load
+from darkroom.tasks.parts import load_autoencoder, load_network
 
 
 @pytest.fixture

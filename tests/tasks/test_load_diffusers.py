@@ -9,8 +9,10 @@ from PIL import Image
 from darkroom.autoencoder.model import Autoencoder
 from darkroom.core.compute import sampling_compute
 from darkroom.core.errors import ModelFileError
+from darkroom.tasks.find import find, name_of, read_whole
 from darkroom.tasks.first_stage import open_first_stage
-from darkroom.tasks.load import find, load, load_autoencoder, load_network, name_of, read_whole
+from darkroom.tasks.load import load
+from darkroom.tasks.parts import load_autoencoder, load_network
 from pipelines import first_stage, save_text, text_parts, unconditional
 
 

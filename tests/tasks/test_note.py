@@ -13,9 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from darkroom.core.errors import InputError
 from darkroom.tasks.generate import generate
-from darkroom.tasks.load import load_autoencoder
 from darkroom.tasks.model import Model
 from darkroom.tasks.note import Note, again, read_note
+from darkroom.tasks.parts import load_autoencoder
 from darkroom.tasks.request import Request
 
 Small = Callable[[str], Model]

@@ -20,7 +20,8 @@ from darkroom.recipes.read import recipe
 from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import Run, open_recipe_data
 from darkroom.recipes.schema import Recipe
-from darkroom.tasks.load import load, read_whole
+from darkroom.tasks.find import read_whole
+from darkroom.tasks.load import load
 from darkroom.tasks.request import Request
 from darkroom.tasks.settle import hardly_meant, settle
 from darkroom.train.events import Advance

@@ -23,7 +23,8 @@ from darkroom.recipes.read import recipe
 from darkroom.recipes.resolve import inputs, resolve
 from darkroom.recipes.run import Run, open_recipe_data
 from darkroom.recipes.schema import Recipe
-from darkroom.tasks.load import load, read_whole
+from darkroom.tasks.find import read_whole
+from darkroom.tasks.load import load
 
 SMALL = (
     "data.count=24",

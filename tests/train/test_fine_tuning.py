@@ -17,7 +17,8 @@ from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.recipes.schema import Recipe
 from darkroom.recipes.tune import LABELS, begin_with, class_names, from_model
-from darkroom.tasks.load import load, read_whole
+from darkroom.tasks.find import read_whole
+from darkroom.tasks.load import load
 
 FEW = (
     "data.count=40",

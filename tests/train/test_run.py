@@ -19,7 +19,8 @@ from darkroom.process.objective import ShiftedTimesSpec, UniformTimesSpec
 from darkroom.process.schedule import CosineSpec, FlowSpec, ScheduleSpec, build_schedule
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
-from darkroom.tasks.load import load, load_autoencoder, load_network
+from darkroom.tasks.load import load
+from darkroom.tasks.parts import load_autoencoder, load_network
 from darkroom.train.denoiser_objective import draw_times
 from darkroom.train.events import Advance, Note, Wrote
 from warm import begun

@@ -22,7 +22,7 @@ from darkroom.recipes.plan import plan_of
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run, open_recipe_data
 from darkroom.recipes.schema import Recipe
-from darkroom.tasks.load import load_autoencoder
+from darkroom.tasks.parts import load_autoencoder
 from darkroom.train.events import Advance
 from darkroom.train.first_stage import only_decoder
 from darkroom.train.first_stage_objective import first_stage_objective

@@ -52,7 +52,7 @@ def run(
     from darkroom.cli.convert_pictures import SHARDS, into_shards
     from darkroom.cli.inspect import in_lines
     from darkroom.cli.options import refuse
-    from darkroom.tasks.load import find, read_whole
+    from darkroom.tasks.find import find, read_whole
 
     if to == SHARDS:
         of_models = {"config": config, "dtype": dtype, "ema": width, "weights": weights, "keep_all": keep_all}
@@ -96,7 +96,7 @@ def _facts(path: Path, config: Path | None, *, keep_all: bool, ema: bool) -> dic
     from darkroom.checkpoint.store import is_ours
     from darkroom.cli.inspect import look, without_yaml
     from darkroom.core.errors import ModelFileError
-    from darkroom.tasks.load import find_config
+    from darkroom.tasks.find import find_config
 
     try:
         return look(str(path), config=config, ema=ema)
@@ -216,7 +216,7 @@ def _rewritten(
     """Every tensor of an original checkpoint in another file, and its YAML when there is one, understood or not."""
     from darkroom.checkpoint.config import CONFIG_LIMIT
     from darkroom.checkpoint.write_compvis import rewrite_original
-    from darkroom.tasks.load import find_config, yaml_beside
+    from darkroom.tasks.find import find_config, yaml_beside
 
     yaml = find_config(path, config=config)
     several = [each.name for each in yaml_beside(path)] if yaml is None else []

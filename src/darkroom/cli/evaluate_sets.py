@@ -50,7 +50,7 @@ def holds_pictures(place: str) -> bool:
     """Is this a folder of pictures, and no model, run or folder of diffusers?"""
     from darkroom.checkpoint.diffusers import is_folder
     from darkroom.data.metadata import has_pictures
-    from darkroom.tasks.load import built_in
+    from darkroom.tasks.find import built_in
 
     folder = Path(place)
     if place in built_in() or not folder.is_dir():

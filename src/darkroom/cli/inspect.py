@@ -47,7 +47,7 @@ def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str
     from darkroom.cli.options import refuse
     from darkroom.data.shards import are_shards
     from darkroom.data.sources import SCENES
-    from darkroom.tasks.load import built_in
+    from darkroom.tasks.find import built_in
 
     known = built_in()
     place = Path(path)
@@ -149,7 +149,7 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
     from darkroom.checkpoint.inventory import compare_original, precisions
     from darkroom.diffusion.model import ModelSpec
     from darkroom.tasks.fields import task_of
-    from darkroom.tasks.load import find, find_config, needs_yaml
+    from darkroom.tasks.find import find, find_config, needs_yaml
 
     file = find(path)
     beside = find_config(file, config=config)
@@ -298,7 +298,7 @@ def _folder(folder: Path | str) -> dict[str, Any]:
     from darkroom.checkpoint.diffusers import is_folder
     from darkroom.data.sources import open_data
     from darkroom.data.summary import summary
-    from darkroom.tasks.load import find
+    from darkroom.tasks.find import find
 
     known = any(Path(folder, name).exists() for name in ("model.safetensors", "unet/config.json"))
     if known or is_folder(Path(folder)):

@@ -18,7 +18,7 @@ def run(
     """List the built-in models, or show one."""
     from darkroom.cli.answers import say_json
     from darkroom.core.errors import ModelFileError, did_you_mean
-    from darkroom.tasks.load import built_in
+    from darkroom.tasks.find import built_in
 
     known = built_in()
     if name is not None and name not in known:

@@ -162,7 +162,8 @@ def _asked(
     """The model and the request, settled: from the fields alone, or from a picture that they change."""
     from darkroom.core.errors import InputError
     from darkroom.core.spec import parse
-    from darkroom.tasks.load import DEFAULT, built_in, load
+    from darkroom.tasks.find import DEFAULT, built_in
+    from darkroom.tasks.load import load
     from darkroom.tasks.note import again, check_maker, read_note
     from darkroom.tasks.request import Request
     from darkroom.tasks.settle import offered, settle

@@ -68,32 +68,26 @@ def run(
     from darkroom.cli.watch import watch
     from darkroom.core.parallel import on_first
     from darkroom.recipes.asked import Asked
-    from darkroom.recipes.given import on_pixels, pictures_of
     from darkroom.recipes.plan import fit, plan_of, told
     from darkroom.recipes.resolve import resolve
     from darkroom.recipes.run import Run, open_recipe_data
     from darkroom.recipes.track import check_tracker, tracked
-    from darkroom.tasks.load import find, read_stage, read_whole
+    from darkroom.tasks.find import find, read_stage, read_whole
 
     began = time.monotonic()
-    begin = _whole(start_from, distill, others=first_stage is not None or stage == "first")
-    if track is not None:
-        check_tracker(track)
-    refuse({"json": as_json and not plan}, why="it is how --plan answers")
     words = (*(changes or []), *([] if seed is None else [f"seed={seed}"]))
     asked = Asked(source=source, changes=words, distill=distill is not None)
+    _check_together(asked, start_from, distill, stage=stage, first_stage=first_stage, config=config, plan=plan)
+    refuse({"json": as_json and not plan}, why="it is how --plan answers")
+    if track is not None:
+        check_tracker(track)
+    begin, named = start_from or distill, None if first_stage in NO_STAGE else first_stage
     start = None if begin is None else read_whole(begin, config=config)
-    named = None if first_stage in NO_STAGE else first_stage
     given = None if named is None else read_stage(find(named), config=config)
-    if start is None and given is None:
-        refuse({"config": config}, why="it belongs to a checkpoint that --from, --distill or --first-stage names")
-    pictures = None if named is None or asked.names_pictures else pictures_of(named)
-    recipe = _recipe(asked, start, name=begin or "", given=given, alone=stage == "first", pictures=pictures)
-    if first_stage in NO_STAGE:
-        recipe = on_pixels(recipe, patches=first_stage == "patches")
+    recipe = _recipe(asked, start, begin=begin or "", stage=stage, given=given, first_stage=first_stage)
     refuse({"best": best and recipe.denoiser is None}, why="it keeps denoisers, and this trains a first stage alone")
     if asked.machine is not None:
-        _plan_for(recipe, asked.machine, plan=plan, as_json=as_json)
+        _say_for(recipe, asked.machine, as_json=as_json)
         return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     _check_apart(folder, recipe.data.source)
@@ -130,16 +124,32 @@ def run(
     typer.echo(f"the run is in {folder}")
 
 
-def _whole(start_from: str | None, distill: str | None, *, others: bool) -> str | None:
-    """The model that is begun with. others: is something said of stages?"""
+def _check_together(
+    asked: "Asked",
+    start_from: str | None,
+    distill: str | None,
+    *,
+    stage: Stage,
+    first_stage: str | None,
+    config: Path | None,
+    plan: bool,
+) -> None:
+    """`InputError` for options that do not go together, before a file is read."""
+    from darkroom.cli.options import refuse
     from darkroom.core.errors import InputError
 
-    if start_from is not None and distill is not None:
+    whole = {"--from": start_from, "--distill": distill}
+    words = [word for word, model in whole.items() if model is not None]
+    if len(words) > 1:
         raise InputError("--from trains a model further and --distill makes one of few steps of it; give one of them")
-    begin, word = start_from or distill, "--from" if distill is None else "--distill"
-    if begin is not None and others:
-        raise InputError(f"{word} begins with a whole model, its first stage too; leave --first-stage and --stage away")
-    return begin
+    if words and (first_stage is not None or stage == "first"):
+        raise InputError(
+            f"{words[0]} begins with a whole model, its first stage too; leave --first-stage and --stage away"
+        )
+    if not words and first_stage in (None, *NO_STAGE):
+        refuse({"config": config}, why="it belongs to a checkpoint that --from, --distill or --first-stage names")
+    if asked.machine is not None and not plan:
+        raise InputError("gpus= and gpu= are for --plan; torchrun starts a training on several GPUs")
 
 
 def _check_apart(folder: Path, source: str | None) -> None:
@@ -158,14 +168,11 @@ def _check_apart(folder: Path, source: str | None) -> None:
         )
 
 
-def _plan_for(recipe: "Recipe", machine: tuple[int, str], *, plan: bool, as_json: bool) -> None:
+def _say_for(recipe: "Recipe", machine: tuple[int, str], *, as_json: bool) -> None:
     """Say what the recipe would take on GPUs that are not here."""
     from darkroom.cli.answers import say
-    from darkroom.core.errors import InputError
     from darkroom.recipes.cluster import plan_for, told_for
 
-    if not plan:
-        raise InputError("gpus= and gpu= are for --plan; torchrun starts a training on several GPUs")
     found = plan_for(recipe, gpus=machine[0], gpu=machine[1])
     say(told_for(found), found, as_json=as_json)
 
@@ -174,29 +181,30 @@ def _recipe(
     asked: "Asked",
     start: "StoredModel | None",
     *,
-    name: str,
+    begin: str,
+    stage: Stage,
     given: "StoredModel | None",
-    alone: bool,
-    pictures: str | None,
+    first_stage: str | None,
 ) -> "Recipe":
-    """The recipe for just these stages, on the first stage or model that is given; a decoder learns from `pictures`."""
+    """The recipe for these stages. begin, first_stage: what `start` and `given` were called, or `pixels`, `patches`."""
     from darkroom.core.errors import InputError
     from darkroom.recipes.asked import recipe_asked
     from darkroom.recipes.check import check_trainable
-    from darkroom.recipes.given import first_stage_alone, with_first_stage
+    from darkroom.recipes.given import first_stage_alone, on_pixels, pictures_of, with_first_stage
+    from darkroom.tasks.find import name_of
     from darkroom.tasks.first_stage import trained_size
-    from darkroom.tasks.load import name_of
 
-    recipe = recipe_asked(asked, start=start, name=name_of(name) if start is not None else "")
-    if alone:
+    recipe = recipe_asked(asked, start=start, name=name_of(begin) if start is not None else "")
+    if stage == "first":
         recipe = first_stage_alone(recipe)
-    if given is not None and alone and recipe.first_stage.only is None:
-        raise InputError("--stage first trains a first stage and --first-stage gives one; leave one of them away")
-    if given is not None:
+        if given is not None and recipe.first_stage.only is None:
+            raise InputError("--stage first trains a first stage and --first-stage gives one; leave one of them away")
+    if given is not None and first_stage is not None:
+        pictures = None if asked.names_pictures else pictures_of(first_stage)  # a decoder learns from them
         recipe = with_first_stage(recipe, given, size=asked.size or trained_size(given), source=pictures)
     if recipe.first_stage.only is not None:  # a plan, too, needs to know the first stage
         check_trainable(recipe, given=given is not None)
-    return recipe
+    return on_pixels(recipe, patches=first_stage == "patches") if first_stage in NO_STAGE else recipe
 
 
 def _said(recipe: "Recipe", *, device: str) -> "Pace":

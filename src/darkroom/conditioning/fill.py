@@ -1,22 +1,25 @@
-"""Holes filled with what is simplest to believe: what a denoiser is shown of them, or begins with."""
+"""Holes of pictures filled without learning: what a denoiser is shown in their place, or begins with."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from darkroom.core.shapes import Images, Mask
 
-LEAST: Final = 1e-6  # of a square: fewer pixels are none
-RADIUS: Final = 2  # pixels around one that speak for it; with more, edges are smeared
+LEAST: Final = 1e-6  # what is divided by, at least
+RADIUS: Final = 2  # a pixel is filled from those so far around it; with more, edges are smeared
+ASKED: Final = 8  # layers between two questions to the device, each of which waits for all its work
 Fill: TypeAlias = Literal["black", "smooth", "inward"]
 
 
 def filled(images: Images, mask: Mask, *, how: Fill) -> Images:
-    """Pictures (b, c, h, w) with their holes (mask 1) black (-1), smooth (`continued`) or as `led_inward`."""
+    """Pictures (b, c, h, w), their holes (mask 1) filled: with black (-1), as `continued` does or as `led_inward`."""
     match how:
         case "black":
             return torch.where(mask > 0.5, -1.0, images)
@@ -27,11 +30,11 @@ def filled(images: Images, mask: Mask, *, how: Fill) -> Images:
 
 
 def continued(images: Images, mask: Mask) -> Images:
-    """Pictures (b, c, h, w) whose holes (mask 1) go on smoothly from what is known: nothing under a mask is seen.
+    """Pictures (b, c, h, w) whose holes (mask 1) are filled smoothly, from the known pixels alone.
 
-    A first stage looks beyond a latent's own pixels, so what lies in a hole would show around it. Halved again and
-    again by means of what is known, until something is; then enlarged where nothing was. Source: Gortler et al. 1996
-    (pull-push).
+    Nothing under the mask is read: a first stage looks at the pixels around a latent, too, so what lay in a hole would
+    show beside it. Method: the picture is halved, by means of its known pixels, until every pixel is known; on the way
+    back each hole takes the enlarged coarser picture. Source: Gortler et al. 1996 (pull-push).
     """
     known = 1 - mask
     if max(images.shape[-2:]) == 1 or bool((known > 0).all()):
@@ -45,11 +48,12 @@ def continued(images: Images, mask: Mask) -> Images:
 
 
 def led_inward(images: Images, mask: Mask) -> Images:
-    """Pictures (b, c, h, w) whose holes (mask 1) are filled from their edge inwards, so that edges go on into them.
+    """Pictures (b, c, h, w) whose holes (mask 1) are filled from their rim inwards, so that edges go on into them.
 
-    All pixels of one depth at once take the weighted mean over known q around them of I(q) + grad I(q) (p - q); weights
-    favour q in the direction in which the hole deepens, near ones and those as deep as p, and slopes are those of
-    given pixels. Where nothing is known, zeros. Source: Telea 2004, eq. 1 and 2, in layers instead of one by one.
+    Layer by layer, all pixels p of one depth at once: p becomes the weighted mean of I(q) + grad I(q) (p - q) over the
+    known pixels q around it. Weights favour q that lie in the direction in which the hole deepens, that are near, and
+    that are about as deep as p; slopes are those of the given pixels. A picture without known pixels becomes zeros.
+    Source: Telea 2004, eq. 1 and 2, in layers instead of pixel by pixel.
     """
     given = mask < 0.5
     depth = _depth(given)
@@ -57,21 +61,21 @@ def led_inward(images: Images, mask: Mask) -> Images:
     level, known = (rearrange(F.pad(each, rim), "b 1 h w -> b h w") for each in (depth, given))
     field = rearrange(F.pad(torch.where(given, images, 0.0), rim), "b c h w -> b h w c").contiguous()
     downwards, rightwards = (_slope(field, known, dim=dim) for dim in (1, 2))
-    round_ = F.avg_pool2d(level[:, None], 3, 1, 1)[:, 0]
+    smooth = F.avg_pool2d(level[:, None], 3, 1, 1)[:, 0]
     y, x = _around(images)
-    for layer in range(1, 1 + int(depth.max())):
-        at, row, column = (each[:, None] for each in torch.nonzero(level == layer, as_tuple=True))
-        window = at, row + y.long(), column + x.long()
+    down, right = y.long(), x.long()
+    for layer, places in enumerate(_layers(level), start=1):
+        at, row, column = (each[:, None] for each in places)
+        window = at, row + down, column + right
         deeper, aside = (
-            round_[at, row + dy, column + dx] - round_[at, row - dy, column - dx] for dy, dx in ((1, 0), (0, 1))
+            smooth[at, row + dy, column + dx] - smooth[at, row - dy, column - dx] for dy, dx in ((1, 0), (0, 1))
         )
         along = (y * deeper + x * aside).abs() / torch.hypot(y, x) + LEAST
         weight = known[window] * along / (y**2 + x**2) / (1 + (level[window] - layer).abs())
         guess = field[window] - downwards[window] * y[:, None] - rightwards[window] * x[:, None]
         total = reduce(weight, "n k -> n 1", "sum").clamp(min=LEAST)
-        place = tuple(each[:, 0] for each in (at, row, column))
-        field[place] = reduce(weight[..., None] * guess, "n k c -> n c", "sum") / total
-        known[place] = True
+        field[places] = reduce(weight[..., None] * guess, "n k c -> n c", "sum") / total
+        known[places] = True
     made = rearrange(field, "b h w c -> b c h w")[..., RADIUS:-RADIUS, RADIUS:-RADIUS]
     low = reduce(torch.where(given, images, torch.inf), "b c h w -> b c 1 1", "min")
     high = reduce(torch.where(given, images, -torch.inf), "b c h w -> b c 1 1", "max")
@@ -95,15 +99,27 @@ def _slope(field: Float[Tensor, "b h w c"], known: Bool[Tensor, "b h w"], *, dim
 
 
 def _depth(given: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Steps from each pixel to the nearest given one, across edges and corners by turns; 0 where none is given."""
-    depth, reached, layer = torch.zeros(given.shape, device=given.device), given.float(), 0
-    while True:
-        layer += 1
-        across = F.max_pool2d(reached, (1, 3), 1, (0, 1))
-        grown = torch.maximum(across, F.max_pool2d(reached, (3, 1), 1, (1, 0)))
-        grown = grown if layer % 2 else F.max_pool2d(reached, 3, 1, 1)
+    """Steps from each pixel to the nearest given one, odd steps over edges, even ones over corners, too.
+
+    0 where a pixel is given, and where none of its picture is.
+    """
+    depth, reached = torch.zeros(given.shape, device=given.device), given.float()
+    for layer in itertools.count(1):
+        if layer % 2:
+            across = F.max_pool2d(reached, (1, 3), 1, (0, 1))
+            grown = torch.maximum(across, F.max_pool2d(reached, (3, 1), 1, (1, 0)))
+        else:
+            grown = F.max_pool2d(reached, 3, 1, 1)
         new = (grown > 0) & (reached == 0)
-        if not bool(new.any()):
-            return depth
-        depth = torch.where(new, float(layer), depth)
-        reached = grown
+        depth, reached = torch.where(new, float(layer), depth), grown
+        if layer % ASKED == 0 and not bool(new.any()):  # once a layer is empty, all others are
+            break
+    return depth
+
+
+def _layers(depth: Float[Tensor, "b h w"]) -> Iterator[tuple[Int[Tensor, " n"], ...]]:
+    """Numbers, rows and columns of the pixels of depth 1, 2, ...; the device is asked once for all of them."""
+    flat = depth.flatten()
+    counts = torch.bincount(flat.long()).tolist()
+    places = torch.unravel_index(flat.argsort(stable=True), depth.shape)
+    return itertools.islice(zip(*(each.split(counts) for each in places), strict=True), 1, None)

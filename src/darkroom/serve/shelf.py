@@ -11,7 +11,8 @@ from darkroom.checkpoint.diffusers import is_folder
 from darkroom.core.errors import InputError, did_you_mean
 from darkroom.serve.limits import Refused
 from darkroom.serve.sketch import Sketcher
-from darkroom.tasks.load import DEFAULT, built_in, find, load, outline
+from darkroom.tasks.find import DEFAULT, built_in, find
+from darkroom.tasks.load import load, outline
 from darkroom.tasks.model import Model
 
 FLOAT: Final = 4  # bytes of a weight in memory

@@ -23,7 +23,7 @@ from darkroom.data.decode import decode
 from darkroom.data.transforms import resize
 from darkroom.diffusion.model import ModelSpec
 from darkroom.metrics.pairs import WINDOW, psnr, ssim
-from darkroom.tasks.load import find, name_of, read_stage
+from darkroom.tasks.find import find, name_of, read_stage
 
 LARGEST_SIDE: Final = 4096  # of training pictures that a card can be believed to tell
 LARGEST: Final = 2**21  # pixels of one picture: 1920 x 1080 fits; kl-f8 takes about 3 kB for each

@@ -27,7 +27,9 @@ from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.process.prediction import Prediction
 from darkroom.process.schedule import Schedule
 from darkroom.tasks.fields import Fields
+from darkroom.tasks.find import name_of
 from darkroom.tasks.note import again, check_maker, read_note
+from darkroom.tasks.parts import load_decoder
 from darkroom.tasks.request import Labels, Layouts, Pictures, Placed, Request, Texts, given
 
 Steps = Callable[[int, int], None]
@@ -163,8 +165,6 @@ class Model:
         to rounding to bfloat16: it was made for other latents. Tiny decoders of others do not say for which: of them
         only sizes are compared.
         """
-        from darkroom.tasks.load import load_decoder, name_of  # noqa: PLC0415  (load makes a Model)
-
         given = isinstance(decoder, Autoencoder | Preview)
         found = copy.deepcopy(decoder).float() if given else load_decoder(decoder, device=str(self.compute.device))
         name = "decoder" if given else name_of(decoder)
