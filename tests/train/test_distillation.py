@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import nn
 
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.spatial import LowResSpec, MaskedSpec, PlanesConditioner
@@ -172,7 +173,8 @@ def test_a_student_comes_nearer_and_its_teacher_never_moves(small: Small) -> Non
     spec = DistillSpec(guidance=2.0)
     objective = taught(teacher, spec, compute=PLAIN, done=lambda: training.step / PLAN.steps)
     model, learnt = objective.model, learnt_by(objective)
-    training = Training(model, build_optimizer(model.denoising_parameters, PLAN), None, beside=learnt.beside)
+    beside = nn.ModuleDict({"follower": learnt.average})
+    training = Training(model, build_optimizer(model.denoising_parameters, PLAN), None, beside=beside)
     off = off_the_end(learnt, [batch_for(model.spec, count=16, first=10_000)], compute=PLAIN)
     far, expected = off(), {name: each.clone() for name, each in learnt.average.named_parameters()}
     steps = train(

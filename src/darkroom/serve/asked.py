@@ -17,19 +17,18 @@ from darkroom.core.spec import Spec, parse
 from darkroom.serve.limits import Limits, Refused
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.note import PICTURES
-from darkroom.tasks.request import Placed, Request, given
+from darkroom.tasks.request import LARGEST, Placed, Request, Settings, given
 
 PictureName = Literal["map", "low_res", "image", "mask", "guide"]
 NAMES: Final[tuple[PictureName, ...]] = get_args(PictureName)
 FORMATS: Final = ("PNG", "JPEG", "WEBP")  # of pictures that are sent: the fewer readers, the less there is to attack
-LARGEST: Final = 2**63 - 1
 VALUES: Final = 50_000  # in a body of JSON; thousands of boxes, and what is wrong with each of them fits into memory
 Side = Annotated[int, Field(gt=0, le=LARGEST)]
 _DATA_URL: Final = re.compile(r"data:image/[a-z+.-]+;base64,")
 
 
 @final
-class Ask(Spec):
+class Ask(Settings):
     """One job: `count` pictures of one wish. The fields given choose the task, as in `Model.sample`.
 
     model: by the name it is offered under; without one the server's first · image, mask (white: paint here), map,
@@ -44,30 +43,16 @@ class Ask(Spec):
     label: int | str | None = None
     to: str | None = None
     to_label: int | str | None = None
-    to_seed: int | None = Field(default=None, ge=0, le=LARGEST)
-    at: FiniteFloat | None = Field(default=None, ge=0, le=1)
     layout: tuple[Placed, ...] | None = None
     map: str | None = None
     low_res: str | None = None
     image: str | None = None
     mask: str | None = None
     guide: str | None = None
-    strength: FiniteFloat | None = Field(default=None, gt=0, le=1)
-    inverted: bool = False
-    guide_weight: FiniteFloat | None = Field(default=None, gt=0, le=1)
-    match: int | None = Field(default=None, ge=0, le=16)
     count: int = Field(default=1, gt=0, le=LARGEST)
     seed: int | None = Field(default=None, ge=0, le=LARGEST)
-    first: int = Field(default=0, ge=0, le=LARGEST)
     size: tuple[Side, Side] | None = None
-    window: int | None = Field(default=None, gt=0, le=LARGEST)
-    steps: int | None = Field(default=None, gt=0, le=LARGEST)
-    solver: str | None = Field(default=None, max_length=50)
-    eta: FiniteFloat | None = Field(default=None, ge=0)
-    guidance: FiniteFloat | dict[str, FiniteFloat] | None = None
     guidance_interval: tuple[FiniteFloat, FiniteFloat | None] | None = None
-    guidance_rescale: FiniteFloat = Field(default=0.0, ge=0, le=1)
-    times: str | None = Field(default=None, max_length=50)
 
 
 @final

@@ -22,7 +22,7 @@ from darkroom.tasks.guide import guided
 from darkroom.tasks.inpaint import composed, known_region, matched
 from darkroom.tasks.input_picture import InputPicture
 from darkroom.tasks.model import Model, Steps
-from darkroom.tasks.note import KEY, PICTURES, XMP_KEY, DecoderNote, Note, PictureField, provenance, sign
+from darkroom.tasks.note import KEY, PICTURES, SHARED, XMP_KEY, DecoderNote, Note, PictureField, provenance, sign
 from darkroom.tasks.request import Request, Wish
 from darkroom.tasks.settle import settle
 from darkroom.tasks.steer import conditions_of, led_away_from, places, scales_of
@@ -172,15 +172,12 @@ def _noises(group: Sequence[Wish], shape: tuple[int, int, int]) -> tuple[Latent,
 
 
 def _note(model: Model, request: Request, wish: Wish) -> Note:
-    assert request.size is not None
-    assert request.steps is not None
-    assert request.solver is not None
-    assert request.eta is not None
-    assert request.guidance is not None
     pictures: dict[PictureField, InputPicture | None] = {name: getattr(wish, name) for name in PICTURES}
     decoder = model.card.get("decoder")
     dtype = model.compute.dtype
+    settings = {name: getattr(request, name) for name in SHARED}
     return Note(
+        **settings | {"inverted": request.inverted or None, "at": wish.at},
         model=model.name,
         spec_hash=model.card.get("spec_hash"),
         decoder=None if decoder is None else DecoderNote(**decoder),
@@ -190,24 +187,8 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
         negative=wish.negative,
         to_prompt=wish.to_prompt,
         to_label=wish.to_label,
-        to_seed=request.to_seed,
-        at=wish.at,
         layout=wish.layout,
         pictures={name: each.hash for name, each in pictures.items() if each is not None} or None,
-        strength=request.strength,
-        inverted=True if request.inverted else None,
-        guide_weight=request.guide_weight,
-        match=request.match,
-        seed=request.seed,
-        size=request.size,
-        window=request.window,
-        solver=request.solver,
-        steps=request.steps,
-        eta=request.eta,
-        guidance=request.guidance,
-        guidance_interval=request.guidance_interval,
-        guidance_rescale=request.guidance_rescale,
-        times=request.times,
         index=wish.index,
     )
 

@@ -108,6 +108,10 @@ class Note(Spec):
         return "; ".join([f"drawn by {self.model}", ", ".join([*steered, seeds]), *place, settings])
 
 
+# Settings that notes and requests call by the same names.
+SHARED: Final = tuple(name for name in Note.model_fields if name in Request.model_fields)
+
+
 def _on_the_way(name: str, first: object, last: object) -> str:
     return f"{name} {first!r}" if last is None else f"{name} {first!r} to {last!r}"
 
@@ -195,7 +199,7 @@ def again(note: Note, changes: Mapping[str, Any]) -> Request:
         "to_labels": _one(note.to_label),
         "first": note.index,
         "layouts": () if note.layout is None else (note.layout,),
-        **{key: getattr(note, key) for key in set(Note.model_fields) & set(Request.model_fields)},
+        **{name: getattr(note, name) for name in SHARED},
     }
     kept = {key: value for key, value in kept.items() if value is not None}
     if changes.get("solver", note.solver) != note.solver:

@@ -21,7 +21,9 @@ Picture = Image.Image | str | Path
 Pictures = Picture | Sequence[Picture]
 V = TypeVar("V")
 GROUPED: Final = ("prompts", "labels", "layouts", "maps", "low_res", "images", "masks", "guides")
-MOST_MOVES: Final = 16  # of a step, to what is known at the edge of a hole
+MOST_MOVES: Final = 16  # of a step, to what is known at the rim of a hole
+LARGEST: Final = 2**63 - 1  # of whole numbers, which others keep in 64 bits
+LONGEST: Final = 50  # characters of a name
 _ROUNDING: Final = 1e-6
 
 
@@ -88,23 +90,44 @@ class Wish:
     guide: InputPicture | None = None
 
 
+class Settings(Spec):
+    """How pictures are drawn, whatever they show: what a `Request` and a job of the server have in common.
+
+    first: index in the seed to begin with · to_seed, at: see `Request` · strength: how much of an image is left open,
+    up to 1, which leaves of it only what pure noise does · inverted: begin with the noise that leads to the image
+    instead of drawn noise · guide_weight: how far each step goes towards where the picture, made small, is its guide, a
+    share of the way · match: with masks, how many times a later step is moved to where its picture meets the known
+    pixels at the rim of the hole; with low_res, whether the drawn picture is held to the small one at the end, 1 or 0
+    (None: what the model was made for) · window: side in pixels of overlapping windows that a larger picture is
+    denoised in · steps, solver, eta, guidance: None for the model's defaults; guidance also one for each field, by
+    name · times: None for the model's best grid, else `original`, `original-quad` or `trailing`.
+    """
+
+    first: int = Field(default=0, ge=0, le=LARGEST)
+    to_seed: int | None = Field(default=None, ge=0, le=LARGEST)
+    at: float | None = Field(default=None, ge=0, le=1)
+    strength: float | None = Field(default=None, gt=0, le=1)
+    inverted: bool = False
+    guide_weight: float | None = Field(default=None, gt=0, le=1)
+    match: int | None = Field(default=None, ge=0, le=MOST_MOVES)
+    window: int | None = Field(default=None, gt=0, le=LARGEST)
+    steps: int | None = Field(default=None, gt=0, le=LARGEST)
+    solver: str | None = Field(default=None, max_length=LONGEST)
+    eta: FiniteFloat | None = Field(default=None, ge=0)
+    guidance: FiniteFloat | dict[str, FiniteFloat] | None = None
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    times: str | None = Field(default=None, max_length=LONGEST)
+
+
 @final
-class Request(Spec):
+class Request(Settings):
     """Pictures to draw: `count` of each prompt or label (none: of nothing in particular).
 
-    negatives: what to steer away from, one for all or one for each prompt · first: index in the seed to begin with ·
-    to_prompts, to_labels (one for all or one for each), to_seed: a second end. Then the `count` pictures lead evenly
-    from one end to the other, both included, and share an index; with `at` (0 to 1) they all stand at that place
-    between the ends and differ by their index · layouts, maps, low_res, images, masks (1: paint here), guides: one for
-    all or one for each · strength: how much of an image is left open, up to 1 (only what the noisiest time leaves) ·
-    inverted: begin with the noise that leads to the image instead of a drawn one · guide_weight: share of the way that
-    each step goes to where the picture, made small, is its guide, up to 1 · match: with masks, how many times a later
-    step is moved to where its picture meets the known pixels at the edge of the hole (None: the model's own); with
-    low_res, whether the drawn picture is held to the small one at the end, 1 or 0 (None: 1 for models of plain bicubic
-    reduction) · size: (height, width) in pixels · window: side in pixels of overlapping windows that a larger picture
-    is denoised in · steps, solver, eta, guidance: None for the model's defaults; guidance also one for each field, by
-    name · guidance_interval: (low, high) in noise level sigma / alpha, high None without an upper bound · times: None
-    for the model's best grid, else `original`, `original-quad` or `trailing`.
+    negatives: what to steer away from, one for all or one for each prompt · layouts, maps, low_res, images, masks
+    (1: paint here), guides: one for all or one for each · to_prompts, to_labels (one for all or one for each), to_seed:
+    a second end. The `count` pictures then lead evenly from one end to the other, both included, and share an index;
+    with `at` (0 to 1) all stand at that place between the ends and differ by their index · size: (height, width) in
+    pixels · guidance_interval: (low, high) in noise level sigma / alpha, high None without an upper bound.
     """
 
     prompts: tuple[Text, ...] = ()
@@ -112,30 +135,16 @@ class Request(Spec):
     negatives: tuple[Text, ...] = ()
     to_prompts: tuple[Text, ...] = ()
     to_labels: tuple[Label, ...] = ()
-    to_seed: int | None = Field(default=None, ge=0, lt=2**63)
-    at: float | None = Field(default=None, ge=0, le=1)
     layouts: tuple[Layout, ...] = ()
     maps: tuple[InstanceOf[InputPicture], ...] = ()
     low_res: tuple[InstanceOf[InputPicture], ...] = ()
     images: tuple[InstanceOf[InputPicture], ...] = ()
     masks: tuple[InstanceOf[InputPicture], ...] = ()
     guides: tuple[InstanceOf[InputPicture], ...] = ()
-    strength: float | None = Field(default=None, gt=0, le=1)
-    inverted: bool = False
-    guide_weight: FiniteFloat | None = Field(default=None, gt=0, le=1)
-    match: int | None = Field(default=None, ge=0, le=MOST_MOVES)
     count: int = Field(default=1, gt=0, le=1_000_000)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    first: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
     size: tuple[int, int] | None = None
-    window: int | None = Field(default=None, gt=0)
-    solver: str | None = None
-    steps: int | None = Field(default=None, gt=0)
-    eta: FiniteFloat | None = Field(default=None, ge=0)
-    guidance: FiniteFloat | dict[str, FiniteFloat] | None = None
     guidance_interval: tuple[float, Annotated[float, Field(allow_inf_nan=True)] | None] | None = None
-    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    times: str | None = None
 
     @field_validator("guidance_interval")
     @classmethod
