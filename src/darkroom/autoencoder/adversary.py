@@ -1,4 +1,4 @@
-"""The patch adversary of first-stage training: who judges, when it begins, and how much it weighs.
+"""The patch adversary of first-stage training: the discriminator, when it begins, and its adaptive weight.
 
 Isola et al. 2017 (patches), Esser et al. 2021, equation 7 (adaptive weight); paper, appendix G.
 """
@@ -37,10 +37,10 @@ class PlateauSpec(Spec):
 class AdversarySpec(Spec):
     """A patch discriminator with the adaptive weight (paper, appendix G).
 
-    start: steps of reconstruction alone before it begins, a share of all steps (a number below 1 with a point), or a
-    plateau to wait for · weight: multiplies the adaptive
-    weight · layers: convolutions that halve the picture · channels: width of the first of them, doubled by each
-    (at most eight times) · learning_rate: at its peak, with the first stage's warm-up and decay (None: the same).
+    start: when it begins: after so many steps, after a share of all steps (a number below 1, written with a point), or
+    at a plateau · weight: multiplies the adaptive weight · layers: convolutions that halve the picture · channels:
+    width of the first of them, doubled by each (at most eight times) · learning_rate: at its peak, with the first
+    stage's warm-up and decay (None: the first stage's).
     """
 
     start: StrictInt | StrictFloat | PlateauSpec = 50_001
@@ -118,7 +118,7 @@ class Adversary(nn.Module):
 
     @property
     def waits(self) -> bool:
-        """Is it certain before a step that the adversary has no part in it, whatever the loss?"""
+        """Is it certain, before the loss is known, that the adversary has no part in the coming step?"""
         start = self.spec.start
         return not self.begun and not isinstance(start, PlateauSpec) and int(self.steps) < start
 
@@ -167,7 +167,7 @@ def adaptive_weight(pull: Images, push: Images, *, made: Images, last_layer: Ten
 
 
 def at_kernel(pull: Images, push: Images, *, made: Images, last_layer: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients at the pictures `made`, carried on to the decoder's last kernel; those of pieces of a batch add up."""
+    """Both gradients at the pictures `made`, propagated to the decoder's last kernel; pieces may be averaged."""
     first, second = (
         torch.autograd.grad(made, last_layer, at_pictures, retain_graph=True)[0] for at_pictures in (pull, push)
     )
@@ -181,7 +181,7 @@ def weight_between(pull: Tensor, push: Tensor) -> Scalar:
 
 
 def carry(value: Scalar, images: Images, *, gradient: Images) -> Scalar:
-    """The value, with a gradient with respect to the images that has been worked out already."""
+    """The value, whose gradient with respect to the images is the one given."""
     return value.detach() + ((images - images.detach()) * gradient).sum()
 
 

@@ -1,4 +1,4 @@
-"""What trains a first stage: pixels, features, a patch adversary, and the bottleneck's regulariser in its own unit.
+"""The losses of a first stage: pixels, features, a patch adversary, and the bottleneck's regulariser.
 
 Paper, section 3.1 and appendix G; Esser et al. 2021.
 """

@@ -25,7 +25,7 @@ DECODING = ("decoder.", "from_latent.", "shortcut_out.")  # names of the weights
 class PixelsSpec(Spec):
     """No compression: the denoiser works on pixels, the paper's LDM-1.
 
-    patch: squares of patch x patch pixels become channels, so that it works on fewer places and sees every pixel still.
+    patch: squares of patch x patch pixels become channels: fewer places, and no pixel is lost.
     """
 
     written_where_used: ClassVar = frozenset({"patch"})
@@ -36,7 +36,7 @@ class PixelsSpec(Spec):
 
     @property
     def factor(self) -> int:
-        """How many times fewer places than pixels a side has, as f of other first stages."""
+        """Downsampling factor f: pixels of a side for each place of the latent."""
         return self.patch
 
     @property
@@ -51,9 +51,9 @@ class AutoencoderSpec(Spec):
     channels and multipliers: widths of the levels, each at half the resolution of the one before · blocks: residual
     blocks per level of the encoder (one more in the decoder) · attention: downsampling factors of levels that attend ·
     stem: `conv`, or `patch2` / `patch4`, which first turn squares of pixels into channels · code_channels: width
-    between encoder and the 1 x 1 convolution to latents (None: latent_channels) · shortcut: `linear` leads a straight
-    way past encoder and decoder, so that training begins as resizing · tiny: a decoder of another, smaller kind (None:
-    the decoder mirrors the encoder).
+    between encoder and the 1 x 1 convolution to latents (None: latent_channels) · shortcut: `linear` adds a linear one
+    past encoder and decoder, so that training begins as resizing · tiny: a decoder of another, smaller kind (None: the
+    decoder mirrors the encoder).
     """
 
     written_where_used: ClassVar = frozenset({"tiny", "shortcut"})
@@ -108,9 +108,9 @@ FirstStageSpec = Annotated[AutoencoderSpec | PixelsSpec, Field(discriminator="ki
 @final
 @dataclass(frozen=True)
 class Reconstruction:
-    """What training looks at: pictures, and the bottleneck's loss per sample (KL summed; VQ mean).
+    """What training needs of a pass: the pictures, and the bottleneck's loss per sample (KL a sum, VQ a mean).
 
-    latents, indices: of a VQ model, before quantisation and of the codes chosen.
+    latents, indices: of a VQ model, the latents before quantisation and the codes chosen for them.
     """
 
     images: Images

@@ -1,7 +1,6 @@
-"""Tiny decoders of others, in the manner of TAESD (Bohan 2023): pictures at once from what a denoiser works on.
+"""Tiny decoders made elsewhere, in the manner of TAESD (Bohan 2023).
 
-Ours (`tiny.py`) belong to a first stage and take its latents. These stand alone, and take latents in the denoiser's
-units.
+They stand alone and take latents in the denoiser's units; ours (`tiny.py`) belong to a first stage and take its own.
 """
 
 from typing import Annotated, Final, final

@@ -32,9 +32,10 @@ class RevivalSpec(Spec):
 
 @final
 class Revival(nn.Module):
-    """How much each code is used, in shares of even use, and what becomes of those that are not.
+    """How much each code is used, as a share of even use, and the revival of codes that are not used.
 
-    use: what decides, even use granted to a revived code · counted: what was seen · revived: how often one was moved.
+    use: decides, and is set to even use for a revived code · counted: the use as it was seen · revived: how many codes
+    were moved so far.
 
     All codes count as dead before the first batch: the codebook begins as latents of the data.
     """
@@ -76,7 +77,7 @@ class Revival(nn.Module):
 
     @torch.no_grad()
     def revive(self, codes: Float[Tensor, "codes c"]) -> Int[Tensor, " dead"]:
-        """Move dead codes onto random latents of the batch last seen (in place), and answer which they were."""
+        """Move dead codes, in place, onto random latents of the batch last seen; answers which codes moved."""
         first = int(self.steps) == 0
         self.steps += 1
         dead = torch.nonzero(self.use < (torch.inf if first else self.spec.below))[:, 0]

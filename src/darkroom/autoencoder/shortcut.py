@@ -1,7 +1,7 @@
-"""A straight way past encoder and decoder, so that a first stage begins as resizing and only gets better from there.
+"""A linear shortcut past encoder and decoder, so that a first stage begins as resizing and improves from there.
 
-Linear from pictures to latents and back: it carries what resizing keeps, and the networks learn the rest. In the
-spirit of the residual autoencoding of DC-AE (Chen et al. 2024), which leads such a way past every level.
+It carries what resizing keeps, from pictures to latents and back, and the networks learn the rest. In the spirit of the
+residual autoencoding of DC-AE (Chen et al. 2024), which has such a shortcut past every level.
 """
 
 import math
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from darkroom.core.shapes import Images, Latent
 from darkroom.nn.resample import enlarge
 
-FIRST = "cpu"  # where starting weights are worked out: on meta tensors that imports torch's compiler, which takes 2 s
+FIRST = (
+    "cpu"  # where starting weights are computed: on meta tensors that would import torch's compiler, which takes 2 s
+)
 NOISE = -9.0  # log-variance of the posterior at the start: 1.4 of 256 levels
 
 
@@ -23,8 +25,8 @@ NOISE = -9.0  # log-variance of the posterior at the start: 1.4 of 256 levels
 class ShortcutIn(nn.Module):
     """Pictures (b, c, f h, f w) to latents (b, k, h, w): a kernel of 2 f pixels at stride f, f even.
 
-    It begins as triangles that make a picture f times smaller in the first c channels; the others begin with the next
-    coarsest waves of brightness (DCT-II), blind to even ones.
+    At the start the first c channels are the picture made f times smaller, by triangle filters. The others measure the
+    coarsest cosine waves of brightness (DCT-II) under the same triangles, made blind to flat pictures.
     """
 
     def __init__(self, *, image_channels: int, latent_channels: int, factor: int) -> None:
@@ -35,7 +37,7 @@ class ShortcutIn(nn.Module):
             self.kernel.copy_(_analysis(image_channels, latent_channels, factor=factor))
 
     def forward(self, images: Images) -> Latent:
-        """(b, c, f h, f w) to (b, k, h, w); pictures are continued by their edges."""
+        """(b, c, f h, f w) to (b, k, h, w); beyond the picture its edge pixels are repeated."""
         margin = self.factor // 2
         return F.conv2d(F.pad(images, (margin,) * 4, mode="replicate"), self.kernel, stride=self.factor)
 
@@ -59,7 +61,7 @@ class ShortcutOut(nn.Module):
 
 @torch.no_grad()
 def begin_as_resizing(to_latent: nn.Conv2d, head: nn.Conv2d, *, latent_channels: int) -> None:
-    """The networks beside the way begin with nothing to say: means and pictures 0, hardly any posterior noise."""
+    """Begin with the shortcut alone: encoder and decoder answer 0, with hardly any posterior noise."""
     to_latent.weight[:latent_channels] = 0
     to_latent.bias.zero_()
     if to_latent.out_channels > latent_channels:
@@ -70,7 +72,7 @@ def begin_as_resizing(to_latent: nn.Conv2d, head: nn.Conv2d, *, latent_channels:
 
 
 def _analysis(image_channels: int, latent_channels: int, *, factor: int) -> Float[Tensor, "k c s s"]:
-    """Kernels of `ShortcutIn`, each of unit sum of absolute values."""
+    """The starting kernels of `ShortcutIn`, each scaled to a unit sum of absolute values."""
     side = 2 * factor
     middle = (torch.arange(side) + 0.5) / side
     triangle = torch.minimum(middle, 1 - middle)

@@ -16,7 +16,7 @@ from darkroom.core.spec import Spec
 
 @final
 class LatentStatistics(Spec):
-    """Of posterior draws, in the first stage's own units: mean and standard deviation per channel, and over all values.
+    """Mean and deviation of posterior draws, per channel and over all values, in the first stage's own units.
 
     whole: the deviation over all values of all channels, about the one common mean · pictures: how many were measured.
     """
@@ -35,9 +35,8 @@ class LatentStatistics(Spec):
     def scale(self, spread: Sequence[float] | None = None) -> Float[Tensor, "*channels"]:
         """What latents are multiplied by, float32: 1 / whole (paper, appendix G).
 
-        With `spread`, one deviation a channel: (c,) that brings every channel of the latents to its own.
-
-        A channel that says almost nothing is not made to shout: its deviation counts as 1 % of the whole at least.
+        With `spread`, a deviation for each channel: (c,), which brings every channel to its own. A channel that hardly
+        varies is not blown up: its measured deviation counts as 1 % of the whole at least.
         """
         if spread is None:
             return torch.tensor(1 / self.whole)

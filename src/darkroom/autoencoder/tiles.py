@@ -1,4 +1,4 @@
-"""Large pictures into and out of a first stage, tile by tile, so that memory stays bounded."""
+"""Encoding and decoding large pictures in overlapping tiles, so that memory stays bounded."""
 
 import math
 from collections.abc import Callable
@@ -35,9 +35,9 @@ def tiled(
 ) -> Tensor:
     """What `code` makes of (b, c, h, w), a picture or latents, from tiles of it; on the CPU.
 
-    code: gives sides `enlarge` times as long and `reduce` times shorter · tile, margin: in latent cells. Each tile sees
-    `margin` more than it keeps on each side, and neighbours are blended over twice as many. A network with
-    normalisation over the picture sees other statistics in each tile, so the result is near, not equal.
+    code: makes sides `enlarge` times longer, or `reduce` times shorter · tile, margin: in latent cells. At each side of
+    a tile `margin` cells are thrown away, and the next 2 `margin` are blended with the neighbour's. Where a network
+    normalises over the picture, tiles have other statistics, so the result is near to the whole's, not equal.
     """
     reach = tile + 4 * margin
     height, width = whole.shape[-2] // reduce, whole.shape[-1] // reduce

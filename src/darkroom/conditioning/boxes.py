@@ -20,8 +20,8 @@ PLANES: Final = 2  # of a category: what its boxes cover, and their rims, which 
 class BoxesSpec(Spec):
     """Boxes with categories, drawn at latent size (`drawn_boxes`), then a 1 x 1 convolution to `channels` planes.
 
-    `drop` is the share of samples trained without any. Ours: tokens that attention has to find a place for, as the
-    paper's, are learnt from a hundred thousand pictures, planes from some hundred.
+    `drop` is the share of samples trained without any. The paper has tokens for boxes (`LayoutSpec`); those are learnt
+    from a hundred thousand pictures, planes from some hundred.
     """
 
     kind: Literal["boxes"] = "boxes"
@@ -36,10 +36,10 @@ class BoxesSpec(Spec):
 def drawn_boxes(
     categories: Sequence[int], boxes: Sequence[Sequence[float]], *, known: int, size: tuple[int, int]
 ) -> Float[Tensor, "planes h w"]:
-    """Shares of each cell, 0..1, that boxes (x, y, width, height in 0..1) of each of `known` categories cover.
+    """For each of `known` categories two planes: the share (0..1) of each cell that its boxes cover, and that rims do.
 
-    Of each category a plane of what any box covers, then one of what any rim does: a cell wide, inside the box.
-    size: height and width in cells · `InputError` for a category that is not known.
+    boxes: x, y, width, height in 0..1 · rims: one cell wide, inside the box · size: height and width in cells.
+    `InputError` for a category that is not known.
     """
     planes = torch.zeros(known, PLANES, *size)
     for category, (x, y, width, height) in zip(categories, boxes, strict=True):

@@ -1,4 +1,4 @@
-"""The conditioners of one model: fields in, three ports out; each field dropped on its own before fusing."""
+"""All conditioners of a model: fields in, three ports out. Each field may be dropped on its own, before joining."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -82,8 +82,8 @@ class Conditioning(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], *, size: tuple[int, int] | None = None) -> Conditions:
         """Ids, labels or planes by field to the ports; `InputError` unless exactly the model's fields came.
 
-        size: height and width of the latents; with it some of the fields that training dropped may be left out, which
-        says nothing about them.
+        size: height and width of the latents; with it, fields that training dropped may be left out, though not all of
+        them, and become null.
         """
         optional = {field for field in self.fields if size is not None and inputs and self[field].spec.drop > 0}
         if not set(self.fields) - optional <= set(inputs) <= set(self.fields):
@@ -116,7 +116,7 @@ class Conditioning(nn.Module):
         return self._fused([(field, self[field].null(port) if field in chosen else port) for field, port in ports])
 
     def _fused(self, parts: Sequence[tuple[str, Tensor]]) -> Conditions:
-        """What the fields give, by port, and what one of them guesses."""
+        """The fields' tensors joined by port, with the guess that one of them makes."""
         fused = _fuse([(self[field].spec.port, port) for field, port in parts])
         for field, port in parts:
             maker = self[field]
@@ -140,7 +140,7 @@ class Conditioning(nn.Module):
         return parts
 
     def _sizes(self, fields: Sequence[str], *, total: int) -> list[int]:
-        """Along the joined axis; at most one field (the caption) may be shorter than its longest."""
+        """The fields' extents along the joined axis; only the caption may be shorter than its longest."""
         sizes = [extent(self[field].spec) for field in fields]
         short = sum(sizes) - total
         return [
@@ -150,7 +150,7 @@ class Conditioning(nn.Module):
 
 
 def plane_channels(specs: Sequence[ConditionerSpec]) -> int:
-    """Channels that these lay beside latents."""
+    """Channels of planes that these conditioners give."""
     return sum(spec.channels for spec in specs if spec.port == "planes")
 
 
@@ -168,7 +168,7 @@ def extent(spec: ConditionerSpec) -> int:
 
 
 def _shape(spec: ConditionerSpec, size: tuple[int, int]) -> tuple[int, ...]:
-    """Of what a condition gives its port, without the batch."""
+    """The shape of what a condition gives its port, without the batch."""
     match spec.port:
         case "tokens":
             return extent(spec), spec.width

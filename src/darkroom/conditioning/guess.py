@@ -1,4 +1,4 @@
-"""A linear guess at latents from a picture that is given, so that a denoiser need only learn what is beyond it."""
+"""A linear guess at latents from a given picture, so that a denoiser need only learn the rest."""
 
 from collections.abc import Iterable
 from typing import Final, final
@@ -11,15 +11,12 @@ from torch import Tensor, nn
 from darkroom.core.shapes import Images, Latent
 
 SIDE: Final = 5  # cells that a guess looks at, across and down
-RIDGE: Final = 1e-4  # of the mean square of what it looks at: flat pictures leave their kernel at zero
+RIDGE: Final = 1e-4  # of the mean square of what it looks at; regularises the fit
 
 
 @final
 class Guess(nn.Module):
-    """One convolution without bias, whose kernel is the best there is in the sense of least squares (`fit`).
-
-    It is measured, not trained: all zeros before. Where there is nothing it guesses nothing.
-    """
+    """One convolution without bias, whose kernel is fitted by least squares (`fit`), not trained; zeros before that."""
 
     kernel: Tensor
 
@@ -28,7 +25,7 @@ class Guess(nn.Module):
         self.register_buffer("kernel", torch.zeros(latents, planes, SIDE, SIDE))
 
     def forward(self, planes: Images) -> Latent:
-        """(b, planes, h, w) to (b, latents, h, w), in float32: what is left over is a part of it."""
+        """(b, planes, h, w) to (b, latents, h, w), in float32, for the rest is a small difference to it."""
         with torch.autocast(planes.device.type, enabled=False):
             return F.conv2d(_padded(planes.float()), self.kernel.float())
 

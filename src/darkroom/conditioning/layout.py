@@ -137,12 +137,12 @@ def _corners(boxes: Float[Tensor, "n 4"], *, grid: int) -> tuple[Tensor, Tensor]
 
 
 def _tell_places(tokens: nn.Embedding, *, grid: int) -> None:
-    """Add waves of where each corner lies to its embedding, so that near corners begin near each other.
+    """Add to each corner's embedding sines and cosines of where it lies, so that near corners begin near each other.
 
     Thousands of corners, each learnt by itself, take far more pictures than a folder has. Categories share ids with
-    the first corners and begin with their waves as well; what they are apart from that tells them apart.
+    the first corners, as in the original, and begin with those waves, too.
     """
-    if tokens.weight.is_meta:  # nobody would see it, and there arithmetic imports torch's compiler
+    if tokens.weight.is_meta:  # without values, and arithmetic there imports torch's compiler
         return
     with torch.no_grad():
         tokens.weight[: grid**2] += place_waves((grid, grid), tokens.embedding_dim, device=tokens.weight.device)

@@ -21,7 +21,7 @@ UNDROPPED: Final = "what latents are guessed from is always needed, so drop must
 class MapSpec(Spec):
     """A one-hot semantic map, halved `halvings` times, then a 1 x 1 convolution to `channels` planes.
 
-    patch: before that, squares of patch x patch pixels become channels: as many numbers, and none is averaged away.
+    patch: before the convolution, squares of patch x patch pixels become channels, so that nothing is averaged away.
     """
 
     written_where_used: ClassVar = frozenset({"patch"})
@@ -43,10 +43,10 @@ class MapSpec(Spec):
 class LowResSpec(Spec):
     """A low-resolution picture at latent size, given as it is.
 
-    patch: the picture has sides `patch` times those of the latent; its squares of patch x patch pixels are the channels
-    (so `channels` is a multiple of patch^2) · enlarge: the latent has sides so many times those of the picture,
-    which is enlarged · guesses: channels of the latents, if these are guessed from it first (`Guess`) and the denoiser
-    learns what is beyond the guess; 0: they are not.
+    patch: the picture's sides are `patch` times the latent's, and squares of patch x patch pixels become channels (so
+    `channels` is a multiple of patch^2) · enlarge: the picture's sides are so many times shorter than the latent's, and
+    it is enlarged · guesses: the number of latent channels, if latents are guessed from the picture (`Guess`) and the
+    denoiser learns the rest; else 0.
     """
 
     written_where_used: ClassVar = frozenset({"patch", "enlarge", "guesses"})
@@ -78,11 +78,10 @@ class LowResSpec(Spec):
 class MaskedSpec(Spec):
     """First-stage latents of the masked picture, and the mask at latent size (1: paint here).
 
-    shrink: the mask's cells take the nearest pixel, as the original's do, or are to be painted when any pixel is ·
-    fill: what stands in the hole, black as in the original, or what goes on from around it (`fill.filled`) ·
-    guesses: the latents that it gives are taken for a guess at those of the whole, and the denoiser learns what is
-    beyond it in the hole, and nothing elsewhere · units: of these latents, the denoiser's or those of the first stage
-    alone, as the original has them.
+    shrink: a cell of the mask takes its nearest pixel, as in the original, or is to be painted when any of its pixels
+    is · fill: what the hole is filled with before encoding, black as in the original (`fill.filled`) · guesses: these
+    latents are a guess at the whole picture's; the denoiser learns the rest in the hole and nothing elsewhere · units:
+    of these latents: the denoiser's, or the first stage's own as in the original.
     """
 
     written_where_used: ClassVar = frozenset({"shrink", "fill", "guesses", "units"})
@@ -177,7 +176,7 @@ class PlanesConditioner(nn.Module):
         self.guess = Guess(spec.channels, guesses) if guesses else None
 
     def guessed(self, port: Images) -> Latent | None:
-        """What is thought of the latents, of what `forward` gives; None where nothing is."""
+        """The guess at the latents, from what `forward` gives; None for a conditioner that guesses nothing."""
         match self.spec:
             case MaskedSpec(guesses=True):
                 return port[:, :-1]
@@ -185,7 +184,7 @@ class PlanesConditioner(nn.Module):
                 return None if self.guess is None else self.guess(port)
 
     def known(self, port: Images) -> Mask | None:
-        """Where nothing is to be painted, of what `forward` gives; None where nothing is said of that."""
+        """1 where nothing is to be painted, from what `forward` gives; None for a conditioner without a mask."""
         return (port[:, -1:] < 0).to(port) if isinstance(self.spec, MaskedSpec) else None
 
     def forward(self, planes: Images) -> Latent:

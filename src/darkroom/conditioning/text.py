@@ -20,9 +20,9 @@ from darkroom.core.shapes import Choice, Ids, Tokens
 from darkroom.core.spec import Spec
 from darkroom.nn.transformer import EncoderFamily, TransformerEncoder
 
-SHORT = 2  # letters of a word that may well be spelt
+SHORT = 2  # letters; words of so many or fewer may be spelt letter by letter without a note
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-MARKS: Final[dict[EncoderFamily, tuple[str, str, str]]] = {  # begin, end, and what a caption is filled up with
+MARKS: Final[dict[EncoderFamily, tuple[str, str, str]]] = {  # begin, end and padding of a caption
     "bert": ("[CLS]", "[SEP]", "[PAD]"),
     "clip": (START, END, END),
 }
@@ -73,8 +73,8 @@ class SequenceEncoder(nn.Module):
     def __init__(self, spec: SequenceEncoderSpec) -> None:
         super().__init__()
         self.spec = spec
-        # Unit deviation, torch's own: with the usual 0.02 the first layer drowns which token it is in the mean of all,
-        # and the caption is not listened to for tens of thousands of pictures.
+        # Unit deviation, torch's own: with the usual 0.02 a fresh encoder says nearly the same for all tokens, and the
+        # caption is ignored for tens of thousands of pictures.
         self.tokens = nn.Embedding(spec.vocabulary, spec.width)
         self.positions = nn.Embedding(spec.length, spec.width)
         self.transformer = TransformerEncoder(
@@ -128,9 +128,9 @@ class TextConditioner(nn.Module):
 
 @final
 class Tokenizer:
-    """Words in pieces, between marks of begin and end, filled up and cut to one length.
+    """Captions to ids of pieces of words, between marks of begin and end, padded and cut to one length.
 
-    WordPiece as BERT uses it (lower case, [CLS] ... [SEP] [PAD] ...), or CLIP's byte pairs, which fill up with the end.
+    WordPiece as BERT uses it (lower case, [CLS] ... [SEP] [PAD] ...), or CLIP's byte pairs, padded with the end mark.
     """
 
     def __init__(self, engine: Engine, *, length: int) -> None:
@@ -196,7 +196,7 @@ class Tokenizer:
         return torch.tensor([encoding.ids for encoding in self._engine.encode_batch(list(captions))])
 
     def spelt(self, caption: str) -> list[str]:
-        """The words it has hardly a piece of, so that they are spelt letter by letter, or not read at all."""
+        """Words of a caption that are not in the vocabulary: spelt nearly letter by letter, or not read at all."""
         found: list[str] = []
         for word in dict.fromkeys(_words(self._engine, caption)):
             encoding = self._engine.encode(word, add_special_tokens=False)

@@ -39,7 +39,7 @@ class Compute:
         return self.autocast() if self.dtype in WHOLE_TYPES else contextlib.nullcontext()
 
     def same_draws(self) -> contextlib.AbstractContextManager[object]:
-        """A context after which torch's own generators stand where they stood."""
+        """A context whose draws are made again after it: torch's own generators are put back where they stood."""
         return torch.random.fork_rng([] if self.device.type == "cpu" else [self.device], device_type=self.device.type)
 
     def place(self, tensor: Tensor) -> Tensor:
@@ -63,14 +63,14 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Is an error of a computation that memory does not suffice? The processor's allocator has no kind of its own."""
+    """Does an error of a computation mean too little memory? That of the CPU's allocator has no class of its own."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("alloc", "overf"))
 
 
 def _without_tf32() -> contextlib.AbstractContextManager[object]:
-    """cuDNN as it is set, but for TF32; what is not named here would be switched off too."""
+    """cuDNN as it is set, but without TF32; a setting that is not named here would be switched off."""
     cudnn = cast("Any", torch.backends.cudnn)
     return cudnn.flags(
         enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False

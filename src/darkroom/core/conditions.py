@@ -1,4 +1,4 @@
-"""The only thing that crosses from conditioners to the network: three ports, a guess, and where it is certain."""
+"""The only thing that crosses from conditioners to the network: three ports, a guess, and where it is exact."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ class Conditions:
 
     tokens: (b, l, d) for cross-attention, or (b, n, l, d) where each of n windows has its own · vector: (b, d) of
     time-embedding width, joins the time embedding · planes: (b, c, h, w) at latent size, concatenated to the noisy
-    latent · guess: (b, c, h, w), what is thought of the latents already; the network then answers for the rest ·
-    known: (b, 1, h, w), 1 where the guess is all there is to say.
+    latent · guess: (b, c, h, w) at the latents; the network then learns only what is beyond it · known: (b, 1, h, w),
+    1 where the guess is exact.
     """
 
     tokens: Tokens | WindowTokens | None = None
@@ -39,7 +39,7 @@ class Conditions:
 
 
 def by_window(parts: Sequence[Conditions]) -> Conditions:
-    """Conditions that differ in their tokens alone, one for each window, as those of the whole."""
+    """Conditions of a whole latent from those of its windows, which differ in their tokens alone."""
     tokens = [part.tokens for part in parts if part.tokens is not None]
     return replace(parts[0], tokens=torch.stack(tokens, dim=1))
 
@@ -66,9 +66,9 @@ def concatenate(parts: Sequence[Conditions]) -> Conditions:
 
 @final
 class Joined:
-    """`concatenate`, which remembers its last answer: conditions stay the same from step to step.
+    """`concatenate` with a memory of its last answer, for conditions that stay the same from step to step.
 
-    The tensors answered are then the same, too, by which a network can know them again.
+    The same conditions get the very same tensors, so that a network can recognise them (`nn.packed`).
     """
 
     def __init__(self) -> None:

@@ -13,11 +13,11 @@ import difflib
 from collections.abc import Iterable
 from typing import Final
 
-LONGEST_WORD: Final = 100  # characters that are compared; longer ones would take long and are near to nothing
+LONGEST_WORD: Final = 100  # characters that are compared; comparing longer words takes long
 
 
 class DarkroomError(Exception):
-    """Base of every error this package raises on purpose. told: another process says it, this one need not."""
+    """Base of every error this package raises on purpose. told: another process has said it, so this one is silent."""
 
     told: bool = False
 

@@ -1,4 +1,4 @@
-"""By what weights are known."""
+"""A short hash that identifies weights."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Modules as shapes: built without memory, and without the values that nobody would see."""
+"""Modules without memory: on the meta device, and without drawing starting weights."""
 
 import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# On meta tensors these import torch's compiler, which takes longer than building any model.
+# Called on meta tensors, these import torch's compiler, which takes longer than building any model.
 _DRAWS: Final = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
 
 

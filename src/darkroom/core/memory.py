@@ -1,4 +1,4 @@
-"""How this process holds its memory, and how it lets go of it."""
+"""Memory of this process: how much it may take, and that what is freed is kept for the next tensors."""
 
 import atexit
 import ctypes
@@ -28,7 +28,7 @@ def keep_freed_memory() -> bool:
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take before something has to give way; None where the system does not say.
+    """Bytes that this process may still take; None where the system does not say.
 
     The least of what Linux has and what is left of the limits of its control groups, if they are set.
     """

@@ -1,4 +1,4 @@
-"""What ranks of one training or evaluation agree on; in a single process every function answers what it was given.
+"""Ranks of one training or evaluation: what they share and agree on. A single process is its own first rank.
 
 Processes are started by `torchrun`, which tells each of them who it is through its environment.
 """
@@ -46,9 +46,9 @@ WHOLE: Final = Share()
 
 @contextlib.contextmanager
 def together() -> Generator[None]:
-    """Within the block this process is one of those that `torchrun` started, if it was; on GPUs they speak NCCL.
+    """Within the block the processes that `torchrun` started are one group, with NCCL on GPUs; one alone goes on alone.
 
-    `TrainingError` when another of them is gone.
+    `TrainingError` when another one is gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
@@ -60,7 +60,7 @@ def together() -> Generator[None]:
     dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield
-        dist.barrier()  # whoever left earlier would look to the others as if it were gone
+        dist.barrier()  # one that left earlier would look like one that died
     except RuntimeError as error:
         if not any(sign in str(error) for sign in _GONE):
             raise
@@ -117,9 +117,10 @@ def check_shared(batch: int, *, what: str) -> None:
 
 
 def on_first(work: Callable[[], T]) -> T:
-    """What `work` answers on the first rank, on all of them: it begins when all have come, and is done when they go on.
+    """Do `work` on the first rank alone, and give its answer to all.
 
-    An error of ours is raised on all, and told by the first alone.
+    It begins when all ranks have come here, and none goes on before it is done. An error of ours is raised on all of
+    them and said by the first.
     """
     if world_size() == 1:
         return work()
@@ -172,7 +173,7 @@ def rows_of_all_ranks(tensor: Tensor) -> Tensor:
 
 
 def of_all(value: T) -> list[T]:
-    """What each rank has, in their order, on all of them; it is pickled on the way."""
+    """The values of all ranks, in order, on each of them; they are pickled on the way."""
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
@@ -181,27 +182,27 @@ def of_all(value: T) -> list[T]:
 
 
 def own_rows(count: int, *, batch: int) -> range:
-    """The rows of `count` that this rank takes: whole batches, as even as these can be shared; the first has some."""
+    """The rows of `count` that this rank takes: whole batches, shared as evenly as they can be; the first has some."""
     batches = -(-count // batch)
     first, end = (-(-batches * each // world_size()) * batch for each in (rank(), rank() + 1))
     return range(min(first, count), min(end, count))
 
 
 def in_parts(tensor: Tensor) -> bool:
-    """Is it one that each rank holds its own part of, and no more?"""
+    """Is it a tensor of which each rank holds only a part (a DTensor)?"""
     module: Any = sys.modules.get("torch.distributed.tensor")  # a slow import, and without it there are none
     return module is not None and isinstance(tensor, module.DTensor)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that ranks hold in parts, put together on each of them, which all come here; any other as it is."""
+    """A tensor that ranks hold in parts, put together on each of them (all ranks call this); any other as it is."""
     return cast("Any", tensor.detach()).full_tensor() if in_parts(tensor) else tensor
 
 
 def whole_on_first(value: T) -> T:
-    """What dicts and lists hold, tensors in parts put together one after another, and kept by the first rank alone.
+    """Nested dicts and lists with their tensors in parts put together, one after another, for the first rank alone.
 
-    They lie in its host's memory then; on other ranks empty ones stand in their place.
+    There they lie in the CPU's memory; other ranks get empty tensors in their place.
     """
     if world_size() == 1:
         return value
@@ -222,10 +223,10 @@ def whole_on_first(value: T) -> T:
 
 
 def part_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor as another one of its shape is held: this rank's part, if ranks hold that in parts.
+    """A whole tensor laid out as `other` is: this rank's part of it where ranks hold `other` in parts.
 
-    Its values lie in memory in the other's order; a fused optimiser goes through both side by side. Of another shape it
-    stays as it is, for whoever takes it in to refuse.
+    Its memory has the strides of `other`, for a fused optimiser goes through both side by side. A tensor of another
+    shape is answered as it is; whoever takes it in refuses it.
     """
     if tensor.shape != other.shape:
         return tensor

@@ -143,7 +143,7 @@ def is_torn(log: Path) -> bool:
 
 
 def is_nested(value: object, levels: int = MOST_NESTED) -> bool:
-    """Has a JSON value so many levels or more? Whoever shows it would run out of stack."""
+    """Is a JSON value nested `levels` deep or deeper? Whoever shows such a value runs out of stack."""
     inner: Iterable[object] = ()
     if isinstance(value, dict):
         inner = cast("dict[str, object]", value).values()

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 
 def stream(seed: int, index: int, *, purpose: str) -> int:
-    """A 63-bit seed for one purpose of one sample; different purposes have nothing to do with each other."""
+    """A 63-bit seed for one purpose of one sample; different purposes are independent."""
     digest = hashlib.blake2b(f"{purpose}/{seed}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -17,16 +17,16 @@ S = TypeVar("S", bound="Spec")
 class Spec(BaseModel):
     """A value that says what to build; frozen, comparable, written to YAML or JSON without loss.
 
-    Its numbers are finite: any other spoils all that it meets without a word, and JSON does not know it.
+    Its numbers are finite: NaN and infinity would spread in silence, and JSON does not know them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
-    written_where_used: ClassVar[frozenset[str]] = frozenset()  # fields that came later; their defaults never change
+    written_where_used: ClassVar[frozenset[str]] = frozenset()  # fields left out at their default, which never changes
 
     @model_serializer(mode="wrap")
     def _without_unused(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Specs, and their hashes, from before a field came stay what they were."""
+        """A field that was added later is left out at its default: older specs keep their text and their hash."""
         fields = type(self).model_fields
         unused = {
             name
@@ -52,7 +52,7 @@ def parse(kind: type[S], data: object, *, where: str) -> S:
 
 MOST_VALUES: Final = 2**21  # of a YAML, with every alias written out
 MOST_MERGED: Final = 10_000
-# What PyYAML lets go of beside its own errors: for `!!bool x`, for 2020-99-99, for a number of thousands of digits.
+# What PyYAML raises beside its own errors: for `!!bool x`, for 2020-99-99, for a number of thousands of digits.
 _STUMBLES: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -178,7 +178,7 @@ _TYPE: Final = re.compile(r"(constrained-)?(float|int|str)|\w+\[.*\]")  # as pyd
 
 
 def _without_tags(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
-    """The place as a person writes it: pydantic puts the tag or type of a union's member after the union's key."""
+    """The place as a person writes it, without the tags and types of unions that pydantic puts into it."""
     kept: list[str] = []
     for depth, part in enumerate(place):
         unions = {

@@ -1,9 +1,9 @@
-"""Consistency distillation: what a model says of a noisy latent becomes where its teacher's path from there ends.
+"""Formulas of consistency distillation: a student learns where its teacher's path from a noisy latent ends.
 
-On a path of the probability-flow equation a consistency function answers the same at every time: the clean end. Here
-it is the x0 that a denoiser answers, so that a student is an ordinary model. Its boundary condition, x itself at the
-clean time, is that of Song et al. 2023 (section 3) without a c_skip of its own: no network is asked at the clean time,
-and towards it x0 = alpha x_t - sigma v, or (x_t - sigma eps) / alpha, becomes x_t by itself.
+A consistency function answers the same at every time of a path of the probability-flow equation: its clean end (Song
+et al. 2023). Here the function is the x0 that a denoiser answers, so a student is an ordinary model. The boundary
+condition, x itself at the clean time, needs no c_skip: no network is asked at the clean time, and towards it
+x0 = alpha x_t - sigma v, or (x_t - sigma eps) / alpha, becomes x_t by itself.
 """
 
 import itertools
@@ -35,18 +35,18 @@ def along(teacher: Answer, x_t: Latent, *, t: Time, to: Time, schedule: Schedule
 
 @torch.no_grad()
 def consistent_end(teacher: Answer, x_t: Latent, *, follower: Answer, t: Time, to: Time, schedule: Schedule) -> Latent:
-    """What `follower` says after the teacher's step from t to an earlier time; where that is clean, the step's end."""
+    """The follower's x0 after the teacher's step from t to an earlier time; at the clean time, the end of the step."""
     x = along(teacher, x_t, t=t, to=to, schedule=schedule)
     clean = to <= schedule.clean
     if bool(clean.all()):
         return x
-    asked = torch.where(clean, t, to)  # any time at which a network may be asked will do where it does not count
+    asked = torch.where(clean, t, to)  # where the answer does not count, any time that a network may be asked about
     return torch.where(_each(clean, like=x), x, follower(x, asked))
 
 
 @torch.no_grad()
 def path_end(teacher: Answer, x_t: Latent, *, t: Time, steps: int, schedule: Schedule) -> Latent:
-    """Where the teacher's path from x_t ends, by so many steps of DDIM (fewer from times that do not have as many)."""
+    """Where the teacher's path from x_t ends, by `steps` steps of DDIM; by fewer from times with fewer below them."""
     grid = [_between(schedule, t, share=(steps - done) / steps) for done in range(steps + 1)]
     for now, then in itertools.pairwise(grid):
         moves = now > then
@@ -84,7 +84,7 @@ def consistency_loss(
 
 
 def _each(choice: Choice, *, like: Latent) -> Bool[Tensor, "b 1 1 1"]:
-    """For each sample, beside latents: times, and what is asked of them, stay on the CPU."""
+    """A choice for each sample, brought to the latents' device; times stay on the CPU."""
     return rearrange(choice, "b -> b 1 1 1").to(like.device)
 
 

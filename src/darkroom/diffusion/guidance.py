@@ -22,9 +22,9 @@ from darkroom.process.schedule import Schedule, coefficients
 Score: TypeAlias = Callable[[Latent, Time], PerSample]
 Residual: TypeAlias = Callable[[Latent], Float[Tensor, "b ..."]]
 _TINY: Final = 1e-12
-_FAINT: Final = 1e-2  # of the picture: where less of it is left, the pull is held at what it is there
-_FAR: Final = 1.0  # deviation of the longest step: further away the slope says little
-_PROBE: Final = 0.05  # deviation of the small step by which a residual's slope is found, in the denoiser's units
+_FAINT: Final = 1e-2  # least alpha that the pull is divided by
+_FAR: Final = 1.0  # longest step (root mean square): further away the slope says little
+_PROBE: Final = 0.05  # the small step that measures how the residual changes (root mean square)
 
 
 @final
@@ -102,8 +102,8 @@ class LimitedGuidance:
 class GuidedByEach:
     """Guidance with a scale for each of several conditions, in one batch of all of them.
 
-    steps: conditions that say more and more, from nothing on; with the full ones as the last,
-    x0 = d_0 + sum_i scales_i (d_{i+1} - d_i), so that all scales 1 give the full conditions' answer.
+    steps: conditions that say more and more, the first of them nothing. With d_i the answers to them, and to the full
+    conditions as the last, x0 = d_0 + sum_i scales_i (d_{i+1} - d_i); scales of 1 give the full conditions' answer.
     Source: Brooks et al. 2023, eq. 3, for any number of conditions.
     """
 
@@ -150,13 +150,12 @@ class GuidedByScore:
 @final
 @dataclass(frozen=True)
 class GuidedByMatch:
-    """x0 moved down the gradient of |residual(x0)|^2 as far as the residual falls, `weight` of the way.
+    """x0 moved down the gradient of |residual(x0)|^2, `weight` of the way to where the residual is least.
 
-    The step is the residual's own (exact where that is linear; at most one deviation, root mean square), so nothing
-    has to be tuned, and it does not overshoot as a likelihood of guessed variance does. The network is not asked for a
-    gradient: answers stay on the manifold of pictures as far as the first stage keeps them there (He et al. 2024,
-    Manifold Preserving Guided Diffusion, alg. 3; there the step is a constant). residual: x0 (b, c, h, w) to what shall
-    become zero, (b, ...), carrying gradient · weight: up to 1.
+    How far that is follows from the residual itself, measured by a small step: exact where it is linear, and at most
+    one deviation (root mean square). So no step size has to be tuned, and the step does not overshoot as a likelihood
+    of guessed variance does. No gradient goes through the network. residual: x0 (b, c, h, w) to what shall become zero,
+    (b, ...), carrying gradient · weight: up to 1. Source: He et al. 2024 (MPGD), alg. 3, where the step is a constant.
     """
 
     denoise: Denoise
@@ -179,7 +178,7 @@ class GuidedByMatch:
 
 
 def _both(denoise: Denoise, x_t: Latent, *, t: Time, conditions: Conditions) -> tuple[Latent, Latent]:
-    """Without and with conditions; these come joined."""
+    """The answers without and with conditions, from null and conditions joined along the batch."""
     x0 = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), conditions)
     nothing, asked = rearrange(x0, "(two b) c h w -> two b c h w", two=2)
     return nothing, asked

@@ -32,7 +32,7 @@ class ModelSpec(Spec):
     """Everything that decides the shapes and the mathematics of a latent diffusion model.
 
     image_size: side of the training pictures, the default size of samples · scale: a fixed factor on latents (None:
-    measured over the training set, and over what is beyond a guess, and kept with the weights).
+    measured over the training set, or over what is beyond a guess, and kept with the weights).
     """
 
     image_size: int = Field(gt=0, le=2**20)
@@ -111,7 +111,7 @@ class ModelSpec(Spec):
 
     @property
     def regresses(self) -> bool:
-        """Was it trained at pure noise alone? There x_t says nothing, and such a model is given zero for it."""
+        """Is it a regression, trained at pure noise alone, where it is given zeros for x_t?"""
         return isinstance(self.objective.times, NoisiestTimeSpec)
 
     @property
@@ -228,19 +228,19 @@ class LatentDiffusion(nn.Module):
         return self.conditioning(inputs, size=size)
 
     def whole(self, network: Network) -> Network:
-        """A network of this model's, or a faster form of it, as one that answers for whole latents (`beyond_guess`)."""
+        """This model's network, or a faster form of it, as one that answers for whole latents (`beyond_guess`)."""
         return beyond_guess(network, schedule=self.schedule, prediction=self.prediction)
 
     def null(self, conditions: Conditions, *, drop: Sequence[str] | None = None) -> Conditions:
-        """Conditions of the same shapes that say nothing (`drop` None: about what training dropped)."""
+        """Conditions of the same shapes that say nothing about the fields `drop` (None: those dropped in training)."""
         return self.conditioning.null(conditions, drop)
 
     def loss(
         self, latents: Latent, *, t: Time, noise: Latent, conditions: Conditions, network: Network | None = None
     ) -> PerSample:
-        """The training loss of each sample; by a faster form of the network, if one is given.
+        """The training loss of each sample. network: a faster form of the model's own.
 
-        A model that regresses takes the noise that leaves nothing of the latents.
+        For a regression the noise is replaced by one that makes x_t zero.
         """
         latents = with_known(latents, conditions)
         if self.spec.regresses:

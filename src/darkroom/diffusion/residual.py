@@ -1,4 +1,4 @@
-"""Diffusing what a guess leaves over, while everything around the network goes on speaking of whole latents."""
+"""Where latents are guessed, the network learns only the rest; to everything around it they stay whole."""
 
 import torch
 
@@ -10,11 +10,11 @@ from darkroom.process.schedule import Schedule, coefficients
 
 
 def beyond_guess(network: Network, *, schedule: Schedule, prediction: Prediction) -> Network:
-    """The network as one of whole latents z, where conditions guess b at them; without a guess it is as it was.
+    """A network that learns the rest z - b of latents z, b their guess, as one that answers for z.
 
-    It sees x_t - alpha b, which is the noisy z - b, and answers for that; since every target is linear in x0, the
-    target of b alone is what is missing. So it learns z - b, and noise, losses, solvers, guidance and windows need not
-    know. Where the guess is known to be all, x0 is the guess, whatever the network says. Source: Li et al. 2022
+    It is shown x_t - alpha b, the noisy rest. Targets are linear in x0, so its answer plus the target of b alone is the
+    answer for z; noise, losses, solvers, guidance and windows need not know. Where the guess is known to be exact, x0
+    is the guess, whatever the network says. Without a guess the network is asked as it is. Source: Li et al. 2022
     (SRDiff), eq. 6 to 8, with a measured guess instead of enlarged pictures.
     """
 
@@ -27,7 +27,7 @@ def beyond_guess(network: Network, *, schedule: Schedule, prediction: Prediction
         whole = output + prediction.target(guess, torch.zeros_like(guess), alpha=alpha, sigma=sigma)
         if conditions.known is None:
             return whole
-        noise = (x_t - alpha * guess) / sigma  # at every time that a network is asked about there is some
+        noise = (x_t - alpha * guess) / sigma  # sigma is above 0 at every time that a network is asked about
         certain = prediction.target(guess, noise, alpha=alpha, sigma=sigma)
         return torch.where(conditions.known > 0.5, certain, whole)
 
@@ -35,7 +35,7 @@ def beyond_guess(network: Network, *, schedule: Schedule, prediction: Prediction
 
 
 def with_known(latents: Latent, conditions: Conditions) -> Latent:
-    """Latents to learn from: the guess where it is known to be all, so that nothing is asked of the network there."""
+    """Latents for training: where the guess is exact, the guess, so that there is nothing to learn."""
     if conditions.guess is None or conditions.known is None:
         return latents
     return torch.where(conditions.known > 0.5, conditions.guess.to(latents), latents)

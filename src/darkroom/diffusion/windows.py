@@ -1,4 +1,4 @@
-"""Latents larger than the network knows, denoised in overlapping windows that agree at every step."""
+"""Latents larger than those trained on, denoised in overlapping windows that are blended at every step."""
 
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, final

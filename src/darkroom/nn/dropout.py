@@ -13,8 +13,9 @@ from darkroom.core.parallel import WHOLE, Share
 class Dropout(nn.Module):
     """Zeroes a share `p` of the values and scales the others up, in training (Srivastava et al. 2014).
 
-    share: which rows of a larger batch the next ones are. All rows' draws are made then and these rows' taken, so that
-    on a processor they are those of the batch in one piece, if the generator stands where it stood for that.
+    share: which part of a larger batch the next rows are. The mask is then drawn for the whole batch, and these rows
+    take theirs. So masks do not depend on the split; on a CPU they are those of the batch in one piece, if the
+    generator begins where it did for that.
     """
 
     def __init__(self, p: float) -> None:

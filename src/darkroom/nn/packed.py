@@ -23,7 +23,8 @@ from darkroom.nn.transformer import GatedFeedForward
 
 M = TypeVar("M", bound=nn.Module)
 Layer: TypeAlias = nn.Conv2d | nn.Linear
-# On which of two values each of three weights along a side falls: of the first place of a doubled pair, of the second.
+# Along one side, a kernel of three weights covers only two values of the map before doubling. For the first and for the
+# second place of a doubled pair: which of the weights fall on the one value, and which on the other.
 _FALLS: Final = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
 _PHASES_HOW: Final = ([1, 1], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
 # In a layer's __dict__: neither parameters nor buffers, and never copied.
@@ -34,7 +35,7 @@ _SEEN: Final = "_seen"
 
 
 def pack(module: M) -> M:
-    """Have convolutions, linear layers and attention of a module keep their weights ready; changes and answers it."""
+    """Turn the convolutions, linear layers and attention of a module into packed ones, in place; answers the module."""
     for name, child in module.named_children():
         pack(child)
         match child:
@@ -54,7 +55,7 @@ def pack(module: M) -> M:
 
 
 def _as(kind: type[M], layer: nn.Module) -> M:
-    """The layer as one of a kind that differs in nothing but what it does: the same parameters, hooks and settings."""
+    """The layer as an object of a packed class, with the same parameters, hooks and settings."""
     made = kind.__new__(kind)
     made.__dict__.update(layer.__dict__)
     return made
@@ -84,7 +85,7 @@ class PackedConv2d(nn.Conv2d):
         return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how(), _size(self.in_channels))
 
     def _is_product(self) -> bool:
-        """Does it look at each place alone? As a convolution, oneDNN took 93 ms for 2,560 channels of 4 x 4 places."""
+        """Is it 1 x 1? Taken as a convolution and not as a product, 2,560 channels of 4 x 4 cost oneDNN 93 ms."""
         alone = ((1, 1), (1, 1), (0, 0), 1)
         return (self.kernel_size, self.stride, self.padding, self.groups) == alone
 
@@ -144,7 +145,7 @@ def _reorder_phases(weight: Tensor) -> Tensor:
 
 
 def _size(channels: int) -> list[int]:
-    """Of the map that layouts are chosen for: always this one, so that what was drawn before changes no number."""
+    """The size that oneDNN chooses a layout for: always the same, so that answers do not depend on earlier calls."""
     return [2, channels, 16, 16]
 
 
@@ -207,7 +208,7 @@ class PackedAttention(Attention):
 
 @final
 class PackedFeedForward(GatedFeedForward):
-    """The gated feed-forward (`nn.transformer`), whose products bend the gate and multiply by it as they are made."""
+    """The gated feed-forward (`nn.transformer`), with GELU and the product by the gate fused into its two products."""
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """(b, n, d) to the same."""
@@ -230,7 +231,7 @@ class PackedFeedForward(GatedFeedForward):
 
 
 def _product(holder: nn.Module, layers: Sequence[nn.Linear], x: Tensor) -> Tensor:
-    """What linear layers answer, side by side."""
+    """The answers of several linear layers to one input, side by side, by one product."""
     weight, bias = _ready(holder, layers, x.dtype, lay_out=torch.ops.mkldnn._reorder_linear_weight)
     if not weight.is_mkldnn:
         return F.linear(x, weight, bias)
@@ -263,7 +264,7 @@ def _onednn_takes(dtype: torch.dtype) -> bool:
 
 
 def _made_of(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[Any, ...]:
-    """By which it is known that weights are still those that something was made of; inference tensors tell less."""
+    """A key that changes when the layers' weights do: their addresses, and versions where tensors have them."""
     tensors = [each for layer in layers for each in (layer.weight, layer.bias) if each is not None]
     return (dtype, *((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors))
 
@@ -278,9 +279,10 @@ def _ready(
     rows: slice = slice(None),
     name: str = _KEPT,
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases of layers one under another, laid out, and kept by the holder under a name.
+    """The weights and biases of layers, one under another, laid out for the kernel; made anew only when they change.
 
-    of: what is made of each weight first · rows: those of them that are kept.
+    They are kept in the holder's __dict__ under `name`. of: what is made of each weight first · rows: which of its rows
+    are kept.
     """
     made_of = _made_of(layers, dtype)
     kept = holder.__dict__.get(name)
@@ -298,5 +300,5 @@ def _joined(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _without_kept(layer: nn.Module) -> dict[str, Any]:
-    """What is copied of it: oneDNN's layouts cannot be."""
+    """The state for copies and pickles, without what is kept: oneDNN's layouts cannot be copied."""
     return {name: value for name, value in layer.__dict__.items() if name not in (_KEPT, _VALUE, _GATE, _SEEN)}

@@ -22,8 +22,7 @@ def double(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
 def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w2"]:
     """`factor` times larger on either side, bicubically: one matrix for the rows, one for the columns.
 
-    In float32 the values of `interpolate`, which is slower on processors; under bfloat16 off by what that
-    rounds, a level of 256.
+    The values of `interpolate`, which is slower on processors; in bfloat16 they are off by up to a level of 256.
     """
     rows, columns = (_bicubic(length, factor, device=x.device, dtype=x.dtype) for length in x.shape[-2:])
     return rows @ x.contiguous() @ columns.T
@@ -32,7 +31,7 @@ def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w
 @lru_cache(maxsize=64)
 @torch.inference_mode(mode=False)
 def _bicubic(length: int, factor: int, *, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "long short"]:
-    """The matrix that enlarges a line; kept, for making it takes longer than using it. It can be trained through."""
+    """The matrix that enlarges a line. Kept, for making it takes longer than using it; gradients pass through it."""
     lines = torch.eye(length, device=device)[None, None]
     return F.interpolate(lines, size=(length * factor, length), mode="bicubic")[0, 0].to(dtype)
 

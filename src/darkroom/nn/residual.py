@@ -1,4 +1,4 @@
-"""The residual block of both networks: norm, SiLU, convolution, twice; perhaps told the time, perhaps resampling."""
+"""The residual block of both networks: norm, SiLU, convolution, twice; with a time embedding or resampling if asked."""
 
 from collections.abc import Callable
 from typing import final
@@ -15,7 +15,7 @@ Resample = Callable[[Tensor], Tensor]
 
 
 def silu(x: Tensor) -> Tensor:
-    """x sigmoid(x); in the memory of x where no gradient needs what it was."""
+    """x sigmoid(x); in place where gradients are off."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 

@@ -63,11 +63,10 @@ class LogitNormalTimesSpec(Spec):
 
 @final
 class NoisiestTimeSpec(Spec):
-    """Always the time of pure noise, where x_t says nothing of x0: what is learnt is the mean picture of a condition.
+    """Always the time of pure noise: a regression, the paper's baseline for super-resolution (section 4.4, Tab. 5).
 
-    Noise would only be in the way, so x_t is zero there, and any seed draws the same picture. So a model that is a
-    regression, the baseline that the paper compares super-resolution with (section 4.4, Tab. 5), differs from a
-    diffusion model in this line alone; one step draws it.
+    There x_t says nothing of x0, so the mean picture of a condition is learnt. x_t is set to zero, for noise would only
+    be in the way; one step draws a picture, and every seed the same.
     """
 
     kind: Literal["noisiest"] = "noisiest"

@@ -123,9 +123,9 @@ def choose_times(schedule: Schedule, times: "str | Tensor | Times | None" = None
 
 
 def earlier(schedule: Schedule, t: Time, *, distance: float) -> Time:
-    """For each time one that lies `distance`, a share of the whole way, nearer to clean data, where it ends at most.
+    """Each time moved towards clean data by `distance`, a share of the whole way from noise, at most to clean data.
 
-    At least one time of a discrete schedule nearer.
+    In a discrete schedule it moves by one time at least.
     """
     if schedule.steps is None:
         return (t - distance * schedule.noisiest).clamp(min=schedule.clean)

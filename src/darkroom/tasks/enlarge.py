@@ -1,4 +1,4 @@
-"""Enlarging: what a small picture says of the large one stays so."""
+"""Enlarging: the drawn picture, made small again, is held to the small one that was given."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -35,7 +35,7 @@ def enlarged(model: Model, images: Images, *, request: Request, group: Sequence[
 def held_to(images: Images, small: Float[Tensor, "b c _h _w"]) -> Images:
     """The pictures nearest to `images` (b, c, H, W) that bicubic reduction makes `small` (b, c, h, w) of.
 
-    Reduction is one matrix a side, A x B^T; what is missing of `small` is added through their pseudo-inverses, and what
+    Reduction is one matrix a side, A x B^T. What is missing of `small` is added through their pseudo-inverses; what
     reduction does not see stays as it was drawn. Source: Wang et al. 2023 (DDNM), eq. 9, once, at the end.
     """
     (down, up), (left, right) = (_reduction(*sides) for sides in zip(images.shape[-2:], small.shape[-2:], strict=True))

@@ -1,4 +1,4 @@
-"""What steers a model, in a person's words: texts, names, boxes and maps become what its conditioners read."""
+"""From a person's words to what conditioners read: texts, names, boxes and maps become ids and planes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar, final

@@ -1,4 +1,4 @@
-"""Guiding by what a drawn picture looks like: by a small one it shall match, or by any score (paper, appendix C)."""
+"""Guidance by the decoded picture: by a small picture that it shall match, or by any score (paper, appendix C)."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
@@ -17,7 +17,7 @@ from darkroom.tasks.request import Request, Wish
 
 Guide: TypeAlias = Float[Tensor, "b c _h _w"]  # pictures in [-1, 1], of any size
 PictureScore: TypeAlias = Callable[[Images, Time], PerSample]
-SMALLER: Final = 4  # times, at least, that pictures are made smaller before they are compared
+SMALLER: Final = 4  # pictures are compared at a quarter of the drawn size, or less
 
 
 def by_score(model: Model, score: PictureScore, *, weight: float = 1.0) -> Wrap:
@@ -54,7 +54,7 @@ def by_picture(model: Model, guide: Guide, *, weight: float = 1.0) -> Wrap:
 
 
 def guided(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | None:
-    """What the guides of these wishes do to the denoiser; None without any."""
+    """The wrap that follows the guides of these wishes; None without guides."""
     if not request.guides:
         return None
     size, channels = _compared(request), model.spec.first_stage.image_channels

@@ -21,12 +21,11 @@ from darkroom.tasks.request import Request, Wish
 
 
 def known_region(model: Model, request: Request, *, group: Sequence[Wish], noise: Latent) -> Constraint | None:
-    """Before every step the known region is put back, noised; None where nothing is masked.
+    """A constraint that puts the known region back, noised, before every step; None where nothing is masked.
 
-    A model that was not trained for holes paints into them so. One that was sees the known region beside x too, and
-    agrees with it better when x holds it as well. noise: that of the walk's start, used each time, so that the known
-    region moves along one path. Source: Lugmayr et al. 2022, eq. 8, without resampling; the paper's code does the same
-    with fresh noise, for models of the first kind.
+    So any model paints into holes. One that was trained for them sees the known region beside x, too, and agrees with
+    it better when x holds it as well. noise: that of the walk's start, each time, so that the known region moves along
+    one path. Source: Lugmayr et al. 2022, eq. 8, without resampling; the paper's code does so with fresh noise.
     """
     if not request.masks:
         return None
@@ -44,11 +43,11 @@ def known_region(model: Model, request: Request, *, group: Sequence[Wish], noise
 
 
 def matched(model: Model, request: Request, *, group: Sequence[Wish]) -> Wrap | None:
-    """Moves x0 to where its picture agrees with the known pixels that share latent cells with the hole.
+    """A wrap that moves x0 to where its picture agrees with the known pixels in latent cells that the hole cuts.
 
-    Such cells are drawn anew as wholes, and what is known of them would be lost. `request.match` moves
-    (`GuidedByMatch`) in each step whose noise level is at most 1; before that x0 is too blurred to be compared. The
-    first stage decodes with a gradient for it: with a small model a move costs more than the step itself.
+    Such cells are drawn anew as wholes, so that what is known in them would be lost. There are `request.match` moves
+    (`GuidedByMatch`) in each step whose noise level is at most 1; before that x0 is too blurred to be compared. Each
+    decodes with a gradient: with a small model a move costs more than the step itself.
     """
     if not request.masks or not request.match:
         return None
@@ -81,7 +80,7 @@ def composed(drawn: Image.Image, wish: Wish, *, channels: int) -> Image.Image:
 
 
 def _fill(model: Model) -> Fill:
-    """What the model is shown in holes, but nothing black, for its latents are put back."""
+    """How holes are filled: as the model was shown them, but never black, for these latents are put back."""
     for spec in model.spec.conditioners:
         if isinstance(spec, MaskedSpec) and spec.fill != "black":
             return spec.fill

@@ -39,10 +39,9 @@ Steps = Callable[[int, int], None]
 class Model:
     """A latent diffusion model ready to use: network, first stage, conditioners, tokenizer, class names, card.
 
-    decoder: of its latents, the first stage's own unless it was given another (`with_decoder`) · engine: runs network
-    and decoder while nobody asks for gradients.
-    `network`, `schedule` and `prediction` are what the solvers need, so a `Model` can be handed to
-    `darkroom.sample_latents` and `darkroom.walk`.
+    It has the `network`, `schedule` and `prediction` that solvers need, so `darkroom.sample_latents` and
+    `darkroom.walk` take it. decoder: the first stage's own, unless another was given (`with_decoder`) · engine: runs
+    network and decoder while nobody asks for gradients.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class Model:
             return tiles.decoded(self._decode, placed, factor=self.spec.first_stage.factor).float()
 
     def decode_smoothly(self, latents: Latent) -> Images:
-        """`decode` with a slope everywhere: nothing is quantised, the picture is whole, and gradient is carried."""
+        """`decode` for guidance: it carries gradient, quantises nothing and decodes the picture as a whole."""
         with self.compute.autocast():
             raw = self.decoder.decode_raw if isinstance(self.decoder, Autoencoder) else self.decoder.decode
             return raw(self._for_decoder(latents)).float()
@@ -158,12 +157,12 @@ class Model:
         return placed if isinstance(self.decoder, Preview) else self.diffusion.unscaled(placed)
 
     def with_decoder(self, decoder: Autoencoder | Preview | str | Path) -> "Model":
-        """The same model with another decoder for its latents, a tiny one perhaps; this one stays as it is.
+        """The same model with another decoder for its latents, such as a tiny one; this one stays as it is.
 
-        decoder: a first stage, or what `darkroom.load_autoencoder` takes; or a tiny decoder of others (TAESD's file, a
-        folder of diffusers' AutoencoderTiny). `InputError` when its encoder (or codebook) is not that of this model, up
-        to rounding to bfloat16: it was made for other latents. Tiny decoders of others do not say for which: of them
-        only sizes are compared.
+        decoder: a first stage, what `darkroom.load_autoencoder` takes, or a tiny decoder made elsewhere (TAESD's file,
+        a folder of diffusers' AutoencoderTiny). `InputError` when it was made for other latents: its encoder and
+        codebook must be this model's, up to rounding to bfloat16. Tiny decoders made elsewhere do not say for which
+        latents they are, so only their sizes are compared.
         """
         given = isinstance(decoder, Autoencoder | Preview)
         found = copy.deepcopy(decoder).float() if given else load_decoder(decoder, device=str(self.compute.device))
@@ -283,23 +282,25 @@ class Model:
     ) -> list[Image.Image]:
         """Pictures: `count` of each prompt, label, layout or picture given, in order.
 
-        layout: a list of {category, box: x, y, width, height in 0..1}, or several · map, low_res, image, mask, guide: a
-        picture, a file, or several. map: levels are class ids · low_res: what is to be enlarged · image with mask
-        (white: paint here): the hole is painted, all else stays as it is · image alone: variations of it; strength, up
-        to 1: how much of it is left open (0.6) · inverted: begin with the noise that leads to the image · guide: what
-        the drawn picture shall be when made small; guide_weight (1): share of the way that each step goes there ·
-        match: with a mask, how many times a later step is moved to where its picture meets the known pixels at the edge
-        of the hole; with low_res 1 or 0, whether the drawn picture made small is exactly the given one (1 for models of
-        plain bicubic reduction) · seed (0 without): picture k of a seed is the same in any batch · first: the k to
-        begin with (0) · negative: what to steer away from, one for all or one for each prompt · to, to_label, to_seed:
-        another end, to which the `count` pictures lead from prompt, label and seed evenly, both ends included; with at
-        (0 to 1) all of them stand at that place on the way instead, and differ by their k · size: (height, width) in
-        pixels or one side · window: side in pixels of overlapping windows for pictures larger than that · steps,
-        solver, eta, guidance: None for the model's own defaults; guidance also one for each field, by its name ·
-        guidance_interval: guide only at noise levels sigma / alpha in (low, high], high None for any · like: a picture
-        or PNG of this model to draw again, with whatever else is given changed · on_step: called with (steps done,
-        steps in all). Each picture says in `info["darkroom"]` how it was made, and so does the PNG that its `save`
-        writes. `InputError` for fields the model does not take and sizes it cannot make.
+        prompt, label, negative (what to steer away from): one for all, or one for each · layout: a list of {category,
+        box: x, y, width, height in 0..1}, or several.
+        map, low_res, image, mask, guide: a picture, a file, or several. map: levels are class ids · low_res: what is to
+        be enlarged · image with mask (white: paint here): the hole is painted, all else stays as it is · image alone:
+        variations of it, which begin with the noise that leads to it if `inverted`; strength, up to 1: how much of it
+        is left open (0.6) · guide: what the drawn picture shall be when made small; guide_weight (1): share of the way
+        that each step goes there · match: with a mask, how many times a later step is moved to where its picture meets
+        the known pixels at the rim of the hole; with low_res 1 or 0, whether the drawn picture made small is exactly
+        the given one (1 for models of plain bicubic reduction).
+        to, to_label, to_seed: another end. The `count` pictures then lead evenly from prompt, label and seed to it,
+        both ends included; with at (0 to 1) all stand at that place on the way, and differ by their k.
+        seed (0): picture k of a seed is the same in any batch · first: the k to begin with (0) · size: (height, width)
+        in pixels, or one side · window: side in pixels of overlapping windows, for pictures larger than that.
+        steps, solver, eta, guidance, times: None for the model's defaults; guidance also one for each field, by its
+        name · guidance_interval: guide only at noise levels sigma / alpha in (low, high], high None for any.
+        like: a picture or PNG of this model to draw again, with whatever else is given changed · batch: pictures drawn
+        together · on_step: called with (steps done, steps in all).
+        Each picture says in `info["darkroom"]` how it was made, and so does the PNG that its `save` writes.
+        `InputError` for fields the model does not take and sizes it cannot make.
         """
         from darkroom.tasks.generate import generate  # noqa: PLC0415  (generate takes a Model)
 

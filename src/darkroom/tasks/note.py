@@ -93,7 +93,7 @@ class Note(Spec):
         return {key: value for key, value in self.plain().items() if value is not None or key not in _WHERE_IT_APPLIES}
 
     def words(self) -> str:
-        """The same in a sentence."""
+        """The note as a sentence."""
         seeds = f"picture {self.index} of {_on_the_way('seed', self.seed, self.to_seed)}"
         steered = [
             _on_the_way(name, first, last)

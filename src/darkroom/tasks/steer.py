@@ -1,4 +1,4 @@
-"""What steers the pictures of a batch: the conditions of a group of wishes, and what guidance leads away from."""
+"""The conditions of a batch of wishes, and the null conditions that guidance leads away from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -16,14 +16,14 @@ from darkroom.tasks.request import Layout, Placed, Request, Wish
 T = TypeVar("T")
 Size = tuple[int, int]
 Crop = tuple[float, float, float, float]
-SEEN: Final = 0.5  # of an object or of the window, at least, for a window to be told of it
+SEEN: Final = 0.5  # share of an object, or of the window, for the object to count as lying in the window
 
 
 def conditions_of(model: Model, group: Sequence[Wish], *, size: Size, window: int | None = None) -> Conditions:
     """The three ports of these wishes; between two ends they are mixed.
 
-    size: height and width of the pictures · window: side of the windows they are drawn in, each of which is then told
-    of the objects that lie in it.
+    size: height and width of the pictures · window: side of the windows they are drawn in; each window's tokens then
+    name the objects that lie in it.
     """
     if not model.fields:
         return Conditions()
@@ -70,9 +70,9 @@ def crops_of(model: Model, *, size: Size, window: int | None) -> list[Crop]:
 
 
 def seen_by(layout: Layout, crops: Sequence[Crop], *, most: int) -> list[Layout]:
-    """What the window of each crop is told: the objects seen in it, of more than `most` those that fill most of it.
+    """The layout of each window: the objects that lie in its crop, and of more than `most` the largest.
 
-    But each object is told to one window at least that sees it; `InputError` where these are full.
+    Every object is in the layout of one window at least; `InputError` where all windows that see it are full.
     """
     seen = [_seen_in(layout, crop) for crop in crops]
     own = _own(layout, seen, most=most)
@@ -85,7 +85,7 @@ def seen_by(layout: Layout, crops: Sequence[Crop], *, most: int) -> list[Layout]
 
 
 def _own(layout: Layout, seen: Sequence[Mapping[int, Placed]], *, most: int) -> list[set[int]]:
-    """For each window the objects that it is told in any case: a window for every one that is seen."""
+    """For each window the objects that it must name, so that each object is named by one window."""
     own: list[set[int]] = [set() for _ in seen]
     where = {number: [place for place, each in enumerate(seen) if number in each] for number in range(len(layout))}
     for number in sorted(where, key=lambda each: len(where[each])):
@@ -180,7 +180,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor | None:
 
 
 def _null(model: Model, conditions: Conditions, group: Sequence[Wish]) -> Conditions:
-    """The negative prompt where there is one, else what says nothing."""
+    """The conditions of the negative prompt where a wish has one, else null."""
     null = model.null(conditions)
     if not any(wish.negative for wish in group):
         return null

@@ -10,11 +10,11 @@ OF_EACH: Final = frozenset({*GROUPED, *ENDS, "negatives", "count", "seed", "to_s
 
 
 def alike(request: Request) -> str:
-    """What settled requests to one model must have in common to share a batch, as text: equal texts may.
+    """A text that is equal for settled requests to one model that may share a batch.
 
-    That is size, steps, solver, guidance and all else that is one for a whole batch, and which fields are given. Their
-    prompts, pictures and seeds may differ, and a negative prompt is each its own. Sample k of a seed keeps its noise,
-    so that what is drawn depends on the company by rounding only.
+    It tells size, steps, solver, guidance and all else that is one for a whole batch, and which fields are given.
+    Prompts, negative prompts, pictures and seeds may differ. Sample k of a seed keeps its noise, so that what else is
+    in the batch changes a picture by rounding only.
     """
     shared = request.model_dump(mode="json", exclude=set(OF_EACH))
     given = [name for name in (*GROUPED, *ENDS) if getattr(request, name)]

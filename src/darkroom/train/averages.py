@@ -129,11 +129,10 @@ def reconstructed(folder: Path, *, width: float) -> dict[str, Tensor]:
 
 
 def combination(profiles: Sequence[Profile], *, wanted: Profile) -> tuple[Float[np.ndarray, " n"], float]:
-    """How much of each snapshot makes the wanted average, and how far their profile is off, as a share of its length.
+    """The share of each snapshot in the wanted average, and how far its profile is then off, relative to its length.
 
-    The least squares of profiles that add up to one.
-
-    Sums over updates are exact; the integrals of appendix C are what they become for many updates.
+    Least squares of the profiles, with shares that add up to one. Sums over updates are exact; the integrals of
+    appendix C are their limit for many updates.
     """
     count = len(profiles)
     equations = np.ones((count + 1, count + 1))

@@ -30,7 +30,7 @@ class Ema:
 
     @torch.no_grad()
     def forget(self, parameter: nn.Parameter, rows: Tensor) -> None:
-        """The averages of these rows of a parameter begin again with what they hold now."""
+        """The averages of these rows of a parameter begin anew, at their present values."""
         for mine, shadow in zip(self.parameters, self.shadow, strict=True):
             if mine is parameter:
                 shadow[rows] = parameter[rows]

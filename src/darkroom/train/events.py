@@ -1,4 +1,4 @@
-"""What a run tells whoever watches."""
+"""What a run yields to whoever watches."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is odd about a training, told while it happens and read from its log afterwards."""
+"""What is odd about a training: said while it happens, and found in its log afterwards."""
 
 import logging
 import math
@@ -18,7 +18,7 @@ from darkroom.train.state import find_state
 
 B = TypeVar("B")
 Lines = Sequence[Mapping[str, Any]]
-LEAP: Final = 3.0  # times the middle one of the logged losses of late
+LEAP: Final = 3.0  # times the median of the latest logged losses
 OF_LATE: Final = 50  # lines
 FEWEST: Final = 10  # lines that say what is usual
 PATIENCE: Final = 60.0  # seconds that a batch may take before somebody is told
@@ -58,20 +58,20 @@ GOALS: Final = {"denoiser": VALIDATION, "first_stage": SHARPNESS}
 
 @final
 class Usual:
-    """Losses of late, as they are logged. lines: of a log that goes on."""
+    """The latest logged losses. lines: of the log so far."""
 
     def __init__(self, lines: Lines) -> None:
         self._losses = deque((line["loss"] for line in lines if "loss" in line), maxlen=OF_LATE)
 
     def leap(self, loss: float) -> float | None:
-        """How many times the usual loss this one is, if it leapt; it counts among those of late from then on."""
+        """How many times the usual loss this one is, where it leapt; it is among the latest from then on."""
         usual = statistics.median(self._losses) if len(self._losses) >= FEWEST else math.nan
         self._losses.append(loss)
         return loss / usual if usual > 0 and loss > LEAP * usual else None
 
 
 def skipped_words(step: int, count: int) -> str | None:
-    """A sentence for a step that was skipped, seldomer the more there are."""
+    """A sentence for a skipped step: for the first, second, fourth, eighth, ..."""
     if count & (count - 1):
         return None
     return (
@@ -81,7 +81,7 @@ def skipped_words(step: int, count: int) -> str | None:
 
 
 def told_when_late(batches: Iterator[B], *, what: str) -> Iterator[B]:
-    """The same batches; one that does not come for long is told to the log `darkroom`, which shows it on a terminal."""
+    """The same batches; where one does not come for long, a warning goes to the log `darkroom`."""
     since: float | None = None
     done = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The one training loop: a generator for both stages; who watches, logs or saves stands in the caller's `for`."""
+"""The only training loop, for both stages: a generator; whoever watches, logs or saves stands in the caller's `for`."""
 
 import math
 import time
@@ -32,7 +32,7 @@ After = Callable[[Training], None]
 class Progress:
     """After a step: its number (from 1), its values (`loss` among them), rate in pictures/s, seconds left.
 
-    Both as the last `RECENT` steps went: what compiling and other work cost before says nothing of what is left.
+    Rate and seconds follow from the last `RECENT` steps, for compiling and other work before says nothing of the rest.
     """
 
     step: int
@@ -56,13 +56,13 @@ def train(
 ) -> Iterator[Progress]:
     """Optimise until `spec.steps`, from where `training` stands; `losses(batch)["loss"]` is minimised.
 
-    With an opponent in `training`, `losses(batch)["opponent"]`, if it is there, is minimised by that one in the same
-    step · after: called when weights have moved · batches: of each, this process's part · pieces: instead of `losses`
-    where a batch goes through in pieces or is shared with other processes: the losses of each piece, one after another
-    (several values of a name count as their mean; a step's losses are those of the whole batch) · ranks: those of this
-    training, where it goes on after another call.
+    An opponent in `training` minimises `losses(batch)["opponent"]`, if that is there, in the same step · batches: this
+    process's part of each · after: called when weights have moved · pieces: instead of `losses`, where a batch goes
+    through in pieces or is shared with other processes: answers the values of each piece, and those of the step are
+    their means · ranks: of this training, where it goes on after an earlier call.
     A step whose loss or gradient is not finite changes nothing and is counted; more than 100 stop the run. In float16
-    (`training.scaler`) the factor of the loss may have been too large: it is halved, and the step not counted.
+    such a step may only mean that the factor of the loss (`training.scaler`) was too large: the factor is halved, and
+    the step is not counted.
     """
     work = _Work(training, losses=losses, pieces=pieces, ranks=ranks, spec=spec, compute=compute, seed=seed)
     started, seconds, recent = time.monotonic(), training.seconds, deque([time.monotonic()], maxlen=RECENT + 1)
@@ -130,11 +130,13 @@ class _Work:
         return values | {"gradient": norms[0].detach()}, finite
 
     def _differentiated(self, batch: B) -> dict[str, Tensor]:
-        """The mean of each value over the pieces, whose gradients are added up."""
+        """Go forwards and backwards through every piece, adding up gradients; answers the mean of each value."""
         found: dict[str, list[Tensor]] = {}
         count, pieces, scaler = len(self.shares), iter(self.pieces(batch, self.shares)), self.training.scaler
         for number in range(count):
-            torch.manual_seed(stream(self.seed, self.training.step, purpose="dropout"))  # torch's own one draw
+            torch.manual_seed(
+                stream(self.seed, self.training.step, purpose="dropout")
+            )  # the only draws of torch's own generator
             with self.ranks.more_follow(number < count - 1):
                 with self.compute.autocast():
                     values = self.ranks.do(lambda: _kept(next(pieces)))

@@ -1,7 +1,7 @@
-"""A denoiser that does not fit one device: ranks hold its weights in parts, by PyTorch's fully_shard (FSDP2).
+"""For a denoiser that does not fit one device: ranks hold its weights in parts, by PyTorch's fully_shard (FSDP2).
 
-Blocks of the network and layers of encoders are put together on every rank when their turn comes, forwards and
-backwards, and let go of after it. Gradients, averages and an optimiser's moments are in parts as the weights are.
+Each block of the network and each layer of an encoder is put together on every rank when its turn comes, forwards and
+backwards, and freed after it. Gradients, averages and the optimiser's moments stay in parts, as the weights do.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ UNITS: Final = (Block, ResidualBlock, Downsample, Upsample, EncoderLayer)
 
 @final
 class Parted:
-    """A model whose trained weights are in parts; all ranks come to each method together.
+    """A twin of a model that trains on weights in parts; all ranks call each method together.
 
-    trained: the model that trains, on parts · doing: what its work is done in (see `Ranks`). The model that was given
-    is left without trained weights, ready to be looked at and written: the first rank's has them while they are shown.
+    trained: the twin · doing: what its work is done in (see `Ranks`). The model that was given is for looking and
+    writing: it has no trained weights but while they are shown, and then on the first rank alone.
     """
 
     def __init__(self, model: LatentDiffusion, *, compute: Compute) -> None:
@@ -47,7 +47,7 @@ class Parted:
 
     @contextlib.contextmanager
     def showing(self, values: Sequence[Tensor] | None = None) -> Iterator[None]:
-        """Within the block the first rank's model holds these (None: the weights as they are), whole."""
+        """Within the block the first rank's model holds these weights, whole (None: those that train)."""
         self.show(values)
         try:
             yield
@@ -56,7 +56,7 @@ class Parted:
 
     @torch.no_grad()
     def show(self, values: Sequence[Tensor] | None = None) -> None:
-        """The same for good."""
+        """As `showing`, for good."""
         for parameter, value in zip(self._shown, values or self.trained.denoising_parameters, strict=True):
             found = whole(value)  # on every rank for a moment
             if is_first():
@@ -73,7 +73,7 @@ def shared_out(model: LatentDiffusion, *, train: TrainSpec, compute: Compute) ->
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a module that are put together one at a time: the outermost of their kinds."""
+    """The submodules that are put together one at a time: the outermost of `UNITS`."""
     for child in module.children():
         if isinstance(child, UNITS):
             yield child
@@ -88,7 +88,7 @@ def _twin(model: LatentDiffusion) -> LatentDiffusion:
 
 
 def _sharded(model: LatentDiffusion, *, device: torch.device) -> Doing:
-    """A model's trained weights in parts, and what puts together those that no unit owns while it works."""
+    """Cut the trained weights into parts; answers what puts together those outside of units while it works."""
     from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415  (slow imports, for this alone)
     from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ def _sharded(model: LatentDiffusion, *, device: torch.device) -> Doing:
 
 
 def _in_channels_last(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Feature maps as they came: of a batch of one, FSDP's hooks make a view whose strides do not tell the layout."""
+    """Feature maps in channels_last again: FSDP's hooks make a view, which of a batch of one loses that layout."""
     x, *others = inputs
     if x.ndim != 4 or len(x) > 1:
         return inputs
@@ -112,5 +112,5 @@ def _in_channels_last(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _forget_casts(*_: object) -> None:
-    """Autocast would keep every weight in the shorter type until all units are through."""
+    """Else autocast would keep the cast weights of every unit until all are through."""
     torch.clear_autocast_cache()

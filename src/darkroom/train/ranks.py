@@ -1,6 +1,6 @@
-"""How the ranks of one training move together: PyTorch averages their gradients as they arise.
+"""How the ranks of one training keep step: PyTorch averages their gradients during the backward pass.
 
-DistributedDataParallel does where each rank has all weights; where they hold them in parts, `train.parted` does.
+Where each rank has all weights, DistributedDataParallel does that; where ranks hold them in parts, `train.parted`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ Work = Callable[[], Values]
 
 @final
 class Doing(nn.Module):
-    """PyTorch hooks the forward pass of a module; here that is whatever is done with what is trained."""
+    """A module whose forward pass is any work with what is trained; PyTorch hooks its averaging to that."""
 
     def __init__(self, trained: nn.Module) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class Doing(nn.Module):
 
 @final
 class Ranks:
-    """Does work whose gradients belong together. In one process that is all; on several, gradients become means.
+    """Does the work of a step; with several ranks its gradients become their means over ranks.
 
-    module, beside: everything that gradients are kept for; what is beside may have no part in some steps, an adversary
-    that has not begun, say. All ranks begin with the weights of the first · sharded: what work is done in instead,
-    where ranks hold the weights in parts.
+    module, beside: all that has gradients; what is beside may have no part in some steps, such as an adversary that has
+    not begun. All ranks begin with the weights of the first · sharded: what the work is done in where ranks hold the
+    weights in parts.
     """
 
     def __init__(self, module: nn.Module, beside: nn.Module, *, sharded: Doing | None = None) -> None:
@@ -49,13 +49,13 @@ class Ranks:
             )
 
     def do(self, work: Work) -> Values:
-        """The answer of work, its gradients hooked."""
+        """The answer of a work, whose backward pass then averages over ranks."""
         return work() if self._doing is None else self._doing(work)
 
     def more_follow(self, follow: bool) -> contextlib.AbstractContextManager[Any]:
-        """A context for work and its backward pass: while more pieces of a step follow, gradients stay here.
+        """A context for work and its backward pass; follow: more pieces of the step come, so averaging can wait.
 
-        But not those of weights in parts: until the last piece each rank would hold all of them.
+        It does not wait for weights in parts: each rank would have to hold all their gradients until the last piece.
         """
         if follow and isinstance(self._doing, DistributedDataParallel):
             return cast("Any", self._doing).no_sync()
@@ -70,6 +70,6 @@ def shares(spec: TrainSpec) -> list[Share]:
 
 
 def pieces_of(each: int, *, micro: int | None) -> int:
-    """In how many pieces so many pictures go through: the fewest of at most `micro` that are equally large."""
+    """Into how many equal pieces `each` pictures are cut: the fewest with at most `micro` pictures a piece."""
     fewest = 1 if micro is None else -(-each // micro)
     return next(count for count in range(fewest, each + 1) if each % count == 0)

@@ -1,4 +1,4 @@
-"""Training in float16: the loss is made so large that gradients are not rounded to zero on their way back."""
+"""Loss scaling for float16: the loss is multiplied so that small gradients are not rounded to zero."""
 
 from collections.abc import Iterable
 from typing import Final, final
@@ -23,7 +23,7 @@ class Scaler:
         self.factor, self.good = factor, 0
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """The loss to go back from."""
+        """The loss to differentiate."""
         return loss * self.factor
 
     @torch.no_grad()
@@ -34,7 +34,7 @@ class Scaler:
             torch._foreach_div_(gradients, self.factor)
 
     def learn(self, *, finite: bool) -> bool:
-        """Take in how a step went; was the factor what was wrong with it?"""
+        """Adapt the factor to how a step went; answers whether a too large factor may be why it was not finite."""
         if finite:
             self.good += 1
             if self.good % GROWS_AFTER == 0:

@@ -27,11 +27,11 @@ from darkroom.train.scaler import Scaler
 @final
 @dataclass
 class Training:
-    """The moving parts of one stage: what is trained, how, and how far it is.
+    """The state of one stage: what is trained, by what, and how far it is.
 
     opponent: the optimiser of an adversary · beside: modules that training needs and the model does not (an adversary,
-    counters); they are saved with the state · averages: of the weights, for a width that is chosen afterwards ·
-    scaler: of losses, in float16.
+    counters), saved with the state · averages: of the weights, for a width that is chosen afterwards · scaler: of the
+    loss, in float16.
     """
 
     module: nn.Module
@@ -79,7 +79,7 @@ def save_state(training: Training, path: Path) -> None:
 
 
 def _write(state: dict[str, Any], file: BinaryIO) -> None:
-    """All of it on the disk, not only on its way there: what fails, fails while the states before are untouched."""
+    """Write and flush to the disk itself: what fails, fails while the states before are untouched."""
     try:
         torch.save(state, file)
     except RuntimeError as error:  # torch hides the disk's own error behind one of its archive
@@ -171,7 +171,7 @@ def restore_state(training: Training, path: Path) -> bool:
 
 
 def _held(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's saved state, its moments as this rank holds the weights that they belong to."""
+    """An optimiser's saved state, with moments laid out as this rank holds their weights."""
     weights = parameters_of(optimizer)
     moments = {
         number: {

@@ -11,7 +11,9 @@ from typing import Final, Protocol, TypeAlias, final, runtime_checkable
 
 from darkroom.core.shapes import Latent
 
-NEARLY_NOISE: Final = 1000.0  # sigma / alpha, which no published schedule has: so many times as large is an eps in x0
+NEARLY_NOISE: Final = (
+    1000.0  # sigma / alpha, by which an error of eps is multiplied in x0; no published schedule has it
+)
 
 
 @final
