@@ -254,7 +254,7 @@ def _about_length(encoder: SequenceEncoderSpec) -> list[str]:
 
 
 def _about_unused(folder: Path) -> list[str]:
-    """Of components that are there and that nothing is drawn with."""
+    """A sentence about components that are there and have no part in drawing."""
     values = read_object(folder / INDEX)
     there = [name for name in UNUSED if isinstance(values.get(name), list) and any(values[name])]
     return [f"{' and '.join(there)} of the folder: not read, nothing is drawn with them"] if there else []
@@ -299,7 +299,7 @@ def _index(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def _stage(names: Mapping[str, str]) -> str:
-    """What the first stage's folder is called."""
+    """The name of the first stage's folder."""
     return next(name for name in ("vqvae", "vae") if name in names)
 
 
@@ -310,7 +310,7 @@ def _known(kind: str, fits: Sequence[str], *, where: str) -> str:
 
 
 def _stored_stage(part: Part[AutoencoderSpec], folder: Path) -> StoredModel:
-    """Its factor and the side of its pictures stand in the card: a first stage alone has no other place for them."""
+    """A first stage alone; its scale and the side of its pictures are kept in the card."""
     data = {} if part.size is None else {"data": {"size": part.size}}
     odd = (*_about_scale(part, part.family), *part.odd)
     card = {**_card(part.family, folder, odd), "scaling_factor": part.scale, **data}

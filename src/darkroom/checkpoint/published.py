@@ -1,4 +1,4 @@
-"""What files of published models do not say: how closely texts were followed, and heads that three were trained with.
+"""What files of published models do not say: their usual guidance, and how many heads three of them were trained with.
 
 The code that trained those three ignored `num_head_channels` in spatial transformers; later versions honour it, load
 the same shapes without complaint and compute something else. They are recognised by all their sizes: any other file

@@ -1,4 +1,4 @@
-"""What an original configuration describes, as our specs; what it asks for and we do not have is refused by name."""
+"""From an original configuration to our specs; options that we do not have are refused by name."""
 
 from dataclasses import dataclass
 from typing import Any, final

@@ -1,1 +1,1 @@
-"""Floor 9: the command line. One module per verb, imported only when that verb is called."""
+"""Floor 10: the command line. One module per verb, imported only when that verb is called."""

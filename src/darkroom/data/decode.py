@@ -40,7 +40,7 @@ _TAIL = 4096
 def check(place: Place) -> Size | str:
     """Width and height as displayed, from the header, or the reason why the picture cannot be used.
 
-    What raises is a host that does not answer, and nothing else.
+    It raises only when a host does not answer.
     """
     try:
         with quiet():
@@ -186,7 +186,7 @@ def _no_picture(place: Place) -> str:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """How to turn a picture, 1 to 8, by what stands before its pixels; 1 where that is missing or garbled."""
+    """The EXIF orientation of a picture, 1 to 8; 1 where it is missing or garbled."""
     if picture.format == "TIFF":  # Pillow turns these itself, and tells their displayed size
         return 1
     try:
@@ -196,7 +196,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """All pixels of the first frame, turned."""
+    """The first frame, decoded and turned upright."""
     turn = _TURNS.get(_orientation(picture))
     picture.load()
     return picture if turn is None else picture.transpose(turn)

@@ -1,6 +1,6 @@
-"""What steers each sample of the second stage, by its row in the source and its running number in the run.
+"""What steers each sample of the second stage: a function of its row in the source and its number in the run.
 
-Whatever a sample is steered by must show what its latent shows: the same middle, seen in the same view.
+A condition must show what the latent shows: the same centre crop, in the same view.
 """
 
 import functools
@@ -285,7 +285,7 @@ class Kept:
     threads: int
 
     def __call__(self, row: int) -> Tensor:
-        """That of one row."""
+        """What is made of one row."""
         if self.shelf is None:
             return self.make(row)
         if row not in self.shelf:
@@ -293,7 +293,7 @@ class Kept:
         return self.shelf[row]
 
     def rows(self, rows: Sequence[int]) -> list[Tensor]:
-        """Those of several rows, in order: decoding several keeps processors busy, fetching several waits once."""
+        """What is made of several rows, in order, by several threads at a time."""
         if self.shelf is not None and all(row in self.shelf for row in rows):
             return [self.shelf[row] for row in rows]
         with ThreadPoolExecutor(self.threads, "darkroom-inputs") as pool:

@@ -1,4 +1,4 @@
-"""The first stage's answers for every training picture, computed once: posterior moments in files that are mapped."""
+"""The latent cache: posterior moments of every training picture, computed once, in files that are memory-mapped."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ _SUMMED: Final = 1024  # pictures small enough to hold in float64
 @final
 @dataclass(frozen=True, eq=False)
 class LatentTable:
-    """Posterior moments of n pictures in the first stage's own units, in parts of equally many; the last may have less.
+    """Posterior moments of n pictures in the first stage's own units, in parts of equal size but for the last.
 
     mean, logvar: (n, v, c, h, w) each part, with each view in the order of `views`; without logvar the first stage is
     deterministic · remade: files that were damaged, and so were made anew.
@@ -75,7 +75,7 @@ class LatentTable:
 
 
 def _taken(parts: Sequence[Stored], rows: Sequence[int], views: Sequence[int]) -> Latent:
-    """Rows in their views, float32: a copy of them, and of nothing else."""
+    """The rows in their views, as a float32 copy; nothing else is read."""
     size = len(parts[0])
     return torch.stack([parts[row // size][row % size, view] for row, view in zip(rows, views, strict=True)]).float()
 
@@ -168,7 +168,7 @@ def cache_latents(
 @final
 @dataclass(frozen=True)
 class _Coder:
-    """What encodes the pictures of a source, and how."""
+    """Encodes the pictures of a source into files."""
 
     encode: Encode
     source: Source

@@ -148,7 +148,7 @@ def _at_once(one: One, runs: Runs) -> Iterator[Batch]:
 
 
 def _ahead(one: One, runs: Runs, *, threads: int) -> Iterator[Batch]:
-    """Batches in order, some of them already under way in threads (decoding releases the interpreter)."""
+    """The batches in order; the next ones are prepared ahead by threads (decoding releases the interpreter)."""
     waiting: deque[tuple[list[int], list[int], list[Future[Made]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="darkroom-data")
 
@@ -177,7 +177,7 @@ def _maker(source: Source, spec: TransformSpec) -> Callable[[int], _Prepared]:
 
 
 def _shelf(source: Source, spec: TransformSpec) -> Callable[[int], _Prepared]:
-    """The maker, each row made once and kept."""
+    """The maker, with a memory: each row is made once."""
     make, shelf = _maker(source, spec), dict[int, _Prepared]()
 
     def take(row: int) -> _Prepared:

@@ -13,7 +13,7 @@ MIXED: Final = 20_000  # samples of shards that are mixed at least
 
 
 def spread(count: int, *, most: int) -> range:
-    """At most so many rows, evenly chosen over all of them (a folder's classes stand one after another)."""
+    """At most `most` of `count` rows, evenly spaced, for a folder's classes stand one after another."""
     return range(0, count, max(1, -(-count // most)))
 
 

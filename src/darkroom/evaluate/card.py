@@ -39,7 +39,7 @@ class Reference(Spec):
 
 @final
 class Network(Spec):
-    """A network that judges, by its weights; preprocessing: what a picture passes before."""
+    """A judging network, identified by its weights; preprocessing: what is done to a picture before."""
 
     name: str
     hash: str
@@ -176,7 +176,7 @@ def time_since(begun: float) -> dict[str, JsonValue]:
 
 
 def _apart(one: Any, other: Any, *, place: str) -> Iterator[str]:
-    """The leaves at which two JSON values differ."""
+    """The paths at which two JSON values differ."""
     bare = ".".join(part for part in place.split(".") if not part.isdigit())
     if bare in _NAMES:
         return
@@ -193,7 +193,7 @@ def _apart(one: Any, other: Any, *, place: str) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    """A value of a card, which may come from a stranger, for a terminal: what it would obey is spelt out."""
+    """A value of a card for a terminal; cards may come from strangers, so control characters are spelt out."""
     text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = text if text.isprintable() else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -23,7 +23,7 @@ _SPREAD: Final = frozenset({"std", "deviation"})  # of those of which neither is
 @final
 @dataclass(frozen=True)
 class Compared:
-    """A figure of two cards. apart: do their intervals leave no doubt which is better; None without intervals."""
+    """A figure of two cards. apart: do their intervals not overlap; None without intervals."""
 
     figure: str
     here: float

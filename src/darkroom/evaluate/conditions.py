@@ -52,7 +52,7 @@ def evaluate_conditions(
     batch: int = 16,
     on_picture: Progress | None = None,
 ) -> ConditionsReport:
-    """A picture for each row of a source, asked for by what that row shows; measured beside what takes no model.
+    """Draw a picture for each row of a source, steered by what that row shows, and measure it beside simple baselines.
 
     Scenes of the built-in world are read back: the shape of a class, boxes and categories of a layout, the map, the
     caption. Pictures made small or given holes are compared with the whole ones. For any other task and source the set
@@ -90,12 +90,12 @@ def evaluate_conditions(
 
 
 def _alone(value: float) -> Estimate:
-    """A figure that is no mean over pictures, and has no interval."""
+    """A figure that is no mean over pictures, so that it has no interval."""
     return Estimate(value, torch.empty(0, dtype=torch.float64))
 
 
 def _mean(values: PerSample) -> Estimate:
-    """The mean in the type that came, as it always was."""
+    """The mean, in the type of the values."""
     return Estimate(float(values.mean()), values.double().cpu() - float(values.double().mean()))
 
 
@@ -234,7 +234,7 @@ def _hole_psnr(whole: Images, made: Images, masks: Float[Tensor, "b 1 _h _w"]) -
 
 @torch.no_grad()
 def _pairwise(whole: Images, made: Images, *, judge: Extractor) -> dict[str, Estimate]:
-    """Of each picture with its original, and of both sets."""
+    """Figures of each picture beside its original, and of both sets."""
     parts = list(zip(whole.split(64), made.clamp(-1, 1).split(64), strict=True))
     seen, drawn = (torch.cat([judge.features(pair[side]) for pair in parts]) for side in (0, 1))
     found = {
@@ -246,14 +246,14 @@ def _pairwise(whole: Images, made: Images, *, judge: Extractor) -> dict[str, Est
 
 
 def _distance(seen: Tensor, drawn: Tensor) -> Estimate:
-    """The value as it always was, with what each drawn picture adds."""
+    """The distance of two sets, with what each drawn picture adds to it."""
     _, pull = frechet(Gaussian.of(drawn), Gaussian.of(seen))
     return Estimate(frechet_distance(seen, drawn), pull.of(drawn))
 
 
 @torch.no_grad()
 def _alike(asked_by: Images, made: Images, *, judge: Extractor) -> dict[str, Estimate]:
-    """Of both sets, seen by the judge, and of each picture with the one whose class, boxes, map or words it was."""
+    """Figures of both sets through the judge, and of each picture beside the one that it was asked by."""
     parts = list(zip(asked_by.split(64), made.split(64), strict=True))
     seen, drawn = (torch.cat([judge.features(pair[side]) for pair in parts]) for side in (0, 1))
     found = {"judge distance": _mean(torch.cat([judge.distance(*pair) for pair in parts]))}

@@ -1,4 +1,4 @@
-"""Pictures of a request that ranks share: each draws its own, and all hear what there was to see in them."""
+"""The pictures of a request shared among ranks: each draws and looks at its own, and all get every answer."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,7 +23,7 @@ def drawn_by_all(
     before: int = 0,
     of: int | None = None,
 ) -> list[T]:
-    """What a look at each picture of a settled request answers, in order; drawn in the batches of one process.
+    """The answers of a look at each picture of a settled request, in order; batches are those of one process.
 
     on_picture: called with (pictures done, of), as if other ranks were as far; `before` and `of` when this is a part of
     more.

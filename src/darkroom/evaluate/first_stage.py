@@ -1,4 +1,4 @@
-"""How much of a picture a first stage keeps: by pixel, by eye and as a set, beside bicubic resizing."""
+"""How much of pictures a first stage keeps: by pixels, by features and as a set, beside bicubic resizing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -140,7 +140,7 @@ class _Tally:
         )
 
     def intervals(self, originals: Tensor) -> dict[str, Interval]:
-        """Of each figure that has one, other pictures being drawn."""
+        """The interval of each figure that has one."""
         features = torch.cat(self._features)
         found = {name: mean_of(torch.cat(values)) for name, values in self._pairs.items()}
         if self._right:

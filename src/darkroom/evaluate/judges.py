@@ -16,7 +16,7 @@ from darkroom.nn.vgg import present
 
 @final
 class Seated:
-    """A judge on a device, shown pictures from any other; it answers on the CPU, where figures are put together."""
+    """A judge on a device; it takes pictures from any device and answers on the CPU."""
 
     def __init__(self, judge: Extractor, compute: Compute) -> None:
         self._judge, self._compute = judge, replace(compute, dtype=torch.float32)

@@ -75,7 +75,7 @@ class OfSource:
 @final
 @dataclass(frozen=True, eq=False)
 class Asking:
-    """What a model is asked for, picture by picture: by the rows of a data set, or by nothing.
+    """What steers each picture that a model draws: a row of a data set, or nothing.
 
     sample: seed, solver, steps, eta, guidance, match; None for the model's own · source: None for a model that nothing
     steers.
@@ -198,7 +198,7 @@ def digest(values: object) -> str:
 
 
 def _stamp(source: Source) -> str:
-    """Changes when a file of the data set does."""
+    """A value that changes when a file of the data set does."""
     match source:
         case Folder():
             told = [_file_stamp(row.path) for row in source.rows]

@@ -175,7 +175,7 @@ def open_network(source: str, compute: Compute) -> tuple[FeatureNetwork, tuple[s
 def open_networks(sources: Sequence[str], compute: Compute) -> tuple[tuple[FeatureNetwork, ...], tuple[str, ...]]:
     """Several networks, each once, and notes; errors as for `open_network`.
 
-    Figures are told apart by the names of networks: another one of a name that is there has its hash behind it.
+    Figures are told apart by names, so a second network of one name has its hash behind it.
     """
     found, notes = dict[str, FeatureNetwork](), list[str]()
     for source in dict.fromkeys(sources):

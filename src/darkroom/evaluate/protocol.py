@@ -10,7 +10,7 @@ FEW: Final = 10_000  # pictures below which a Fréchet distance is mostly its bi
 
 
 def few(count: int) -> tuple[str, ...]:
-    """What a reader of a Fréchet distance of so many pictures, the fewer of two sets, has to know, if anything."""
+    """Sentences that belong to a Fréchet distance of so many pictures (of the smaller set): a warning, or none."""
     if count >= FEW:
         return ()
     return (

@@ -1,4 +1,4 @@
-"""How near what a model draws comes to real pictures, as sets: from two sets of pictures to a card."""
+"""From two sets of pictures, drawn and real, to a card that says how near one is to the other."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

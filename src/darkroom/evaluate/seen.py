@@ -58,7 +58,7 @@ class Seen:
 
 
 def see(lot: Lot, network: FeatureNetwork, *, folder: Path, on_row: Progress | None = None) -> Seen:
-    """Look at every picture of a set that was not looked at before, in a folder named by both."""
+    """The features of a set through a network; pictures that were seen before are read from a folder named by both."""
     key = digest([lot.key(), dict(network.preprocessing)])
     shards = Shards(folder / f"features-{network.name}-{network.hash}-{key}", len(lot), FILE)
 

@@ -1,4 +1,4 @@
-"""Floor 4: what pictures are worth, in numbers.
+"""Floor 4: numbers that measure pictures.
 
 The names below are stable and resolve on first use (PEP 562), so that importing the room costs nothing.
 """

@@ -82,7 +82,7 @@ def interval(estimate: Estimate, *, resamples: int = RESAMPLES, level: float = L
 @final
 @dataclass(frozen=True, eq=False)
 class Pull:
-    """What rows (n, d) of the first of two sets add to their Fréchet distance, chunk by chunk.
+    """The contributions of rows (n, d) of the first of two sets to their Fréchet distance, chunk by chunk.
 
     2 (μ - μ')·(x - μ) + |x - μ|² - (x - μ)ᵀ T (x - μ), less its mean; T is the linear map that carries the one Gaussian
     to the other, and half of it the derivative of tr (Σ^½ Σ' Σ^½)^½ by Σ.

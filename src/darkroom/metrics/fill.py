@@ -1,4 +1,4 @@
-"""Holes filled without learning: what inpainting has to be better than."""
+"""Holes filled without learning: the baselines of inpainting."""
 
 from typing import Final
 

@@ -160,7 +160,7 @@ def _kernel_diagonal(rows: _Rows) -> float:
 
 
 def _neighbours(real: Features, fake: Features, *, k: int) -> tuple[Tensor, Tensor]:
-    """Both sets moved to the middle of the real one, where distances round least."""
+    """Both sets moved so that the real one has mean 0, where distances round least."""
     if k < 1:
         raise InputError(f"k {k} does not fit; neighbours are counted from 1")
     reals, fakes = _pair(real, fake, least=k + 1)

@@ -1,1 +1,1 @@
-"""Floor 1: layers without a subject: attention, residual blocks, resampling, embeddings, transformers."""
+"""Floor 1: layers that more than one network is made of, and the networks that look at pictures."""

@@ -1,4 +1,4 @@
-"""What a person asks to be trained, in words, becomes a recipe: a folder or a recipe, changes to it, a time."""
+"""From the words of a command to a recipe: a folder or a recipe's name, changes to it, a time."""
 
 from pathlib import Path
 from typing import final
@@ -19,8 +19,11 @@ from darkroom.recipes.tune import from_model
 
 @final
 class Asked(Spec):
-    """source: a folder, a recipe's name or its YAML · changes: `key=value`; `minutes=60`, `task=text` and, for plans,
-    `gpus=64` with `gpu=h200` among them · distill: what is begun with is the teacher of a model of few steps."""
+    """The words of a command.
+
+    source: a folder, a recipe's name or its YAML · changes: `key=value`, among them `minutes=60`, `task=text` and, for
+    plans, `gpus=64` with `gpu=h200` · distill: the model that is begun with teaches one of few steps.
+    """
 
     source: str
     changes: tuple[str, ...] = ()
@@ -33,7 +36,7 @@ class Asked(Spec):
 
     @property
     def minutes(self) -> float | None:
-        """What it may take; `SpecError` for what is no time, and when steps are given, too."""
+        """The minutes that training may take; `SpecError` for what is no time, and when steps are given, too."""
         given = [change for change in self.changes if change.startswith("minutes=")]
         steps = next((change for change in self.changes if ".train.steps=" in change), None)
         if given and steps:
@@ -75,7 +78,7 @@ class Asked(Spec):
 
     @property
     def of_folder(self) -> bool:
-        """Is it pictures that were given, and no recipe?"""
+        """Is the source a data set and not a recipe?"""
         place = Path(self.source)
         inside = self.source in SCENES or place.is_dir() or place.suffix in (".tar", ".json") or len(place.parts) > 1
         return inside and place.suffix not in (".yaml", ".yml")
@@ -87,7 +90,7 @@ class Asked(Spec):
 
 
 def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = "model") -> Recipe:
-    """The recipe meant, all its changes made; with `start` (a model called `name`) one that fine-tunes or distills it.
+    """The recipe that is meant, with all changes; it fine-tunes or distills `start`, a model called `name`, if given.
 
     `SpecError` and `DataError` in one sentence for what is not there or does not fit.
     """

@@ -1,4 +1,4 @@
-"""What could only fail later is refused before a folder is claimed or a step is made."""
+"""Recipes that would fail later are refused before a folder is claimed or a step is made."""
 
 from darkroom.autoencoder.adversary import check_adversary
 from darkroom.autoencoder.bottleneck import VQSpec

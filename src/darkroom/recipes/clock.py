@@ -25,7 +25,7 @@ class Clock:
         self._began = time.monotonic() - spent
 
     def settled(self, recipe: Recipe, *, device: str) -> Recipe:
-        """With as many steps of the denoiser as the time left by all before it allows; decided once and kept."""
+        """The recipe with as many denoiser steps as the time that is left allows; decided once and kept."""
         if recipe.minutes is None or (self._folder / "denoiser" / PACE).exists():
             return recipe
         used = max(time.monotonic() - self._began, self._seconds("first_stage"))
@@ -35,7 +35,7 @@ class Clock:
         return on_first(lambda: self._keep(fitted, pace=pace, used=used, at=0))
 
     def settled_again(self, recipe: Recipe, *, step: int) -> Recipe:
-        """So many steps are made: with another number of them in all, where the pace has changed.
+        """The recipe with another number of steps in all, where the pace has changed; step: how many are made.
 
         `OVERHEAD` was kept for looking and caching, too, most of which is behind by now; half of it is kept.
         """

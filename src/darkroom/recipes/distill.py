@@ -19,12 +19,12 @@ TRAIN: Final = TrainSpec(
 
 
 def distilled(recipe: Recipe, stored: StoredModel, *, name: str, size: int | None = None) -> Recipe:
-    """The recipe's data with all else of a model `name`, which teaches another one like it to draw in few steps.
+    """A recipe that distills a model called `name`: the data of `recipe`, all else of the model.
 
-    The teacher's guidance, as far as its card tells, is learnt with the rest, so the student is sampled without; what
-    is dropped in training is dropped as before. How long it takes does not depend on the data, for what is learnt are
-    the teacher's answers. The recipe of a run that distilled keeps its own way. size: side of the pictures (None: what
-    the teacher was trained on). `SpecError` as of `from_model`, and for a regression.
+    The student learns the teacher's guidance, as its card tells it, and is sampled without; conditions are dropped in
+    training as before. The length does not depend on the data, for the teacher's answers are learnt. A recipe that
+    distills already keeps its own settings. size: side of the pictures (None: the teacher's). `SpecError` as of
+    `from_model`, and for a regression.
     """
     before = recipe.denoiser if recipe.denoiser is not None and recipe.denoiser.distill is not None else None
     train = TRAIN if before is None else before.train

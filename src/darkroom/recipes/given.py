@@ -39,9 +39,9 @@ def with_first_stage(
 ) -> Recipe:
     """The recipe on a given first stage: the network's channels follow its latents, whose scale is measured anew.
 
-    A recipe that trains only a decoder keeps its tiny decoder, its loss and its training, takes all else from the
-    first stage, and its pictures have the channels of that one, the side `size` and come from `source` (None: the
-    recipe's own). A tiny decoder that it has already is replaced as any.
+    A recipe that trains only a decoder keeps its tiny decoder, loss and training, and takes all else from the given
+    first stage; its pictures have that one's channels, the side `size`, and come from `source` (None: the recipe's
+    own). A tiny decoder of the given first stage is replaced like any other.
     """
     spec = first_stage_of(stored).spec
     assert isinstance(spec, AutoencoderSpec)
@@ -84,7 +84,7 @@ def on_pixels(recipe: Recipe, *, patches: bool = False) -> Recipe:
 
 
 def _deeper(network: UNetSpec, *, factor: int) -> dict[str, Any]:
-    """What changes (plain) in a network that makes the halvings itself that a first stage of this factor made."""
+    """Plain changes to a network so that it makes the halvings that a first stage of this factor made."""
     narrow = max(WIDTH, network.channels // 4 // WIDTH * WIDTH)
     widened = tuple(max(1, each * network.channels // narrow) for each in network.multipliers)
     return {
@@ -98,7 +98,7 @@ def _deeper(network: UNetSpec, *, factor: int) -> dict[str, Any]:
 def on_latents(
     part: DenoiserRecipe, first_stage: AutoencoderSpec | PixelsSpec, *, small: int
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """What steers a denoiser on the latents of this first stage, and the channels of its network (plain).
+    """The conditioners of a denoiser on the latents of this first stage, and its network's channels, as plain values.
 
     small: see `at_latents`.
     """

@@ -14,7 +14,7 @@ FITTED: Final = ("steps", "warmup", "sample_every", "save_every")
 
 
 def trained(recipe: Recipe) -> dict[str, TrainSpec]:
-    """How each stage is trained that is."""
+    """The training specs of the stages that are trained, by stage."""
     found: dict[str, TrainSpec] = {}
     if recipe.first_stage.train is not None and isinstance(recipe.first_stage.model, AutoencoderSpec):
         found["first_stage"] = recipe.first_stage.train

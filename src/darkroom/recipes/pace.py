@@ -117,7 +117,7 @@ def _time_denoiser(model_spec: ModelSpec, spec: TrainSpec, *, distill: DistillSp
 
 
 def like(each: ConditionerSpec, model: ModelSpec, *, batch: int, latent: tuple[int, int, int]) -> torch.Tensor:
-    """What a batch would bring for this condition, empty."""
+    """A batch of inputs for this condition, all zeros."""
     side, channels = model.image_size, model.first_stage.image_channels
     shape: tuple[int, ...]
     match each:
@@ -148,7 +148,7 @@ def _time(
     device: str,
     opponent: torch.optim.Optimizer | None = None,
 ) -> float:
-    """Seconds of a quick step after warm-up: what else runs here for a moment shall not count for hours."""
+    """Seconds of a step after warm-up, a quick one of several, so that other work of a moment does not count."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     compute = training_compute(device, spec.precision)
     optimizer = optimizer_of(model, parameters, spec=spec, compute=compute)

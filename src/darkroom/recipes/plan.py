@@ -75,7 +75,7 @@ def _shapes(recipe: Recipe, splits: Splits) -> dict[str, int]:
 
 
 def untried(recipe: Recipe) -> str | None:
-    """Why a few steps are not made to see how long they take, or None."""
+    """Why the pace is not measured by a few steps; None where it is."""
     loss = recipe.first_stage.loss
     if sum(count(recipe).values()) > LARGE:
         return "too large"

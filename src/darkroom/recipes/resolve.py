@@ -104,7 +104,7 @@ def resolve(
 
 
 def _lacking(spec: ConditionerSpec, source: Source, recipe: Recipe, *, knows: bool) -> DataError:
-    """What to say where a field is missing. knows: does the model that the recipe begins with read it?"""
+    """The error for a missing field. knows: does the model that the recipe begins with read it?"""
     has = ", ".join(sorted(source.fields)) or "pictures alone"
     if not knows or recipe.start is None:
         return DataError(
@@ -151,7 +151,7 @@ def _check_known(part: DenoiserRecipe, source: Source, *, names: Names) -> None:
 
 
 def _with_classes(spec: ClassSpec, count: int, *, keep: bool) -> ClassSpec:
-    """So many classes, the null class after them; one that a model has among its classes (`keep`) stays there."""
+    """A spec with so many classes and the null class after them; with `keep` the null class stays where it is."""
     among = keep and spec.null != spec.classes
     return spec.model_copy(update={"classes": count, "null": spec.null if among or spec.null is None else count})
 

@@ -291,7 +291,7 @@ class Run:
         return Wrote(what, path)
 
     def _adopt(self, recipe: Recipe) -> TrainSpec:
-        """Be of this recipe from now on; answers how its denoiser is trained."""
+        """Go on with this recipe, which differs in its length; answers how its denoiser is trained."""
         self.resolved = replace(self.resolved, recipe=recipe)
         return trained(recipe)["denoiser"]
 

@@ -48,7 +48,7 @@ def taught(part: DenoiserRecipe, spec: ModelSpec, *, name: str, small: int) -> d
 
 
 def _kept(ours: ConditionerSpec, asked: ConditionerSpec) -> ConditionerSpec:
-    """The model's conditioner, dropped as often as asked where it knows what nothing is."""
+    """The model's conditioner, dropped as often as the recipe says if it has a null condition."""
     without_null = isinstance(ours, ClassSpec) and ours.null is None
     return ours if without_null else ours.model_copy(update={"drop": asked.drop})
 

@@ -127,7 +127,7 @@ def sheet(poll: Poll, *, voter: int) -> tuple[Question, ...]:
 
 
 def picture(pair: Pair, shown: Shown | Literal["between"]) -> bytes:
-    """What is shown, as a PNG that tells nothing of where it comes from."""
+    """A picture of a question as a PNG without metadata, which would tell where it comes from."""
     if shown == "between":
         assert pair.between is not None
         return _png(decode(pair.between))

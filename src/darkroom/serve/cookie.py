@@ -17,7 +17,7 @@ PURPOSE: Final = b"darkroom: cookie of the studio until "
 
 
 def ticket(token: str, *, until: int) -> str:
-    """What a browser keeps instead of a token, which cannot be told from it. until: seconds since 1970."""
+    """What a browser keeps instead of a token, and from which the token cannot be found. until: seconds since 1970."""
     seal = hmac.new(token.encode(), PURPOSE + f"{until}".encode(), hashlib.sha256).hexdigest()
     return f"{until}.{seal}"
 
@@ -32,7 +32,7 @@ def ticket_in(cookies: str) -> str | None:
 
 
 def token_of(came: str, *, tokens: Sequence[str], now: float) -> str | None:
-    """The token that a ticket was made of; None for one of another token, or one that is too old."""
+    """The token, of ours, that a ticket was made of; None for a ticket of another token or one that is too old."""
     until = came.partition(".")[0]
     if not until.isascii() or not until.isdigit() or len(until) > 15 or int(until) <= now:
         return None

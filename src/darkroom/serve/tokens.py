@@ -23,7 +23,7 @@ log = logging.getLogger("darkroom.serve")
 
 
 def fitting(came: str, tokens: Sequence[str]) -> str | None:
-    """The token that came, None where it is none of ours; how long that takes does not tell how much of it fits."""
+    """The token that came, None where it is none of ours; compared in constant time."""
     fits = [each for each in tokens if hmac.compare_digest(came.encode(), each.encode())]
     return fits[0] if fits else None
 
@@ -75,7 +75,7 @@ class Tries:
 @final
 @dataclass
 class _Sender:
-    """paid_at: when all its errors are made up for, each of which takes a pause · owners: who came in from there."""
+    """One sender. paid_at: when the pauses for all its errors are over · owners: who came in from there by a token."""
 
     paid_at: float = 0.0
     owners: set[str] = field(default_factory=set)

@@ -1,1 +1,1 @@
-"""Floor 6: training of both stages: one generator loop, run folders that resume, plans."""
+"""Floor 6: training of both stages: their objectives, one generator loop, states that runs go on from."""
