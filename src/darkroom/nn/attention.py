@@ -8,8 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALL: Final = 64 * 64  # scores of a head: up to so many are written out where they need gradients
-FEW: Final = 2048  # likewise where they need none, for each channel of a head
+SMALL: Final = 64 * 64  # scores of one head: as many, or fewer, are written out where they need gradients
+FEW: Final = 2048  # likewise where they need none, for each number of a head's width
 
 
 def attend(
