@@ -30,7 +30,7 @@ _LARGE: Final = 2**24  # pixels: larger pictures are decoded one at a time, for 
 @final
 @dataclass(frozen=True)
 class _Look:
-    """What was found of a picture: why it is unusable, or a hash of its bytes, and one of bytes and annotations."""
+    """What a picture turned out to be: unusable, or known by its bytes, and by these with its annotations."""
 
     fault: str | None
     bytes: str = ""
@@ -40,7 +40,7 @@ class _Look:
 @final
 @dataclass
 class _Verdict:
-    """Rows of both splits that are left out, with reasons; moved: a training row that became the test picture."""
+    """Rows of the two folders that are left out, with reasons; moved: a training row that became the test picture."""
 
     train: dict[int, str]
     test: dict[int, str]
@@ -118,7 +118,7 @@ def _look_at(folder: Folder, index: int) -> _Look:
 
 
 def _box_outside(row: Row, *, size: tuple[int, int]) -> str | None:
-    """The first box that lies wholly outside of the picture, if there is one. size: width, height."""
+    """Which box shows nothing of the picture, if one does: it may belong to another. size: width, height."""
     width, height = size
     for name, (left, top, across, down) in row.objects or ():
         beside = left >= width or top >= height or left + across <= 0 or top + down <= 0
@@ -133,7 +133,7 @@ def _hash(place: Place) -> str:
 
 
 def _judge(train: Part, test: Part, looks: Sequence[_Look]) -> _Verdict:
-    """Decide what is left out, from the looks at all rows in their order."""
+    """What is left out, by rules that know only rows in their order."""
     of_train, of_test = looks[: len(train.rows)], looks[len(train.rows) :]
     verdict = _Verdict(_unusable(train, of_train), _unusable(test, of_test))
     kept = {row: look.bytes for row, look in zip(train.rows, of_train, strict=True) if row not in verdict.train}
