@@ -227,7 +227,7 @@ class Session:
             self.training.seconds = before + time.monotonic() - started
 
     def _known_lines(self, step: int) -> list[dict[str, Any]]:
-        """The lines of the log up to this step; a run that was killed makes later steps again, so their lines go."""
+        """A run killed after its last save makes some steps again; the log keeps one line of each."""
         lines = read_lines(self.folder / LOG)
         kept = [line for line in lines if line["step"] <= step]
         if len(kept) < len(lines) or is_torn(self.folder / LOG):
