@@ -1,6 +1,6 @@
 """Embeddings made elsewhere, taken as tokens (retrieval: CLIP vectors of a text and its neighbours)."""
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from einops import rearrange
@@ -24,10 +24,7 @@ class EmbeddingSpec(Spec):
     length: int = Field(default=1, gt=0)
     drop: float = Field(default=0.1, ge=0, lt=1)
 
-    @property
-    def field(self) -> str:
-        """The batch field it reads."""
-        return "embedding"
+    field: ClassVar[str] = "embedding"
 
 
 @final

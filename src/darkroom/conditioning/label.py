@@ -1,6 +1,6 @@
 """Class labels: an embedding, with a null class for guidance."""
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field, model_validator
@@ -25,10 +25,7 @@ class ClassSpec(Spec):
     null: int | None = None
     drop: float = Field(default=0.1, ge=0, lt=1)
 
-    @property
-    def field(self) -> str:
-        """The batch field it reads."""
-        return "label"
+    field: ClassVar[str] = "label"
 
     @model_validator(mode="after")
     def _consistent(self) -> "ClassSpec":

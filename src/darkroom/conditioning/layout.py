@@ -77,10 +77,7 @@ class LayoutSpec(Spec):
     empty: int = Field(default=8191, ge=0)
     drop: float = Field(default=0.0, ge=0, lt=1)
 
-    @property
-    def field(self) -> str:
-        """The batch field it reads."""
-        return "objects"
+    field: ClassVar[str] = "objects"
 
     @property
     def width(self) -> int:

@@ -34,10 +34,7 @@ class MapSpec(Spec):
     patch: int = Field(default=1, gt=0)
     drop: float = Field(default=0.0, ge=0, lt=1)
 
-    @property
-    def field(self) -> str:
-        """The batch field it reads."""
-        return "map"
+    field: ClassVar[str] = "map"
 
 
 class LowResSpec(Spec):
@@ -59,10 +56,7 @@ class LowResSpec(Spec):
     guesses: int = Field(default=0, ge=0)
     drop: float = Field(default=0.0, ge=0, lt=1)
 
-    @property
-    def field(self) -> str:
-        """The batch field it reads."""
-        return "low_res"
+    field: ClassVar[str] = "low_res"
 
     @model_validator(mode="after")
     def _consistent(self) -> "LowResSpec":
@@ -95,10 +89,7 @@ class MaskedSpec(Spec):
     units: Literal["denoiser", "first-stage"] = "denoiser"
     drop: float = Field(default=0.0, ge=0, lt=1)
 
-    @property
-    def field(self) -> str:
-        """The batch field it reads."""
-        return "masked"
+    field: ClassVar[str] = "masked"
 
     @model_validator(mode="after")
     def _consistent(self) -> "MaskedSpec":

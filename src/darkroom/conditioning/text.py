@@ -55,10 +55,7 @@ class TextSpec(Spec):
     encoder: SequenceEncoderSpec
     drop: float = Field(default=0.1, ge=0, lt=1)
 
-    @property
-    def field(self) -> str:
-        """The batch field it reads."""
-        return "caption"
+    field: ClassVar[str] = "caption"
 
     @property
     def width(self) -> int:
