@@ -24,7 +24,7 @@ from darkroom.core.conditions import Conditions, by_window
 from darkroom.core.errors import InputError
 from darkroom.core.shapes import Choice
 
-# Each says which `field` of a batch it reads, which `port` it fills, and what share of samples `drop` leaves without it.
+# Each says which `field` of a batch it reads, which `port` it fills, and the share of samples that go without (`drop`).
 ConditionerSpec = Annotated[
     ClassSpec | TextSpec | LayoutSpec | BoxesSpec | EmbeddingSpec | MapSpec | LowResSpec | MaskedSpec,
     Field(discriminator="kind"),
