@@ -61,7 +61,7 @@ def generate(
 ) -> Iterator[Sampled]:
     """Draw the pictures of a request, `batch` at a time; `InputError`, before any work, for what does not fit.
 
-    places: of the pictures that are drawn; all without.
+    places: which pictures of the request are drawn (None: all).
     """
     settled = settle(model, request)
     members = [Member(settled, wish) for wish in settled.wishes()]
@@ -149,7 +149,7 @@ def _steps(model: Model, request: Request, group: Sequence[Wish]) -> Iterator[St
 
 
 def _one_wrap(wraps: Sequence[Wrap | None]) -> Wrap | None:
-    """All of them, the first innermost; None where there is none."""
+    """The wraps as one, the first innermost; None where there is none."""
     found = [each for each in wraps if each is not None]
     return functools.reduce(lambda first, then: lambda denoise: then(first(denoise)), found) if found else None
 
@@ -195,7 +195,7 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
 
 @contextlib.contextmanager
 def _memory_permitting(request: Request, group: Sequence[Wish]) -> Generator[None]:
-    """One sentence where memory does not suffice."""
+    """Within the block, a lack of memory becomes an `InputError` in one sentence."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""What held-out pictures would be asked for: their own layouts, maps, low-resolution and masked pictures."""
+"""Requests that held-out pictures answer: for their own layouts and maps, or for themselves made small or masked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,14 +30,14 @@ LEVELS = 255  # of grey in eight bits
 
 @final
 class Spoiling(Spec):
-    """How pictures are made into what a model completes: made small, or given holes."""
+    """How pictures are spoilt for a model that completes them: made small, or given holes."""
 
     degradation: DegradationSpec = BicubicSpec()
     masks: AnyMasksSpec = MasksSpec()
 
 
 def spoiling_of(model: Model, *, masks: Path | None = None) -> Spoiling:
-    """How pictures were spoilt when the model learnt, as far as its card tells; masks: a folder of other holes."""
+    """How pictures were spoilt in training, as far as the model's card tells; masks: a folder of other holes."""
     card = cast("object", model.card.get("data"))
     known = cast("dict[str, Any]", card) if isinstance(card, dict) else {}
     values = {key: known[key] for key in ("degradation", "masks") if key in known}
@@ -58,7 +58,7 @@ def request_for(
     spoiling: Spoiling,
     sample: Mapping[str, Any],
 ) -> Request:
-    """A request for these rows, captions and labels among them. sample: how, without what is None."""
+    """A request for these rows, with their captions and labels. sample: settings; those that are None are left out."""
     asked = asked_of(model, source, rows=rows, transform=transform, spoiling=spoiling)
     if "caption" in model.fields:
         said = captions(source)

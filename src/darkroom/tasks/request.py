@@ -68,9 +68,9 @@ def placed(value: "Placed | Mapping[str, Any]") -> Placed:
 class Wish:
     """One picture of a request: its seed and index in it, what steers it, and its place between two ends.
 
-    to_prompt, to_label: those of the last end, None where the request names none · at: 0 at the first end, 1 at the
-    last; None without a second end · to_seed: None too where it is the first one · layout, map, low_res, image, mask,
-    guide: as in `Request`.
+    to_prompt, to_label, to_seed: those of the last end, None where the request names none, or the seed of the first ·
+    at: 0 at the first end, 1 at the last; None without a second end · layout, map, low_res, image, mask, guide: as in
+    `Request`.
     """
 
     index: int
@@ -94,8 +94,8 @@ class Settings(Spec):
     """How pictures are drawn, whatever they show: what a `Request` and a job of the server have in common.
 
     first: index in the seed to begin with · to_seed, at: see `Request` · strength: how much of an image is left open,
-    up to 1, which leaves of it only what pure noise does · inverted: begin with the noise that leads to the image
-    instead of drawn noise · guide_weight: how far each step goes towards where the picture, made small, is its guide, a
+    up to 1 (begin at the noisiest time) · inverted: begin with the noise that leads to the image instead of drawn
+    noise · guide_weight: how far each step goes towards where the picture, made small, is its guide, a
     share of the way · match: with masks, how many times a later step is moved to where its picture meets the known
     pixels at the rim of the hole; with low_res, whether the drawn picture is held to the small one at the end, 1 or 0
     (None: what the model was made for) · window: side in pixels of overlapping windows that a larger picture is
@@ -252,5 +252,5 @@ def _pictures(value: Any) -> list[InputPicture]:
 
 
 def _of_group(values: Sequence[V], group: int) -> V | None:
-    """The value of this prompt or label; one alone is that of all."""
+    """The value for this group; one alone is for all groups."""
     return values[min(group, len(values) - 1)] if values else None

@@ -75,7 +75,7 @@ def offered(model: Model, request: Request) -> Request:
 
 
 def hardly_meant(model: Model, request: Request) -> list[str]:
-    """Sentences about what a settled request asks of few-step models, and of others as if they were such."""
+    """Warnings about a settled request: guidance or solver that do not suit a few-step model, or lcm for another."""
     match model.card.get("distill"):
         case {"guidance": known}:
             scales = request.guidance.values() if isinstance(request.guidance, dict) else [request.guidance]
@@ -95,7 +95,7 @@ def hardly_meant(model: Model, request: Request) -> list[str]:
 
 
 def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | None:
-    """The model's own where nothing stands against it; None where nothing is masked or enlarged."""
+    """The match that was asked for, or the model's own where nothing forbids it; None without a mask or enlarging."""
     if request.low_res and not request.masks:
         if request.match not in {None, 0, 1}:
             raise InputError(
@@ -119,7 +119,7 @@ def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | No
 
 
 def _check_guides(model: Model, request: Request, *, size: tuple[int, int]) -> None:
-    """What is drawn is decoded as a whole at every step, to be compared with its guide."""
+    """`InputError` for a guide where the picture is too large to be decoded as a whole at every step."""
     if request.guides and model.spec.first_stage.factor > 1 and size[0] * size[1] > WHOLE:
         raise InputError(
             f"a guide does not fit: {size[0]}x{size[1]} is too large to be decoded as a whole at every step; at most "
@@ -193,13 +193,13 @@ def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
 
 
 def _solver(model: Model, asked: str | None) -> str:
-    """By its one name."""
+    """The solver that was asked for, or the model's own, by its one name."""
     name = str(asked or model.default("solver", "ddim"))
     return ALIASES.get(name, name)
 
 
 def _eta(model: Model, request: Request, *, solver: str) -> float:
-    """The model's own for its own solver; none for another, and none where noise was found by walking back."""
+    """The eta that was asked for; else the model's for its own solver, 0 for another and for an inverted picture."""
     if request.eta is not None:
         return request.eta
     own = solver == _solver(model, None) and not request.inverted
@@ -237,7 +237,7 @@ def _scales(model: Model, request: Request, guidance: dict[str, float]) -> dict[
 
 
 def _check_helpers(request: Request, *, guidance: float) -> None:
-    """What works through guidance needs one."""
+    """`InputError` for settings that work through guidance where there is none."""
     helpers = {
         "a negative prompt": any(request.negatives),
         "guidance_interval": request.guidance_interval is not None,
@@ -276,7 +276,7 @@ def _check_fields(model: Model, request: Request) -> None:
 
 
 def _check_layouts(model: Model, request: Request, *, size: tuple[int, int]) -> None:
-    """Names of objects, and how many there are: in a window, where each is told of its own."""
+    """`InputError` for unknown categories and too many objects, in a window where there are windows."""
     if not request.layouts:
         return
     crops, most = crops_of(model, size=size, window=request.window), model.words.slots
