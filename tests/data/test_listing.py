@@ -105,14 +105,16 @@ def test_an_index_that_no_file_can_keep_stays_in_memory(
     assert list(pickle.loads(pickle.dumps(train)).rows) == wanted
 
 
-def test_a_garbled_row_is_told(place: str) -> None:
+def test_a_garbled_row_is_told_and_its_index_made_anew_by_the_next_listing(place: str) -> None:
     _, listing = train_of(place)
+    rows = list(listing)
     for path in cache("shards").iterdir():
         data = path.read_bytes()
         path.write_bytes(data[:-60] + b"x" * 60)
     reopen()
     with pytest.raises(DataError, match=r"2\.tar: its index is damaged; remove"):
         listing[len(listing) - 1]
+    assert list(train_of(place)[1]) == rows
 
 
 def eagerly(shards: list[int], *, seed: int, epoch: int, mixed: int) -> Iterator[int]:

@@ -5,6 +5,7 @@ where each row's text ends (int64), its width and height (int32); and these text
 `$DARKROOM_CACHE/shards` and are made anew for a shard whose size or date has changed.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -30,6 +31,7 @@ from darkroom.data.samples import samples_in
 
 _VERSION: Final = 3
 _NUMBER: Final = 8  # bytes
+_AT_ONCE: Final = 2**20  # bytes
 _LOOKING: Final = threading.Lock()  # many fetch, one looks: warnings of decoders are held back for the whole process
 
 
@@ -57,16 +59,24 @@ class Index:
     def __init__(self, file: BinaryIO, *, data: bytes | None = None) -> None:
         self._file, self._reading, self.data = file, threading.Lock(), data
         weakref.finalize(self, file.close)
-        begin = _NUMBER + int.from_bytes(self._at(0, _NUMBER), "little")
-        length = file.seek(0, os.SEEK_END)
-        self.told = _told(json.loads(self._at(_NUMBER, min(begin, length) - _NUMBER)))
+        self._begin = _NUMBER + int.from_bytes(self._at(0, _NUMBER), "little")
+        self._length = file.seek(0, os.SEEK_END)
+        self.told = _told(json.loads(self._at(_NUMBER, min(self._begin, self._length) - _NUMBER)))
         count = self.told.kinds.rows
-        self._text = begin + 2 * _NUMBER * count
-        numbers = self._at(begin, self._text - begin)
+        self._text = self._begin + 2 * _NUMBER * count
+        numbers = self._at(self._begin, self._text - self._begin)
         self._ends = np.frombuffer(numbers, "<i8", count=count)
         self._sizes = np.frombuffer(numbers, "<i4", count=2 * count, offset=_NUMBER * count).reshape(count, 2)
-        if self._text + (int(self._ends[-1]) if count else 0) != length:
+        if self._text + (int(self._ends[-1]) if count else 0) != self._length:
             raise ValueError("an index that was cut")
+
+    @property
+    def sound(self) -> bool:
+        """Is every byte what was written? All of it is read for that."""
+        digest = _digest()
+        for start in range(self._begin, self._length, _AT_ONCE):
+            digest.update(self._at(start, _AT_ONCE))
+        return digest.hexdigest() == self.told.digest
 
     def size(self, place: int) -> Size:
         """Width and height of a row's picture."""
@@ -101,6 +111,20 @@ def index_of(shard: Shard, *, caption_field: str) -> Index:
     content = _written(_read(shard, caption_field=caption_field))
     kept = None if path is None else _remember(path, content)
     return in_memory(content) if kept is None else kept
+
+
+def sound_index(shard: Shard, *, caption_field: str) -> Index:
+    """The same; one that a disk has garbled is made anew."""
+    found = index_of(shard, caption_field=caption_field)
+    if found.sound:
+        return found
+    with contextlib.suppress(OSError):
+        _path(shard, caption_field).unlink()
+    return index_of(shard, caption_field=caption_field)
+
+
+def _digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
 
 
 def in_memory(data: bytes) -> Index:
@@ -145,9 +169,11 @@ def _written(rows: Iterable[Row]) -> bytes:
     ends = np.cumsum([len(text) for text in texts], dtype="<i8").tobytes()
     sizes = np.array([row.size for row in good], "<i4").tobytes()
     body = b"".join([ends, sizes, *texts])
+    digest = _digest()
+    digest.update(body)
     head = {
         "version": _VERSION,
-        "digest": hashlib.blake2b(body, digest_size=16).hexdigest(),
+        "digest": digest.hexdigest(),
         "faults": faults,
         "kinds": _plain_kinds(Kinds.of(good)),
     }

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, final
 
 from darkroom.core.errors import DataError
-from darkroom.data.index import index_of
+from darkroom.data.index import sound_index
 from darkroom.data.listing import Listing, Piece, reopen
 from darkroom.data.metadata import TEST_FOLDERS, has_pictures
 from darkroom.data.place import Shard, facts_of, patterned
@@ -127,7 +127,7 @@ def _shard(place: str, called: str, *, caption_field: str) -> _Found:
     """What a shard has, by its index."""
     try:
         shard = Shard(place, facts_of(place))
-        index = index_of(shard, caption_field=caption_field)
+        index = sound_index(shard, caption_field=caption_field)
     except OSError as error:
         if error.errno in _OURS:
             raise DataError(f"{shown(place)}: no index can be made of it here ({error.strerror})") from None
