@@ -1,7 +1,7 @@
 """Carrying a study out in its folder: cell after cell, each once; killed anywhere and run again it goes on."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -32,7 +32,7 @@ DONE: Final = "done.json"
 
 
 def carry_out(study: Study, folder: Path, *, device: str, tell: Tell) -> Generator[Event]:
-    """Make every cell that is not there yet, then write what is read from them; stop listening at any event.
+    """Make every cell that is not there yet, and write what is read from those there are; stop listening at any event.
 
     tell: called with (what, done, of) during work between events; it may raise. `InputError` when another study was
     begun in the folder, and, before anything is written, for what `check_ready` finds.
@@ -51,7 +51,18 @@ def carry_out(study: Study, folder: Path, *, device: str, tell: Tell) -> Generat
             yield Note(f"{number}/{len(study.cells)} {cell.name}")
             found = yield from _made(cell, place)
             write_json(writable_folder(place.of(cell.name)) / DONE, Made(cell=cell, found=found).plain())
-    yield from page.write(folder, study, reading=study.read(finished(study, folder)))
+            if not isinstance(cell, Training):  # a page of what there is, for whoever has no time for the rest
+                list(_page(study, folder))
+    yield from _page(study, folder)
+
+
+def _page(study: Study, folder: Path) -> Iterator[Event]:
+    found = finished(study, folder)
+    reading = study.read(found)
+    if len(found) < len(study.cells):
+        missing = f"{len(found)} of {len(study.cells)} cells are finished; tables and plots lack what the others find."
+        reading = replace(reading, notes=(missing, *reading.notes))
+    yield from page.write(folder, study, reading=reading)
 
 
 def finished(study: Study, folder: Path) -> dict[str, Found]:

@@ -35,6 +35,18 @@ PARAMETERS: Final = 4_400_000  # of the network, for minutes on two cores
 BATCH: Final = 16  # drawn together
 DISTANCE: Final = "Fréchet distance"
 REAL: Final = "held-out-pictures"
+HEAD: Final = (
+    "model",
+    "parameters (M)",
+    "multiply-adds (M)",
+    "first stage PSNR (dB)",
+    "minutes of first stage",
+    "minutes of denoiser",
+    "steps",
+    "training pictures/s",
+    "pictures/s drawn",
+    DISTANCE,
+)
 
 
 @final
@@ -174,43 +186,15 @@ def _read(found: Mapping[str, Found], rungs: Sequence[Rung], asked: Wishes, *, u
     steps = samplings[len(samplings) // 2]
     rows = [_row(found, each, steps) for each in rungs if each.name in found]
     if value_of(found.get(REAL), DISTANCE) is not None:
-        rows.append((REAL, *[NONE] * 8, told(found[REAL], DISTANCE)))
-    head = (
-        "model",
-        "parameters (M)",
-        "multiply-adds (M)",
-        "first stage PSNR (dB)",
-        "minutes of first stage",
-        "minutes of denoiser",
-        "steps",
-        "training pictures/s",
-        "pictures/s drawn",
-        "Fréchet distance",
-    )
+        rows.append((REAL, *[NONE] * (len(HEAD) - 2), told(found[REAL], DISTANCE)))
+    beside = [row for each in samplings for row in _ratios(found, rungs, each)]
     return Reading(
         tables=(
-            Table(f"Compression, DDIM of {steps} steps", head, rows),
-            Table(
-                "Beside pixels",
-                ("model", "steps drawn", "drawn faster", "distance lower"),
-                [row for each in samplings for row in _ratios(found, rungs, each)],
-            ),
+            Table(f"Compression, DDIM of {steps} steps", HEAD, rows),
+            Table("Beside pixels", ("model", "steps drawn", "drawn faster", "distance lower"), beside),
             published.COMPRESSION,
         ),
-        plots={
-            "training": Figure(
-                f"Quality against training time, {steps} steps",
-                "minutes of training the denoiser",
-                DISTANCE,
-                [Series(each.name, _course(found, each)) for each in rungs],
-            ),
-            "throughput": Figure(
-                f"Quality against throughput, {', '.join(map(str, samplings))} steps",
-                "pictures drawn in a second",
-                DISTANCE,
-                [Series(each.name, _throughput(found, each, samplings)) for each in rungs],
-            ),
-        },
+        plots=_plots(found, rungs, samplings),
         notes=(
             unlike,
             *said_of_lengths(asked, found, models=[each.name for each in rungs]),
@@ -221,6 +205,24 @@ def _read(found: Mapping[str, Found], rungs: Sequence[Rung], asked: Wishes, *, u
             *asks(found),
         ),
     )
+
+
+def _plots(found: Mapping[str, Found], rungs: Sequence[Rung], samplings: Sequence[int]) -> dict[str, Figure]:
+    """Figures 6 and 7."""
+    return {
+        "training": Figure(
+            f"Quality against training time, {samplings[len(samplings) // 2]} steps",
+            "minutes of training the denoiser",
+            DISTANCE,
+            [Series(each.name, _course(found, each)) for each in rungs],
+        ),
+        "throughput": Figure(
+            f"Quality against throughput, {', '.join(map(str, samplings))} steps",
+            "pictures drawn in a second",
+            DISTANCE,
+            [Series(each.name, _throughput(found, each, samplings)) for each in rungs],
+        ),
+    }
 
 
 def _unlike(recipe: Recipe, asked: Wishes, *, parameters: int) -> str:
