@@ -124,9 +124,10 @@ def _of_denoiser(recipe: Recipe, *, gpus: int) -> _Asked:
     assert part is not None
     assert part.train is not None
     trained = parameters["network"] + parameters["conditioner"]
+    strategies = {"ddp": 1} | ({"fsdp": gpus} if part.distill is None else {})  # students are not shared out yet
     held = {
         name: _held(part, train=part.train, trained=trained, others=parameters["first_stage"], parts=parts)
-        for name, parts in (("ddp", 1), ("fsdp", gpus))
+        for name, parts in strategies.items()
     }
     return _Asked(step_of(recipe), trained, held)
 
