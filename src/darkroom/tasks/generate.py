@@ -175,9 +175,10 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
     pictures: dict[PictureField, InputPicture | None] = {name: getattr(wish, name) for name in PICTURES}
     decoder = model.card.get("decoder")
     dtype = model.compute.dtype
-    settings = {name: getattr(request, name) for name in SHARED}
+    settings: dict[str, Any] = {name: getattr(request, name) for name in SHARED}
+    settings |= {"inverted": request.inverted or None, "at": wish.at}
     return Note(
-        **settings | {"inverted": request.inverted or None, "at": wish.at},
+        **settings,
         model=model.name,
         spec_hash=model.card.get("spec_hash"),
         decoder=None if decoder is None else DecoderNote(**decoder),
