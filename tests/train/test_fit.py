@@ -10,7 +10,7 @@ import pytest
 from darkroom.core.errors import InputError, SpecError
 from darkroom.core.record import read_json, write_yaml
 from darkroom.core.spec import parse_yaml
-from darkroom.recipes.clock import Clock
+from darkroom.recipes.clock import Clock, seconds_before
 from darkroom.recipes.given import first_stage_alone
 from darkroom.recipes.pace import Pace, pace
 from darkroom.recipes.plan import LARGE, fit, plan_of, told
@@ -151,10 +151,32 @@ def test_a_wrong_pace_is_mended_on_the_way(tmp_path: Path, monkeypatch: pytest.M
     train = parse_yaml((tmp_path / "recipe.yaml").read_text(), where="recipe")["denoiser"]["train"]
     assert (train["steps"], train["warmup"], train["sample_every"], train["save_every"]) == (288, 2, 72, 7)
     decided = read_json(tmp_path / "denoiser" / "pace.json")
-    assert decided == {"at": 5, "steps": 288, "seconds_used": 10.0, "seconds_of_a_step": 2.0}
+    assert decided == {
+        "at": 5,
+        "steps": 288,
+        "seconds_used": 10.0,
+        "seconds_before": 0.0,
+        "seconds_of_a_step": 2.0,
+    }
     again = Run(fit(made, minutes=10, folder=tmp_path, measure=unmeasured), tmp_path, device="cpu")
     event = next(event for event in again.develop() if isinstance(event, Advance))
     assert (event.total, event.progress.step) == (288, 6)
+
+
+def test_a_run_that_was_killed_gains_no_time_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute went into encoding and three into 90 steps, then it was killed: of ten minutes 5.6 are left."""
+    made = recipe("tiny-text", overrides=[*SMALL, "minutes=10"])
+    monkeypatch.setattr("darkroom.recipes.clock.denoiser_pace", lambda recipe, device: 2.0)
+    monkeypatch.setattr("darkroom.recipes.clock.time", SimpleNamespace(monotonic=lambda: 0.0))
+    settled = Clock(tmp_path, spent=60.0).settled(made, device="cpu")
+    assert seconds_before(tmp_path / "denoiser") == 60.0
+    monkeypatch.setattr(Clock, "_seconds", lambda _, stage: 180.0 if stage == "denoiser" else 0.0)
+    for _ in range(2):  # what is settled anew does not forget it
+        settled = Clock(tmp_path, spent=1.0).settled_again(settled, step=90)
+        assert settled.denoiser is not None
+        assert settled.denoiser.train is not None
+        assert settled.denoiser.train.steps == 90 + int((600 * 0.96 - 240) / 2)
+        assert read_json(tmp_path / "denoiser" / "pace.json")["seconds_used"] == 240.0
 
 
 def test_what_cannot_be_tried_cannot_be_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Final, final
 
 from darkroom.core.parallel import on_first
-from darkroom.core.record import read_lines, writable_folder, write_json, write_yaml
+from darkroom.core.record import known_json, read_lines, writable_folder, write_json, write_yaml
 from darkroom.recipes.length import stretched, trained, with_steps
 from darkroom.recipes.pace import OVERHEAD, denoiser_pace
 from darkroom.recipes.schema import Recipe
 
 RECIPE: Final = "recipe.yaml"
 PACE: Final = "pace.json"  # that the clock has settled the denoiser's steps, and when
+BEFORE: Final = "seconds_before"  # of the run, gone when its denoiser began
 WORTH: Final = 0.02  # of all steps: a smaller difference is not worth another length
 FEWEST: Final = 20
 
@@ -32,7 +33,7 @@ class Clock:
         pace = denoiser_pace(recipe, device=device)
         left = max(0.0, recipe.minutes * 60 - used) * (1 - OVERHEAD)
         fitted = with_steps(recipe, stage="denoiser", steps=max(FEWEST, int(left / pace)))
-        return on_first(lambda: self._keep(fitted, pace=pace, used=used, at=0))
+        return on_first(lambda: self._keep(fitted, pace=pace, used=used, at=0, before=used))
 
     def settled_again(self, recipe: Recipe, *, step: int) -> Recipe:
         """So many steps are made: with another number of them in all, where the pace has changed.
@@ -42,21 +43,33 @@ class Clock:
         if recipe.minutes is None:
             return recipe
         taken = max(0.01, self._seconds("denoiser"))  # the log has hundredths
-        used = max(time.monotonic() - self._began, self._seconds("first_stage") + taken)
+        before = seconds_before(self._folder / "denoiser", otherwise=self._seconds("first_stage"))
+        used = max(time.monotonic() - self._began, before + taken)  # whoever was killed gains no time by it
         left = max(0.0, recipe.minutes * 60 * (1 - OVERHEAD / 2) - used)
-        steps, before = step + max(1, int(left * step / taken)), trained(recipe)["denoiser"].steps
-        if abs(steps - before) < WORTH * before:
+        steps, planned = step + max(1, int(left * step / taken)), trained(recipe)["denoiser"].steps
+        if abs(steps - planned) < WORTH * planned:
             return recipe
-        return self._keep(stretched(recipe, stage="denoiser", steps=steps), pace=taken / step, used=used, at=step)
+        longer = stretched(recipe, stage="denoiser", steps=steps)
+        return self._keep(longer, pace=taken / step, used=used, at=step, before=before)
 
-    def _keep(self, recipe: Recipe, *, pace: float, used: float, at: int) -> Recipe:
+    def _keep(self, recipe: Recipe, *, pace: float, used: float, at: int, before: float) -> Recipe:
         folder = writable_folder(self._folder / "denoiser")
         write_yaml(self._folder / RECIPE, recipe.plain())
-        steps = trained(recipe)["denoiser"].steps
-        write_json(folder / PACE, {"at": at, "steps": steps, "seconds_used": used, "seconds_of_a_step": pace})
+        told = {"at": at, "steps": trained(recipe)["denoiser"].steps, "seconds_used": used, BEFORE: before}
+        write_json(folder / PACE, {**told, "seconds_of_a_step": pace})
         return recipe
 
     def _seconds(self, stage: str) -> float:
         """How long a stage has taken so far, over all its interruptions."""
         lines = read_lines(self._folder / stage / "log.jsonl")
         return max((line["seconds"] for line in lines if "seconds" in line), default=0.0)
+
+
+def seconds_before(denoiser: Path, *, otherwise: float = 0.0) -> float:
+    """Of a run's minutes, gone when its denoiser began: opening, the first stage, encoding, finding the pace.
+
+    denoiser: its folder · otherwise: what is answered where the clock kept none.
+    """
+    known = known_json(denoiser / PACE)
+    found = known.get(BEFORE) if isinstance(known, dict) else None
+    return float(found) if isinstance(found, int | float) else otherwise
