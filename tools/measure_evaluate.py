@@ -1,11 +1,14 @@
 """What an evaluation holds in memory, and how it fares when it is killed again and again.
 
     python tools/measure_evaluate.py memory --count 50000             # features and logits as wide as Inception's
-    python tools/measure_evaluate.py memory --count 50000 --features judge --model tiny-run
+    python tools/measure_evaluate.py memory --count 50000 --model untrained       # drawn first, as a model's are
+    python tools/measure_evaluate.py memory --count 50000 --features judge --model runs/tiny-uncond-0
     python tools/measure_evaluate.py kills MODEL DATA --kills 10 --count 64 --steps 5
 
 memory: as many scenes of 64 px on both sides, in a process of its own; printed is the most it held beyond what it held
-with its networks loaded. kills: `kill -9` at random moments, then the card against that of an undisturbed evaluation.
+with its networks loaded. Some minutes for 50,000, and 1.3 GB in the folder of temporary files; `untrained` is a
+miniature of any weights on squares of pixels, which draws nearly as quickly as scenes are drawn.
+kills: `kill -9` at random moments, then the card against that of an undisturbed evaluation.
 """
 
 import argparse
@@ -33,7 +36,11 @@ from darkroom.evaluate.lots import Asking, Drawn, OfSource
 from darkroom.evaluate.networks import open_network
 from darkroom.evaluate.quality import Measuring, Pairs, measure
 from darkroom.metrics.extractors import FeatureNetwork
+from darkroom.recipes.given import on_pixels
+from darkroom.recipes.read import recipe
+from darkroom.studies.measure import untrained
 from darkroom.tasks.load import load
+from darkroom.tasks.model import Model
 
 MADE, REAL = 20_261_128, 20_261_129  # seeds of scenes
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -69,7 +76,7 @@ def memory(options: argparse.Namespace) -> None:
         made: OfSource | Drawn = OfSource(ShapesSource(MADE, count=options.count), TransformSpec(size=64))
         pairs = None
         if options.model is not None:
-            asking = Asking(load(options.model, device="cpu"), {"steps": options.steps}, count=options.count)
+            asking = Asking(_model(options.model), {"steps": options.steps}, count=options.count)
             made = Drawn.of(asking, folder=Path(folder), batch=64)
             pairs = Pairs(asking, present_judge(compute))
         before, began = held(), time.monotonic()
@@ -88,6 +95,12 @@ def memory(options: argparse.Namespace) -> None:
     seconds = round(time.monotonic() - began, 1)
     figures = {each.measure: each.value for each in card.figures}
     print(json.dumps({"pictures": options.count, "bytes": peak - before, "seconds": seconds, "figures": figures}))
+
+
+def _model(name: str) -> Model:
+    if name == "untrained":
+        return untrained(on_pixels(recipe("tiny-uncond", overrides=["data.size=64"]), patches=True), device="cpu")
+    return load(name, device="cpu")
 
 
 def evaluate(words: Sequence[str]) -> int:
@@ -144,7 +157,7 @@ def main() -> None:
     one = modes.add_parser("memory")
     one.add_argument("--count", type=int, default=50_000)
     one.add_argument("--features", help="judge, inception, or a path")
-    one.add_argument("--model", help="draws the pictures; scenes without")
+    one.add_argument("--model", help="draws the pictures: a model, or untrained; scenes without")
     one.add_argument("--steps", type=int, default=1)
     other = modes.add_parser("kills")
     other.add_argument("--kills", type=int, default=10)
