@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from darkroom.studies.lengths import said_of_lengths, speed_of
+from darkroom.studies.lengths import minutes_of, said_of_lengths, slowed, speed_of
 from darkroom.studies.models import asks
 from darkroom.studies.reading import short
 from darkroom.studies.wishes import Wishes
@@ -93,6 +93,22 @@ def test_speed_is_that_of_training_and_not_of_looking() -> None:
     assert speed_of(lines, batch=8) == pytest.approx(80)
     assert speed_of(lines[:1], batch=8) == pytest.approx(8 / 5)
     assert speed_of([], batch=8) is None
+
+
+def test_a_training_that_was_disturbed_is_told() -> None:
+    steady = [{"step": 50 * (row + 1), "seconds": 5.0 * (row + 1)} for row in range(6)]
+    assert slowed(steady, batch=8) is None
+    busy = [*steady, *({"step": 350 + 50 * row, "seconds": 40.0 + 10.0 * row} for row in range(8))]
+    assert slowed(busy, batch=8) == (
+        "40 pictures a second were usual in training, 80 at best: other work was in the way"
+    )
+    assert slowed(busy[-3:], batch=8) is None  # too little is known
+
+
+def test_minutes_have_what_came_before_the_first_step_in_them() -> None:
+    found = {"stages": {"denoiser": {"seconds": 60.0, "before": 30.0}}}
+    assert minutes_of(found, stage="denoiser") == 1.5
+    assert minutes_of(found, stage="first_stage") is None
 
 
 def test_numbers_of_tables_can_be_read() -> None:

@@ -10,16 +10,19 @@ import pytest
 
 from darkroom.cli.main import main
 from darkroom.core.errors import InputError
-from darkroom.core.record import read_json
+from darkroom.core.record import read_json, write_json
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import open_data
+from darkroom.recipes.describe import describe
+from darkroom.recipes.length import trained
 from darkroom.recipes.schema import Recipe
-from darkroom.studies import carry, cost, inpainting, wishes
+from darkroom.studies import carry, cost, inpainting, measure, speed, wishes
 from darkroom.studies.carry import carry_out, finished
 from darkroom.studies.cells import Quality, Training
 from darkroom.studies.choose import build_study
 from darkroom.studies.measure import real_pictures
 from darkroom.tasks.load import load
+from darkroom.train.events import Note
 
 TINY = ("pictures=8", "size=32", "batch=2", "parameters=100000")
 SMALL = (*TINY, "steps=1", "count=4", "real=6")
@@ -67,25 +70,30 @@ def test_compression_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.
         return found
 
     monkeypatch.setattr(carry, "_made", counted)
-    for events in (1, 6, 11):  # stopped after so many events of what was left
+    for events in (1, 6, 14):  # stopped after so many events of what was left
         for _, _event in zip(range(events), carry_out(study, tmp_path, device="cpu", tell=quiet), strict=False):
             pass
+    assert f"{len(made)} of {len(study.cells)} cells are finished" in (tmp_path / "study.md").read_text()
     list(carry_out(study, tmp_path, device="cpu", tell=quiet))
     assert made == [each.name for each in study.cells]
 
     found = tables(tmp_path)
     rows = {row[0]: row for row in found["Compression, DDIM of 2 steps"]}
-    assert set(rows) == {"ldm-1", "ldm-4-vq"}
-    assert rows["ldm-1"][2] == "–"  # no first stage
-    assert float(rows["ldm-4-vq"][7]) > 0  # drawn in a second
-    assert (rows["ldm-4-vq"][5], rows["ldm-1"][3]) == ("1", "–")
-    assert [row[0] for row in found["Beside pixels"]] == ["ldm-4-vq"]
+    assert set(rows) == {"ldm-1", "ldm-4-vq", "held-out-pictures"}
+    assert float(rows["held-out-pictures"][-1].split()[0]) > 0  # the bias of so few
+    assert rows["ldm-1"][3] == "–"  # no first stage
+    assert float(rows["ldm-4-vq"][2]) > 0  # multiply-adds
+    assert float(rows["ldm-4-vq"][8]) > 0  # drawn in a second
+    assert (rows["ldm-4-vq"][6], rows["ldm-1"][4]) == ("1", "–")
+    assert [(row[0], row[1]) for row in found["Beside pixels"]] == [("ldm-4-vq", "1"), ("ldm-4-vq", "2")]
     assert ["Tab. 13, row Batch Size", "LDM-1, -2, -4, -8, -16, -32", "7, 9, 40, 64, 112, 112"] in found[
         "The paper: compression"
     ]
     course = read_json(tmp_path / "cells" / "course-ldm-1" / "done.json")["found"]["points"]
     assert [each["step"] for each in course] == [1]
     assert course[0]["seconds"] > 0
+    quality = read_json(tmp_path / "cells" / "quality-ldm-1-2" / "done.json")["found"]
+    assert course[0]["subject"] == quality["subject"]  # the same pictures, drawn once
     plots = read_json(tmp_path / "results.json")["plots"]
     assert len(plots["throughput"]["series"]["ldm-1"]) == 2
     assert "ldm-4-vq" in (tmp_path / "throughput.svg").read_text()
@@ -101,7 +109,7 @@ def test_another_study_in_the_folder_is_refused(tmp_path: Path) -> None:
     next(begun)
     begun.close()
     other = build_study("speed", "shapes", changes=(*TINY, "samplings=3"))
-    with pytest.raises(InputError, match=r"another study was begun here .*is only in one of them"):
+    with pytest.raises(InputError, match=r"another study was begun here \(samplings was None and is \[3\] now\)"):
         next(carry_out(other, tmp_path, device="cpu", tell=quiet))
     for garbled in ("{", "[]", '{"study": "speed", "features": ["judge"], "cells": 3}', '{"cells": [{"name": []}]}'):
         (tmp_path / "study.json").write_text(garbled)
@@ -113,6 +121,28 @@ def test_another_study_in_the_folder_is_refused(tmp_path: Path) -> None:
         (tmp_path / "cells" / cell.name / "done.json").write_text("{")
     with pytest.raises(InputError, match=r"done\.json: not JSON .*remove it to have it made again"):
         finished(study, tmp_path)
+
+
+def test_what_an_earlier_version_began_goes_on_with_its_own_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*TINY, "factors=4", "samplings=2")
+    before = build_study("speed", "shapes", changes=words)
+    begun = carry_out(before, tmp_path, device="cpu", tell=quiet)
+    next(begun)
+    begun.close()
+    monkeypatch.setattr(speed, "BATCH", 3)
+    monkeypatch.setattr(speed, "FACTORS", (1, 4))
+    now = build_study("speed", "shapes", changes=words)
+    assert carry.begun(now, tmp_path).cells == tuple(before.cells) != tuple(now.cells)
+    assert carry.begun(now, tmp_path / "new") is now
+    said = next(carry_out(now, tmp_path, device="cpu", tell=quiet))
+    assert said == Note("this study was begun by another version, and goes on with the cells that it was begun with")
+    plan = read_json(tmp_path / "study.json")
+    plan["cells"][0]["nobody knows this"] = 1
+    write_json(tmp_path / "study.json", plan)
+    with pytest.raises(InputError, match="another version wrote it, choose another --out"):
+        carry.begun(now, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +208,7 @@ def test_minutes_are_shared_out_and_kept(tmp_path: Path) -> None:
         assert int(marks[-1].stem) == settled["steps"]
     found = read_json(tmp_path / "results.json")
     assert any("Denoisers had equal time, first stages too" in sentence for sentence in found["notes"])
-    assert all(float(row[4]) > 0 for row in found["tables"][0]["rows"])  # minutes of the denoiser
+    assert all(float(row[5]) > 0 for row in found["tables"][0]["rows"])  # minutes of the denoiser
 
 
 def test_speed(tmp_path: Path) -> None:
@@ -249,15 +279,47 @@ def test_a_plan_tries_each_way_of_drawing_once(tmp_path: Path, monkeypatch: pyte
     """A guided step asks the network twice."""
     tried: list[float | None] = []
 
-    def of_a_step(cell: Quality, *_: Any, **__: Any) -> float:
+    def of_few_steps(cell: Quality, *_: Any, **__: Any) -> tuple[float, float]:
         tried.append(cell.sampling.guidance)
-        return 1.0 if cell.sampling.guidance == 1 else 2.0
+        return (1.0, 1.0) if cell.sampling.guidance == 1 else (2.0, 2.0)
 
-    monkeypatch.setattr(cost, "_of_a_step", of_a_step)
+    monkeypatch.setattr(cost, "_tried", of_few_steps)
     study = build_study("guidance", "shapes", changes=("scales=1,3", "samplings=10", "count=4"))
     found = cost.costs(study, tmp_path, device="cpu")
     assert [each.seconds for each in found] == [40.0, 80.0, 80.0, 80.0]
     assert tried == [1.0, 3.0]
+
+
+def test_a_plan_tells_what_trainings_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "pace", lambda recipe, device: dict.fromkeys(trained(recipe), 0.5))
+    monkeypatch.setattr(cost, "_tried", lambda *_, **__: (0.5, 0.25))
+    changes = (*TINY, "minutes=10", "factors=4", "bottlenecks=kl", "samplings=5", "count=8")
+    found = {
+        each.name: each
+        for each in cost.costs(build_study("compression", "shapes", changes=changes), tmp_path, device="cpu")
+    }
+    assert [(name, each.seconds) for name, each in found.items()] == [
+        ("first-4-kl", pytest.approx(180)),
+        ("ldm-4-kl", pytest.approx(420)),
+        ("course-ldm-4-kl", 4 * 8 * 1.5),
+        ("quality-ldm-4-kl-5", 8 * 1.5),
+        ("pace-ldm-4-kl-5", 2 * 16 * 1.5),
+        ("held-out-pictures", 0.0),
+    ]
+    recipe = next(
+        cell.recipe for cell in build_study("compression", "shapes", changes=changes).cells if cell.name == "ldm-4-kl"
+    )  # type: ignore[union-attr]
+    work = found["ldm-4-kl"].work["denoiser"]
+    assert work["multiply_adds"] == describe(recipe)["flops"]["network"] > 0
+    assert (work["pictures_per_second"], work["steps"]) == (4.0, int(420 * 0.92 / 0.5))
+    assert "4 pictures/s, 772 steps of 2" in cost.told(list(found.values()))
+
+
+def test_looks_that_are_hardly_apart_are_measured_once() -> None:
+    steps = [250, 500, 750, 996, 1000]
+    marks = [Path(f"{step:08}.safetensors") for step in steps]
+    assert [int(path.stem) for path in measure._apart(marks)] == [250, 500, 750, 1000]
+    assert measure._apart(marks[:1]) == marks[:1]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from darkroom.process.schedule import CosineSpec, LinearSpec, build_schedule
 from darkroom.recipes.describe import count
 from darkroom.recipes.schema import Recipe
 from darkroom.studies import wishes
-from darkroom.studies.cells import Pace, Quality, Sampling, Training
+from darkroom.studies.cells import HeldOut, Pace, Quality, Sampling, Training
 from darkroom.studies.choose import STUDIES, build_study
 from darkroom.studies.solvers import evaluations
 
@@ -73,7 +73,7 @@ def test_compression_has_equal_parameters_and_shares_its_minutes() -> None:
     denoisers = [each for each in trainings if each.recipe.denoiser is not None]
     assert [each.name for each in denoisers] == [
         "ldm-1",
-        *(f"ldm-{f}-{k}" for f in (2, 4, 8, 16) for k in ("kl", "vq")),
+        *(f"ldm-{f}-{k}" for f, k in ((2, "kl"), (4, "kl"), (4, "vq"), (8, "kl"), (8, "vq"), (16, "kl"))),
     ]
     assert sum(each.recipe.minutes or 0 for each in trainings) == pytest.approx(100)
     assert len({each.recipe.minutes for each in denoisers}) == 1
@@ -82,6 +82,26 @@ def test_compression_has_equal_parameters_and_shares_its_minutes() -> None:
     assert max(sizes) < 1.3 * min(sizes), sizes
     assert {each.on for each in denoisers} == {None, *(each.name for each in firsts)}
     assert all(each.recipe.first_stage.model.factor == int(each.name.split("-")[1]) for each in denoisers)
+    trains = [each.recipe.denoiser.train for each in denoisers if each.recipe.denoiser and each.recipe.denoiser.train]
+    assert [each.batch for each in trains] == [8, 16, 32, 32, 32, 32, 32]  # 32, 16, 8, ... places along a side
+    assert len({each.learning_rate for each in trains}) == 1
+
+
+def test_bottlenecks_that_are_named_are_made_of_every_factor() -> None:
+    cells = build_study("compression", "shapes", changes=(*SMALL, "factors=2,8", "bottlenecks=vq,kl", "batch=4")).cells
+    models = [each for each in cells if isinstance(each, Training) and each.recipe.denoiser]
+    assert [each.name for each in models] == ["ldm-2-vq", "ldm-2-kl", "ldm-8-vq", "ldm-8-kl"]
+    assert {each.recipe.denoiser.train.batch for each in models} == {4}  # type: ignore[union-attr]
+
+
+def test_few_minutes_have_no_more_pictures_than_they_can_encode() -> None:
+    def data(*changes: str) -> tuple[int | None, bool]:
+        cells = build_study("super-resolution", "shapes", changes=("size=32", *changes)).cells
+        recipe = next(each.recipe for each in cells if isinstance(each, Training))
+        return recipe.data.count, recipe.data.turn
+
+    assert data("minutes=1") == (round(1000 * 0.7 / 3), False)  # turned are few pictures of a folder alone
+    assert data("minutes=1", "pictures=50") == (50, True)
 
 
 @pytest.mark.parametrize("name", [name for name, kind in STUDIES.items() if kind.of == "pictures"])
@@ -97,6 +117,8 @@ def test_cells_have_names_of_their_own_and_models_that_come_before(name: str) ->
                 assert model in made
             case Pace(model=model, recipe=recipe):
                 assert recipe is not None or model in made
+            case HeldOut():
+                assert cell.size == 32
         made.add(cell.name)
 
 
@@ -105,6 +127,20 @@ def test_what_is_asked_for_twice_is_made_once_in_rising_order() -> None:
     assert [cell.name for cell in study.cells] == ["heun-2", "ddim-2", "heun-4", "ddim-4"]
     scales = build_study("guidance", "shapes", changes=("scales=3,1,1.0,3.0000001",)).cells
     assert [cell.name for cell in scales][:3] == ["scale-1-always", "scale-3-always", "scale-3.0000001-always"]
+
+
+def test_models_of_pixels_and_of_latents_learn_by_one_rule() -> None:
+    for name in ("super-resolution", "inpainting"):
+        cells = build_study(name, "shapes", changes=("pictures=8", "minutes=5")).cells
+        trains = {each.name: each.recipe.denoiser.train for each in cells if isinstance(each, Training) and each.on}  # type: ignore[union-attr]
+        (pixels,) = [
+            each.recipe.denoiser.train
+            for each in cells
+            if isinstance(each, Training) and each.recipe.denoiser and not each.on
+        ]
+        assert {each.batch for each in trains.values()} == {16}
+        assert pixels.batch == 8
+        assert {each.learning_rate for each in trains.values()} == {pixels.learning_rate}
 
 
 def test_looks_are_cheap_for_all_for_they_are_paid_from_the_minutes() -> None:

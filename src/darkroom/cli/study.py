@@ -37,7 +37,7 @@ def run(
     from darkroom.cli.watch import watch
     from darkroom.core.record import read_json
     from darkroom.data.place import called
-    from darkroom.studies.carry import carry_out, finished
+    from darkroom.studies.carry import begun, carry_out, finished
     from darkroom.studies.choose import build_study
     from darkroom.studies.cost import costs, told
     from darkroom.studies.page import markdown
@@ -45,12 +45,13 @@ def run(
     study = build_study(name, of, changes=changes or (), features=features or ())
     folder = out or Path("studies") / f"{name}-{called(of).removesuffix('.safetensors').replace(':', '-') or 'data'}"
     if plan:
-        found = costs(study, folder, device=device)
+        found = costs(begun(study, folder), folder, device=device)
         say(told(found), [each.plain() for each in found], as_json=as_json)
         return
     watch(lambda tell: carry_out(study, folder, device=device, tell=tell))
     if as_json:
         say_json(read_json(folder / "results.json"))
         return
-    typer.echo(markdown(study, study.read(finished(study, folder)), plots=()))
+    found = finished(begun(study, folder), folder)
+    typer.echo(markdown(study, study.read(found), plots=()))
     typer.echo(f"the study is in {folder}")

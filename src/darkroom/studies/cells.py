@@ -1,7 +1,7 @@
 """What a study is made of: cells, each a training or a measurement, and a reading of what they found."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, final
 
 from pydantic import Field
@@ -92,7 +92,23 @@ class Pace(Spec):
     batch: int = Field(gt=0)
 
 
-Cell = Annotated[Training | Quality | Pace, Field(discriminator="kind")]
+@final
+class HeldOut(Spec):
+    """As many real pictures that nothing was trained on, as if a model had drawn them: what a perfect one comes to.
+
+    size, channels, seed: of the data that models were trained on.
+    """
+
+    kind: Literal["held-out"] = "held-out"
+    name: str
+    against: Against
+    count: int = Field(gt=1)
+    size: int = Field(gt=0)
+    channels: Literal[1, 3, 4] = 3
+    seed: int = 0
+
+
+Cell = Annotated[Training | Quality | Pace | HeldOut, Field(discriminator="kind")]
 
 
 @final
@@ -109,7 +125,7 @@ class Study:
     """A question, the cells that answer it in the order in which they are made, and how they are read.
 
     read: what is finished by cell's name, perhaps not all yet, to tables and curves · features: networks that sets are
-    seen through.
+    seen through · asked: the words by which it was asked for, as JSON values.
     """
 
     name: str
@@ -117,6 +133,7 @@ class Study:
     cells: Sequence[Cell]
     read: Callable[[Mapping[str, Found]], Reading]
     features: Sequence[str] = ("judge",)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [cell.name for cell in self.cells]
@@ -125,4 +142,9 @@ class Study:
 
     def plain(self) -> dict[str, Any]:
         """All that decides what is made, as JSON values."""
-        return {"study": self.name, "features": [*self.features], "cells": [cell.plain() for cell in self.cells]}
+        return {
+            "study": self.name,
+            "features": [*self.features],
+            "asked": dict(self.asked),
+            "cells": [cell.plain() for cell in self.cells],
+        }

@@ -38,7 +38,9 @@ def build_study(name: str, of: str, *, changes: Sequence[str] = (), features: Se
     if name not in STUDIES:
         raise SpecError(f"unknown study {name!r}{did_you_mean(name, STUDIES)}; there are {', '.join(STUDIES)}")
     kind = STUDIES[name]
-    study = kind.build(of, wishes(changes, study=name, takes=kind.takes))
+    asked = wishes(changes, study=name, takes=kind.takes)
+    words = asked.model_dump(mode="json", exclude_unset=True)
+    study = replace(kind.build(of, asked), asked={"of": of, **words})
     if features and not any(isinstance(cell, Quality) for cell in study.cells):
         raise SpecError(f"study {name} compares no pictures, so nothing would look through --features; leave it away")
     return replace(study, features=tuple(dict.fromkeys(features))) if features else study

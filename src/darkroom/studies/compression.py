@@ -6,26 +6,47 @@ from typing import Final, final
 
 from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
 from darkroom.core.errors import SpecError
+from darkroom.core.spec import parse
 from darkroom.pages.figure import Figure, Series
-from darkroom.recipes.describe import count
 from darkroom.recipes.schema import Recipe
 from darkroom.studies import published
-from darkroom.studies.cells import Against, Cell, Found, Pace, Quality, Sampling, Study, Training
+from darkroom.studies.cells import Against, Cell, Found, HeldOut, Pace, Quality, Sampling, Study, Training
 from darkroom.studies.lengths import in_words, minutes_of, said_of_lengths
 from darkroom.studies.models import asks
-from darkroom.studies.reading import Reading, Table, short, times, told, value_of
-from darkroom.studies.recipes import Bottleneck, denoiser, first_stage, of_size
+from darkroom.studies.reading import NONE, Reading, Table, short, times, told, value_of
+from darkroom.studies.recipes import CODES, Bottleneck, denoiser, first_stage, of_size, quick
 from darkroom.studies.wishes import TRAINS, Wishes, base, lengthened, shared
 
 TAKES: Final = (*TRAINS, "factors", "bottlenecks", "samplings")
 FACTORS: Final = (1, 2, 4, 8, 16, 32)
 STEPS: Final = (10, 20, 50)
+CODED: Final = (4, 8)  # factors that the paper recommends: these are tried by codebooks too
 CHANNELS: Final = {2: 2, 4: 3, 8: 4, 16: 8, 32: 32}  # of latents, Tab. 13
-BATCHES: Final = {1: 8, 2: 16}  # Tab. 13 has smaller batches where latents are large; else the recipe's own
-BATCH: Final = 16
+MULTIPLIERS: Final = {  # of widths, the finest level first, Tab. 13
+    1: (1, 1, 2, 2, 4, 4),
+    2: (1, 2, 2, 4, 4),
+    4: (1, 2, 3, 5),
+    8: (1, 2, 4),
+    16: (1, 2, 4),
+    32: (1, 2, 4),
+}
 COARSEST: Final = 4  # latents are halved while they stay as wide as this
-LEVELS: Final = (1, 2, 2, 2)
+PARAMETERS: Final = 4_400_000  # of the network, for minutes on two cores
+BATCH: Final = 16  # drawn together
 DISTANCE: Final = "Fréchet distance"
+REAL: Final = "held-out-pictures"
+HEAD: Final = (
+    "model",
+    "parameters (M)",
+    "multiply-adds (M)",
+    "first stage PSNR (dB)",
+    "minutes of first stage",
+    "minutes of denoiser",
+    "steps",
+    "training pictures/s",
+    "pictures/s drawn",
+    DISTANCE,
+)
 
 
 @final
@@ -49,43 +70,59 @@ class Rung:
 
 def compression(data: str, asked: Wishes) -> Study:
     """First stages of every factor and denoisers of one size on them, of equal minutes where minutes are given."""
-    recipe = base(data, asked.model_copy(update={"parameters": None}), task="unconditional")
-    rungs = _rungs(recipe, asked)
+    several = _wanted(asked)
+    recipe = base(data, asked.model_copy(update={"parameters": None}), task="unconditional", denoisers=len(several))
+    rungs = _fitting(several, side=recipe.data.size)
+    size, against = asked.parameters or PARAMETERS, Against(data=data, most=asked.real)
+    cells = _trainings(recipe, rungs, asked, parameters=size)
+    for each in rungs:
+        cells += _measured(each, against, asked)
+    known = {"size": recipe.data.size, "channels": recipe.data.channels, "seed": recipe.seed}
+    cells.append(parse(HeldOut, {"name": REAL, "against": against, "count": asked.count, **known}, where=REAL))
+    return Study(
+        "compression",
+        "Which factor of compression gives the best pictures in equal time, and which draws fastest?",
+        cells,
+        lambda found: _read(found, rungs, asked, unlike=_unlike(recipe, asked, parameters=size)),
+    )
+
+
+def _trainings(recipe: Recipe, rungs: Sequence[Rung], asked: Wishes, *, parameters: int) -> list[Cell]:
+    """The first stages, then the denoisers."""
     stages = [each for each in rungs if each.bottleneck is not None]
     minutes = shared(asked, first_stages=len(stages), denoisers=len(rungs))
-    assert recipe.denoiser is not None
-    size = asked.parameters or count(recipe)["network"]
     firsts = {each: _first(recipe, each) for each in stages}
     cells: list[Cell] = [
         Training(name=each.first, recipe=lengthened(firsts[each], asked, minutes=minutes[0])) for each in stages
     ]
     for each in rungs:
         on = firsts[each].first_stage.model if each in firsts else PixelsSpec(image_channels=recipe.data.channels)
-        made = lengthened(_second(recipe, each, on=on, parameters=size), asked, minutes=minutes[1])
+        made = quick(_second(recipe, each, on=on, parameters=parameters), batch=asked.batch)
+        made = lengthened(made, asked, minutes=minutes[1])
         cells.append(Training(name=each.name, recipe=made, on=each.first if each in firsts else None, marks=True))
-    for each in rungs:
-        cells += _measured(each, data, asked)
-    return Study(
-        "compression",
-        "Which factor of compression gives the best pictures in equal time, and which draws fastest?",
-        cells,
-        lambda found: _read(found, rungs, asked),
-    )
+    return cells
 
 
-def _rungs(recipe: Recipe, asked: Wishes) -> list[Rung]:
-    side, wanted = recipe.data.size, asked.factors or FACTORS
+def _wanted(asked: Wishes) -> list[Rung]:
+    """Every factor by every bottleneck that is named; without names by KL, and some by codebooks too."""
+    wanted = asked.factors or FACTORS
     unknown = sorted(set(wanted) - set(FACTORS))
     if unknown:
         raise SpecError(f"factors={unknown[0]} does not fit; the study knows {', '.join(map(str, FACTORS))}")
-    fitting = [each for each in sorted(set(wanted)) if side % each == 0 and side // each > 1]
+    return [Rung(each, kind) for each in wanted for kind in _bottlenecks(each, asked)]
+
+
+def _bottlenecks(factor: int, asked: Wishes) -> tuple[Bottleneck | None, ...]:
+    if factor == 1:
+        return (None,)
+    return asked.bottlenecks or (("kl", "vq") if factor in CODED else ("kl",))
+
+
+def _fitting(rungs: Sequence[Rung], *, side: int) -> list[Rung]:
+    fitting = [each for each in rungs if side % each.factor == 0 and side // each.factor > 1]
     if not fitting:
         raise SpecError(f"none of the factors fits pictures of {side} px; give another size")
-    return [
-        Rung(each, kind)
-        for each in fitting
-        for kind in ((None,) if each == 1 else tuple(dict.fromkeys(asked.bottlenecks)))
-    ]
+    return fitting
 
 
 def _first(recipe: Recipe, rung: Rung) -> Recipe:
@@ -97,28 +134,27 @@ def _first(recipe: Recipe, rung: Rung) -> Recipe:
 
 
 def _second(recipe: Recipe, rung: Rung, *, on: AutoencoderSpec | PixelsSpec, parameters: int) -> Recipe:
-    """A network with as many halvings as its latents allow, which attends at 8 x 8 or where it is finest."""
-    side, halvings = recipe.data.size // rung.factor, 0
-    while halvings < len(LEVELS) - 1 and side % 2 ** (halvings + 1) == 0 and side // 2 ** (halvings + 1) >= COARSEST:
+    """A network with widths of Tab. 13 and as many halvings as its latents allow, which attends at 8 x 8 and below.
+
+    Pixels have the narrowest levels where they are finest, as in the paper: nearly one width on all levels would cost
+    LDM-1 four times as much for the same parameters.
+    """
+    side, widths, halvings = recipe.data.size // rung.factor, MULTIPLIERS[rung.factor], 0
+    while halvings < len(widths) - 1 and side % 2 ** (halvings + 1) == 0 and side // 2 ** (halvings + 1) >= COARSEST:
         halvings += 1
     attention = [2**level for level in range(halvings + 1) if side // 2**level <= 2 * COARSEST]
     network = {
-        "multipliers": LEVELS[: halvings + 1],
+        "multipliers": widths[: halvings + 1],
         "attention": attention or [2**halvings],
         "heads": 1,  # Tab. 13
         "head_channels": None,
         "norm_groups": 8,
     }
-    part = recipe.denoiser
-    assert part is not None
-    assert part.train is not None
-    batch = min(part.train.batch, BATCHES.get(rung.factor, part.train.batch))
-    made = denoiser(recipe, name=f"{recipe.name}-{rung.name}", on=on, network=network, train={"batch": batch})
-    return of_size(made, parameters)
+    return of_size(denoiser(recipe, name=f"{recipe.name}-{rung.name}", on=on, network=network), parameters)
 
 
-def _measured(rung: Rung, data: str, asked: Wishes) -> list[Cell]:
-    against, samplings = Against(data=data, most=asked.real), asked.samplings or STEPS
+def _measured(rung: Rung, against: Against, asked: Wishes) -> list[Cell]:
+    samplings = asked.samplings or STEPS
     middle = _sampling(samplings[len(samplings) // 2], asked)
     cells: list[Cell] = [
         Quality(
@@ -145,47 +181,61 @@ def _sampling(steps: int, asked: Wishes) -> Sampling:
     return Sampling(solver="ddim", eta=0.0, steps=steps, guidance=1.0, seed=asked.seed)
 
 
-def _read(found: Mapping[str, Found], rungs: Sequence[Rung], asked: Wishes) -> Reading:
+def _read(found: Mapping[str, Found], rungs: Sequence[Rung], asked: Wishes, *, unlike: str) -> Reading:
     samplings = asked.samplings or STEPS
     steps = samplings[len(samplings) // 2]
     rows = [_row(found, each, steps) for each in rungs if each.name in found]
-    head = (
-        "model",
-        "parameters (M)",
-        "first stage PSNR (dB)",
-        "minutes of first stage",
-        "minutes of denoiser",
-        "steps",
-        "training pictures/s",
-        "pictures/s drawn",
-        "Fréchet distance",
-    )
+    if value_of(found.get(REAL), DISTANCE) is not None:
+        rows.append((REAL, *[NONE] * (len(HEAD) - 2), told(found[REAL], DISTANCE)))
+    beside = [row for each in samplings for row in _ratios(found, rungs, each)]
     return Reading(
         tables=(
-            Table(f"Compression, DDIM of {steps} steps", head, rows),
-            Table("Beside pixels", ("model", "drawn faster", "distance lower"), _ratios(found, rungs, steps)),
+            Table(f"Compression, DDIM of {steps} steps", HEAD, rows),
+            Table("Beside pixels", ("model", "steps drawn", "drawn faster", "distance lower"), beside),
             published.COMPRESSION,
         ),
-        plots={
-            "training": Figure(
-                f"Quality against training time, {steps} steps",
-                "minutes of training the denoiser",
-                DISTANCE,
-                [Series(each.name, _course(found, each)) for each in rungs],
-            ),
-            "throughput": Figure(
-                f"Quality against throughput, {', '.join(map(str, samplings))} steps",
-                "pictures drawn in a second",
-                DISTANCE,
-                [Series(each.name, _throughput(found, each, samplings)) for each in rungs],
-            ),
-        },
+        plots=_plots(found, rungs, samplings),
         notes=(
+            unlike,
             *said_of_lengths(asked, found, models=[each.name for each in rungs]),
-            "Minutes are those of the denoiser, as in Figure 6, with what it looked at on the way.",
-            "The bias that Fréchet distances of equally few pictures share brings 'distance lower' nearer to 1.",
+            "Minutes are those of the denoiser, as in Figure 6, with opening, encoding all pictures and looks on the "
+            "way; multiply-adds those of one pass through the network for one picture.",
+            "The bias that Fréchet distances of equally few pictures share brings 'distance lower' nearer to 1. How "
+            f"large it is {REAL} show: a perfect model comes as near as they do.",
             *asks(found),
         ),
+    )
+
+
+def _plots(found: Mapping[str, Found], rungs: Sequence[Rung], samplings: Sequence[int]) -> dict[str, Figure]:
+    """Figures 6 and 7."""
+    return {
+        "training": Figure(
+            f"Quality against training time, {samplings[len(samplings) // 2]} steps",
+            "minutes of training the denoiser",
+            DISTANCE,
+            [Series(each.name, _course(found, each)) for each in rungs],
+        ),
+        "throughput": Figure(
+            f"Quality against throughput, {', '.join(map(str, samplings))} steps",
+            "pictures drawn in a second",
+            DISTANCE,
+            [Series(each.name, _throughput(found, each, samplings)) for each in rungs],
+        ),
+    }
+
+
+def _unlike(recipe: Recipe, asked: Wishes, *, parameters: int) -> str:
+    """What is not as in the paper, in a sentence."""
+    part, samplings = recipe.denoiser, asked.samplings or STEPS
+    assert part is not None
+    return (
+        f"Not as in the paper: nothing steers these models, pictures have {recipe.data.size} px, networks about "
+        f"{parameters / 1e6:.1f} M parameters (390 M there), first stages KL or {CODES} codes (up to 16,384 there). "
+        "Both stages are trained far less long: there, first stages are finished and denoisers make 2 million steps. "
+        f"Networks learn {part.prediction} along a {part.schedule.kind} schedule (noise along a linear one there). "
+        f"Course and table are drawn in {samplings[len(samplings) // 2]} steps (100 there); distances there are FIDs "
+        "of 5,000 pictures."
     )
 
 
@@ -198,6 +248,7 @@ def _row(found: Mapping[str, Found], rung: Rung, steps: int) -> tuple[str, ...]:
     return (
         rung.name,
         f"{run['parameters']['network'] / 1e6:.2f}",
+        short(round(run["flops"]["network"] / 1e6)),
         short(None if report is None else report["psnr"]),
         in_words(minutes_of(first, stage="first_stage")),
         in_words(minutes_of(run, stage="denoiser")),
@@ -209,7 +260,7 @@ def _row(found: Mapping[str, Found], rung: Rung, steps: int) -> tuple[str, ...]:
 
 
 def _ratios(found: Mapping[str, Found], rungs: Sequence[Rung], steps: int) -> list[tuple[str, ...]]:
-    """How many times faster than LDM-1, and how many times nearer to the real pictures."""
+    """How many times faster than LDM-1, and how many times nearer to the real pictures, in so many steps."""
     rows: list[tuple[str, ...]] = []
     pixels = [found.get(f"{kind}-ldm-1-{steps}") for kind in ("pace", "quality")]
     for each in rungs:
@@ -217,7 +268,8 @@ def _ratios(found: Mapping[str, Found], rungs: Sequence[Rung], steps: int) -> li
         if each.factor == 1 or pace is None or quality is None or pixels[0] is None:
             continue
         faster = times(pace["drawn_per_second"], pixels[0]["drawn_per_second"])
-        rows.append((each.name, faster, times(value_of(pixels[1], DISTANCE), value_of(quality, DISTANCE))))
+        nearer = times(value_of(pixels[1], DISTANCE), value_of(quality, DISTANCE))
+        rows.append((each.name, str(steps), faster, nearer))
     return rows
 
 

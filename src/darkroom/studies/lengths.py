@@ -11,6 +11,8 @@ from darkroom.studies.reading import NONE, short
 from darkroom.studies.wishes import Wishes
 
 FAIR: Final = 1.1  # times as long as the shortest: what looks, saves and a last step make
+STEADY: Final = 1.2  # times as quick as usual
+FEWEST: Final = 5  # lines of a log that tell whether it was steady
 
 
 def said_of_lengths(asked: Wishes, found: Mapping[str, Found], *, models: Sequence[str]) -> tuple[str, ...]:
@@ -38,9 +40,9 @@ def said_of_lengths(asked: Wishes, found: Mapping[str, Found], *, models: Sequen
 
 
 def minutes_of(training: Found | None, *, stage: str) -> float | None:
-    """That a stage of a training took by its log; None where it was not trained."""
+    """That a stage of a training took by its log, with what came before its first step; None where none was trained."""
     known = None if training is None else training["stages"].get(stage)
-    return None if known is None else known["seconds"] / 60
+    return None if known is None else (known.get("before", 0.0) + known["seconds"]) / 60
 
 
 def in_words(minutes: Number | None) -> str:
@@ -49,7 +51,22 @@ def in_words(minutes: Number | None) -> str:
 
 
 def speed_of(lines: Sequence[Mapping[str, Any]], *, batch: int) -> float | None:
-    """Pictures a second by a training's log, the median from line to line; None where it tells no time.
+    """Pictures a second by a training's log, the median from line to line; None where it tells no time."""
+    rates = _rates(lines, batch=batch)
+    return median(rates) if rates else None
+
+
+def slowed(lines: Sequence[Mapping[str, Any]], *, batch: int) -> str | None:
+    """How much slower a training was as a rule than when it was quick, in words; None where that is little."""
+    rates = sorted(_rates(lines, batch=batch))
+    quick, usual = (rates[int(0.9 * len(rates))], median(rates)) if len(rates) >= FEWEST else (0.0, 0.0)
+    if quick <= STEADY * usual:
+        return None
+    return f"{short(usual)} pictures a second were usual in training, {short(quick)} at best: other work was in the way"
+
+
+def _rates(lines: Sequence[Mapping[str, Any]], *, batch: int) -> list[float]:
+    """Pictures a second from line to line.
 
     Looks draw and measure for a while and are no training: what follows one is left out, if anything else is there.
     """
@@ -57,8 +74,7 @@ def speed_of(lines: Sequence[Mapping[str, Any]], *, batch: int) -> float | None:
     timed = [{"step": 0, "seconds": 0.0}, *(line for line in lines if "seconds" in line)]
     stretches = [(one, other) for one, other in pairwise(timed) if other["seconds"] > one["seconds"]]
     undisturbed = [each for each in stretches if each[0]["step"] not in looked]
-    rates = [
+    return [
         (other["step"] - one["step"]) * batch / (other["seconds"] - one["seconds"])
         for one, other in undisturbed or stretches
     ]
-    return median(rates) if rates else None

@@ -2,16 +2,19 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast, final
 
 from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.record import read_json, read_lines, writable_folder, write_json
+from darkroom.core.spec import parse
 from darkroom.data.examine import examine
 from darkroom.data.masks import MasksSpec
 from darkroom.data.sources import Source, Subset, open_data
+from darkroom.data.transforms import TransformSpec
 from darkroom.diffusion.model import LatentDiffusion
 from darkroom.evaluate.card import Card
 from darkroom.evaluate.judges import present_judge, present_lpips
@@ -20,12 +23,13 @@ from darkroom.evaluate.networks import open_networks
 from darkroom.evaluate.protocol import about
 from darkroom.evaluate.quality import Measuring, Pairs, measure
 from darkroom.metrics.contributions import some_rows
+from darkroom.recipes.clock import seconds_before
 from darkroom.recipes.describe import count
 from darkroom.recipes.pace import denoiser_pace
 from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import MARKS, MODEL, PICTURES, Tell, open_recipe_data
 from darkroom.recipes.schema import Recipe
-from darkroom.studies.cells import Pace, Quality, Sampling, Training
+from darkroom.studies.cells import HeldOut, Pace, Quality, Sampling, Training
 from darkroom.tasks.generate import generate
 from darkroom.tasks.held_out import spoiling_of
 from darkroom.tasks.load import load
@@ -35,6 +39,7 @@ SEEN: Final = "pictures"  # of all cells, and the features of real pictures, whi
 REPEATS: Final = 2
 STEADY: Final = 1.2  # times as long as the quickest of equal draws
 TOGETHER: Final = 16  # pictures drawn together for quality
+NEAR: Final = 0.05  # of a training: models that are nearer to one another are measured once
 
 
 @final
@@ -66,17 +71,25 @@ def quality(cell: Quality, place: Place) -> dict[str, Any]:
     if not cell.course:
         return _said(_card(cell, place.model(cell.model), place))
     run = place.of(cell.model)
-    lines = read_lines(run / "denoiser" / "log.jsonl")
-    seconds = {line["step"]: line["seconds"] for line in lines if "seconds" in line}
-    points = [_point(cell, path, place) for path in sorted((run / MARKS).glob("*.safetensors"))]
+    lines, before = read_lines(run / "denoiser" / "log.jsonl"), seconds_before(run / "denoiser")
+    seconds = {line["step"]: before + line["seconds"] for line in lines if "seconds" in line}
+    points = [_point(cell, path, place) for path in _apart(sorted((run / MARKS).glob("*.safetensors")))]
     return {"points": [{"seconds": seconds.get(each["step"]), **each} for each in points]}
 
 
+def _apart(marks: Sequence[Path]) -> list[Path]:
+    """Without those hardly older than the next: the last look may follow another after a few steps."""
+    least = NEAR * int(marks[-1].stem)
+    return [one for one, then in pairwise(marks) if int(then.stem) - int(one.stem) > least] + [marks[-1]]
+
+
 def _point(cell: Quality, path: Path, place: Place) -> dict[str, Any]:
-    """A model on the way, measured once."""
+    """A model on the way, measured once; the last is the run's own, which is drawn from elsewhere, too."""
     kept = writable_folder(place.of(cell.name)) / f"{path.stem}.json"
     if not kept.exists():
-        write_json(kept, {"step": int(path.stem), **_said(_card(cell, load(path, device=place.device), place))})
+        last = path == max(path.parent.glob(f"*{path.suffix}"))
+        model = place.model(cell.model) if last else load(path, device=place.device)
+        write_json(kept, {"step": int(path.stem), **_said(_card(cell, model, place))})
     return read_json(kept)
 
 
@@ -145,9 +158,39 @@ def real_pictures(model: Model, data: str, *, most: int, memo: Path | None = Non
     if memo is not None:
         splits = examine(splits, memo=memo)
     split = "test" if model.fields else "train"
-    source = splits.test if model.fields else splits.train
+    return some_of(splits.test if model.fields else splits.train, most=most), split
+
+
+def some_of(source: Source, *, most: int) -> Source:
+    """At most so many of its pictures, always the same ones."""
     rows = some_rows(len(source), most=most)
-    return (source if len(rows) == len(source) else Subset(source, tuple(rows.tolist()))), split
+    return source if len(rows) == len(source) else Subset(source, tuple(rows.tolist()))
+
+
+def held_out(cell: HeldOut, place: Place) -> dict[str, Any]:
+    """A card of held-out pictures beside training pictures; nothing but a note where there are too few of them."""
+    splits = open_data(cell.against.data, seed=cell.seed, size=cell.size, alpha=cell.channels == 4)
+    train, test = examine(splits, memo=place.folder / PICTURES)
+    if len(test) < 2:
+        return {"notes": [f"{cell.name}: {len(test)} pictures are held out, too few to be compared with the others"]}
+    compute = sampling_compute(place.device)
+    transform = parse(TransformSpec, {"size": cell.size, "channels": cell.channels}, where=cell.name)
+    networks, odd = open_networks(place.features, compute)
+    return _said(
+        measure(
+            Measuring(
+                subject={"kind": "pictures", "name": cell.name},
+                made=OfSource(some_of(test, most=cell.count), transform),
+                real=OfSource(some_of(train, most=cell.against.most), transform),
+                networks=networks,
+                folder=writable_folder(place.folder / SEEN),
+                compute=compute,
+                split="train",
+                notes=odd,
+                tell=place.progress(cell.name),
+            )
+        )
+    )
 
 
 def pace(cell: Pace, place: Place) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def asks(found: Mapping[str, Found]) -> tuple[str, ...]:
     networks = ", ".join(f"{each['name']} {each['hash']}" for each in protocol["networks"])
     if len(protocol["networks"]) > 1:
         networks += f", of which tables and plots show {protocol['networks'][0]['name']}"
-    weights = {each["subject"]["weights_hash"] for each in cards}
+    weights = {each["subject"].get("weights_hash") for each in cards} - {None}
     of = f"; model {cards[0]['subject']['name']}, weights {weights.pop()}" if len(weights) == 1 else ""
     said = dict.fromkeys(sentence for each in found.values() for sentence in each.get("notes", ()))
     told = f"{first}, seed {protocol['sampling']['seed']}; seen through {networks}{of}."
@@ -59,8 +59,8 @@ def _otherwise(cards: Mapping[str, Found]) -> Iterator[str]:
         if cards[name]["versions"] != cards[first]["versions"]:
             yield f"{name} and {first} were measured with different versions of darkroom, Python, torch or numpy."
     weights: dict[str, set[str]] = {}
-    for each in cards.values():
-        weights.setdefault(each["subject"]["name"], set()).add(each["subject"]["weights_hash"])
+    for subject in (each["subject"] for each in cards.values()):
+        weights.setdefault(subject["name"], set()).add(subject.get("weights_hash", ""))
     for name, several in weights.items():
         if len(several) > 1:
             yield f"The model {name} changed while the study was made: it had the weights {', '.join(sorted(several))}."

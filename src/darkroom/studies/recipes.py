@@ -14,6 +14,7 @@ from darkroom.recipes.schema import Recipe
 Bottleneck = Literal["kl", "vq"]
 CODES: Final = 1024  # of a codebook, for pictures far smaller than those of the paper
 WIDEST: Final = 1024  # channels
+FINE: Final = 16  # places along a side of latents, above which a small machine makes few steps
 
 
 def first_stage(recipe: Recipe, *, name: str, changes: dict[str, Any], bottleneck: Bottleneck) -> Recipe:
@@ -47,6 +48,20 @@ def denoiser(
     if values["denoiser"]["spread"] is not None:
         values["denoiser"]["spread"] = coarse_first(on) if isinstance(on, AutoencoderSpec) else None
     return parse(Recipe, values, where=name)
+
+
+def quick(recipe: Recipe, *, batch: int | None) -> Recipe:
+    """The recipe as it learns most in few minutes on a small machine: what takes long takes few pictures a step.
+
+    Five minutes on 32 x 32 places came to a held-out loss of 0.33 with batches of 8, 0.41 with 16 and 0.54 with 32
+    (`recipes.folder`); Tab. 13 has batches of 7 on pixels and of 112 on the smallest latents, too, and about one
+    learning rate for all. batch: that of every recipe instead.
+    """
+    side = recipe.data.size // recipe.first_stage.model.factor
+    few = 8 if side > FINE else 16 if 2 * side > FINE else 32
+    values = recipe.plain()
+    values["denoiser"]["train"] |= {"batch": batch or few, "learning_rate": 1e-3}
+    return parse(Recipe, values, where=recipe.name)
 
 
 def of_size(recipe: Recipe, parameters: int) -> Recipe:

@@ -19,6 +19,9 @@ from darkroom.studies.recipes import Bottleneck, of_size
 
 TRAINS: Final = ("minutes", "steps", "pictures", "size", "batch", "parameters", "count", "real", "seed")
 DRAWS: Final = ("data", "count", "real", "seed")
+ENCODED: Final = 1000  # training pictures for each minute of a denoiser: a tenth of it on a small machine
+FEWEST: Final = 100  # of them
+SELDOM: Final = 10**9  # steps
 
 
 def _several(value: Any) -> Any:
@@ -66,7 +69,7 @@ class Wishes(Spec):
     seed: int = Field(default=0, ge=0, lt=2**63)
     data: str | None = None
     factors: Whole | None = None
-    bottlenecks: Bottlenecks = ("kl", "vq")
+    bottlenecks: Bottlenecks | None = None
     samplings: Whole | None = None
     scales: Numbers | None = None
     solvers: Words | None = None
@@ -87,19 +90,30 @@ def wishes(changes: Sequence[str], *, study: str, takes: Sequence[str]) -> Wishe
     return parse(Wishes, values, where=f"study {study}")
 
 
-def base(data: str, asked: Wishes, *, task: str) -> Recipe:
+def base(data: str, asked: Wishes, *, task: str, denoisers: int = 1) -> Recipe:
     """The recipe that a folder gets for this task, without guesses, which the paper's models do not make.
 
     At looks it draws one picture instead of sixteen: nobody looks at them, they are paid from a training's minutes, and
-    on pixels they cost many times what they cost on latents.
+    on pixels they cost many times what they cost on latents. denoisers: that share the minutes; all pictures are
+    encoded in those of each, so with few minutes there are no more than `ENCODED` for each, unless more are asked for.
     """
     splits = open_data(data, limit=asked.pictures)
+    known, most = len(splits.train), asked.pictures
+    minutes = shared(asked, first_stages=1, denoisers=denoisers)[1]
+    if most is None and minutes is not None and ENCODED * minutes < known:
+        most = max(FEWEST, int(ENCODED * minutes))
+        splits = open_data(data, limit=most)
     place = data if is_remote(data) else str(Path(data))
-    recipe = recipe_for_folder(summary(splits.train), place=place, size=asked.size, task=task, guess=False)
+    told = {**summary(splits.train), "count": known}
+    recipe = recipe_for_folder(told, place=place, size=asked.size, task=task, guess=False)
     values = recipe.plain()
-    values["data"]["count"] = asked.pictures
+    values["data"]["count"] = most
     values["seed"] = asked.seed
     values["denoiser"]["sample"]["count"] = 1
+    if len(splits.train) < known:
+        values["summary"] = f"{len(splits.train)} of {recipe.summary}"
+    if asked.minutes is not None:  # at every fourth of its steps, whatever their number
+        values["denoiser"]["train"]["sample_every"] = SELDOM
     for stage in ("first_stage", "denoiser") if asked.batch is not None else ():
         values[stage]["train"]["batch"] = asked.batch
     made = parse(Recipe, values, where=f"the recipe for {data}")
