@@ -81,7 +81,7 @@ def skipped_words(step: int, count: int) -> str | None:
 
 
 def told_when_late(batches: Iterator[B], *, what: str) -> Iterator[B]:
-    """The same batches; where one does not come for long, a warning goes to the log `darkroom`."""
+    """The same batches; one that does not come for long is told to the log `darkroom`, which shows it on a terminal."""
     since: float | None = None
     done = threading.Event()
 
