@@ -1,5 +1,6 @@
 """Training steps of a denoiser for `speed.py`: the same weights, latents, times and noise, by our loop and theirs."""
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,9 +28,7 @@ from torch import Tensor
 
 from darkroom.core import seeds
 from darkroom.core.compute import Compute
-from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import LatentDiffusion
-from darkroom.network.unet import UNet
 from darkroom.process.objective import TimesSpec
 from darkroom.train.denoiser_objective import LatentBatch, denoiser_objective, draw_times
 from darkroom.train.ema import Ema
@@ -75,33 +74,30 @@ def training(sides: Sequence[str] | None, *, side: int = 32) -> Case:
             indices,
         )
 
+    model = latent_model(SMALL)  # whose weights all begin with
+    ours, theirs = functools.partial(_our_training, model), functools.partial(_their_training, model)
     made: dict[str, Callable[[], Run]] = {
-        EXACT: functools.partial(_our_training, torch.float32),
-        OURS: functools.partial(_our_training, BFLOAT16),
-        "diffusers' script float32": lambda: _their_training(Theirs(codes=True)),
-        "diffusers float32": lambda: _their_training(Theirs()),
-        "diffusers bfloat16": lambda: _their_training(Theirs(mixed=True)),
-        "diffusers bfloat16 at its best": lambda: _their_training(Theirs(mixed=True, best=True)),
-        COMPILED[0]: functools.partial(_our_training, BFLOAT16, compiled=True),
-        COMPILED[1]: lambda: _their_training(Theirs(mixed=True, best=True, compiled=True)),
+        EXACT: lambda: ours(torch.float32),
+        OURS: lambda: ours(BFLOAT16),
+        "diffusers' script float32": lambda: theirs(Theirs(codes=True)),
+        "diffusers float32": lambda: theirs(Theirs()),
+        "diffusers bfloat16": lambda: theirs(Theirs(mixed=True)),
+        "diffusers bfloat16 at its best": lambda: theirs(Theirs(mixed=True, best=True)),
+        COMPILED[0]: lambda: ours(BFLOAT16, compiled=True),
+        COMPILED[1]: lambda: theirs(Theirs(mixed=True, best=True, compiled=True)),
     }
     usual = [each for each in made if each not in COMPILED] if sides is None else sides
     return Case(
-        what=f"a training step with averages: {BATCH} latents of {side} x {side}, {_parameters()} M parameters",
+        what=f"a training step: {BATCH} latents of {side} x {side}, {millions(model.network)} M parameters",
         operations=3 * BATCH // 2 * network_operations(SMALL, side=side, tokens=TOKENS),
         inputs=inputs,
         sides=had(made, usual, gradients=True),
     )
 
 
-def _parameters() -> int:
-    with hollow():
-        return millions(UNet(SMALL))
-
-
-def _our_training(dtype: torch.dtype, *, compiled: bool = False) -> Run:
+def _our_training(given: LatentDiffusion, dtype: torch.dtype, *, compiled: bool = False) -> Run:
     compute = Compute(torch.device("cpu"), dtype)
-    model = compute.host(latent_model(SMALL)).train()
+    model = compute.host(copy.deepcopy(given)).train()
     model.first_stage.requires_grad_(requires_grad=False).eval()
     spec = PLAN.model_copy(update={"compiled": compiled})
     weights = model.denoising_parameters
@@ -123,12 +119,11 @@ def _our_training(dtype: torch.dtype, *, compiled: bool = False) -> Run:
     return step
 
 
-def _their_training(way: Theirs) -> Run:
+def _their_training(model: LatentDiffusion, way: Theirs) -> Run:
     """A step as `train_text_to_image.py --use_ema` makes it, without its text encoder."""
     from diffusers import DDPMScheduler  # noqa: PLC0415
     from diffusers.training_utils import EMAModel  # noqa: PLC0415
 
-    model = latent_model(SMALL)
     network: Any = theirs_network(model.network).train()
     stage: Any = theirs_first_stage(model.first_stage).requires_grad_(requires_grad=False)
     if way.best:

@@ -41,15 +41,15 @@ class GroupNorm(nn.GroupNorm):
     def _is_slow(self, x: Tensor) -> bool:
         """May PyTorch's kernel be slow? What is compiled or traced is left to whoever does that."""
         return (
-            x.device.type == "cpu"
+            not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+            and x.device.type == "cpu"
             and x.numel() >= LEAST
             and (self.num_channels // self.num_groups) % TOGETHER > 0
             and x.dtype in (torch.float32, torch.bfloat16)
             and self.weight.dtype == torch.float32
             and x.is_contiguous(memory_format=torch.channels_last)
             and not x.is_contiguous()
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
         )
 
 
