@@ -150,8 +150,8 @@ def test_what_is_given_of_the_picture_is_guessed_from(
     assert plain.denoiser.train is not None
     assert isinstance(plain.denoiser.objective.times, ShiftedTimesSpec)
     assert plain.denoiser.network.attention == (2,)
-    assert made.denoiser.train.batch == (16 if spec.guesses else 8 if size > 64 else 32)
-    assert plain.denoiser.train.batch == (8 if size > 64 else 32)
+    assert made.denoiser.train.batch == (16 if spec.guesses or size > 64 else 32)
+    assert plain.denoiser.train.batch == (16 if size > 64 else 32)
     steps = {each.batch * each.steps for each in (made.denoiser.train, plain.denoiser.train)}
     assert len(steps) == 1
     assert isinstance(made.denoiser.objective.times, ShiftedTimesSpec) == (task == "semantic")

@@ -83,7 +83,7 @@ def test_compression_has_equal_parameters_and_shares_its_minutes() -> None:
     assert {each.on for each in denoisers} == {None, *(each.name for each in firsts)}
     assert all(each.recipe.first_stage.model.factor == int(each.name.split("-")[1]) for each in denoisers)
     trains = [each.recipe.denoiser.train for each in denoisers if each.recipe.denoiser and each.recipe.denoiser.train]
-    assert [each.batch for each in trains] == [8, 16, 32, 32, 32, 32, 32]  # 32, 16, 8, ... places along a side
+    assert [each.batch for each in trains] == [16, 32, 32, 32, 32, 32, 32]  # 32, 16, 8, ... places along a side
     assert len({each.learning_rate for each in trains}) == 1
 
 

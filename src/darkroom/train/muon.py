@@ -28,8 +28,10 @@ class Muon(torch.optim.AdamW):
     Jordan et al. 2024 ("Muon: An optimizer for hidden layers in neural networks"); lengths: Liu et al. 2025, eq. 4.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], *, dtype: torch.dtype, **adam: Any) -> None:
-        super().__init__(groups, **adam)
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, dtype: torch.dtype, lr: float, betas: tuple[float, float]
+    ) -> None:
+        super().__init__(groups, lr=lr, betas=betas, fused=True)
         self.dtype = dtype
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal, final
+from typing import Annotated, ClassVar, Final, Literal, final
 
 import torch
 from pydantic import Field, model_validator
@@ -97,11 +97,11 @@ def build_optimizer(
         {"params": [p for p in others if p.ndim > 1], "weight_decay": spec.weight_decay, "share": share},
         {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "share": share},
     ]
-    settings: dict[str, Any] = {"lr": spec.learning_rate, "betas": betas or spec.betas, "fused": True}
+    rate, decays = spec.learning_rate, betas or spec.betas
     if spec.optimizer == "adamw":
-        return torch.optim.AdamW(groups, **settings)
+        return torch.optim.AdamW(groups, lr=rate, betas=decays, fused=True)
     turning = {"params": hidden, "weight_decay": spec.weight_decay, "share": share, "orthogonal": True}
-    return Muon([*groups, turning], dtype=dtype, **settings)
+    return Muon([*groups, turning], dtype=dtype, lr=rate, betas=decays)
 
 
 def optimizer_of(
