@@ -359,12 +359,13 @@ class Run:
                 )
             self._same_first_stage()
             return
-        if self.given is not None:
-            save_model(self._given_path, self.given)
-        if self.resolved.tokenizer is not None:
-            with atomic(self.folder / TOKENIZER) as temporary:
-                temporary.write_text(self.resolved.tokenizer.to_json(), encoding="utf-8")
-        write_yaml(path, self.recipe.plain())
+        with disk_faults(self.folder, kept="nothing was begun"):
+            if self.given is not None:
+                save_model(self._given_path, self.given)
+            if self.resolved.tokenizer is not None:
+                with atomic(self.folder / TOKENIZER) as temporary:
+                    temporary.write_text(self.resolved.tokenizer.to_json(), encoding="utf-8")
+            write_yaml(path, self.recipe.plain())
 
     def _same_first_stage(self) -> None:
         """Refuse to go on with another first stage than the one that this run was begun with."""
