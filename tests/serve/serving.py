@@ -87,7 +87,8 @@ def served(
     """The engine behind HTTP, until the block ends."""
     at = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{at.getsockname()[1]}"
-    server = uvicorn.Server(configured(build(engine, tokens=tokens, hosts=hosts), idle=idle, grace=5))
+    app, connections = build(engine, tokens=tokens, hosts=hosts), engine.limits.connections
+    server = uvicorn.Server(configured(app, idle=idle, grace=5, connections=connections))
     thread = threading.Thread(target=lambda: server.run(sockets=[at]))
     thread.start()
     try:

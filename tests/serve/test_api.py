@@ -86,6 +86,19 @@ def test_every_task_draws_what_sample_draws(server: Served, small: Small, model:
         assert b"lgorithmicMedia" in picture.info["xmp"]
 
 
+def test_several_prompts_are_one_job(server: Served, small: Small) -> None:
+    prompts = ["a red circle", "a star"]
+    asked = {"model": "both", "prompt": prompts, "label": 1, "count": 2, "seed": 6}
+    job = ended(server, server.client.post("/v1/jobs", json=asked))
+    expected = small("both").sample(prompts, label=[1, 1], count=2, seed=6)
+    assert [each["note"]["prompt"] for each in job["pictures"]] == [prompts[0]] * 2 + [prompts[1]] * 2
+    for picture, one in zip(pictures(server, job), expected, strict=True):
+        assert np.abs(np.asarray(picture, int) - np.asarray(one, int)).max() <= 2
+    for wrong, code in (([], "invalid_request"), (["a"] * 9, "limit_count"), (["a", 1], "invalid_request")):
+        refused = server.client.post("/v1/jobs", json=asked | {"prompt": wrong})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, code)
+
+
 def test_ways_variations_and_guides_go_with_any_model(server: Served) -> None:
     way = {"model": "text", "prompt": "a", "to": "a star", "count": 3, "to_seed": 9}
     varied = {"image": coded(colours()), "strength": 0.5}

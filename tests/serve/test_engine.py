@@ -3,6 +3,7 @@
 import base64
 import io
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,11 +300,14 @@ def test_models_leave_memory_for_others(model_files: dict[str, Path], tmp_path: 
     engine = engine_at(tmp_path / "served", [str(model_files[kind]) for kind in ("plain", "class", "vector")])
     engine.shelf.memory = int(1.5 * max(each.bytes for each in engine.shelf.offers.values()))
     engine.start()
+    gone: list[weakref.ref[Any]] = []  # models that left, memory and all
     for model, values in (("class", {"label": 1}), ("vector", {"label": 2}), ("plain", {}), ("class", {"label": 0})):
         (job,) = over(engine, submit(engine, model=model, **values))
         assert job.state == "done"
         assert engine.shelf.loaded == (model,)
         assert engine.shelf.used <= engine.shelf.memory
+        assert [each() for each in gone] == [None] * len(gone)
+        gone.append(weakref.ref(engine.shelf.open(model).model.diffusion))
     engine.stop(0)
 
 
@@ -346,6 +350,23 @@ def test_nobody_pays_for_previews_that_nobody_sees(engine: Engine, monkeypatch: 
     engine.start()
     (job,) = over(engine, submit(engine))
     assert job.state == "done"
+
+
+def test_a_preview_that_fails_takes_no_picture_with_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no memory for that")
+
+    monkeypatch.setattr(Sketcher, "pictures", broken)
+    job = submit(engine, steps=40)
+
+    async def follow() -> list[Any]:
+        threading.Timer(0.05, engine.start).start()
+        return [event.data async for event in engine.follow(job.id, previews=True)]
+
+    assert ran(follow)[-1] == {"state": "done", "over": True}
+    assert caplog.text.count("no previews of this batch: no memory for that") == 1
 
 
 def test_a_channel_keeps_the_latest_of_what_replaces_itself() -> None:

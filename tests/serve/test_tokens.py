@@ -1,10 +1,12 @@
 """Tokens: who comes in by one, how often a wrong one may be tried, and how a browser leaves again."""
 
+import contextlib
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
-from serving import Served, served
+from serving import Served, engine_at, served, wait_for
 
 from darkroom.serve import cookie, tokens
 from darkroom.serve.engine import Engine
@@ -27,7 +29,12 @@ class Clock:
 def is_forgotten(answer: httpx.Response) -> bool:
     """Does it take the cookie away?"""
     words = {*answer.headers.get("set-cookie", "").lower().split("; ")}
-    return {'darkroom=""', "max-age=0", "path=/"} <= words
+    return {"max-age=0", "path=/"} <= words and f'{called(answer)}=""' in words
+
+
+def called(answer: httpx.Response) -> str:
+    """What the cookie of the server that answered is called."""
+    return f"darkroom-{answer.url.port}"
 
 
 def refusal(tries: Tries, address: str, token: str | None) -> tuple[int, int | None]:
@@ -89,7 +96,11 @@ def test_one_sender(address: str, sender: str) -> None:
 def test_a_ticket_is_of_one_token_and_ends() -> None:
     made = cookie.ticket(TOKEN, until=200)
     assert TOKEN not in made
-    assert cookie.ticket_in(f'a="1"; darkroom={made}; b=2') == made
+    for before in ('a="1"', 'theme={"dark": true, "at": [1]}', "nameless", "\xe9=\xff", 'open="'):  # of other servers
+        assert cookie.ticket_in(f"{before}; darkroom={made}; b=2", host="studio.example") == made
+    both = f"darkroom-8000={made}; darkroom-8001=other"  # of two servers of one machine
+    for host, found in (("127.0.0.1:8000", made), ("[::1]:8001", "other"), ("[::1]", None), ("8000", None), ("", None)):
+        assert cookie.ticket_in(both, host=host) == found
     ours = (OTHER, TOKEN)
     assert cookie.token_of(made, tokens=ours, now=199.5) == TOKEN
     assert cookie.token_of(made, tokens=ours, now=200.0) is None
@@ -102,8 +113,8 @@ def test_a_ticket_is_of_one_token_and_ends() -> None:
 def test_a_browser_signs_out(engine: Engine) -> None:
     with served(engine, tokens=(TOKEN,), hosts=None) as server:
         entered = server.client.post("/sign-in", data={"token": f" {TOKEN} "}, headers={"Origin": server.url})
-        ticket = entered.cookies["darkroom"]
-        kept = {"Cookie": f"darkroom={ticket}"}
+        ticket = entered.cookies[called(entered)]
+        kept = {"Cookie": f"{called(entered)}={ticket}"}
         assert httpx.get(f"{server.url}/v1/jobs", headers=kept).status_code == 200
         foreign = httpx.post(f"{server.url}/sign-out", headers=kept | {"Origin": "http://evil.example"})
         assert (foreign.status_code, "set-cookie" in foreign.headers) == (403, False)
@@ -116,7 +127,8 @@ def test_a_browser_signs_out(engine: Engine) -> None:
 def test_a_cookie_that_opens_nothing_is_taken_away(engine: Engine) -> None:
     with served(engine, tokens=(TOKEN,), hosts=None) as server:
         for path, status in (("/v1/jobs", 401), ("/", 303)):
-            stale = httpx.get(server.url + path, headers={"Cookie": "darkroom=1.0"})
+            name = called(httpx.get(f"{server.url}/health"))
+            stale = httpx.get(server.url + path, headers={"Cookie": f"{name}=1.0"})
             assert (stale.status_code, is_forgotten(stale)) == (status, True)
             assert "set-cookie" not in httpx.get(server.url + path).headers
 
@@ -134,7 +146,8 @@ def test_guessing_is_stopped_at_every_door(
 
     def by_cookie(token: str) -> httpx.Response:
         made = cookie.ticket(token, until=10**12)
-        return httpx.get(f"{server.url}/v1/jobs", headers={"Cookie": f"darkroom={made}"})
+        name = called(httpx.get(f"{server.url}/health"))
+        return httpx.get(f"{server.url}/v1/jobs", headers={"Cookie": f"{name}={made}"})
 
     with served(engine, tokens=(TOKEN,), hosts=None) as server:
         doors = (by_header, by_form, by_cookie)
@@ -168,6 +181,29 @@ def test_silent_connections_are_closed_and_those_that_ask_are_not(engine: Engine
                 assert raw.recv(100) == b""
         with server.client.stream("GET", f"/v1/jobs/{slow}/events") as events:
             assert "event: done" in [*events.iter_lines()]
+
+
+def test_connections_have_an_end_and_those_that_are_there_go_on(model_files: dict[str, Path], tmp_path: Path) -> None:
+    engine = engine_at(tmp_path / "served", [str(model_files["plain"])], limits={"connections": 3})
+    with served(engine) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+
+        def connected() -> socket.socket:
+            return socket.create_connection((host, int(port)), timeout=10)
+
+        assert server.client.get("/health").status_code == 200  # by a connection that it keeps
+        with connected(), connected():
+            with connected() as one_more, contextlib.suppress(ConnectionResetError):
+                assert one_more.recv(100) == b""
+            assert server.client.get("/health").status_code == 200
+        wait_for(lambda: _answers(connected()))
+
+
+def _answers(raw: socket.socket) -> bool:
+    with raw, contextlib.suppress(OSError):
+        raw.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        return raw.recv(100).startswith(b"HTTP/1.1 200")
+    return False
 
 
 def test_every_answer_is_the_askers_own(server: Served) -> None:

@@ -39,7 +39,7 @@ def run(
         list[str] | None,
         typer.Option(
             help="NAME=VALUE: body, bodies, sending, picture, pixels, steps, count, prompt, objects, queue, share, "
-            "seconds, kept."
+            "seconds, connections, kept."
         ),
     ] = None,
     studio: Annotated[bool, typer.Option(help="The page for browsers, at /studio, where gradio is installed.")] = True,

@@ -3,10 +3,10 @@
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
@@ -21,7 +21,7 @@ from darkroom.serve.engine import Engine
 from darkroom.serve.guard import Guard, address_of, answer, failure, headers_of
 from darkroom.serve.limits import Refused
 from darkroom.serve.tokens import Tries, fitting
-from darkroom.serve.views import ErrorView, ModelsView, model_view
+from darkroom.serve.views import ErrorView, ModelsView, ModelView, model_view
 
 GRACE: Final = 10.0  # seconds that a batch may still take when the server stops
 SAID: Final = {  # instead of the words of HTTP
@@ -67,6 +67,13 @@ async def models(door: TheDoor) -> ModelsView:
     """The models on offer, the default first, and what steers each."""
     shelf = door.engine.shelf
     return ModelsView(data=tuple(model_view(each, loaded=name in shelf.loaded) for name, each in shelf.offers.items()))
+
+
+@router.get("/v1/models/{name}", tags=["models"])
+async def model(door: TheDoor, name: Annotated[str, Path(max_length=200, description="As `id` has it.")]) -> ModelView:
+    """One of the models on offer."""
+    shelf = door.engine.shelf
+    return model_view(shelf.offer(name), loaded=name in shelf.loaded)
 
 
 def build(engine: Engine, *, tokens: Sequence[str] = (), hosts: Sequence[str] | None = None) -> FastAPI:
@@ -120,11 +127,11 @@ def _signing(tokens: Sequence[str], tries: Tries) -> APIRouter:
             return cookie.sign_in_page(str(error), status=error.status, headers=headers_of(error))
         assert token is not None
         secure = request.headers.get("origin", "").startswith("https:")
-        return cookie.signed_in(token, now=time.time(), secure=secure)
+        return cookie.signed_in(token, now=time.time(), host=request.headers.get("host", ""), secure=secure)
 
     @signing.post(cookie.LEAVE)
-    async def leave() -> Response:
-        return cookie.signed_out()
+    async def leave(request: Request) -> Response:
+        return cookie.signed_out(request.headers.get("host", ""))
 
     return signing
 

@@ -17,7 +17,7 @@ from darkroom.core.spec import Spec, parse
 from darkroom.serve.limits import Limits, Refused
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.note import PICTURES
-from darkroom.tasks.request import Placed, Request, given
+from darkroom.tasks.request import Labels, Placed, Request, given
 
 PictureName = Literal["map", "low_res", "image", "mask", "guide"]
 NAMES: Final[tuple[PictureName, ...]] = get_args(PictureName)
@@ -30,16 +30,17 @@ _DATA_URL: Final = re.compile(r"data:image/[a-z+.-]+;base64,")
 
 @final
 class Ask(Spec):
-    """One job: `count` pictures of one wish. The fields given choose the task, as in `Model.sample`.
+    """One job: `count` pictures of each prompt. The fields given choose the task, as in `Model.sample`.
 
-    model: by the name it is offered under; without one the server's first · image, mask (white: paint here), map,
+    model: by the name it is offered under; without one the server's first · prompt: one, or several, which share all
+    that is said beside them · image, mask (white: paint here), map,
     low_res, guide: PNG, JPEG or WebP in base64, also as a data URL · layout: objects, each {category, box: x, y, width,
     height in 0..1} · size: height and width in pixels · seed: picture k of a seed is always the same; without one it is
     drawn, and told. All else as `darkroom sample` has it.
     """
 
     model: str | None = Field(default=None, max_length=200)
-    prompt: str | None = None
+    prompt: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     negative: str | None = None
     label: int | str | None = None
     to: str | None = None
@@ -85,7 +86,7 @@ class Asked(Spec):
         fields = given(
             prompt=self.ask.prompt,
             negative=self.ask.negative,
-            label=self.ask.label,
+            label=self._labels(),
             to=self.ask.to,
             to_label=self.ask.to_label,
             layout=None if self.ask.layout is None else [list(self.ask.layout)],
@@ -94,6 +95,11 @@ class Asked(Spec):
             others={**plain, "seed": self.seed},
         )
         return parse(Request, fields, where="request")
+
+    def _labels(self) -> Labels | None:
+        """The label, once for each of several prompts."""
+        prompt, label = self.ask.prompt, self.ask.label
+        return [label] * len(prompt) if isinstance(prompt, tuple) and label is not None else label
 
 
 def read_json(body: bytes) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from darkroom.serve.store import Job
 EVERY: Final = 0.25  # seconds between two previews
 QUALITY: Final = 85  # of their JPEG
 WIDEST: Final = 512  # pixels of a preview's side
+log = logging.getLogger("darkroom.serve")
 
 
 @final
@@ -90,7 +93,12 @@ class Batch:
         if not rows:
             return
         self._last_preview = time.monotonic()
-        pictures = self.opened.sketcher.pictures(step.x0[rows], self.size)
+        try:
+            pictures = self.opened.sketcher.pictures(step.x0[rows], self.size)
+        except Exception as error:  # of memory, of odd weights: the pictures themselves may be drawn all the same
+            log.warning("no previews of this batch: %s", error, exc_info=error)
+            self._last_preview = math.inf
+            return
         for row, picture in zip(rows, pictures, strict=True):
             place = self.places[row]
             told = {"place": place, "step": step.index + 1, "of": self.steps, "picture": _data_url(picture)}

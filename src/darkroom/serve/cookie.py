@@ -4,9 +4,9 @@ import hashlib
 import hmac
 import html
 from collections.abc import Mapping, Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
+from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 NAME: Final = "darkroom"
@@ -16,19 +16,27 @@ AGE: Final = 30 * 24 * 3600  # seconds
 PURPOSE: Final = b"darkroom: cookie of the studio until "
 
 
+def name_at(host: str) -> str:
+    """What the cookie of a server that is called so (the header `Host`) is called.
+
+    Browsers send cookies to every port of a host: two servers of one machine would sign each other's visitors out.
+    """
+    name, _, port = host.rpartition(":")
+    return f"{NAME}-{port}" if name and port.isascii() and port.isdigit() else NAME
+
+
 def ticket(token: str, *, until: int) -> str:
     """What a browser keeps instead of a token, which cannot be told from it. until: seconds since 1970."""
     seal = hmac.new(token.encode(), PURPOSE + f"{until}".encode(), hashlib.sha256).hexdigest()
     return f"{until}.{seal}"
 
 
-def ticket_in(cookies: str) -> str | None:
-    """The ticket in a `Cookie` header; None where there is none."""
-    try:
-        found = SimpleCookie(cookies).get(NAME)
-    except CookieError:
-        return None
-    return None if found is None else found.value
+def ticket_in(cookies: str, *, host: str) -> str | None:
+    """The ticket in a `Cookie` header that came to this host; None where there is none.
+
+    Browsers send what other servers of this machine left, too, and of whatever form that is, ours is read beside it.
+    """
+    return cookie_parser(cookies).get(name_at(host))
 
 
 def token_of(came: str, *, tokens: Sequence[str], now: float) -> str | None:
@@ -41,27 +49,27 @@ def token_of(came: str, *, tokens: Sequence[str], now: float) -> str | None:
     return fits[0] if fits else None
 
 
-def signed_in(token: str, *, now: float, secure: bool) -> Response:
+def signed_in(token: str, *, now: float, host: str, secure: bool) -> Response:
     """To the page, with the cookie: for scripts invisible, and sent by pages of this server only.
 
     secure: never over HTTP without TLS; for browsers that have TLS now, from a proxy before us.
     """
     answer = RedirectResponse("/", status_code=303)
     value = ticket(token, until=int(now) + AGE)
-    answer.set_cookie(NAME, value, max_age=AGE, httponly=True, samesite="strict", path="/", secure=secure)
+    answer.set_cookie(name_at(host), value, max_age=AGE, httponly=True, samesite="strict", path="/", secure=secure)
     return answer
 
 
-def signed_out() -> Response:
+def signed_out(host: str) -> Response:
     """To the form, without the cookie and without the pictures that the browser kept."""
     answer = RedirectResponse(WHERE, status_code=303, headers={"Clear-Site-Data": '"cache"'})
-    forget(answer)
+    forget(answer, host)
     return answer
 
 
-def forget(answer: Response) -> None:
-    """Take the cookie away with this answer."""
-    answer.delete_cookie(NAME, path="/", httponly=True, samesite="strict")
+def forget(answer: Response, host: str) -> None:
+    """Take the cookie of this host away with this answer."""
+    answer.delete_cookie(name_at(host), path="/", httponly=True, samesite="strict")
 
 
 def sign_in_page(said: str = "", *, status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:

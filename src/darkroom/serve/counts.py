@@ -41,7 +41,7 @@ class Counts:
             for name in names:
                 lines.append(f"# TYPE darkroom_{name}_total counter")
                 lines += [
-                    f"darkroom_{name}_total{f'{{{label}}}' if label else ''} {value:g}"
+                    f"darkroom_{name}_total{f'{{{label}}}' if label else ''} {_exact(value)}"
                     for (each, label), value in sorted(self._totals.items())
                     if each == name
                 ]
@@ -49,8 +49,16 @@ class Counts:
                 lines.append(f"# TYPE darkroom_{name}_seconds histogram")
                 bounds = [f"{most:g}" for most in BUCKETS]
                 counted = [*zip(bounds, row, strict=False), ("+Inf", row[-1])]
-                lines += [f'darkroom_{name}_seconds_bucket{{le="{most}"}} {value:g}' for most, value in counted]
-                lines += [f"darkroom_{name}_seconds_sum {row[-2]:.6f}", f"darkroom_{name}_seconds_count {row[-1]:g}"]
+                lines += [f'darkroom_{name}_seconds_bucket{{le="{most}"}} {_exact(value)}' for most, value in counted]
+                lines += [
+                    f"darkroom_{name}_seconds_sum {row[-2]:.6f}",
+                    f"darkroom_{name}_seconds_count {_exact(row[-1])}",
+                ]
         for name, value in gauges.items():
-            lines += [f"# TYPE darkroom_{name} gauge", f"darkroom_{name} {value:.15g}"]
+            lines += [f"# TYPE darkroom_{name} gauge", f"darkroom_{name} {_exact(value)}"]
         return "\n".join(lines) + "\n"
+
+
+def _exact(value: Number) -> str:
+    """With all its digits: of a million, what is told less exactly stands still and then leaps."""
+    return f"{value:.15g}"

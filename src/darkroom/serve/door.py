@@ -107,7 +107,7 @@ async def body_of(request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 async def form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
-    """The texts and files of a form, read in memory; of several parts of one name the last counts."""
+    """The texts and files of a form, read in memory; `Refused` for what cannot be read, and for two parts of a name."""
     limits = door_of(request).engine.limits
     parser = MultiPartParser(
         request.headers, request.stream(), max_files=len(NAMES), max_fields=FIELDS, max_part_size=limits.body
@@ -118,6 +118,8 @@ async def form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
     try:
         form = await parser.parse()
         for name, value in form.multi_items():
+            if name in texts or name in files:
+                raise Refused(f"the form has two parts {name!r}; give one of them")
             if isinstance(value, UploadFile):
                 files[_written(name)] = await value.read()
             else:

@@ -99,7 +99,8 @@ class Guard:
             asks = error.status == 401 and scope["path"] in PAGES
             refusal = RedirectResponse(cookie.WHERE, status_code=303) if asks else answer(error)
             if error.status == 401 and "cookie" in headers and "authorization" not in headers:
-                cookie.forget(refusal)  # it opens nothing, and would count as a try with every picture of a page
+                # It opens nothing, and would count as a try with every picture of a page.
+                cookie.forget(refusal, headers.get("host", ""))
             await refusal(scope, receive, send)
             return
         scope.setdefault("state", {}).update(owner=owner, client=owner if len(self.tokens) > 1 else address)
@@ -113,7 +114,7 @@ class Guard:
         if not self.tokens:
             return ""
         kind, _, came = headers.get("authorization", "").partition(" ")
-        ticket = cookie.ticket_in(headers.get("cookie", ""))
+        ticket = cookie.ticket_in(headers.get("cookie", ""), host=headers.get("host", ""))
         if kind.lower() == "bearer":
             return self.tries.let_in(address, fitting(came.strip(), self.tokens))
         if not kind and ticket is not None:

@@ -31,6 +31,14 @@ def _given(value: object) -> object:
 
 
 _FILLED: Final = BeforeValidator(_given)
+
+
+def _none_asked(value: object) -> object:
+    """What forms write for nothing, too."""
+    return None if value in ("", "false", "0") else value
+
+
+_NONE_ASKED: Final = BeforeValidator(_none_asked)
 Counted = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, _FILLED]
 Whole = Annotated[Annotated[int, Field(ge=0, le=LARGEST)] | None, _FILLED]
 Scale = Annotated[FiniteFloat | None, _FILLED]
@@ -41,8 +49,8 @@ Share = Annotated[Annotated[FiniteFloat, Field(gt=0, le=1)] | None, _FILLED]
 class ImagesAsk(Spec):
     """A request as OpenAI's clients send it. n: pictures · size: WIDTHxHEIGHT, or `auto` for the model's own.
 
-    quality, style, background, moderation, output_compression and user are taken and mean nothing here. Ours are
-    negative, label, seed, steps, guidance and strength (of a variation).
+    quality, style, background, moderation, output_compression and user are taken and mean nothing here; a stream or
+    partial images are not sent. Ours are negative, label, seed, steps, guidance and strength (of a variation).
     """
 
     prompt: str | None = None
@@ -57,6 +65,8 @@ class ImagesAsk(Spec):
     moderation: str | None = None
     output_compression: Whole = None
     input_fidelity: str | None = None
+    stream: Annotated[Literal[False] | None, _NONE_ASKED] = None
+    partial_images: Annotated[Literal[0] | None, _NONE_ASKED] = None
     user: str | None = None
     negative: str | None = None
     label: int | str | None = None
@@ -118,6 +128,8 @@ async def _parts(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
         raise Refused("multipart/form-data is taken here", status=415, code="media_type")
     texts, named = await form_of(request)
     files = {name.removesuffix("[]"): data for name, data in named.items()}
+    if len(files) < len(named):
+        raise Refused("one image is taken, two came", code="no_picture")
     if "image" not in files or set(files) - {"image", "mask"}:
         raise Refused("the files image and, for edits, mask are needed", code="no_picture")
     return texts, files
@@ -128,13 +140,23 @@ async def _answer(door: Door, request: Request, values: Mapping[str, Any], *, fi
     job = await door.ended(request, await door.submit(request, asked.values(), files=files))
     if job.state != "done":
         raise Refused(job.why or f"the job was {job.state}", status=422, code=f"job_{job.state}")
-    return await door.aside(partial(_pictures, door, job, where=asked.response_format))
+    root = _root(request) if asked.response_format == "url" else None
+    return await door.aside(partial(_pictures, door, job, root=root))
 
 
-def _pictures(door: Door, job: Job, *, where: str) -> ImagesView:
+def _root(request: Request) -> str:
+    """What addresses begin with for whoever asks: clients follow whole ones only. A proxy says whether it has TLS."""
+    host, said = request.headers.get("host"), request.headers.get("x-forwarded-proto")
+    scheme = said if said in ("http", "https") else request.scope["scheme"]
+    return f"{scheme}://{host}" if host else ""
+
+
+def _pictures(door: Door, job: Job, *, root: str | None) -> ImagesView:
+    """root: of addresses, None for the pictures themselves."""
+
     def one(place: int) -> ImageView:
-        if where == "url":
-            return ImageView(url=picture_url(job.id, place))
+        if root is not None:
+            return ImageView(url=root + picture_url(job.id, place))
         data = door.engine.store.picture(job.id, place)
         if data is None:
             raise Refused("the job was removed while it was answered", status=410, code="removed")

@@ -15,6 +15,7 @@ from darkroom.serve.store import Job, State
 from darkroom.serve.views import JobsView, JobView, job_view, schema_of
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+LAST: Final = 10**9 - 1  # number of the event that ends a stream
 PATIENCE: Final = 15.0  # seconds between comments that keep a silent connection open
 AS_FORM: Final = {
     "type": "object",
@@ -35,6 +36,7 @@ BODY: Final[dict[str, Any]] = {
     }
 }
 PNG: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/png": {}}}}
+NOTHING_MORE: Final[dict[int | str, dict[str, Any]]] = {204: {"description": "All was told: do not ask again."}}
 Place = Annotated[int, Path(ge=0, le=2**31, description="The place of a picture in its job, from 0.")]
 
 
@@ -99,20 +101,24 @@ async def picture(request: Request, id: JobId, *, place: Place, door: TheDoor) -
     return Response(data, media_type="image/png", headers=headers)
 
 
-@router.get("/{id}/events", response_class=StreamingResponse)
+@router.get("/{id}/events", response_class=StreamingResponse, responses=NOTHING_MORE)
 async def events(
     request: Request,
     id: JobId,
     *,
     door: TheDoor,
     previews: Annotated[bool, Query(description="Pictures of what is being drawn, as data URLs.")] = True,
-) -> StreamingResponse:
+) -> Response:
     """Server-sent events: `state`, `step`, `preview`, `picture`, and `done` with the job as the last.
 
-    With the header `Last-Event-ID` they go on after that one.
+    With the header `Last-Event-ID` they go on after that one; after `done` there is nothing, which ends a browser's
+    `EventSource`.
     """
     job = await door.own(request, id)
-    lines = _lines(door, job, after=request.headers.get("last-event-id", ""), previews=previews)
+    after = request.headers.get("last-event-id", "")
+    if job.over and after.endswith(f"-{LAST}"):
+        return Response(status_code=204)
+    lines = _lines(door, job, after=after, previews=previews)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
@@ -131,7 +137,7 @@ async def _lines(door: Door, job: Job, *, after: str, previews: bool) -> AsyncGe
     found = await door.aside(partial(door.engine.store.job, job.id))
     if found is not None and found.over:
         view = await door.aside(partial(job_view, door.engine, found))
-        yield _line("done", view.plain(), id=f"{epoch}-{10**9 - 1}")
+        yield _line("done", view.plain(), id=f"{epoch}-{LAST}")
 
 
 def _line(kind: str, data: Any, *, id: str) -> str:

@@ -31,8 +31,8 @@ class Limits(Spec):
 
     body: bytes of a request, bodies: of all that are being answered · picture: pixels of a picture that is sent ·
     pixels: of a drawn one · steps, count: of a job · prompt: characters · objects: of a layout · queue: jobs that wait,
-    share: those of one client · seconds: of drawing for one job · sending: seconds of sending a request · kept:
-    finished jobs, the oldest leave.
+    share: those of one client · seconds: of drawing for one job · sending: seconds of sending a request · connections:
+    at once · kept: finished jobs, the oldest leave.
     """
 
     body: int = Field(default=2**24, gt=0)
@@ -47,6 +47,7 @@ class Limits(Spec):
     share: int = Field(default=500, gt=0)
     seconds: FiniteFloat = Field(default=600.0, gt=0)
     sending: FiniteFloat = Field(default=60.0, gt=0)
+    connections: int = Field(default=1000, gt=1)
     kept: int = Field(default=10_000, gt=0)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -15,8 +16,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from darkroom.core.errors import DarkroomError, InputError
 from darkroom.serve.api import GRACE
 from darkroom.serve.engine import Engine
+from darkroom.serve.limits import Limits
+
+if sys.platform != "win32":  # which has no such limits
+    import resource
 
 BACKLOG: Final = 1024
+OTHERS: Final = 256  # files beside connections: the database, pictures, weights, what libraries hold
 IDLE: Final = 30  # seconds that a silent connection is kept
 
 
@@ -43,12 +49,17 @@ class _Server(uvicorn.Server):
 
 @final
 class _Impatient(H11Protocol):
-    """Closes connections on which nothing is asked, or a request's head comes byte by byte: uvicorn waits for ever."""
+    """Closes connections beyond those that are allowed, and those on which nothing is asked, or a request's head comes
+    byte by byte: uvicorn would wait for ever."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """By asyncio."""
         super().connection_made(transport)
-        self._wait()
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            transport.abort()  # uvicorn would keep it, answer others with 503, and have no file left to draw into
+            self.connections.discard(self)
+        else:
+            self._wait()
 
     def data_received(self, data: bytes) -> None:
         """By asyncio."""
@@ -91,6 +102,7 @@ def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
         closing=lambda: engine.closing(GRACE),
         over=lambda: engine.fault is not None,
         ended=lambda: engine.stop(0),
+        connections=engine.limits.connections,
     )
     if isinstance(engine.fault, DarkroomError):
         raise engine.fault
@@ -99,8 +111,11 @@ def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
         raise DarkroomError(sentence)
 
 
-def configured(app: FastAPI, *, idle: int = IDLE, grace: int = int(GRACE) + 5) -> uvicorn.Config:
-    """How uvicorn serves it. idle: seconds of a connection that asks nothing · grace: of requests at the end."""
+def configured(
+    app: FastAPI, *, idle: int = IDLE, grace: int = int(GRACE) + 5, connections: int = Limits().connections
+) -> uvicorn.Config:
+    """How uvicorn serves it. idle: seconds of a connection that asks nothing · grace: of requests at the end ·
+    connections: at once."""
     return uvicorn.Config(
         app,
         http=_Impatient,
@@ -111,7 +126,21 @@ def configured(app: FastAPI, *, idle: int = IDLE, grace: int = int(GRACE) + 5) -
         timeout_keep_alive=idle,
         timeout_graceful_shutdown=grace,
         backlog=BACKLOG,
+        limit_concurrency=connections + 1,
     )
+
+
+def room_for(connections: int) -> int:
+    """So many of these connections as the system lets this process have, each of which is an open file."""
+    if sys.platform == "win32":
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHERS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, allowed - OTHERS)
 
 
 def run_alone(app: FastAPI, *, at: socket.socket) -> None:
@@ -126,9 +155,10 @@ def _until_stopped(
     closing: Callable[[], None],
     over: Callable[[], bool],
     ended: Callable[[], None],
+    connections: int = Limits().connections,
 ) -> None:
     """closing: called at the signal · ended: called at the end, also where the application was not even started."""
-    server = _Server(configured(app), closing=closing, over=over)
+    server = _Server(configured(app, connections=room_for(connections)), closing=closing, over=over)
 
     def early(sig: int, frame: FrameType | None) -> None:
         """For a signal before uvicorn listens to them, and for the one that it raises again when it has stopped."""

@@ -3,6 +3,11 @@
 import json
 from typing import Any, final
 
+from darkroom.conditioning.boxes import BoxesSpec
+from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.label import ClassSpec
+from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
+from darkroom.conditioning.spatial import MapSpec
 from darkroom.core.spec import Spec
 from darkroom.serve.engine import Engine
 from darkroom.serve.shelf import Offer
@@ -50,8 +55,9 @@ class JobsView(Spec):
 @final
 class ModelView(Spec):
     """A model on offer, in the shape of OpenAI's. fields: what steers it · guided: of these, what guidance leads by;
-    several may have a scale each · size: height and width it was trained on · multiple: that sides of pictures are
-    multiples of · spec_hash: as the notes of its pictures have it."""
+    several may have a scale each · counts: of classes by field (label, objects, map), numbers from 0 where they have no
+    names · size: height and width it was trained on · multiple: that sides of pictures are multiples of · spec_hash: as
+    the notes of its pictures have it."""
 
     id: str
     object: str = "model"
@@ -60,6 +66,7 @@ class ModelView(Spec):
     task: str
     fields: tuple[str, ...]
     guided: tuple[str, ...] = ()
+    counts: dict[str, int]
     size: tuple[int, int]
     multiple: int
     classes: tuple[str, ...] = ()
@@ -152,6 +159,7 @@ def model_view(offer: Offer, *, loaded: bool) -> ModelView:
         task=task_of(spec),
         fields=spec.fields,
         guided=tuple(each.field for each in spec.conditioners if each.drop > 0),
+        counts={each.field: count for each in spec.conditioners if (count := _count(each)) is not None},
         size=(spec.image_size, spec.image_size),
         multiple=spec.size_multiple,
         classes=names.classes,
@@ -161,6 +169,19 @@ def model_view(offer: Offer, *, loaded: bool) -> ModelView:
         defaults=known if isinstance(known, dict) else {},
         loaded=loaded,
     )
+
+
+def _count(spec: ConditionerSpec) -> int | None:
+    """Of the classes that it tells apart; None where it tells none."""
+    match spec:
+        case ClassSpec() | MapSpec():
+            return spec.classes
+        case BoxesSpec():
+            return spec.categories
+        case LayoutSpec(scheme=LayoutTokensSpec(categories=categories)):
+            return categories
+        case _:
+            return None
 
 
 def schema_of(kind: type[Spec]) -> dict[str, Any]:
