@@ -11,6 +11,7 @@ from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, PixelsSpec
 from darkroom.checkpoint.store import StoredModel, save_model
 from darkroom.conditioning.boxes import BoxesSpec
 from darkroom.conditioning.conditioner import ConditionerSpec
+from darkroom.conditioning.embedding import EmbeddingSpec
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
@@ -77,6 +78,10 @@ def _specs(tokenizer: Tokenizer) -> dict[str, ModelSpec]:
         "layout": spec(_layout()),
         "boxes": spec(BoxesSpec(categories=3, channels=2, drop=0.1), planes=2),
         "inpaint": spec(MaskedSpec(channels=4, shrink="any"), planes=4),
+        "boxes-map": spec(
+            BoxesSpec(categories=3, channels=2, drop=0.1), MapSpec(classes=4, channels=2, halvings=1), planes=4
+        ),
+        "embedding": spec(EmbeddingSpec(width=8)),
         "text-map": spec(text, MapSpec(classes=4, channels=2, halvings=0, patch=2, drop=0.1), planes=2),
     }
 

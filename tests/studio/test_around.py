@@ -135,7 +135,7 @@ def test_a_token_is_asked_for_and_opens_the_studio(chromium: Any, tmp_path: Path
         cookie = context.cookies()[0]
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         assert "a-long-token" not in cookie["value"]
-        sent = {"Cookie": f"darkroom={cookie['value']}", "Origin": "http://elsewhere.example"}
+        sent = {"Cookie": f"{cookie['name']}={cookie['value']}", "Origin": "http://elsewhere.example"}
         assert httpx.post(f"{url}/v1/jobs", json={"prompt": "a star"}, headers=sent).status_code == 403
         page.get_by_role("button", name="Sign out").click()
         page.locator("input[name=token]").wait_for()

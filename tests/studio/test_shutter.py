@@ -167,6 +167,21 @@ def test_a_training_that_diverged_is_told_as_it_is(tmp_path: Path) -> None:
     assert (stage["step"], stage["latest"]["loss"], stage["left"]) == (3, None, None)
 
 
+def test_a_training_that_stopped_is_told_from_one_that_goes_on(tmp_path: Path) -> None:
+    from darkroom.studio.follow import Followed
+
+    log = _run(tmp_path, b"name: run") / "denoiser" / "log.jsonl"
+    log.parent.mkdir()
+    append_line(log, {"step": 1, "loss": 0.5})
+    followed = Followed(tmp_path, clock=lambda: log.stat().st_mtime + 300)
+    assert followed.state()["silent"] == pytest.approx(300, abs=1e-3)
+    for step in (2, 3):  # whatever was kept of the log, what is written is seen
+        append_line(log, {"step": step, "loss": 0.25})
+        assert [stage["step"] for stage in followed.state()["stages"]] == [step]
+    log.unlink()
+    assert followed.state()["stages"] == []
+
+
 def test_a_recipe_that_is_none_tells_no_name(tmp_path: Path) -> None:
     from darkroom.studio.follow import Followed
 
@@ -177,6 +192,7 @@ def test_a_recipe_that_is_none_tells_no_name(tmp_path: Path) -> None:
             "name": tmp_path.name,
             "summary": "",
             "finished": False,
+            "silent": None,
             "stages": [],
         }
 

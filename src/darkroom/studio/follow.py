@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeGuard, final
 
@@ -14,6 +16,7 @@ from darkroom.core.spec import parse_yaml
 from darkroom.pages.plot import Line, chart, smoothed
 from darkroom.serve.limits import Refused
 
+LOG: Final = "log.jsonl"
 STAGES: Final = {"first_stage": "first stage", "denoiser": "denoiser"}
 PICTURES: Final = {"reconstructions": "Reconstructions, originals above", "samples": "Samples"}
 SHOWN: Final = ("loss", "pixel", "perceptual", "test_psnr", "validation_loss", "learning_rate", "pictures_per_second")
@@ -22,23 +25,38 @@ RECENT: Final = 20  # lines of a log that say how fast a step is now
 
 @final
 class Followed:
-    """The folder of a run. `InputError` where it has no recipe."""
+    """The folder of a run. clock: seconds since 1970. `InputError` where it has no recipe."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
+        self._clock = clock
+        self._read: dict[str, tuple[object, dict[str, Any] | None]] = {}
         if not (folder / "recipe.yaml").is_file():
             raise InputError(f"{folder}: no run to follow, for there is no recipe.yaml; give the folder of a training")
 
     def state(self) -> dict[str, Any]:
-        """All that the page shows: name, stages as far as they went, pictures by stage and name with their age."""
+        """All that the page shows: name, stages as far as they went, pictures by stage and name with their age.
+
+        silent: seconds since a log grew, None where there is none.
+        """
         recipe = self._recipe()
-        stages = [_stage(self.folder / key, words, recipe.get(key)) for key, words in STAGES.items()]
+        stages = [self._stage(key, recipe.get(key)) for key in STAGES]
+        grown = [changed[0] for key in STAGES if (changed := _changed(self.folder / key / LOG))]
         return {
             "name": str(recipe.get("name", self.folder.name)),
             "summary": str(recipe.get("summary", "")),
             "finished": (self.folder / "model.safetensors").exists(),
+            "silent": max(0.0, self._clock() - max(grown) / 1e9) if grown else None,
             "stages": [each for each in stages if each is not None],
         }
+
+    def _stage(self, key: str, spec: Any) -> dict[str, Any] | None:
+        """One stage, read anew when its files have changed: a page is left open, and logs grow long."""
+        folder = self.folder / key
+        now = (_steps(spec), *(_changed(folder / name) for name in (LOG, *(f"{each}.png" for each in PICTURES))))
+        if key not in self._read or self._read[key][0] != now:
+            self._read[key] = now, _stage(folder, STAGES[key], spec)
+        return self._read[key][1]
 
     def _recipe(self) -> dict[str, Any]:
         """Empty while there is none to be read: the folder is gone, or somebody writes into the file."""
@@ -73,9 +91,20 @@ class Followed:
         return router
 
 
+def _changed(path: Path) -> tuple[int, int] | None:
+    """When a file was written last, in nanoseconds since 1970, and how long it is; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def _stage(folder: Path, words: str, spec: Any) -> dict[str, Any] | None:
     """One stage as far as it went; None before it began."""
-    lines = [line for line in read_lines(folder / "log.jsonl") if isinstance(line.get("step"), int)]
+    lines: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError):  # it may go away while it is looked at
+        lines = [line for line in read_lines(folder / LOG) if isinstance(line.get("step"), int)]
     if not lines:
         return None
     step = max(line["step"] for line in lines)
@@ -92,9 +121,9 @@ def _stage(folder: Path, words: str, spec: Any) -> dict[str, Any] | None:
         "latest": latest,
         "chart": _chart(lines),
         "pictures": [
-            {"name": name, "title": title, "version": path.stat().st_mtime_ns}
+            {"name": name, "title": title, "version": changed[0]}
             for name, title in PICTURES.items()
-            if (path := folder / f"{name}.png").is_file()
+            if (changed := _changed(folder / f"{name}.png"))
         ],
     }
 

@@ -19,7 +19,8 @@ from darkroom.studio.page import page, theme
 from darkroom.studio.shutter import Shutter
 
 PLACE: Final = "/studio"
-SCRIPTS: Final = ("wire", "pictures", "boxes", "paint", "result", "gallery", "follow", "studio")  # in this order
+# in this order
+SCRIPTS: Final = ("wire", "levels", "pictures", "boxes", "paint", "result", "gallery", "follow", "studio")
 
 
 def mount(app: FastAPI, engine: Engine, *, follow: Path | None = None, tokens: Sequence[str] = ()) -> FastAPI:

@@ -15,7 +15,7 @@ from darkroom.serve.limits import Limits
 from darkroom.serve.shelf import Offer
 from darkroom.serve.views import model_view
 from darkroom.studio.settings import Named, real, settings
-from darkroom.studio.tabs import TABS, Tab, facts, offered
+from darkroom.studio.tabs import PARTS, TABS, Tab, facts, offered, others
 from darkroom.tasks.fields import FIELDS
 
 FONTS: Final = ("system-ui", "sans-serif")
@@ -39,28 +39,47 @@ def theme() -> gr.themes.Base:
 
 def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False, leave: str | None = None) -> gr.Blocks:
     """The studio for these models. follow: with a page on a training that is under way · leave: where to sign out."""
-    chosen = [(tab, names) for tab in TABS if (names := offered(tab, tuple(offers.values())))]
-    asked: dict[str, list[Named]] = {}
-    draw: dict[str, gr.Button] = {}
+    chosen = [(tab, models) for tab in TABS if (models := offered(tab, tuple(offers.values())))]
     with gr.Blocks(title="Darkroom", analytics_enabled=False, fill_width=True) as blocks:
-        head = {"models": facts(tuple(offers.values())), "leave": leave}
+        tasks = {tab.key: [each.name for each in models] for tab, models in chosen}
+        head = {"models": facts(tuple(offers.values())), "tabs": tasks, "leave": leave}
         gr.HTML(_element("darkroom-head", head), padding=False, elem_id="dr-head")
+        _excused([name for name in offers if not any(name in names for names in tasks.values())])
         with gr.Tabs(elem_id="dr-pages") as pages:
-            with gr.Tab("Draw", id="draw"), gr.Row():
-                with gr.Column(scale=5, min_width=280), gr.Tabs(elem_id="dr-tabs") as tabs:
-                    for tab, models in chosen:
-                        with gr.Tab(tab.title, id=tab.key, render_children=True):
-                            asked[tab.key], draw[tab.key] = _asks(tab, models)
-                with gr.Column(scale=4, min_width=280):
-                    gr.HTML("<darkroom-result></darkroom-result>", padding=False)
-                    shared = settings(limits)
+            if chosen:
+                with gr.Tab("Draw", id="draw"), gr.Row():
+                    asked, draw, shared, tabs = _drawing(chosen, limits)
             with gr.Tab("Gallery", id="gallery"):
                 gr.HTML("<darkroom-gallery></darkroom-gallery>", padding=False)
             if follow:
                 with gr.Tab("Training", id="training"):
                     gr.HTML("<darkroom-follow></darkroom-follow>", padding=False)
-        _connect(asked, draw=draw, shared=shared, tabs=(pages, tabs))
+        if chosen:
+            _connect(asked, draw=draw, shared=shared, tabs=(pages, tabs))
     return blocks
+
+
+def _drawing(
+    chosen: Sequence[tuple[Tab, Sequence[Offer]]], limits: Limits
+) -> tuple[dict[str, list[Named]], dict[str, gr.Button], list[Named], gr.Tabs]:
+    """The page that draws: what each tab asks for and its button, what all share, and the tabs."""
+    asked: dict[str, list[Named]] = {}
+    draw: dict[str, gr.Button] = {}
+    with gr.Column(scale=5, min_width=280), gr.Tabs(elem_id="dr-tabs") as tabs:
+        for tab, models in chosen:
+            with gr.Tab(tab.title, id=tab.key, render_children=True):
+                asked[tab.key], draw[tab.key] = _asks(tab, models)
+    with gr.Column(scale=4, min_width=280):
+        gr.HTML("<darkroom-result></darkroom-result>", padding=False)
+        shared = settings(limits)
+    return asked, draw, shared, tabs
+
+
+def _excused(names: Sequence[str]) -> None:
+    """A sentence about models that have no tab, where there are some."""
+    if names:
+        words = f"Not on this page, for it cannot ask for what they are steered by: {', '.join(names)}."
+        gr.HTML(f'<p class="dr-hint">{html.escape(words)}</p>', padding=False, elem_id="dr-excused")
 
 
 def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
@@ -71,7 +90,7 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
     found = [Named("model", gr.Dropdown(names, value=names[0], label="Model", elem_id=tab.at("model")))]
     if "caption" in fields:
         lines = 3 if tab.key == "text" else 1
-        info = "Shift and Enter draw" if lines > 1 else "Enter draws"
+        info = "several: one a line; Shift and Enter draw" if lines > 1 else "Enter draws"
         made = gr.Textbox(
             "", label="Prompt", info=info, lines=lines, elem_id=tab.at("prompt"), placeholder=_example(models)
         )
@@ -79,7 +98,9 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
     if "label" in fields:
         found.append(Named("label", _classes(tab, models)))
     if tab.part is not None:
-        gr.HTML(_element(tab.part, {"tab": tab.key, "models": names}), padding=False)
+        gr.HTML(_element(tab.part, {"tab": tab.key}, tab=tab.key), padding=False)
+    for field in others(tab, models):
+        gr.HTML(_element(PARTS[field], {"tab": tab.key, "field": field}, tab=tab.key), padding=False)
     found += _scales(tab, models)
     if tab.key == "vary":
         found += _beginning(tab)
@@ -88,7 +109,8 @@ def _asks(tab: Tab, models: Sequence[Offer]) -> tuple[list[Named], gr.Button]:
 
 def _classes(tab: Tab, models: Sequence[Offer]) -> gr.Dropdown:
     """Those of the first model; the page's script offers others when another model is chosen."""
-    classes = list(models[0].outline.names.classes)
+    known = model_view(models[0], loaded=False)
+    classes = list(known.classes) or [str(number) for number in range(known.counts.get("label", 0))]
     return gr.Dropdown(
         classes,
         value=classes[0] if tab.key == "class" and classes else None,
@@ -128,9 +150,10 @@ def _example(models: Sequence[Offer]) -> str | None:
     return f"e.g. {prompts[0]}" if isinstance(prompts, list) and prompts else None
 
 
-def _element(name: str, values: Mapping[str, Any]) -> str:
-    """A custom element that is told these values."""
-    return f'<{name} data-told="{html.escape(json.dumps(values))}"></{name}>'
+def _element(name: str, values: Mapping[str, Any], *, tab: str | None = None) -> str:
+    """A custom element that is told these values. tab: that it asks for something on."""
+    part = "" if tab is None else f' data-part="{html.escape(tab)}"'
+    return f'<{name}{part} data-told="{html.escape(json.dumps(values))}"></{name}>'
 
 
 def _connect(

@@ -26,6 +26,8 @@ class Tab:
         return f"dr-{self.key}-{name}"
 
 
+PARTS: Final = {"objects": "darkroom-boxes", "map": "darkroom-map", "low_res": "darkroom-small"}  # for a field each
+WORDS: Final = frozenset({"caption", "label"})  # fields that have components
 TABS: Final = (
     Tab("text", "Text", "caption", "Say what to draw."),
     Tab("class", "Class", "label", "Choose what to draw."),
@@ -47,18 +49,23 @@ def offered(tab: Tab, offers: Sequence[Offer]) -> list[Offer]:
 
 
 def _can(tab: Tab, fields: frozenset[str]) -> bool:
-    words = {"caption", "label"}
     match tab.key:
         case "free":
             return not fields
         case "inpaint":
-            return fields <= words | {"masked"}
+            return fields <= WORDS or ("masked" in fields and fields <= {*WORDS, *PARTS, "masked"})
         case "vary":
-            return fields <= words
+            return fields <= WORDS
         case "map" | "enlarge" | "layout":
-            return tab.steered in fields and fields <= words | {tab.steered or ""}
+            return tab.steered in fields and fields <= {*WORDS, *PARTS}
         case _:
-            return tab.steered in fields and fields <= words
+            return tab.steered in fields and fields <= WORDS
+
+
+def others(tab: Tab, offers: Sequence[Offer]) -> list[str]:
+    """Fields beside a tab's own that some of its models are steered by as well, each with a custom element."""
+    steering = {field for each in offers for field in _fields(each)} - {tab.steered}
+    return [field for field in PARTS if field in steering]
 
 
 def _rank(tab: Tab, offer: Offer) -> Number:

@@ -5,6 +5,25 @@
   const { make, button, colour } = window.darkroom;
   const SMALLEST = 0.03; // share of a side
 
+  /** The boxes in the text of a file; an Error that says what does not fit. names: that categories have. */
+  function read(text, names) {
+    let found;
+    try {
+      found = JSON.parse(text);
+    } catch {
+      throw new Error("This file is no JSON.");
+    }
+    const things = Array.isArray(found) ? found : found?.objects;
+    const inside = ([x, y, width, height]) => Math.min(x, y) >= 0 && Math.min(width, height) > 0 && Math.max(x + width, y + height) <= 1 + 1e-6;
+    const fits = (box) => Array.isArray(box) && box.length === 4 && box.every(Number.isFinite) && inside(box);
+    if (!Array.isArray(things) || !things.every((each) => fits(each?.box))) throw new Error('A list of {"category": "...", "box": [x, y, width, height]} is needed, all in 0..1.');
+    return things.map(({ category, box: [x, y, width, height] }) => {
+      const name = names.includes(category) ? category : /^\d+$/.test(category) ? names[Number(category)] : undefined;
+      if (name === undefined) throw new Error(`The model knows no ${category}; it knows ${names.join(", ")}.`);
+      return { category: name, x, y, width, height };
+    });
+  }
+
   customElements.define(
     "darkroom-boxes",
     class extends HTMLElement {
@@ -20,8 +39,11 @@
         this.next.onchange = () => this.rename();
         const clear = button("Clear", () => this.put([]));
         const remove = button("Remove", () => this.erase());
+        const open = window.darkroom.openButton("Open a layout: a JSON file of categories and boxes", ".json,application/json", (file) => this.open(file));
+        const save = button("Save", () => this.save());
         const label = make("label", { textContent: "Name ", className: "dr-inline" }, this.next);
-        this.append(make("div", { className: "dr-tools" }, label, remove, clear), this.stage, this.words);
+        this.append(make("div", { className: "dr-tools" }, label, remove, clear, open, save), this.stage, this.words);
+        window.darkroom.takesDrops(this.stage, (file) => this.open(file));
         this.append(make("p", { className: "dr-hint", textContent: "Drag to draw; drag a box to move it, its corner to size it. Keys: Enter adds, Page Down chooses the next, arrows move, Shift and arrows size, Delete removes." }));
         this.stage.onpointerdown = (event) => this.down(event);
         this.stage.onkeydown = (event) => this.key(event);
@@ -30,22 +52,42 @@
 
       /** The names of the chosen model. */
       show() {
-        const model = window.darkroom.models[window.darkroom.chosen(this.tab)];
-        const names = model.categories.length ? model.categories : Array.from({ length: 10 }, (_, number) => String(number));
+        if (window.darkroom.absent(this)) return;
+        const names = window.darkroom.names(window.darkroom.models[window.darkroom.chosen(this.tab)], "objects");
         this.next.replaceChildren(...names.map((name) => make("option", { value: name, textContent: name })));
         this.names = names;
         this.draw();
       }
 
       async fields() {
-        if (!this.boxes.length) throw new Error("draw a box first");
+        if (this.empty()) throw new Error("draw a box first");
+        return { layout: this.layout() };
+      }
+
+      empty() {
+        return !this.boxes.length;
+      }
+
+      /** The boxes as requests and files have them. */
+      layout() {
         const share = (number) => Math.round(number * 1e6) / 1e6;
-        return {
-          layout: this.boxes.map(({ category, x, y, width, height }) => {
-            const [left, top] = [share(x), share(y)];
-            return { category, box: [left, top, Math.min(share(width), 1 - left), Math.min(share(height), 1 - top)] };
-          }),
-        };
+        return this.boxes.map(({ category, x, y, width, height }) => {
+          const [left, top] = [share(x), share(y)];
+          return { category, box: [left, top, Math.min(share(width), 1 - left), Math.min(share(height), 1 - top)] };
+        });
+      }
+
+      save() {
+        window.darkroom.save("layout.json", `data:application/json,${encodeURIComponent(JSON.stringify(this.layout()))}`);
+      }
+
+      /** Take the boxes of a file, as `darkroom sample --layout` does. */
+      async open(file) {
+        try {
+          this.put(read(await file.text(), this.names));
+        } catch (error) {
+          this.words.textContent = error.message;
+        }
       }
 
       /** Boxes from elsewhere, as requests have them. */
@@ -57,6 +99,7 @@
       put(boxes) {
         this.boxes = boxes;
         this.chosen = boxes[boxes.length - 1];
+        if (this.chosen) this.next.value = this.chosen.category;
         this.draw();
       }
 

@@ -3,10 +3,13 @@
 
 {
   const { make } = window.darkroom;
+  const QUIET = 120; // seconds without a word that are told
   const clock = (seconds) => {
     const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
     return hours ? `${hours} h ${minutes} min` : minutes ? `${minutes} min ${Math.floor(seconds % 60)} s` : `${Math.floor(seconds)} s`;
   };
+  /** Nothing was written for a while: it has stopped, perhaps. */
+  const silence = (seconds) => (seconds >= QUIET ? `, nothing new for ${Math.floor(seconds / 60)} min` : "");
   function number(value) {
     if (value === null) return "is no number";
     return value === 0 || Math.abs(value) >= 0.001 ? Number(value.toPrecision(4)) : value.toExponential(1);
@@ -33,8 +36,9 @@
       async look() {
         try {
           const run = await window.darkroom.ask("/v1/training");
-          const state = run.finished ? "finished" : run.stages.length ? "training" : "not begun yet";
-          this.head.textContent = `${run.name}: ${state}. ${run.summary}`;
+          const state = run.finished ? "finished" : run.stages.length ? `training${silence(run.silent)}` : "not begun yet";
+          const said = `${run.name}: ${state}. ${run.summary}`;
+          if (this.head.textContent !== said) this.head.textContent = said; // it is read out when it changes
           for (const stage of run.stages) this.put(stage);
         } catch (error) {
           this.head.textContent = error.message;

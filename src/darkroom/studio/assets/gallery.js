@@ -3,6 +3,7 @@
 
 {
   const { make, button } = window.darkroom;
+  const MOST_LOOKS = 10; // at pages of jobs without pictures
   const QUIET = ["model", "spec_hash", "seed", "index", "size", "layout", "pictures", "decoder", "guidance"];
   const plain = (value) => typeof value !== "object" || value === null;
   const scales = (guidance) => (plain(guidance) ? [guidance] : Object.entries(guidance).map((each) => each.join(" "))).join(", ");
@@ -42,9 +43,19 @@
         this.said.textContent = note?.model ? window.darkroom.restore(note) : "This picture does not say how it was made.";
       }
 
+      /** The next jobs that have ended and have pictures, as those may that were cancelled on the way. */
+      async ended(before) {
+        for (let looked = 1; ; looked++) {
+          const found = await window.darkroom.ask(`/v1/jobs?count=24${before === null ? "" : `&before=${before}`}`);
+          const jobs = found.jobs.filter((job) => job.ended !== null && job.pictures.length);
+          if (jobs.length || found.next === null || looked === MOST_LOOKS) return { jobs, next: found.next };
+          before = found.next;
+        }
+      }
+
       async look(before = null) {
         try {
-          const found = await window.darkroom.ask(`/v1/jobs?state=done&count=24${before === null ? "" : `&before=${before}`}`);
+          const found = await this.ended(before);
           const newest = found.jobs.map((job) => job.id).join();
           if (before === null && newest === this.newest) return; // what is seen stays, with older ones below it
           if (before !== null && before !== this.next) return; // clicked twice, or all was shown anew meanwhile
@@ -54,7 +65,7 @@
           else this.cards.append(...cards);
           this.next = found.next;
           this.more.hidden = found.next === null;
-          if (!this.cards.childElementCount) this.said.textContent = "Nothing here yet.";
+          if (!this.cards.childElementCount && found.next === null) this.said.textContent = "Nothing here yet.";
           else if (this.said.textContent === "Nothing here yet.") this.said.textContent = "";
         } catch (error) {
           this.said.textContent = error.message;
@@ -70,7 +81,7 @@
           button("Again", () => this.again(job)),
           button("Settings", () => (this.said.textContent = window.darkroom.restore(note))),
           download,
-          window.darkroom.sureButton("Delete", job.total > 1 ? `Delete all ${job.total} of this job?` : "Delete it for good?", () => this.forget(job)),
+          window.darkroom.sureButton("Delete", job.pictures.length > 1 ? `Delete all ${job.pictures.length} of this job?` : "Delete it for good?", () => this.forget(job)),
         ];
         return make(
           "article",
@@ -100,6 +111,7 @@
       async forget(job) {
         try {
           await window.darkroom.ask(`/v1/jobs/${job.id}`, { method: "DELETE" });
+          if (window.darkroom.kept("job") === job.id) window.darkroom.keep("job", null);
           this.said.textContent = "Deleted.";
         } catch (error) {
           this.said.textContent = error.message; // another tab was quicker, perhaps

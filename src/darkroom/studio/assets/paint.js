@@ -5,6 +5,25 @@
   const { make, button, colour } = window.darkroom;
   const NAMES = { hole: "Paint here", known: "Keep" };
 
+  /** The colours of a picture on white, or of the middle of it as a square of this side, where nothing is mixed. */
+  function pixels(image, side = null) {
+    const [width, height] = side ? [side, side] : [image.width, image.height];
+    const [across, down] = side ? Array(2).fill(Math.min(image.width, image.height)) : [width, height];
+    const pen = make("canvas", { width, height }).getContext("2d");
+    pen.imageSmoothingEnabled = false;
+    pen.fillStyle = "#fff";
+    pen.fillRect(0, 0, width, height);
+    pen.drawImage(image, (image.width - across) / 2, (image.height - down) / 2, across, down, 0, 0, width, height);
+    return pen.getImageData(0, 0, width, height);
+  }
+
+  /** The middle of a map as a square of this side, no two ids mixed. */
+  function squared({ levels, width, height }, side) {
+    const whole = Math.min(width, height);
+    const at = (place, length) => Math.floor((length - whole) / 2 + ((place + 0.5) * whole) / side);
+    return Uint16Array.from({ length: side * side }, (_, place) => levels[at(Math.floor(place / side), height) * width + at(place % side, width)]);
+  }
+
   class Painter extends HTMLElement {
     connectedCallback() {
       if (this.childElementCount) return;
@@ -18,9 +37,16 @@
       this.ink = make("canvas", { className: "dr-ink", tabIndex: 0, role: "application" });
       this.ink.setAttribute("aria-label", "Canvas: drag to paint; arrows move the brush, Space paints");
       this.board.append(this.ink);
-      const tools = [button("Undo", () => this.undo()), button("Fill", () => this.fill(this.level)), button("Clear", () => this.fill(0))];
+      const tools = [
+        button("Undo", () => this.undo()),
+        button("Fill", () => this.fill(this.level)),
+        button("Clear", () => this.clear()),
+        window.darkroom.openButton(this.file.what, this.file.accept, (file) => this.open(file)),
+        button("Save", () => this.save()),
+      ];
       const size = make("label", { textContent: "Brush ", className: "dr-inline" }, this.brush);
-      this.append(this.palette, make("div", { className: "dr-tools" }, size, ...tools), this.board);
+      this.words = make("p", { className: "dr-hint", role: "status" });
+      this.append(this.palette, make("div", { className: "dr-tools" }, size, ...tools), this.board, this.words);
       this.before = [];
       this.ink.onpointerdown = (event) => this.down(event);
       this.ink.onkeydown = (event) => this.key(event);
@@ -71,16 +97,39 @@
       this.draw();
     }
 
+    clear() {
+      this.fill(0);
+    }
+
+    /** Take what a file says instead of painting it. */
+    async open(file) {
+      try {
+        this.words.textContent = await this.given(file);
+      } catch (error) {
+        this.words.textContent = error.message;
+      }
+    }
+
+    async save() {
+      window.darkroom.save(this.file.name, await window.darkroom.greyPng(this.levels, this.width, this.height));
+    }
+
+    /** Levels from elsewhere, of that size from now on. */
+    take(levels, width, height) {
+      this.resize(width, height);
+      this.keep();
+      this.levels = Uint8Array.from(levels);
+      this.draw();
+    }
+
     /** The levels of a grey PNG of ours. */
     async put(url) {
-      const image = await window.darkroom.decoded(url);
-      this.resize(image.width, image.height);
-      const pen = make("canvas", { width: image.width, height: image.height }).getContext("2d");
-      pen.drawImage(image, 0, 0);
-      const { data } = pen.getImageData(0, 0, image.width, image.height);
-      this.keep();
-      this.levels = Uint8Array.from({ length: image.width * image.height }, (_, place) => data[4 * place]);
-      this.draw();
+      const { width, height, data } = pixels(await window.darkroom.decoded(url));
+      this.take(
+        Array.from({ length: width * height }, (_, place) => data[4 * place]),
+        width,
+        height,
+      );
     }
 
     place(event) {
@@ -164,17 +213,44 @@
   customElements.define(
     "darkroom-map",
     class extends Painter {
+      file = { name: "map.png", accept: "image/png", what: "Open a map: a PNG whose grey levels or palette numbers are class ids" };
+
       begin() {
+        window.darkroom.takesDrops(this.board, (file) => this.open(file));
         this.show();
       }
 
+      get model() {
+        return window.darkroom.models[window.darkroom.chosen(this.tab)];
+      }
+
       show() {
-        const model = window.darkroom.models[window.darkroom.chosen(this.tab)];
-        const names = model.map_classes.length ? model.map_classes : Array.from({ length: 10 }, (_, number) => String(number));
-        this.resize(model.size[1], model.size[0]);
+        if (window.darkroom.absent(this)) return;
+        const names = window.darkroom.names(this.model, "map").slice(0, 256);
+        if (!this.levels || window.darkroom.suitable(this, this.model)) this.resize(this.model.size[1], this.model.size[0]);
         this.levels = this.levels.map((level) => (level < names.length ? level : 0)); // of a model with more classes
         this.offer(names.map((name, level) => [level, name, colour(level)]));
         this.draw();
+      }
+
+      clear() {
+        this.resize(this.model.size[1], this.model.size[0]);
+        this.fill(0);
+      }
+
+      async given(file) {
+        const map = await window.darkroom.levelsOf(file);
+        const count = window.darkroom.names(this.model, "map").length;
+        const wrong = map.levels.find((level) => level >= count);
+        if (wrong !== undefined) throw new Error(`The map has the id ${wrong}; this model has ${count} map classes, 0 to ${count - 1}.`);
+        const side = window.darkroom.suitable(map, this.model);
+        if (side) this.take(squared(map, side), side, side);
+        else this.take(map.levels, map.width, map.height);
+        return `${map.width} x ${map.height} pixels${side ? `, brought to ${side} x ${side}` : ""}`;
+      }
+
+      empty() {
+        return !this.levels.some(Boolean);
       }
 
       async fields() {
@@ -191,6 +267,8 @@
   customElements.define(
     "darkroom-hole",
     class extends Painter {
+      file = { name: "mask.png", accept: "image/png,image/jpeg,image/webp", what: "Open a mask: a picture of the same size, white where to paint" };
+
       begin() {
         this.picture = make("darkroom-image", { dataset: { told: this.dataset.told } });
         this.picture.ready = (image) => {
@@ -213,6 +291,23 @@
 
       show() {
         return this.picture.show();
+      }
+
+      async given(file) {
+        if (!this.picture.url) throw new Error("Give the picture first.");
+        const readable = window.darkroom.dataUrl(file).then(window.darkroom.decoded);
+        const mask = await readable.catch(() => Promise.reject(new Error("This is no picture that can be read here.")));
+        const of = (one) => [one.width, one.height].join(" x ");
+        const [whole, shown] = [await window.darkroom.decoded(this.picture.original), of(this)];
+        if (of(mask) !== of(whole) && of(mask) !== shown) throw new Error(`The mask is ${of(mask)} pixels and the picture ${of(whole)}; they must be of one size.`);
+        const { width, height, data } = pixels(mask, of(mask) === shown ? null : this.width);
+        const ink = Array.from({ length: width * height }, (_, place) => {
+          const [red, green, blue] = data.subarray(4 * place, 4 * place + 3);
+          return 0.299 * red + 0.587 * green + 0.114 * blue >= 127.5 ? 255 : 0;
+        });
+        if (!ink.includes(255)) throw new Error("Nothing is white in this mask, so nothing would be painted.");
+        this.take(ink, width, height);
+        return `${of(mask)} pixels${of(mask) === shown ? "" : `, brought to ${shown}`}`;
       }
 
       async fields() {

@@ -1,44 +1,8 @@
 "use strict";
-// Pictures that a person gives: from a file, dropped, or pasted; and PNGs with exact levels, written by hand.
+// Pictures that a person gives: from a file, dropped, or pasted.
 
 {
   const { make, button } = window.darkroom;
-
-  const table = Uint32Array.from({ length: 256 }, (_, number) => {
-    let value = number;
-    for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
-    return value;
-  });
-
-  function checked(kind, data) {
-    const chunk = new Uint8Array(12 + data.length);
-    const view = new DataView(chunk.buffer);
-    view.setUint32(0, data.length);
-    for (let place = 0; place < 4; place++) chunk[4 + place] = kind.charCodeAt(place);
-    chunk.set(data, 8);
-    let sum = ~0;
-    for (const byte of chunk.subarray(4, 8 + data.length)) sum = table[(sum ^ byte) & 255] ^ (sum >>> 8);
-    view.setUint32(8 + data.length, ~sum);
-    return chunk;
-  }
-
-  /** A grey PNG of these levels as a data URL. A canvas would make colours of them, and a map's ids are no colours. */
-  window.darkroom.greyPng = async (levels, width, height) => {
-    const rows = new Uint8Array(height * (width + 1)); // each begins with its filter, none
-    for (let y = 0; y < height; y++) rows.set(levels.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
-    const packed = new Response(new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate")));
-    const head = new Uint8Array(13);
-    new DataView(head.buffer).setUint32(0, width);
-    new DataView(head.buffer).setUint32(4, height);
-    head[8] = 8; // bits; all else 0: grey, no interlacing
-    const parts = [
-      Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10),
-      checked("IHDR", head),
-      checked("IDAT", new Uint8Array(await packed.arrayBuffer())),
-      checked("IEND", new Uint8Array()),
-    ];
-    return window.darkroom.dataUrl(new Blob(parts, { type: "image/png" }));
-  };
 
   window.darkroom.dataUrl = (blob) =>
     new Promise((resolve, reject) => {
@@ -74,6 +38,36 @@
   // A file that is dropped beside such a place would be opened instead of the page, and all that was painted be lost.
   for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
 
+  /** Let a file be dropped on an element. */
+  window.darkroom.takesDrops = (place, taken) => {
+    for (const kind of ["dragenter", "dragover"])
+      place.addEventListener(kind, (event) => {
+        event.preventDefault();
+        place.classList.add("over");
+      });
+    for (const kind of ["dragleave", "drop"]) place.addEventListener(kind, () => place.classList.remove("over"));
+    place.addEventListener("drop", (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+      const [file] = event.dataTransfer.files;
+      if (file) taken(file);
+    });
+  };
+
+  /** A button that asks for a file. what: for whoever points at it, or hears it. */
+  window.darkroom.openButton = (what, accept, taken) => {
+    const input = make("input", { type: "file", accept });
+    input.onchange = () => {
+      const [file] = input.files;
+      input.value = "";
+      if (file) taken(file);
+    };
+    return button("Open", () => input.click(), { title: what, aria: { label: what } });
+  };
+
+  /** Save what a data URL holds as a file. */
+  window.darkroom.save = (name, url) => make("a", { href: url, download: name }).click();
+
   /** A place to give a picture to: click, drop, or paste while it has the focus, which its input takes. */
   window.darkroom.dropPlace = (words, taken) => {
     const input = make("input", { type: "file", accept: "image/png,image/jpeg,image/webp", className: "dr-file" });
@@ -84,17 +78,7 @@
       take(input.files[0]);
       input.value = "";
     };
-    for (const kind of ["dragenter", "dragover"])
-      place.addEventListener(kind, (event) => {
-        event.preventDefault();
-        place.classList.add("over");
-      });
-    for (const kind of ["dragleave", "drop"]) place.addEventListener(kind, () => place.classList.remove("over"));
-    place.addEventListener("drop", (event) => {
-      event.preventDefault();
-      event.stopPropagation();
-      take(event.dataTransfer.files[0]);
-    });
+    window.darkroom.takesDrops(place, take);
     place.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
     return place;
   };
@@ -156,14 +140,19 @@
 
     /** Bring the picture to the chosen model, which may be another one later. */
     async show() {
+      if (this.tab && window.darkroom.absent(this)) return;
       const image = this.original && (await decoded(this.original));
       if (image) {
-        const side = this.kind.fitted && suitable(image, window.darkroom.models[window.darkroom.chosen(this.tab)]);
+        const side = this.kind.fitted && window.darkroom.suitable(image, window.darkroom.models[window.darkroom.chosen(this.tab)]);
         this.url = side ? window.darkroom.cut(image, side) : this.original;
         this.words.textContent = `${image.width} x ${image.height} pixels${side ? `, brought to ${side} x ${side}` : ""}`;
         this.shown.src = this.url;
       }
       await this.ready?.(image ? await decoded(this.url) : null);
+    }
+
+    empty() {
+      return !this.url;
     }
 
     async fields() {
@@ -177,11 +166,12 @@
   }
 
   /** The side of the square that a picture is brought to for a model, or null where it suits the model as it is. */
-  function suitable(image, model) {
+  window.darkroom.suitable = ({ width, height }, model) => {
     const side = model.size[0];
-    const fits = [image.width, image.height].every((each) => each % model.multiple === 0);
-    return fits && image.width * image.height <= 4 * side * side ? null : side;
-  }
+    const fits = [width, height].every((each) => each % model.multiple === 0);
+    return fits && width * height <= 4 * side * side ? null : side;
+  };
+
   /** The middle of a picture as a square of this side, a PNG. */
   window.darkroom.cut = (image, side) => {
     const canvas = make("canvas", { width: side, height: side });

@@ -64,6 +64,7 @@
           this.job = job;
           window.darkroom.keep("job", job.id);
           this.empty(job.total);
+          for (const { place, url } of job.pictures) this.put(place, url); // before this page was loaded again
           const done = await window.darkroom.follow(job.id, (kind, data) => mine() && this.told(kind, data));
           if (mine()) await this.end(done, asked);
         } catch (error) {
@@ -98,10 +99,12 @@
         if (kind === "picture") this.put(data.place, `/v1/jobs/${this.job.id}/pictures/${data.place}`);
       }
 
-      put(place, url) {
-        const image = make("img", { src: url, alt: `picture ${place + 1}`, className: "dr-finished" });
+      /** A finished picture. words: which of several prompts it is of. */
+      put(place, url, words = "") {
+        const image = make("img", { src: url, alt: words || `picture ${place + 1}`, className: "dr-finished" });
         const whole = make("a", { href: url, target: "_blank", rel: "noopener", title: "open it alone" }, image);
-        this.frames.children[place]?.replaceChildren(whole);
+        const caption = words ? [make("span", { className: "dr-caption", textContent: words, title: words, aria: { hidden: true } })] : [];
+        this.frames.children[place]?.replaceChildren(whole, ...caption);
       }
 
       async end(job, asked) {
@@ -110,7 +113,7 @@
           return;
         }
         for (const { place, url, note } of job.pictures) {
-          this.put(place, url);
+          this.put(place, url, Array.isArray(job.asked.prompt) ? note.prompt : "");
           for (const [field, hash] of Object.entries(note.pictures || {})) if (asked[field]) window.darkroom.remember(hash, asked[field]);
         }
         if (asked.low_res) {

@@ -33,6 +33,7 @@ async function* eventsOf(job, last) {
 
 window.darkroom = {
   models: {},
+  tabs: {}, // names of the models on each, the first chosen
   known: new Map(), // pictures that were given to this page, by the hash that notes have of them
   mostKnown: 32,
   tries: 120, // to reach the server again, one a second
@@ -92,21 +93,28 @@ window.darkroom = {
     return Object.fromEntries(found.filter(([, url]) => url));
   },
 
-  /** What this tab still knows when it is loaded again; nothing where the browser keeps nothing. */
-  keep(name, value) {
+  /** What this tab (with `localStorage`: this browser) still knows later; nothing where the browser keeps nothing. */
+  keep(name, value, where = "sessionStorage") {
     try {
-      sessionStorage.setItem(`darkroom-${name}`, value);
+      if (value === null) window[where].removeItem(`darkroom-${name}`);
+      else window[where].setItem(`darkroom-${name}`, value);
     } catch {
       // it is a convenience
     }
   },
 
-  kept(name) {
+  kept(name, where = "sessionStorage") {
     try {
-      return sessionStorage.getItem(`darkroom-${name}`);
+      return window[where].getItem(`darkroom-${name}`);
     } catch {
       return null;
     }
+  },
+
+  /** What a model calls the classes of a field: by names, or by numbers where it has none. */
+  names(model, field) {
+    const known = { label: model.classes, objects: model.categories, map: model.map_classes }[field];
+    return Array.from({ length: Math.max(known.length, model.counts[field] ?? 0) }, (_, number) => known[number] ?? String(number));
   },
 
   /** What a custom element was told by the page. */
