@@ -1,6 +1,6 @@
 """Takes the pictures of the studio in docs/pictures: the built-in models on offer, a real Chromium before them.
 
-    python tools/draw_studio.py --out docs/pictures
+    python tools/draw_studio.py --out docs/pictures --follow runs/shapes-text
 
 Needs playwright and Debian's chromium, as the studio's tests do. Look at every picture before it is kept.
 """
@@ -53,6 +53,13 @@ def drag(page: Any, where: str, *, places: Sequence[Place]) -> None:
     page.mouse.up()
 
 
+def given(picture: Image.Image) -> dict[str, Any]:
+    """A picture as a page is given one."""
+    written = io.BytesIO()
+    picture.save(written, "PNG")
+    return {"name": "given.png", "mimeType": "image/png", "buffer": written.getvalue()}
+
+
 def wait(page: Any, tab: str) -> None:
     """Click on Draw, and wait for the pictures."""
     result = page.locator("darkroom-result")
@@ -91,17 +98,31 @@ def semantic(page: Any) -> None:
 def inpaint(page: Any) -> None:
     """A scene of two things, one of which is painted over."""
     scene = next(each for each in (drawn(SEED, index) for index in range(99)) if len(each.objects) == 2)
-    written = io.BytesIO()
-    Image.fromarray(scene.image).save(written, "PNG")
-    given = {"name": "scene.png", "mimeType": "image/png", "buffer": written.getvalue()}
     turn(page, "Inpaint")
-    page.set_input_files("darkroom-hole input[type=file]", given)
+    page.set_input_files("darkroom-hole input[type=file]", given(Image.fromarray(scene.image)))
     page.locator("darkroom-hole canvas").wait_for()
     page.locator("darkroom-hole .dr-tools .dr-range").fill("10")
     x, y, width, height = scene.objects[0].box
     rows = [y + height * share for share in (0, 0.25, 0.5, 0.75, 1)]
     drag(page, "darkroom-hole canvas", places=[(side, row) for row in rows for side in (x, x + width)])
     wait(page, "inpaint")
+
+
+def enlarge(page: Any) -> None:
+    """A scene made small, enlarged, and the slider between them."""
+    scene = Image.fromarray(drawn(SEED, 0).image)
+    turn(page, "Enlarge")
+    page.set_input_files("darkroom-small input", given(scene.resize((16, 16), Image.Resampling.BICUBIC)))
+    page.locator("darkroom-small .dr-given").wait_for()
+    wait(page, "enlarge")
+    for slider in page.locator("darkroom-result .dr-range").all():
+        slider.fill("22")  # through the thing
+
+
+def training(page: Any) -> None:
+    """The run that is followed."""
+    turn(page, "Training")
+    page.locator("darkroom-follow polyline").first.wait_for()
 
 
 def gallery(page: Any) -> None:
@@ -124,7 +145,9 @@ STEPS: tuple[tuple[str, Callable[[Any], None]], ...] = (
     ("layout", layout),
     ("map", semantic),
     ("inpaint", inpaint),
+    ("enlarge", enlarge),
     ("gallery", gallery),
+    ("training", training),
 )
 
 
@@ -132,11 +155,13 @@ def main() -> None:
     """Take them all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("--follow", help="a run to be seen on the page for trainings")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    with server(DEFAULT, *MODELS) as (url, _), sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=given.chromium, args=["--no-sandbox"])
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    words = ["--follow", options.follow] if options.follow else []
+    with server(DEFAULT, *MODELS, *words) as (url, _), sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
         for screen, steps in ((DESK, STEPS), (PHONE, (("phone", text),))):
             context = browser.new_context(**screen)
             page = context.new_page()
@@ -144,8 +169,9 @@ def main() -> None:
             page.goto(url)
             page.locator("#dr-text-draw").wait_for()
             for name, step in steps:
-                step(page)
-                shot(page, given.out, name)
+                if name != "training" or options.follow:
+                    step(page)
+                    shot(page, options.out, name)
             context.close()
         browser.close()
 
