@@ -39,30 +39,40 @@ def theme() -> gr.themes.Base:
 
 def page(offers: Mapping[str, Offer], *, limits: Limits, follow: bool = False, leave: str | None = None) -> gr.Blocks:
     """The studio for these models. follow: with a page on a training that is under way · leave: where to sign out."""
-    chosen = [(tab, names) for tab in TABS if (names := offered(tab, tuple(offers.values())))]
-    asked: dict[str, list[Named]] = {}
-    draw: dict[str, gr.Button] = {}
+    chosen = [(tab, models) for tab in TABS if (models := offered(tab, tuple(offers.values())))]
     with gr.Blocks(title="Darkroom", analytics_enabled=False, fill_width=True) as blocks:
         tasks = {tab.key: [each.name for each in models] for tab, models in chosen}
         head = {"models": facts(tuple(offers.values())), "tabs": tasks, "leave": leave}
         gr.HTML(_element("darkroom-head", head), padding=False, elem_id="dr-head")
         _excused([name for name in offers if not any(name in names for names in tasks.values())])
         with gr.Tabs(elem_id="dr-pages") as pages:
-            with gr.Tab("Draw", id="draw"), gr.Row():
-                with gr.Column(scale=5, min_width=280), gr.Tabs(elem_id="dr-tabs") as tabs:
-                    for tab, models in chosen:
-                        with gr.Tab(tab.title, id=tab.key, render_children=True):
-                            asked[tab.key], draw[tab.key] = _asks(tab, models)
-                with gr.Column(scale=4, min_width=280):
-                    gr.HTML("<darkroom-result></darkroom-result>", padding=False)
-                    shared = settings(limits)
+            if chosen:
+                with gr.Tab("Draw", id="draw"), gr.Row():
+                    asked, draw, shared, tabs = _drawing(chosen, limits)
             with gr.Tab("Gallery", id="gallery"):
                 gr.HTML("<darkroom-gallery></darkroom-gallery>", padding=False)
             if follow:
                 with gr.Tab("Training", id="training"):
                     gr.HTML("<darkroom-follow></darkroom-follow>", padding=False)
-        _connect(asked, draw=draw, shared=shared, tabs=(pages, tabs))
+        if chosen:
+            _connect(asked, draw=draw, shared=shared, tabs=(pages, tabs))
     return blocks
+
+
+def _drawing(
+    chosen: Sequence[tuple[Tab, Sequence[Offer]]], limits: Limits
+) -> tuple[dict[str, list[Named]], dict[str, gr.Button], list[Named], gr.Tabs]:
+    """The page that draws: what each tab asks for and its button, what all share, and the tabs."""
+    asked: dict[str, list[Named]] = {}
+    draw: dict[str, gr.Button] = {}
+    with gr.Column(scale=5, min_width=280), gr.Tabs(elem_id="dr-tabs") as tabs:
+        for tab, models in chosen:
+            with gr.Tab(tab.title, id=tab.key, render_children=True):
+                asked[tab.key], draw[tab.key] = _asks(tab, models)
+    with gr.Column(scale=4, min_width=280):
+        gr.HTML("<darkroom-result></darkroom-result>", padding=False)
+        shared = settings(limits)
+    return asked, draw, shared, tabs
 
 
 def _excused(names: Sequence[str]) -> None:

@@ -49,7 +49,7 @@
           darkroom.keep("job", null);
           location.assign("/sign-in");
         } catch {
-          darkroom.result.say("The server does not answer; you are still signed in.", true);
+          darkroom.result?.say("The server does not answer; you are still signed in.", true);
         }
       }
     },
