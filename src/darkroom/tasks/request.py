@@ -142,7 +142,7 @@ class Request(Settings):
     masks: tuple[InstanceOf[InputPicture], ...] = ()
     guides: tuple[InstanceOf[InputPicture], ...] = ()
     count: int = Field(default=1, gt=0, le=1_000_000)
-    seed: int = Field(default=0, ge=0, le=LARGEST)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     size: tuple[int, int] | None = None
     guidance_interval: tuple[float, Annotated[float, Field(allow_inf_nan=True)] | None] | None = None
 
