@@ -9,7 +9,7 @@ from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import TextSpec
-from darkroom.recipes.schema import Recipe
+from darkroom.recipes.schema import FirstStageRecipe, Recipe
 
 FEW: Final = 1000  # pictures: below that a generator mostly learns them by heart
 FEW_OF_CLASS: Final = 50
@@ -39,10 +39,16 @@ def reasons(recipe: Recipe, found: Mapping[str, Any]) -> list[str]:
         after = side * side * model.latent_channels
         sentences.append(
             f"a first stage of f = {model.factor} makes {side} x {side} x {model.latent_channels} numbers of each, "
-            f"{before / after:.0f} times fewer"
-            + ("" if recipe.first_stage.train is not None else "; it is there already")
+            f"{before / after:.0f} times fewer" + _known(recipe.first_stage)
         )
     return sentences
+
+
+def _known(part: FirstStageRecipe) -> str:
+    """What of a first stage is there before the run, for the end of a sentence."""
+    if part.train is None:
+        return "; it is there already"
+    return "" if part.begin is None else f"; it begins as {part.begin} and gets used to these pictures"
 
 
 def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:

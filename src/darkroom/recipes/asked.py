@@ -117,6 +117,7 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
             size=asked.size,
             task=asked.task,
             degradation=data.degradation,
+            fresh=any(change.startswith(("first_stage.model.", "first_stage.begin=")) for change in asked.overrides),
         )
     folder = recipe_for_folder(found, place=place, task=asked.task, degradation=data.degradation, guess=False)
     if asked.distill:

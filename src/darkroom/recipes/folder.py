@@ -26,8 +26,10 @@ from darkroom.train.optim import TrainSpec
 Channels = Literal[1, 3, 4]
 SIZE: Final = 64  # pixels, unless the pictures are smaller or another size is asked for
 MULTIPLE: Final = 16  # f = 4, and the U-Net halves the latent twice
+RGB: Final = 3
 LATENT_CHANNELS: Final = 4
 FINE_CHANNELS: Final = 12  # where a picture is given and its detail shall come back: a decibel lost here stays lost
+BEGINS: Final = {LATENT_CHANNELS: "pictures-f4", FINE_CHANNELS: "pictures-f4-c12"}  # of colour pictures
 FINE_TASKS: Final = ("super-resolution", "inpainting")
 WHOLE: Final = 32  # pictures of a step of the denoiser, unless there is a reason for fewer
 CONTEXT: Final = 160
@@ -53,13 +55,15 @@ def recipe_for_folder(
     task: str | None = None,
     degradation: DegradationSpec = BICUBIC,
     guess: bool = True,
+    fresh: bool = False,
 ) -> Recipe:
     """The recipe for a data set of which `darkroom.data.summary` told count, fields, classes and sizes.
 
     place: where the pictures are · size: side in pixels, a multiple of 16 (None: 64, or less when the pictures are
     smaller) · channels: 1 grey, 3 colours, 4 with alpha · task: of `TASKS`, several joined by `+` (None: what the
     pictures ask for) · degradation: how they are made small · guess: latents are guessed from what is given of the
-    picture, and the denoiser learns the rest (a model that exists may know whole latents). Captions make a text model,
+    picture, and the denoiser learns the rest (a model that exists may know whole latents) · fresh: the first stage
+    learns from nothing, and not on from a built-in one. Captions make a text model,
     unless all are the same or each class has just one; else labels make a class model, maps a semantic one, boxes one
     steered by layouts, else it is unconditional. Pictures are mirrored unless words or classes steer, for words may say
     left and right, and a class may be a letter; where pictures alone steer and are few, they are turned by quarters
@@ -70,7 +74,7 @@ def recipe_for_folder(
     if count < 1:
         raise DataError(f"{place}: there are no pictures")
     tasks = _asked_tasks(task) if task is not None else [_own_task(summary)]
-    first_stage = _first_stage(count, channels=channels, fine=bool({*tasks} & {*FINE_TASKS}))
+    first_stage = _first_stage(count, channels=channels, fine=bool({*tasks} & {*FINE_TASKS}), fresh=fresh)
     conditioners = tuple(
         at_latents(
             _conditioner(each, summary, place=place, channels=channels, guess=guess and each == _guessing(tasks)),
@@ -207,11 +211,14 @@ def _steps(count: int, *, least: int, most: int) -> int:
     return 100 * round(min(most, max(least, most * math.sqrt(count / 10_000))) / 100)
 
 
-def _first_stage(count: int, *, channels: Channels, fine: bool) -> FirstStageRecipe:
+def _first_stage(count: int, *, channels: Channels, fine: bool, fresh: bool) -> FirstStageRecipe:
     """f = 4 with 4 or 12 channels; squares of pixels become channels first, a fourth of the cost of convolving pixels.
 
-    It begins as resizing, for a small machine has no time to learn that first.
+    One for colours begins as the built-in one, which knows pictures of many kinds, and gets used to these. A fresh one
+    begins as resizing, for a small machine has no time to learn that first.
     """
+    fresh = fresh or channels != RGB
+    latent_channels = FINE_CHANNELS if fine else LATENT_CHANNELS
     model = AutoencoderSpec(
         image_channels=channels,
         channels=32,
@@ -219,13 +226,13 @@ def _first_stage(count: int, *, channels: Channels, fine: bool) -> FirstStageRec
         blocks=1,
         stem="patch2",
         middle_attention=False,
-        latent_channels=FINE_CHANNELS if fine else LATENT_CHANNELS,
+        latent_channels=latent_channels,
         bottleneck=KLSpec(),
         norm_groups=16,
         shortcut="linear",
     )
     train = TrainSpec(
-        steps=_steps(count, least=1500, most=6000),
+        steps=_steps(count, least=1500, most=6000) if fresh else _steps(count, least=400, most=1600),
         batch=16,
         learning_rate=1e-3,
         warmup=100,
@@ -235,7 +242,8 @@ def _first_stage(count: int, *, channels: Channels, fine: bool) -> FirstStageRec
         weight_decay=0.0,
         ema=0.999,
     )
-    return FirstStageRecipe(model=model, loss=_first_stage_loss(), train=train)
+    begin = None if fresh else BEGINS[latent_channels]
+    return FirstStageRecipe(model=model, begin=begin, loss=_first_stage_loss(), train=train)
 
 
 def _first_stage_loss() -> FirstStageLossSpec:

@@ -15,7 +15,8 @@ from darkroom.core.spec import parse
 from darkroom.network.unet import UNetSpec
 from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.read import read_recipe
-from darkroom.recipes.schema import DenoiserRecipe, Recipe
+from darkroom.recipes.schema import DenoiserRecipe, FirstStageRecipe, Recipe
+from darkroom.tasks.find import find, read_stage
 
 WIDTH: Final = 32  # channels of the first level on pixels, at least
 DETAIL: Final = 0.4  # deviation of latents that say what the small picture in the others does not
@@ -150,6 +151,31 @@ def coarse_first(first_stage: AutoencoderSpec) -> tuple[float, ...] | None:
         return None
     small = first_stage.image_channels
     return (1.0,) * small + (DETAIL,) * (first_stage.latent_channels - small)
+
+
+def check_begin(part: FirstStageRecipe) -> None:
+    """`ModelFileError` or `SpecError` for weights to begin with that are not there, or are of another first stage."""
+    if part.begin is not None:
+        _weights_to_begin_with(part)
+
+
+def begin_first_stage(model: Autoencoder, part: FirstStageRecipe) -> None:
+    """Put the weights that training begins with into a first stage; nothing where it begins with fresh ones."""
+    if part.begin is not None:
+        model.load_state_dict(dict(_weights_to_begin_with(part).state))
+
+
+def _weights_to_begin_with(part: FirstStageRecipe) -> StoredModel:
+    assert part.begin is not None
+    stored = first_stage_of(read_stage(find(part.begin)))
+    ours, theirs = part.model.plain(), stored.spec.plain()
+    other = next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), None)
+    if other is not None:
+        raise SpecError(
+            f"first_stage.begin: {part.begin} is another first stage ({other} is {theirs.get(other)!r}, the recipe's "
+            f"{ours.get(other)!r}); begin with one that is the same, or with fresh weights: first_stage.begin=null"
+        )
+    return stored
 
 
 def begin_decoder(

@@ -22,6 +22,7 @@ from darkroom.recipes.schema import Recipe
 LARGE: Final = 100_000_000
 NAMED: Final = 5  # of the pictures that are left out
 FIRST_STAGE_SHARE: Final = 0.3
+BEGUN_SHARE: Final = 0.1  # of one that begins with weights of another
 Measure = Callable[[], Pace]
 
 
@@ -113,7 +114,9 @@ def told(plan: dict[str, Any]) -> str:
 def fit(
     recipe: Recipe, *, minutes: Number, folder: Path, measure: Measure, spent: Callable[[], float] = lambda: 0.0
 ) -> Recipe:
-    """The recipe with steps that take about `minutes` here: 30 % for the first stage, 8 % kept for looking and saving.
+    """The recipe with steps that take about `minutes` here: 30 % for the first stage, 10 % if it begins as another.
+
+    8 % are kept for looking and saving.
 
     measure: finds the pace of the recipe fitted to its data · spent: seconds of the time that are gone, asked when the
     pace is known, for finding it takes a while where steps are compiled. The run itself settles the steps of the
@@ -128,7 +131,7 @@ def fit(
         raise SpecError(f"minutes={minutes:g} cannot be fitted: {why}; say how many steps each stage makes instead")
     measured = measure()
     budget = max(0.0, minutes * 60 - spent()) * (1 - OVERHEAD)
-    shares = _shares(list(measured))
+    shares = _shares(list(measured), begun=recipe.first_stage.begin is not None)
     counts = {stage: max(20, int(budget * shares[stage] / seconds)) for stage, seconds in measured.items()}
     if "first_stage" in counts:
         recipe = with_steps(recipe, stage="first_stage", steps=counts["first_stage"])
@@ -138,7 +141,8 @@ def fit(
     return recipe
 
 
-def _shares(stages: list[str]) -> dict[str, float]:
+def _shares(stages: list[str], *, begun: bool) -> dict[str, float]:
     if len(stages) == 1:
         return {stages[0]: 1.0}
-    return {"first_stage": FIRST_STAGE_SHARE, "denoiser": 1 - FIRST_STAGE_SHARE}
+    share = BEGUN_SHARE if begun else FIRST_STAGE_SHARE
+    return {"first_stage": share, "denoiser": 1 - share}

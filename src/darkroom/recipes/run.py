@@ -28,7 +28,7 @@ from darkroom.recipes.card import card_of
 from darkroom.recipes.check import check_trainable
 from darkroom.recipes.clock import RECIPE, Clock
 from darkroom.recipes.distill import check_taught, lesson_of
-from darkroom.recipes.given import begin_decoder, with_first_stage
+from darkroom.recipes.given import begin_decoder, begin_first_stage, check_begin, with_first_stage
 from darkroom.recipes.length import trained, written
 from darkroom.recipes.preview import preview
 from darkroom.recipes.read import read_recipe
@@ -204,6 +204,7 @@ class Run:
         assert part.train is not None
         compute = self._compute(part.train)
         model = compute.host(_seeded(lambda: Autoencoder(part.model), seed=self.recipe.seed))
+        begin_first_stage(model, part)
         measure = functools.partial(
             measure_latents, source=self.splits.train, transform=self.recipe.transform, compute=compute
         )
@@ -359,6 +360,7 @@ class Run:
                 )
             self._same_first_stage()
             return
+        check_begin(self.recipe.first_stage)
         with disk_faults(self.folder, kept="nothing was begun"):
             if self.given is not None:
                 save_model(self._given_path, self.given)

@@ -79,11 +79,15 @@ class DataSpec(Spec):
 class FirstStageRecipe(Spec):
     """The first stage: what it is, what it minimises, how it is trained (None: it is given or needs no training).
 
-    only: `decoder` trains the tiny decoder of a first stage that is given, and nothing else of it.
+    only: `decoder` trains the tiny decoder of a first stage that is given, and nothing else of it · begin: a model
+    with a first stage of the same spec, whose weights training begins with (None: fresh ones).
     """
+
+    written_where_used: ClassVar = frozenset({"begin"})
 
     model: FirstStageSpec
     only: Literal["decoder"] | None = None
+    begin: str | None = None
     loss: FirstStageLossSpec = Field(default_factory=FirstStageLossSpec)
     train: TrainSpec | None = None
 
@@ -95,6 +99,8 @@ class FirstStageRecipe(Spec):
             )
         if self.train is not None and self.train.strategy == "fsdp":
             raise ValueError("train.strategy fsdp is for denoisers; a first stage fits one device, take ddp")
+        if self.begin is not None and (self.only is not None or not isinstance(self.model, AutoencoderSpec)):
+            raise ValueError("begin is for a first stage that is trained as a whole; leave it away")
         if self.only is None:
             return self
         if not isinstance(self.model, AutoencoderSpec) or self.model.tiny is None:

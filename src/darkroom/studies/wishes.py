@@ -93,6 +93,8 @@ def wishes(changes: Sequence[str], *, study: str, takes: Sequence[str]) -> Wishe
 def base(data: str, asked: Wishes, *, task: str, denoisers: int = 1) -> Recipe:
     """The recipe that a folder gets for this task, without guesses, which the paper's models do not make.
 
+    Its first stage is fresh, or the one that a built-in one fits would be ahead of all others.
+
     At looks it draws one picture instead of sixteen: nobody looks at them, they are paid from a training's minutes, and
     on pixels they cost many times what they cost on latents. denoisers: that share the minutes; all pictures are
     encoded in those of each, so with few minutes there are no more than `ENCODED` for each, unless more are asked for.
@@ -105,7 +107,7 @@ def base(data: str, asked: Wishes, *, task: str, denoisers: int = 1) -> Recipe:
         splits = open_data(data, limit=most)
     place = data if is_remote(data) else str(Path(data))
     told = {**summary(splits.train), "count": known}
-    recipe = recipe_for_folder(told, place=place, size=asked.size, task=task, guess=False)
+    recipe = recipe_for_folder(told, place=place, size=asked.size, task=task, guess=False, fresh=True)
     values = recipe.plain()
     values["data"]["count"] = most
     values["seed"] = asked.seed
