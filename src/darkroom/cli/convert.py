@@ -40,7 +40,7 @@ def run(
     width: Annotated[
         float | None, typer.Option("--ema", help="Of a run that stored averages: the one so wide, e.g. 0.1.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="ema or raw: which ones of an original (ema if there).")] = None,
+    weights: Annotated[str | None, typer.Option(help="Of an original: ema (where there) or raw.")] = None,
     keep_all: Annotated[
         bool, typer.Option("--keep-all", help="From original to original: every tensor, raw and averaged.")
     ] = False,
