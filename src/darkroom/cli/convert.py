@@ -11,7 +11,7 @@ darkroom convert model.ckpt model.safetensors --config config.yaml
 darkroom convert model.safetensors model.ckpt --dtype float16
 darkroom convert runs/tiny-text-0 wide.safetensors --ema 0.1
 darkroom convert model.ckpt clean.safetensors --to compvis --keep-all
-darkroom convert my_pictures my_shards --to shards
+darkroom convert my-pictures my-shards --to shards
 """
 
 FORMS = ("darkroom", "compvis", "diffusers")

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, final
 import typer
 
 EXAMPLE = """
-darkroom evaluate emoji my_pictures --first-stage
+darkroom evaluate emoji my-pictures --first-stage
 darkroom evaluate runs/shapes-text-0 shapes --count 512
 darkroom evaluate runs/faces-0 faces --count 5000 --features inception
-darkroom evaluate my_samples my_pictures --against evaluations/faces-0-on-faces
+darkroom evaluate my-samples my-pictures --against evaluations/faces-0-on-faces
 """
 
 Split = Literal["test", "train", "all"]

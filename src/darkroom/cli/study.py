@@ -7,9 +7,9 @@ import typer
 
 EXAMPLE = """
 darkroom study solvers shapes
-darkroom study compression my_pictures minutes=600 --out studies/mine
+darkroom study compression my-pictures minutes=600 --out studies/mine
 darkroom study compression shapes minutes=120 factors=1,4,8 bottlenecks=kl --plan
-darkroom study inpainting my_pictures minutes=300
+darkroom study inpainting my-pictures minutes=300
 """
 
 

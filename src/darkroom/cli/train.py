@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 Stage = Literal["both", "first"]
 NO_STAGE = ("pixels", "patches")  # of no first stage: what a denoiser works on instead
 EXAMPLE = """
-darkroom train my_pictures minutes=60
+darkroom train my-pictures minutes=60
 darkroom train tiny-text --out runs/first
-darkroom train my_pictures --stage first
-darkroom train my_drawings --from emoji minutes=10
-darkroom train my_pictures --distill runs/my_pictures-0
-darkroom train my_pictures denoiser.train.steps=20000 --plan
+darkroom train my-pictures --stage first
+darkroom train my-drawings --from emoji minutes=10
+darkroom train my-pictures --distill runs/my-pictures-0
+darkroom train my-pictures denoiser.train.steps=20000 --plan
 darkroom train shapes-text --plan gpus=8 gpu=h200
 """
 
