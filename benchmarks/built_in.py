@@ -63,9 +63,9 @@ def built_in_run(sides: Sequence[str] | None) -> Case:
     }
     known = exact.card["sample"]
     return Case(
-        what=f"{BATCH} pictures of 64 x 64 by the built-in model `{exact.name}` ({millions(exact.diffusion.network)} M "
-        f"parameters), guidance {known['guidance']:g}: ours by its defaults, {known['steps']} steps of "
-        f"{known['solver']} with eta {known['eta']:g}; diffusers' by {STEPS} of DDIM",
+        what=f"{BATCH} pictures of 64 x 64 by the built-in model `{exact.name}` (a network of "
+        f"{millions(exact.diffusion.network)} M parameters), guidance {known['guidance']:g}: ours by its defaults, "
+        f"{known['steps']} steps of {known['solver']} with eta {known['eta']:g}; diffusers' by {STEPS} of DDIM",
         operations=None,
         inputs=inputs,
         sides=had(made, sides, needed=(EXACT,)),

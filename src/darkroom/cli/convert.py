@@ -11,7 +11,7 @@ darkroom convert model.ckpt model.safetensors --config config.yaml
 darkroom convert model.safetensors model.ckpt --dtype float16
 darkroom convert runs/tiny-text-0 wide.safetensors --ema 0.1
 darkroom convert model.ckpt clean.safetensors --to compvis --keep-all
-darkroom convert my_pictures my_shards --to shards
+darkroom convert my-pictures my-shards --to shards
 """
 
 FORMS = ("darkroom", "compvis", "diffusers")
@@ -40,7 +40,7 @@ def run(
     width: Annotated[
         float | None, typer.Option("--ema", help="Of a run that stored averages: the one so wide, e.g. 0.1.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="ema or raw: which ones of an original (ema if there).")] = None,
+    weights: Annotated[str | None, typer.Option(help="Of an original: ema (where there) or raw.")] = None,
     keep_all: Annotated[
         bool, typer.Option("--keep-all", help="From original to original: every tensor, raw and averaged.")
     ] = False,

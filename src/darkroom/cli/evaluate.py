@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, final
 import typer
 
 EXAMPLE = """
-darkroom evaluate emoji my_pictures --first-stage
+darkroom evaluate emoji my-pictures --first-stage
 darkroom evaluate runs/shapes-text-0 shapes --count 512
 darkroom evaluate runs/faces-0 faces --count 5000 --features inception
-darkroom evaluate my_samples my_pictures --against evaluations/faces-0-on-faces
+darkroom evaluate my-samples my-pictures --against evaluations/faces-0-on-faces
 """
 
 Split = Literal["test", "train", "all"]
@@ -18,22 +18,27 @@ Split = Literal["test", "train", "all"]
 
 def run(
     model: Annotated[str, typer.Argument(help="Built-in name, model file, run folder, or a folder of pictures.")],
-    data: Annotated[str, typer.Argument(help="A folder of pictures, shapes or shapes:single.")],
+    data: Annotated[str, typer.Argument(help="A folder of pictures, shards, shapes or shapes:single.")],
     *,
     first_stage: Annotated[bool, typer.Option("--first-stage", help="Measure reconstructions.")] = False,
     features: Annotated[
         list[str] | None, typer.Option(help="Networks to see sets through: judge, inception, a folder of weights.")
     ] = None,
     against: Annotated[Path | None, typer.Option(help="A card to compare with; other protocols are refused.")] = None,
-    split: Annotated[Split | None, typer.Option(help="Of the data.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="So many pictures at most; captions of each kind.")] = None,
+    split: Annotated[
+        Split | None, typer.Option(help="Of the data; test without, all for folders and models that nothing steers.")
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures at most, or captions of each kind; 512 without, where a model draws."),
+    ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side in pixels; the model's own without.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split: the model's own without. Of noise: 0.")] = None,
-    solver: Annotated[str | None, typer.Option(help="Of a whole model; its own without.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of a whole model; its own without.")] = None,
-    eta: Annotated[float | None, typer.Option(min=0, help="Of a whole model; its own without.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Of a whole model; its own without.")] = None,
-    match: Annotated[int | None, typer.Option(min=0, max=16, help="As of sample; its own without.")] = None,
+    solver: Annotated[str | None, typer.Option(help="Of drawing; the model's own without.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of drawing; the model's own without.")] = None,
+    eta: Annotated[float | None, typer.Option(min=0, help="Of drawing; the model's own without.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Of drawing; the model's own without.")] = None,
+    match: Annotated[int | None, typer.Option(min=0, max=16, help="As of sample; the model's own without.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of holes to paint, instead of the model's own.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures taken together.")] = 16,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,

@@ -10,7 +10,7 @@ import typer
 
 EXAMPLE = """
 darkroom inspect runs/tiny-text-0
-darkroom inspect my_pictures --json
+darkroom inspect my-pictures --json
 darkroom inspect samples/0000.png
 """
 CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth")

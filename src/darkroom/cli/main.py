@@ -151,7 +151,7 @@ Version = Annotated[
 
 
 def _root(*, version: Version = False) -> None:
-    """Train, sample and evaluate latent diffusion models."""
+    """Train, sample, evaluate and serve latent diffusion models."""
 
 
 def _example(text: str) -> str:

@@ -29,7 +29,7 @@ def run(
         say_json(entries[0] if name else entries)
         return
     for entry in entries:
-        typer.echo(f"{entry['name']:<13} {entry['megabytes']:>5.1f} MB  {entry['card'].get('summary', '')}")
+        typer.echo(f"{entry['name']:<15} {entry['megabytes']:>5.1f} MB  {entry['card'].get('summary', '')}")
         if name:
             say_json({key: entry[key] for key in ("kind", "fields", "parameters", "flops", "memory", "card")})
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, final
 import typer
 
 EXAMPLE = """
-darkroom reconstruct emoji my_pictures --grid
+darkroom reconstruct emoji my-pictures --grid
 darkroom reconstruct runs/tiny-vq-0 one.jpg two.png --size 256 --out seen
 """
 

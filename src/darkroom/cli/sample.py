@@ -20,7 +20,10 @@ darkroom sample --model runs/photos --image photo.png --mask hole.png --count 4
 def run(
     prompt: Annotated[str | None, typer.Argument(help="What to draw, for a model steered by text.")] = None,
     *,
-    model: Annotated[str | None, typer.Option(help="Built-in name, model file, checkpoint or run folder.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Built-in name, run or diffusers folder, model file, checkpoint; shapes without."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
     decoder: Annotated[
         str | None, typer.Option(help="Decode with this one, e.g. a tiny-decoder run, or TAESD's.")
@@ -38,34 +41,6 @@ def run(
     at: Annotated[
         float | None, typer.Option(min=0, max=1, help="Only this place between the ends, e.g. 0.5 for the middle.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt or label, or on the way.")] = 1,
-    seed: Annotated[int | None, typer.Option(min=0, help="Picture k of a seed is always the same.")] = None,
-    first: Annotated[int | None, typer.Option(min=0, help="The k to begin with; 0 without.")] = None,
-    size: Annotated[str | None, typer.Option(help="Height x width in pixels, e.g. 64x96.")] = None,
-    window: Annotated[
-        int | None, typer.Option(min=1, help="Side in pixels of overlapping windows, for pictures larger than that.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's default without.")] = None,
-    solver: Annotated[
-        str | None, typer.Option(help="ddim, ddpm, ddpm-large, plms, euler, heun, dpm++2m, unipc, lcm.")
-    ] = None,
-    eta: Annotated[float | None, typer.Option(min=0, help="Noise of ddim, dpm++2m: 0 none, 1 as DDPM.")] = None,
-    guidance: Annotated[
-        str | None,
-        typer.Option(help="How strongly to follow the condition, 1 is none; of several caption=3,map=1.5."),
-    ] = None,
-    guidance_rescale: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How much of the contrast that guidance adds is taken back.")
-    ] = None,
-    guidance_interval: Annotated[
-        tuple[float, float] | None, typer.Option(help="Guide only at noise levels (sigma / alpha) from .. to.")
-    ] = None,
-    times: Annotated[
-        str | None, typer.Option(help="Which times the steps visit: trailing, original, original-quad.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
-    grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 16,
     layout: Annotated[
         list[Path] | None, typer.Option(help="JSON, [{category, box: [x, y, width, height] in 0..1}]; may be repeated.")
     ] = None,
@@ -94,7 +69,36 @@ def run(
         list[Path] | None, typer.Option(help="A small picture that the drawn one shall match when made small.")
     ] = None,
     guide_weight: Annotated[float | None, typer.Option(help="How strongly --guide pulls, up to 1, as without.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt or label, or on the way.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Picture k of a seed is always the same; 0 without.")] = None,
+    first: Annotated[int | None, typer.Option(min=0, help="The k to begin with; 0 without.")] = None,
+    size: Annotated[str | None, typer.Option(help="Height x width in pixels, e.g. 64x96.")] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Side in pixels of overlapping windows, for pictures larger than that.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Solver steps; the model's without.")] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="ddim, ddpm, ddpm-large, plms, euler, heun, dpm++2m, unipc, lcm; the model's without."),
+    ] = None,
+    eta: Annotated[float | None, typer.Option(min=0, help="Noise of ddim, dpm++2m: 0 none, 1 as DDPM.")] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(help="How strongly to follow the condition, 1 adds nothing; of several caption=3,map=1.5."),
+    ] = None,
+    guidance_rescale: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How much of the contrast that guidance adds is taken back.")
+    ] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None, typer.Option(help="Guide only at noise levels (sigma / alpha) from .. to.")
+    ] = None,
+    times: Annotated[
+        str | None, typer.Option(help="Which times the steps visit: trailing, original, original-quad.")
+    ] = None,
     like: Annotated[Path | None, typer.Option(help="Repeat the picture in this PNG; options given change it.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for 0000.png, 0001.png, ...")] = Path("samples"),
+    grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all pictures on one sheet.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto (eager), eager, compiled, openvino.")] = "auto",

@@ -7,9 +7,9 @@ import typer
 
 EXAMPLE = """
 darkroom study solvers shapes
-darkroom study compression my_pictures minutes=600 --out studies/mine
+darkroom study compression my-pictures minutes=600 --out studies/mine
 darkroom study compression shapes minutes=120 factors=1,4,8 bottlenecks=kl --plan
-darkroom study inpainting my_pictures minutes=300
+darkroom study inpainting my-pictures minutes=300
 """
 
 
@@ -18,7 +18,7 @@ def run(
     of: Annotated[str, typer.Argument(metavar="DATA_OR_MODEL", help="Pictures; for guidance and solvers a model.")],
     *,
     changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="minutes=60, count=256, seed=0, ...")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="minutes=60, count=256, seed=0, ...")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the study; studies/NAME-DATA without.")] = None,
     features: Annotated[

@@ -17,27 +17,35 @@ if TYPE_CHECKING:
 Stage = Literal["both", "first"]
 NO_STAGE = ("pixels", "patches")  # of no first stage: what a denoiser works on instead
 EXAMPLE = """
-darkroom train my_pictures minutes=60
+darkroom train my-pictures minutes=60
 darkroom train tiny-text --out runs/first
-darkroom train my_pictures --stage first
-darkroom train my_drawings --from emoji minutes=10
-darkroom train my_pictures --distill runs/my_pictures-0
-darkroom train my_pictures denoiser.train.steps=20000 --plan
-darkroom train txt2img-1p4b --plan gpus=8 gpu=h200
+darkroom train my-pictures --stage first
+darkroom train my-drawings --from emoji minutes=10
+darkroom train my-pictures --distill runs/my-pictures-0
+darkroom train my-pictures denoiser.train.steps=20000 --plan
+darkroom train shapes-text --plan gpus=8 gpu=h200
 """
 
 
 def run(
-    source: Annotated[str, typer.Argument(metavar="DATA_OR_RECIPE", help="A folder, a recipe's name or its YAML.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA_OR_RECIPE", help="A folder of pictures, shards, shapes, or a recipe: its name or YAML."
+        ),
+    ],
     changes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE ...]", help="minutes=60, task=text, any key of its recipe."),
+        typer.Argument(metavar="KEY=VALUE", help="minutes=60, task=text, any key of the recipe."),
     ] = None,
     *,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-SEED without.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn. [0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn; 0 without.")
+    ] = None,
     start_from: Annotated[
-        str | None, typer.Option("--from", help="Begin with this model: fine-tune it, or teach it another task.")
+        str | None,
+        typer.Option("--from", help="Begin with this model: fine-tune it, or teach it another task (task=)."),
     ] = None,
     distill: Annotated[
         str | None, typer.Option(help="Begin with this model and learn to draw in few steps what it draws in many.")
@@ -45,7 +53,7 @@ def run(
     config: Annotated[
         Path | None, typer.Option(help="YAML of an original checkpoint that --from, --distill or --first-stage names.")
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done, and how long it takes.")] = False,
     stage: Annotated[Stage, typer.Option(help="both, or first alone, for a later --first-stage.")] = "both",
     first_stage: Annotated[
         str | None, typer.Option(help="A model whose first stage is used as it is; for none: pixels, patches.")

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 EXAMPLE = """
-darkroom vote samples/latents samples/pixels --between small_pictures
-darkroom vote samples/latents my_pictures --real --host 0.0.0.0 --port 8080
-darkroom vote samples/latents samples/pixels --between small_pictures --tally
+darkroom vote samples/latents samples/pixels --between small-pictures
+darkroom vote samples/latents my-pictures --real --host 0.0.0.0 --port 8080
+darkroom vote samples/latents samples/pixels --between small-pictures --tally
 """
 ASKS = {
     (False, False): "Which of the two pictures is better?",

@@ -23,7 +23,7 @@ GROUPS = {
     "first stages of the paper": "paper/first-stages",
     "latent models of the paper": "paper/models",
     "compression ladder": "paper/ladder",
-    "built-in models": "own",
+    "of this package": "own",
     "miniatures": "tiny",
 }
 
