@@ -302,3 +302,93 @@ def test_real_captions_that_say_what_labels_say(shared: Path):
         pytest.skip("needs ../shared/data/sign_digits_64")
     told = summary(open_data(folder).train)
     assert (told["captions"], told["captions_of_a_class"], len(told["classes"])) == (10, 1, 10)
+
+
+def test_a_table_says_what_lines_of_json_would(tmp_path: Path):
+    """Captions with commas and over several lines, numbers as labels, empty cells."""
+    fill(tmp_path, ["a.png", "b.png", "c.png"])
+    table = 'file_name,text,label,map_file_name\r\na.png,"red, and\n""blue""",2,\r\nb.png,,10,\r\nc.png,plain,2,\r\n'
+    (tmp_path / "metadata.csv").write_text(table, encoding="utf-8-sig")
+    told = {
+        source.example(row).name: (source.caption(row), source.classes[source.label(row) or 0])
+        for source in open_data(tmp_path)
+        for row in range(len(source))
+    }
+    assert told == {"a.png": ('red, and\n"blue"', "2"), "b.png": ("", "10"), "c.png": ("plain", "2")}
+    assert open_data(tmp_path).train.classes == ("2", "10")
+    fill(tmp_path, ["d.png"])
+    assert open_data(tmp_path).skipped == (("d.png", "not named in metadata.csv"),)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"file_name;caption\na.png;x\n", r"names no column 'file_name' \(did you mean 'file_name;caption'"),
+        (b"", "names no column 'file_name'"),
+        (b"file_name,caption\na.png,x,y\n", "line 2: more cells than the 2 of the first line"),
+        (b"file_name,caption\na.png,caf\xe9\n", "not valid CSV in UTF-8"),
+        (b'file_name,caption\na.png,"x\n', "not valid CSV in UTF-8"),
+        (b"file_name,caption\n,x\n", r"line 2: 'file_name' is missing \(known: caption\)"),
+        (b"file_name,objects\na.png,car\n", "line 2: 'objects' must be"),
+        (b"file_name\n../a.png\n", "must lie inside the folder"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path: Path, table: bytes, message: str):
+    fill(tmp_path, ["a.png"])
+    (tmp_path / "metadata.csv").write_bytes(table)
+    with pytest.raises(DataError, match=message) as error:
+        open_data(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_captions_that_are_called_text_are_captions(tmp_path: Path):
+    """As the examples of Hugging Face call them, unless something is called caption, or another key is asked for."""
+    fill(tmp_path, ["a.png", "b.png"])
+    annotate(tmp_path, [{"file_name": f"{name}.png", "text": name, "words": "x"} for name in "ab"])
+    assert {source.caption(0) for source in open_data(tmp_path)} == {"a", "b"}
+    assert {source.caption(0) for source in open_data(tmp_path, caption_field="words")} == {"x"}
+    annotate(tmp_path, [{"file_name": "a.png", "text": "a", "caption": "c"}, {"file_name": "b.png", "text": "b"}])
+    assert {source.caption(0) for source in open_data(tmp_path)} <= {"c", "", None}
+
+
+@pytest.mark.parametrize(("own", "apart"), [("Train", "Test"), ("Training", "Testing"), ("TRAIN", "Valid")])
+def test_split_folders_in_any_case(tmp_path: Path, own: str, apart: str):
+    """And no classes, which two folders with pictures would be."""
+    fill(tmp_path / own, [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(2)])
+    fill(tmp_path / apart, ["cat/9.png"])
+    train, test = open_data(tmp_path)
+    assert (len(train), len(test), train.classes) == (4, 1, ("cat", "dog"))
+
+
+def test_a_few_pictures_beside_class_folders_take_no_classes_away(tmp_path: Path):
+    fill(tmp_path, [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(20)], size=(8, 8))
+    fill(tmp_path, ["all.png", "grid.png"], size=(16, 16))
+    train, test = open_data(tmp_path)
+    assert (len(train) + len(test), train.classes) == (40, ("cat", "dog"))
+    assert [name for name, reason in train.skipped if "in no folder of a class" in reason] == ["all.png", "grid.png"]
+    fill(tmp_path, ["third.png"])
+    assert open_data(tmp_path).train.fields == frozenset()
+
+
+def test_what_lies_beside_a_split_and_holds_no_data(tmp_path: Path):
+    """A run with what it drew, and what other programs hide, make no classes of `train` and `test`."""
+    fill(tmp_path / "train", ["a.png", "b.png"])
+    fill(tmp_path / "test", ["c.png"])
+    fill(tmp_path / "run" / "denoiser", ["samples.png"])
+    (tmp_path / "run" / "recipe.yaml").write_text("name: run")
+    fill(tmp_path / ".thumbs", ["a.png"])
+    train, test = open_data(tmp_path)
+    assert (names(train), names(test)) == ({"a.png", "b.png"}, {"c.png"})
+
+
+def test_test_pictures_without_the_classes_of_the_others(tmp_path: Path):
+    fill(tmp_path / "train", [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(2)])
+    fill(tmp_path / "test", ["1.png", "2.png"])
+    with pytest.raises(DataError, match="test: these pictures have no class, and those in train have one; move"):
+        open_data(tmp_path)
+
+
+def test_whole_numbers_may_be_written_with_a_point(tmp_path: Path):
+    fill(tmp_path, ["a.png", "b.png"])
+    annotate(tmp_path, [{"file_name": "a.png", "label": 3.0}, {"file_name": "b.png", "label": 11.0}])
+    assert open_data(tmp_path).train.classes == ("3", "11")

@@ -81,6 +81,8 @@ def test_what_is_usual_is_known_to_a_run_that_goes_on() -> None:
     assert Usual(lines).leap(2.0) is None
     assert Usual(lines).leap(4.0) == 4.0
     assert Usual(lines[:5]).leap(4.0) is None
+    broken = Usual([{"step": 0, "loss": float("nan")}, *lines])  # of steps that changed nothing, which is said
+    assert [broken.leap(loss) for loss in (float("inf"), float("nan"), 4.0)] == [None, None, 4.0]
     assert Usual([{"step": 1, "loss": -1.0}] * 20).leap(4.0) is None  # losses with a learnt variance may be negative
 
 
