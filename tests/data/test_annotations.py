@@ -122,16 +122,16 @@ def voc(*things: tuple[str, int, int, int, int]) -> str:
     return f"<annotation><size><width>40</width></size>{parts}</annotation>"
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_voc(tmp_path: Path, beside: bool) -> None:
-    notes = tmp_path if beside else tmp_path / "Annotations"
-    pictures(tmp_path if beside else tmp_path / "JPEGImages")
+@pytest.mark.parametrize("inside", [(".", "."), ("Annotations", "JPEGImages"), ("annotations", "Images")])
+def test_voc(tmp_path: Path, inside: tuple[str, str]) -> None:
+    notes = tmp_path / inside[0]
+    pictures(tmp_path / inside[1])
     notes.mkdir(exist_ok=True)
     for number in range(3):
         (notes / f"{number}.xml").write_text(voc(("dog", 11, 6, 30, 15)) if number == 0 else voc())
     splits = open_data(tmp_path)
     boxes = found(splits)
-    name = "0.png" if beside else "JPEGImages/0.png"
+    name = "0.png" if inside[1] == "." else f"{inside[1]}/0.png"
     assert boxes[name] == [("dog", (0.25, 0.25, 0.5, 0.5))]
     assert len(boxes) == 3
     assert [reason for _, reason in splits.skipped] == ["has no annotation file"]

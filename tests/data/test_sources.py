@@ -370,6 +370,34 @@ def test_a_few_pictures_beside_class_folders_take_no_classes_away(tmp_path: Path
     assert open_data(tmp_path).train.fields == frozenset()
 
 
+@pytest.mark.parametrize("ends", ["", "_mask"])
+def test_pictures_and_their_masks_in_two_folders(tmp_path: Path, ends: str):
+    """As segmentations are published, and no classes `images` and `masks`."""
+    fill(tmp_path / "Images", [f"{place}/{number}.jpg" for place in "ab" for number in range(3)])
+    fill(tmp_path, ["all.png"])
+    (tmp_path / "masks" / "a").mkdir(parents=True)
+    (tmp_path / "masks" / "b").mkdir()
+    for name in ("a/0", "a/1", "a/2", "b/0", "b/1"):
+        Image.fromarray(np.full((20, 24), 2, np.uint8)).save(tmp_path / "masks" / f"{name}{ends}.png")
+    train, test = open_data(tmp_path)
+    assert train.fields == test.fields == {"map"}
+    assert (len(train) + len(test), train.classes) == (5, ())
+    assert train.skipped == (
+        ("Images/b/2.jpg", "without a map of its name, which the others have"),
+        ("all.png", "neither in the folder of pictures nor in that of maps"),
+    )
+    ids = train.map(0)
+    assert ids is not None
+    assert set(ids.flat) == {2}
+    for path in (tmp_path / "masks").rglob("*.png"):
+        path.rename(path.with_suffix(".jpg"))
+    with pytest.raises(DataError, match="its map is a JPEG, which blurs class ids"):
+        open_data(tmp_path)
+    (tmp_path / "all.png").unlink()
+    fill(tmp_path / "other", ["c.png"])  # then they are folders like any other
+    assert open_data(tmp_path).train.classes == ("Images", "masks", "other")
+
+
 def test_what_lies_beside_a_split_and_holds_no_data(tmp_path: Path):
     """A run with what it drew, and what other programs hide, make no classes of `train` and `test`."""
     fill(tmp_path / "train", ["a.png", "b.png"])

@@ -16,7 +16,7 @@ from darkroom.core.errors import DataError, did_you_mean
 from darkroom.data.coco import coco_file, coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.kinds import SUFFIXES, foreign, is_picture
-from darkroom.data.place import folders_in
+from darkroom.data.place import folder_called, folders_in
 from darkroom.data.row import Name, PixelBox, Row, category, class_name, pixel_box, safe_path, writable
 from darkroom.data.sidecar import sidecar
 from darkroom.data.voc import has_voc, voc_rows
@@ -26,6 +26,8 @@ CAPTION, OTHERWISE = "caption", "text"  # the key of captions, and what it is ca
 RUN = "recipe.yaml"  # in a folder of pictures that a run drew, and that are no data
 TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+PAIRED = ("images", "imgs"), ("maps", "masks")  # folders of pictures and of their maps, as segmentations are published
+LOSSY = (".jpg", ".jpeg")
 LACKING = 0.05  # of the pictures may be without what all others have: they are left out, and no error
 
 
@@ -41,7 +43,7 @@ def list_rows(folder: Path, *, caption_field: str = CAPTION, by_class: bool | No
     elif coco is not None:
         rows = coco_rows(coco)
     else:
-        rows = voc_rows(folder) if has_voc(folder) else _found(folder, by_class)
+        rows = voc_rows(folder) if has_voc(folder) else _paired(folder) or _found(folder, by_class)
     if not rows:
         raise DataError(f"{printable(folder)}: no pictures here ({', '.join(sorted(SUFFIXES))} are looked for)")
     return rows
@@ -50,12 +52,6 @@ def list_rows(folder: Path, *, caption_field: str = CAPTION, by_class: bool | No
 def metadata_file(folder: Path) -> Path | None:
     """What says of the pictures in and below a folder what they show; None where nothing does."""
     return next((path for name in (METADATA, TABLE) if (path := folder / name).is_file()), None)
-
-
-def split_folder(folder: Path, names: Sequence[str]) -> Path | None:
-    """The folder in this one that has one of these names, in whatever case; where several have, the first name's."""
-    inside = {path.name.lower(): path for path in folders_shown(folder)}
-    return next((inside[name] for name in names if name in inside), None)
 
 
 def folders_shown(folder: Path) -> list[Path]:
@@ -123,6 +119,38 @@ def _found(folder: Path, by_class: bool | None) -> list[Row]:
         return Row(folder / path, printable(path), caption=caption, label=label, fault=fault)
 
     return [*map(row, inside), *_faults(folder, ((path, fault) for path, fault in listed if fault is not None))]
+
+
+def _paired(folder: Path) -> list[Row]:
+    """Pictures in `images` with maps of their names in `masks`; none where there are other folders, or few pairs."""
+    images, masks = (folder_called(folder, names) for names in PAIRED)
+    if images is None or masks is None or any(map(has_pictures, {*folders_shown(folder)} - {images, masks})):
+        return []
+    listed = sorted(_candidates(folder))
+    maps = {_stem(path, masks): path for path, _ in listed if masks in path.parents}
+    pairs = [(path, fault, _map_of(_stem(path, images), maps)) for path, fault in listed if images in path.parents]
+    if 2 * sum(mapped is not None for _, _, mapped in pairs) <= len(pairs):
+        return []
+    loose = [path.relative_to(folder) for path, _ in listed if path.parent == folder]
+    faults = _faults(folder, ((path, "neither in the folder of pictures nor in that of maps") for path in loose))
+    return [*(_mapped(path, mapped, folder, fault=fault) for path, fault, mapped in pairs), *faults]
+
+
+def _stem(path: Path, place: Path) -> Path:
+    return path.relative_to(place).with_suffix("")
+
+
+def _map_of(stem: Path, maps: Mapping[Path, Path]) -> Path | None:
+    return maps.get(stem) or maps.get(stem.with_name(f"{stem.name}_mask"))
+
+
+def _mapped(path: Path, mapped: Path | None, folder: Path, *, fault: str | None) -> Row:
+    caption, unread = sidecar(path)
+    if mapped is None:
+        unread = "without a map of its name, which the others have"
+    elif mapped.suffix.lower() in LOSSY:
+        unread = "its map is a JPEG, which blurs class ids; PNG keeps them"
+    return Row(path, printable(path.relative_to(folder)), caption=caption, map=mapped, fault=fault or unread)
 
 
 def _faults(folder: Path, listed: Iterable[tuple[Path, str]]) -> list[Row]:

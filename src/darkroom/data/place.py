@@ -5,6 +5,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Final, cast, final
@@ -91,6 +92,12 @@ def folders_in(folder: Path) -> list[Path]:
             return sorted(Path(each.path) for each in found if each.is_dir())
     except OSError:
         return []
+
+
+def folder_called(folder: Path, names: Sequence[str]) -> Path | None:
+    """The folder in this one that has one of these names, in whatever case; where several have, the first name's."""
+    inside = {path.name.lower(): path for path in folders_in(folder)}
+    return next((inside[name] for name in names if name in inside), None)
 
 
 def called(place: str) -> str:

@@ -26,10 +26,9 @@ from darkroom.data.metadata import (
     list_rows,
     metadata_file,
     sound,
-    split_folder,
 )
 from darkroom.data.parts import Joined, Subset
-from darkroom.data.place import called
+from darkroom.data.place import called, folder_called
 from darkroom.data.remote import is_remote, shown
 from darkroom.data.row import Kinds, Row
 from darkroom.data.shards import are_shards, shard_rows
@@ -234,14 +233,14 @@ def _folder(place: Path) -> Path:
 
 def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Row]]:
     """Rows of the `train` and `test` (`val`, `validation`) folders; all and none where there are no such."""
-    own = split_folder(folder, TRAIN_FOLDERS)
+    own = folder_called(folder, TRAIN_FOLDERS)
     if own is None or _has_classes_beside(folder, own):
         return list_rows(folder, caption_field=caption_field), []
     if metadata_file(folder) is not None:  # one list for all splits
         return _apart(list_rows(folder, caption_field=caption_field))
     if metadata_file(own) is None and not coco_files(own) and (files := coco_files(folder)):
         return _listed_apart(folder, files)
-    train, apart = list_rows(own, caption_field=caption_field), split_folder(folder, TEST_FOLDERS)
+    train, apart = list_rows(own, caption_field=caption_field), folder_called(folder, TEST_FOLDERS)
     if apart is None:
         return train, []
     labelled = all(row.label is not None for row in sound(train))
