@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from darkroom.core.errors import DataError, did_you_mean
-from darkroom.data.coco import coco_file, coco_rows
+from darkroom.data.coco import coco_file, coco_files, coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.kinds import SUFFIXES, foreign, is_picture
 from darkroom.data.place import folder_called, folders_in
@@ -52,6 +52,11 @@ def list_rows(folder: Path, *, caption_field: str = CAPTION, by_class: bool | No
 def metadata_file(folder: Path) -> Path | None:
     """What says of the pictures in and below a folder what they show; None where nothing does."""
     return next((path for name in (METADATA, TABLE) if (path := folder / name).is_file()), None)
+
+
+def is_told(folder: Path) -> bool:
+    """Does a file say of the pictures in a folder what they show?"""
+    return metadata_file(folder) is not None or bool(coco_files(folder)) or has_voc(folder)
 
 
 def folders_shown(folder: Path) -> list[Path]:
@@ -216,7 +221,8 @@ def _lines(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         reader = csv.DictReader(io.StringIO(_bytes(table).decode("utf-8-sig"), newline=""), strict=True)
         if "file_name" not in (columns := reader.fieldnames or ()):
-            raise DataError(f"{where}: its first line names no column 'file_name'{did_you_mean('file_name', columns)}")
+            hint = did_you_mean("file_name", columns)
+            raise DataError(f"{where}: its first line names no column 'file_name'{hint}; add it, or rename this table")
         for cells in reader:
             if None in cells:
                 raise DataError(f"{where} line {reader.line_num}: more cells than the {len(columns)} of the first line")

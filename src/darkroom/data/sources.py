@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import heapq
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +19,13 @@ from darkroom.data.coco import coco_file, coco_files, coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder, checked, listed, name_classes
+from darkroom.data.kinds import is_picture
 from darkroom.data.metadata import (
     TEST_FOLDERS,
     TRAIN_FOLDERS,
     folders_shown,
     has_pictures,
+    is_told,
     list_rows,
     metadata_file,
     sound,
@@ -40,6 +43,7 @@ __all__ = ["Example", "Folder", "Joined", "ShapesSource", "Source", "Splits", "S
 SHAPES_COUNT: Final = 20_000  # training scenes unless a limit says otherwise
 TEST_SHARE: Final = 0.05
 TEST_MOST: Final = 1000
+SPLITS: Final = (*TRAIN_FOLDERS, *TEST_FOLDERS)
 SCENES: Final[dict[str, Kind]] = {"shapes": "captioned", "shapes:single": "single"}
 
 
@@ -223,12 +227,29 @@ def _check_pixels(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def _folder(place: Path) -> Path:
-    if place.is_dir() or (place.is_file() and place.suffix == ".json"):
+    if place.is_dir():
+        return _unwrapped(place.resolve())
+    if place.is_file() and place.suffix == ".json":
         return place.resolve()
     if place.exists():
         raise DataError(f"{place}: a folder of pictures is needed, this is a file")
     hint = did_you_mean(str(place), SCENES) if len(place.parts) == 1 else ""
     raise DataError(f"{place}: no such folder{hint if 'did you mean' in hint else ''}")
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The data set in a folder that holds nothing but the folder of it, as archives unpack; else the folder itself."""
+    inside = folders_shown(folder)
+    if len(inside) != 1 or inside[0].name.lower() in SPLITS or is_told(folder) or _has_own_pictures(folder):
+        return folder
+    (inner,) = inside
+    found = _unwrapped(inner)
+    parted = folder_called(inner, TRAIN_FOLDERS) is not None or sum(map(has_pictures, folders_shown(inner))) > 1
+    return found if found != inner or parted or is_told(inner) else folder
+
+
+def _has_own_pictures(folder: Path) -> bool:
+    return any(is_picture(each.name) and each.is_file() for each in os.scandir(folder))
 
 
 def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Row]]:
@@ -255,8 +276,7 @@ def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Ro
 
 def _has_classes_beside(folder: Path, own: Path) -> bool:
     """Is `train` one class of several (car, bus, train), not a split? Other folders with pictures tell."""
-    known = {*TRAIN_FOLDERS, *TEST_FOLDERS}
-    others = (each for each in folders_shown(folder) if each.name.lower() not in known)
+    others = (each for each in folders_shown(folder) if each.name.lower() not in SPLITS)
     listed = any(metadata_file(place) is not None for place in (folder, own))
     return not listed and any(has_pictures(each) for each in others)
 
