@@ -116,6 +116,9 @@ def test_a_folder_around_the_data_set_says_nothing(tmp_path: Path):
     fill(place / "animals" / "animals", [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(2)])
     (place / "README.txt").write_text("animals")
     assert open_data(place).train.classes == ("cat", "dog")
+    fill(place / "runs" / "animals-0" / "denoiser", ["samples.png"])
+    (place / "runs" / "animals-0" / "recipe.yaml").write_text("name: run")
+    assert open_data(place).train.classes == ("cat", "dog")
     fill(tmp_path / "split" / "v1" / "Train", ["cat/1.png", "dog/2.png"])
     fill(tmp_path / "split" / "v1" / "Test", ["cat/3.png"])
     assert [len(source) for source in open_data(tmp_path / "split")] == [2, 1]

@@ -47,6 +47,24 @@ def begin(folder: Path, *, poisoned: set[int] = frozenset(), raised: set[int] = 
     return stage, stage.run(stream(), losses=model, look=look, best=lambda: Wrote("best", folder / "best"))
 
 
+class Narrow(Tensor):
+    """On a device that knows no float64, as Apple's GPUs."""
+
+    def double(self) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise TypeError("float64 is not supported")
+
+    def cpu(self) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.as_subclass(Tensor)
+
+
+def test_what_a_device_without_float64_answers_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Line.__call__
+    monkeypatch.setattr(Line, "__call__", lambda self, batch: {"loss": plain(self, batch)["loss"].as_subclass(Narrow)})
+    _, events = begin(tmp_path, steps=2)
+    list(events)
+    assert [line["loss"] for line in read_lines(tmp_path / "log.jsonl") if "loss" in line] == [1.0, 1.0]
+
+
 def notes(events: Iterator[Event]) -> list[str]:
     return [event.text for event in events if isinstance(event, Note)]
 

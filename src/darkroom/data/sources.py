@@ -238,8 +238,8 @@ def _folder(place: Path) -> Path:
 
 
 def _unwrapped(folder: Path) -> Path:
-    """The data set in a folder that holds nothing but the folder of it, as archives unpack; else the folder itself."""
-    inside = folders_shown(folder)
+    """The data set in a folder whose pictures all lie in one inside, as archives unpack; else the folder itself."""
+    inside = list(filter(has_pictures, folders_shown(folder)))
     if len(inside) != 1 or inside[0].name.lower() in SPLITS or is_told(folder) or _has_own_pictures(folder):
         return folder
     (inner,) = inside
