@@ -249,7 +249,7 @@ def _unwrapped(folder: Path) -> Path:
 
 
 def _has_own_pictures(folder: Path) -> bool:
-    return any(is_picture(each.name) and each.is_file() for each in os.scandir(folder))
+    return any(is_picture(name) and not name.startswith(".") for name in os.listdir(folder))
 
 
 def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Row]]:
