@@ -1,13 +1,17 @@
-"""How long work is stopped: by a terminal, by the system, by somebody impatient."""
+"""What is seen of long work, and how it is stopped: by a terminal, by the system, by somebody impatient."""
 
+import io
 import os
 import signal
+import sys
 from collections.abc import Generator
 
 import pytest
+import torch
 
 from darkroom.cli.watch import watch
-from darkroom.train.events import Event, Note
+from darkroom.train.events import Advance, Event, Note
+from darkroom.train.loop import Progress
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -43,3 +47,27 @@ def test_the_second_signal_stops_at_once() -> None:
         watch(develop)
     assert done == ["one"]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+class Terminal(io.StringIO):
+    """Of forty columns, by what the environment says."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_fits_its_terminal_and_slow_steps_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    values = {name: torch.tensor(0.5) for name in ("loss", "pixel", "perceptual")}
+
+    def develop(tell) -> Generator[Event]:
+        yield Advance("first_stage", 12, Progress(3, values, learning_rate=1e-3, rate=0.1, seconds_left=900.0))
+        yield Advance("first_stage", 12, Progress(4, values, learning_rate=1e-3, rate=0.1, seconds_left=800.0))
+        yield Advance("first_stage", 12, Progress(12, values, learning_rate=1e-3, rate=0.1, seconds_left=0.0))
+
+    watch(develop)
+    first, *others = terminal.getvalue().removeprefix("\r\x1b[K").split("\r\x1b[K")
+    assert first == "first_stage 3/12  loss 0.5000  pixel 0."
+    assert [each[:17] for each in others] == ["first_stage 12/12"]  # the fourth step came too soon after the third
+    assert terminal.getvalue().endswith("\n")

@@ -92,9 +92,17 @@ def test_a_picture_that_is_not_there_is_left_out(tmp_path: Path) -> None:
         (json.dumps(coco(images=[{"id": 1, "file_name": "../../etc/passwd"}])), "must lie inside"),
         (json.dumps(coco(images=[{"file_name": "0.png"}])), "objects with an id"),
         (json.dumps(coco(annotations=3)), "'annotations' must be a list"),
-        (json.dumps(coco(categories=[{"id": [1], "name": "x"}])), "'id of categories' must be a number"),
-        (json.dumps(coco(images=[{"id": {}, "file_name": "0.png"}])), "'id of images' must be a number"),
-        (json.dumps(coco(annotations=[{"image_id": []}])), "'image_id' must be a number"),
+        (
+            json.dumps(coco(annotations=[{"image_id": "100", "category_id": 7}])),
+            "no annotation is of .* image_id '100'",
+        ),
+        (
+            json.dumps(coco(annotations=[{"image_id": 100, "category_id": 7, "bbox": [0, 0, -1, 1]}])),
+            "json, 0.png: a bb",
+        ),
+        (json.dumps(coco(categories=[{"id": [1], "name": "x"}])), "'id of categories' must be a whole number"),
+        (json.dumps(coco(images=[{"id": {}, "file_name": "0.png"}])), "'id of images' must be a whole number"),
+        (json.dumps(coco(annotations=[{"image_id": []}])), "'image_id' must be a whole number"),
         (json.dumps(coco(annotations=[{"image_id": 100, "category_id": {}, "bbox": [0, 0, 1, 1]}])), "'category_id'"),
     ],
 )
@@ -114,16 +122,16 @@ def voc(*things: tuple[str, int, int, int, int]) -> str:
     return f"<annotation><size><width>40</width></size>{parts}</annotation>"
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_voc(tmp_path: Path, beside: bool) -> None:
-    notes = tmp_path if beside else tmp_path / "Annotations"
-    pictures(tmp_path if beside else tmp_path / "JPEGImages")
+@pytest.mark.parametrize("inside", [(".", "."), ("Annotations", "JPEGImages"), ("annotations", "Images")])
+def test_voc(tmp_path: Path, inside: tuple[str, str]) -> None:
+    notes = tmp_path / inside[0]
+    pictures(tmp_path / inside[1])
     notes.mkdir(exist_ok=True)
     for number in range(3):
         (notes / f"{number}.xml").write_text(voc(("dog", 11, 6, 30, 15)) if number == 0 else voc())
     splits = open_data(tmp_path)
     boxes = found(splits)
-    name = "0.png" if beside else "JPEGImages/0.png"
+    name = "0.png" if inside[1] == "." else f"{inside[1]}/0.png"
     assert boxes[name] == [("dog", (0.25, 0.25, 0.5, 0.5))]
     assert len(boxes) == 3
     assert [reason for _, reason in splits.skipped] == ["has no annotation file"]
@@ -166,3 +174,43 @@ def test_other_xml_says_nothing(tmp_path: Path, content: str) -> None:
     splits = open_data(tmp_path)
     assert len(splits.train) + len(splits.test) == 4
     assert splits.train.fields == frozenset()
+
+
+@pytest.mark.parametrize("inside", ["annotations", "."])
+def test_coco_files_beside_the_folders_of_the_splits(tmp_path: Path, inside: str) -> None:
+    """Each file finds the pictures of its own split, also where others are called alike."""
+    for part, shade in (("train", 0), ("val", 200)):
+        pictures(tmp_path / part)
+        for number in range(4):
+            Image.new("RGB", (40, 20), (number, shade, 9)).save(tmp_path / part / f"{number}.png")
+        (tmp_path / inside).mkdir(exist_ok=True)
+        (tmp_path / inside / f"instances_{part}.json").write_text(json.dumps(coco()))
+    splits = open_data(tmp_path)
+    for source, shade in zip(splits, (0, 200), strict=True):
+        assert (len(source), source.fields) == (4, {"objects"})
+        assert source.example(0).picture.getpixel((0, 0)) == (0, shade, 9)
+
+
+def test_one_coco_file_for_all_splits(tmp_path: Path) -> None:
+    names = ["train/0.png", "train/1.png", "train/2.png", "test/3.png"]
+    for part in ("train", "test"):
+        pictures(tmp_path / part)
+    images = [{"id": 100.0 + n, "file_name": name} for n, name in enumerate(names)]  # as tables with gaps are exported
+    (tmp_path / "annotations.json").write_text(json.dumps(coco(images=images)))
+    splits = open_data(tmp_path)
+    assert [len(source) for source in splits] == [3, 1]
+    assert len(found(splits)["train/0.png"]) == 2
+
+
+@pytest.mark.parametrize("listed", ["coco", "lines"])
+def test_boxes_in_shares_are_refused(tmp_path: Path, listed: str) -> None:
+    pictures(tmp_path)
+    boxes = [[0.1, 0.2, 0.5, 0.25], [0, 0, 1, 1]]
+    if listed == "coco":
+        notes = [{"image_id": 100, "category_id": 7, "bbox": box} for box in boxes]
+        (tmp_path / "coco.json").write_text(json.dumps(coco(annotations=notes)))
+    else:
+        row = {"file_name": "0.png", "objects": {"bbox": boxes, "categories": ["dog", "cat"]}}
+        (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + '\n{"file_name": "1.png"}')
+    with pytest.raises(DataError, match=r"first pixel, as \[0.1, 0.2, 0.5, 0.25\] does not; boxes are .* in pixels"):
+        open_data(tmp_path)

@@ -326,6 +326,9 @@ def test_captions_beside_the_pictures(tmp_path: Path):
     (tmp_path / "cat" / "b.txt").write_bytes(b"caf\xe9")
     (tmp_path / "dog" / "a.txt").write_text("ä" * 50_000, encoding="utf-8")
     (tmp_path / "dog" / "c.txt").mkdir()
+    (tmp_path / "dog" / "c.caption").write_text("a dog")
+    (tmp_path / "dog" / "a.caption").write_text("not this one")
+    (tmp_path / "dog" / "b.txt").write_text("3 0.5 0.25 0.1 0.2\n0 0.1 .2 0.05 0.05\n")
     train, test = open_data(tmp_path)
     found = {
         source.example(row).name: (source.caption(row), source.classes[source.label(row) or 0])
@@ -335,8 +338,12 @@ def test_captions_beside_the_pictures(tmp_path: Path):
     }
     assert found["cat/a.png"] == ("a cat,\nasleep", "cat")
     assert found["dog/a.png"] == ("ä" * 10_000, "dog")
-    assert {found[name] for name in found.keys() - {"cat/a.png", "dog/a.png"}} <= {("", "cat"), ("", "dog")}
-    assert train.skipped == (("cat/b.png", "its caption is not UTF-8 text"),)
+    assert found["dog/c.png"] == ("a dog", "dog")
+    assert {found[name] for name in found.keys() - {"cat/a.png", "dog/a.png", "dog/c.png"}} <= {("", "cat")}
+    assert train.skipped == (
+        ("cat/b.png", "its caption is not UTF-8 text"),
+        ("dog/b.png", "the text beside it is boxes as YOLO writes them and no caption; COCO and VOC files are read"),
+    )
 
 
 def test_the_fingerprint_sees_captions_maps_and_tables(tmp_path: Path):

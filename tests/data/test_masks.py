@@ -69,6 +69,9 @@ def test_masks_from_files(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(DataError, match="no masks here"):
         masks_found(MaskFilesSpec(source=str(empty)))
+    Image.fromarray(np.eye(40, dtype=np.uint8)).save(empty / "a.png")  # nothing would ever be painted
+    with pytest.raises(DataError, match="the brightest level of this mask is 1; white"):
+        masks_found(MaskFilesSpec(source=str(tmp_path / "none") + "//"))
     (empty / "a.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="not a readable picture"):
         masks_found(MaskFilesSpec(source=str(tmp_path / "none") + "/"))

@@ -108,6 +108,11 @@ def test_samples_of_other_writers(tmp_path: Path) -> None:
         "b.cls": b"3",
         "c.png": png(3),
         "c.json": json.dumps({"caption": "more", "text": "other", "label": 4, "status": "success"}).encode(),
+        "c.txt": b"not asked for",
+        "k.png": png(8),
+        "k.cls": b"4",
+        "k.json": b'{"caption": ""}',
+        "k.txt": b"beside nothing",
         "d.json": b"{}",
         "e.png": png(5),
         "e.json": b"[1, 2",
@@ -124,6 +129,7 @@ def test_samples_of_other_writers(tmp_path: Path) -> None:
         "",
         "",
         "a cell",
+        "beside nothing",
         "more",
     ]
     assert train.classes == ("0", "3", "4")

@@ -142,6 +142,11 @@ def test_weights_in_parts() -> None:
     assert whole["by_strategy"] == parts["by_strategy"] == totals
     sent = "averaging_gradients"
     assert parts["seconds_a_step"][sent] == pytest.approx(1.5 * whole["seconds_a_step"][sent])
+    turned = plan_for(recipe("tiny-text", overrides=["denoiser.train.optimizer=muon"]), gpus=4, gpu="h100")
+    assert turned["memory"]["optimizer"] < whole["memory"]["optimizer"]
+    assert turned["by_strategy"]["fsdp"] == totals["fsdp"]
+    assert "GB by FSDP, with optimizer=adamw" in told_for(turned)  # muon does not work on parts
+    assert "adamw" not in told_for(whole)
 
 
 @pytest.mark.parametrize("change", ["perceptual_weight=0.2", "perceptual_weight=0"])

@@ -39,6 +39,8 @@ def test_memory_is_a_multiple_of_the_weights(largest: dict[str, object]) -> None
         "train_first_stage": 4 * 4 * first,  # no average of the weights
         "train_denoiser": 4 * (first + 5 * second),
     }
+    stored = describe(recipe("txt2img-1p4b", overrides=["denoiser.train.averages.every=1000"]))
+    assert stored["memory"]["train_denoiser"] == 4 * (first + 7 * second)  # two averages to choose from afterwards
 
 
 @pytest.mark.parametrize("name", ["tiny-text", "tiny-class", "tiny-uncond", "tiny-vq", "bsr_sr"])

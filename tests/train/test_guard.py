@@ -47,6 +47,24 @@ def begin(folder: Path, *, poisoned: set[int] = frozenset(), raised: set[int] = 
     return stage, stage.run(stream(), losses=model, look=look, best=lambda: Wrote("best", folder / "best"))
 
 
+class Narrow(Tensor):
+    """On a device that knows no float64, as Apple's GPUs."""
+
+    def double(self) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise TypeError("float64 is not supported")
+
+    def cpu(self) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.as_subclass(Tensor)
+
+
+def test_what_a_device_without_float64_answers_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Line.__call__
+    monkeypatch.setattr(Line, "__call__", lambda self, batch: {"loss": plain(self, batch)["loss"].as_subclass(Narrow)})
+    _, events = begin(tmp_path, steps=2)
+    list(events)
+    assert [line["loss"] for line in read_lines(tmp_path / "log.jsonl") if "loss" in line] == [1.0, 1.0]
+
+
 def notes(events: Iterator[Event]) -> list[str]:
     return [event.text for event in events if isinstance(event, Note)]
 
@@ -81,6 +99,8 @@ def test_what_is_usual_is_known_to_a_run_that_goes_on() -> None:
     assert Usual(lines).leap(2.0) is None
     assert Usual(lines).leap(4.0) == 4.0
     assert Usual(lines[:5]).leap(4.0) is None
+    broken = Usual([{"step": 0, "loss": float("nan")}, *lines])  # of steps that changed nothing, which is said
+    assert [broken.leap(loss) for loss in (float("inf"), float("nan"), 4.0)] == [None, None, 4.0]
     assert Usual([{"step": 1, "loss": -1.0}] * 20).leap(4.0) is None  # losses with a learnt variance may be negative
 
 

@@ -1,6 +1,7 @@
 """What a person sees of long work: a line that moves, sentences that stay."""
 
 import contextlib
+import shutil
 import signal
 import sys
 import time
@@ -31,13 +32,18 @@ class Line:
         self._live = sys.stderr.isatty()
         self._last = 0.0
 
+    @property
+    def due(self) -> bool:
+        """Is it time to write it again?"""
+        return time.monotonic() - self._last >= (0.1 if self._live else 30.0)
+
     def show(self, text: str, *, last: bool = False) -> None:
-        """Write the line if it is time to."""
-        now = time.monotonic()
-        if not last and now - self._last < (0.1 if self._live else 30.0):
+        """Write the line if it is time to; what a terminal has no room for is cut, or each would be a new line."""
+        if not last and not self.due:
             return
-        self._last = now
+        self._last = time.monotonic()
         if self._live:
+            text = text[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
         else:
             print(text, file=sys.stderr, flush=True)
@@ -121,7 +127,7 @@ def _agreed(event: Event, stopping: Callable[[], bool]) -> bool:
 
 def _advance(line: Line, event: Advance) -> None:
     step, total, progress = event.progress.step, event.total, event.progress
-    if step % 10 and step != total:
+    if not line.due and step != total:  # to read a value is to wait for it
         return
     values = "  ".join(f"{name} {float(progress.values[name]):.4f}" for name in SHOWN if name in progress.values)
     line.show(

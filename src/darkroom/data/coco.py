@@ -7,16 +7,22 @@ from typing import Any, Final, cast
 
 from darkroom.core.errors import DataError
 from darkroom.data.decode import printable
+from darkroom.data.place import folders_in
 from darkroom.data.row import Name, PixelBox, Row, category, pixel_box, safe_path, writable
 
 NAMED: Final = ("_annotations.coco.json", "annotations.json", "coco.json", "instances.json", "captions.json")
 NEARBY: Final = (".", "images")  # where pictures may lie, from the file
 
 
-def coco_file(folder: Path) -> Path | None:
-    """The annotation file of a folder, in it or in its `annotations`; None without one, `DataError` for several."""
+def coco_files(folder: Path) -> list[Path]:
+    """The annotation files of a folder, in it or in its `annotations`."""
     known = [folder / name for name in NAMED if (folder / name).is_file()]
-    found = known or sorted([*folder.glob("instances_*.json"), *folder.glob("annotations/instances_*.json")])
+    return known or sorted([*folder.glob("instances_*.json"), *folder.glob("annotations/instances_*.json")])
+
+
+def coco_file(folder: Path) -> Path | None:
+    """The annotation file of a folder; None without one, `DataError` for several."""
+    found = coco_files(folder)
     if len(found) > 1:
         names = ", ".join(printable(path.relative_to(folder)) for path in found)
         raise DataError(f"{printable(folder)}: several annotation files ({names}); name the one that is meant")
@@ -32,9 +38,9 @@ def coco_rows(path: Path) -> list[Row]:
     for note in _entries(table, "annotations", where=where):
         notes.setdefault(_number(note.get("image_id"), key="image_id", where=where), []).append(note)
     images = list(_entries(table, "images", where=where))
-    places = _Places(path.parent)
+    places = _Places(path)
     boxed = any("bbox" in note for each in notes.values() for note in each)
-    return [
+    rows = [
         _row(
             image,
             notes.get(image["id"], []),
@@ -45,15 +51,23 @@ def coco_rows(path: Path) -> list[Row]:
         )
         for image in images
     ]
+    if notes and notes.keys().isdisjoint(image["id"] for image in images):
+        first = next(iter(notes))
+        raise DataError(f"{where}: no annotation is of a picture that is listed; the first has image_id {first!r:.40}")
+    return rows
 
 
 class _Places:
-    """Where pictures lie that are named without their folder."""
+    """Where pictures lie that are named without their folder: beside the file, in a folder that it is named after
+    (`train2017` for `instances_train2017.json`), or, as COCO's own archives unpack, in any beside `annotations`.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self._roots = [folder / name for name in NEARBY]
-        if folder.name == "annotations":  # as COCO's own archives unpack
-            self._roots += [folder.parent, *sorted(each for each in folder.parent.iterdir() if each.is_dir())]
+    def __init__(self, path: Path) -> None:
+        folder, whole = path.parent, path.parent.name == "annotations"
+        base = folder.parent if whole else folder
+        inside = folders_in(base)
+        named = [each for each in inside if each.name.lower() in path.stem.lower()]
+        self._roots = [*(folder / name for name in NEARBY), base, *named, *(inside if whole else ())]
 
     def find(self, name: Path) -> Path:
         """The first that is there, else the one beside the file."""
@@ -70,13 +84,14 @@ def _row(
     where: str,
 ) -> Row:
     name = Path(image["file_name"])
+    where = f"{where}, {printable(name)}"
     objects: list[tuple[Name, PixelBox]] = []
     caption: str | None = None
     for note in notes:
         if "bbox" in note and not note.get("iscrowd"):
             number = _number(note.get("category_id"), key="category_id", where=where)
             if number not in categories:
-                raise DataError(f"{where}: an annotation of {printable(name)} has the unknown category {number!r:.40}")
+                raise DataError(f"{where}: an annotation has the unknown category {number!r:.40}")
             box = pixel_box(note["bbox"], where=where)
             if box[2] > 0 and box[3] > 0:
                 objects.append((category(categories[number], where=where), box))
@@ -109,7 +124,9 @@ def _entries(table: Mapping[str, Any], key: str, *, where: str) -> Iterator[Mapp
 
 
 def _number(value: object, *, key: str, where: str) -> int | str:
-    """What names an entry, a number or a text."""
+    """What names an entry, a whole number or a text."""
+    if isinstance(value, float) and value.is_integer():  # as tables with gaps are exported
+        return int(value)
     if not isinstance(value, (int, str)):
-        raise DataError(f"{where}: {key!r} must be a number, {value!r:.40} came")
+        raise DataError(f"{where}: {key!r} must be a whole number or a text, {value!r:.40} came")
     return value

@@ -200,7 +200,8 @@ def name_classes(folder: Path, kinds: Kinds) -> Tables:
     given = _given(folder)
     for key, count in (("label", kinds.labelled), ("map_file_name", kinds.mapped)):
         if 0 < count < kinds.rows:
-            raise DataError(f"{folder}: {key!r} is missing in {kinds.rows - count} of {kinds.rows} rows")
+            lacking = f"is missing in {kinds.rows - count} of {kinds.rows} rows"
+            raise DataError(f"{folder}: {key!r} {lacking}; write it for all of them, or for none")
     for_map = bool(given) and given[0].lower() == "background"  # then it names the map's ids, not labels
     table = () if for_map else given
     names = Names(

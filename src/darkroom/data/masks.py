@@ -77,7 +77,9 @@ AnyMasksSpec: TypeAlias = Annotated[MasksSpec | MaskFilesSpec, Field(discriminat
 def found(spec: MaskFilesSpec) -> MaskFilesSpec:
     """The spec with the hash of what is there; `DataError` for a folder without masks, or a first one that is none."""
     files = _files(spec.source)
-    open_picture(files[0])
+    brightest = int(to_bytes(colours(upright(open_picture(files[0]))), 1).max())
+    if 0 < brightest < _INK:  # nothing would ever be painted
+        raise DataError(f"{files[0]}: the brightest level of this mask is {brightest}; white (255) is where to paint")
     facts = [(str(path.relative_to(spec.source)), path.stat().st_size) for path in files]
     return spec.model_copy(update={"hash": hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()})
 

@@ -1,8 +1,10 @@
-"""Rows of a folder: as `metadata.jsonl`, COCO or VOC files annotate them, or as they lie, with captions beside them.
+"""Rows of a folder: as metadata, COCO or VOC files annotate them, or as they lie, with captions beside them.
 
 Every file that looks like a picture becomes a row; one that cannot be used says so in its `fault`.
 """
 
+import csv
+import io
 import json
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -11,34 +13,55 @@ from pathlib import Path
 from typing import Any, cast
 
 from darkroom.core.errors import DataError, did_you_mean
-from darkroom.data.coco import coco_file, coco_rows
+from darkroom.data.coco import coco_file, coco_files, coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.kinds import SUFFIXES, foreign, is_picture
+from darkroom.data.place import folder_called, folders_in
 from darkroom.data.row import Name, PixelBox, Row, category, class_name, pixel_box, safe_path, writable
 from darkroom.data.sidecar import sidecar
 from darkroom.data.voc import has_voc, voc_rows
 
-METADATA = "metadata.jsonl"
+METADATA, TABLE = "metadata.jsonl", "metadata.csv"  # as Hugging Face's imagefolder has either; the first counts
+CAPTION, OTHERWISE = "caption", "text"  # the key of captions, and what it is called where nothing is called so
 RUN = "recipe.yaml"  # in a folder of pictures that a run drew, and that are no data
-TEST_FOLDERS = ("test", "val", "valid", "validation")
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+PAIRED = ("images", "imgs"), ("maps", "masks")  # folders of pictures and of their maps, as segmentations are published
+LOSSY = (".jpg", ".jpeg")
+LACKING = 0.05  # of the pictures may be without what all others have: they are left out, and no error
 
 
-def list_rows(folder: Path, *, caption_field: str = "caption", by_class: bool | None = None) -> list[Row]:
+def list_rows(folder: Path, *, caption_field: str = CAPTION, by_class: bool | None = None) -> list[Row]:
     """All rows of a folder, in the metadata's order or sorted by name, those with a fault last; `DataError` for none.
 
-    by_class: are sub-folders classes? None: yes when all pictures lie in two or more of them.
+    by_class: are sub-folders classes? None: yes when pictures lie in two or more of them, all but `LACKING`.
     """
-    metadata = folder / METADATA
-    coco = None if metadata.is_file() else coco_file(folder)
-    if metadata.is_file():
+    metadata = metadata_file(folder)
+    coco = None if metadata is not None else coco_file(folder)
+    if metadata is not None:
         rows = _annotated(metadata, caption_field)
     elif coco is not None:
         rows = coco_rows(coco)
     else:
-        rows = voc_rows(folder) if has_voc(folder) else _found(folder, by_class)
+        rows = voc_rows(folder) if has_voc(folder) else _paired(folder) or _found(folder, by_class)
     if not rows:
         raise DataError(f"{printable(folder)}: no pictures here ({', '.join(sorted(SUFFIXES))} are looked for)")
     return rows
+
+
+def metadata_file(folder: Path) -> Path | None:
+    """What says of the pictures in and below a folder what they show; None where nothing does."""
+    return next((path for name in (METADATA, TABLE) if (path := folder / name).is_file()), None)
+
+
+def is_told(folder: Path) -> bool:
+    """Does a file say of the pictures in a folder what they show?"""
+    return metadata_file(folder) is not None or bool(coco_files(folder)) or has_voc(folder)
+
+
+def folders_shown(folder: Path) -> list[Path]:
+    """The folders in this one that may hold pictures: not the hidden ones, nor runs, which draw some."""
+    return [path for path in folders_in(folder) if _is_shown(path.parent, path.name)]
 
 
 def sound(rows: Sequence[Row]) -> list[Row]:
@@ -60,10 +83,13 @@ def pictures_in(folder: Path) -> Iterator[Path]:
 def _walk(folder: Path, onerror: Callable[[OSError], object] | None = None) -> Iterator[tuple[list[Path], list[Path]]]:
     """Folders and files, place by place, without the hidden ones and runs; links to folders are not followed."""
     for place, folders, files in os.walk(folder, onerror=onerror):
-        shown_in = (each for each in folders if not each.startswith((".", "__")))
-        folders[:] = [each for each in shown_in if not os.path.exists(os.path.join(place, each, RUN))]
+        folders[:] = [each for each in folders if _is_shown(place, each)]
         shown = [each for each in files if not each.startswith(".")]
         yield [Path(place, each) for each in folders], [Path(place, each) for each in shown]
+
+
+def _is_shown(place: str | Path, folder: str) -> bool:
+    return not folder.startswith((".", "__")) and not os.path.exists(os.path.join(place, folder, RUN))
 
 
 def _candidates(folder: Path) -> Iterator[tuple[Path, str | None]]:
@@ -87,15 +113,49 @@ def _found(folder: Path, by_class: bool | None) -> list[Row]:
     listed = sorted((path.relative_to(folder), fault) for path, fault in _candidates(folder))
     inside = [path for path, fault in listed if fault is None]
     tops = {path.parts[0] for path in inside if len(path.parts) > 1}
-    nested = all(len(path.parts) > 1 for path in inside)
-    by_class = nested and (len(tops) > 1 if by_class is None else by_class)
+    outside = sum(len(path.parts) == 1 for path in inside)
+    by_class = outside <= LACKING * len(inside) and (len(tops) > 1 if by_class is None else by_class)
 
     def row(path: Path) -> Row:
         caption, fault = sidecar(folder / path)
+        if by_class and len(path.parts) == 1:
+            return Row(folder / path, printable(path), fault="in no folder of a class, and nearly all others are")
         label = printable(Path(path.parts[0])) if by_class else None
         return Row(folder / path, printable(path), caption=caption, label=label, fault=fault)
 
     return [*map(row, inside), *_faults(folder, ((path, fault) for path, fault in listed if fault is not None))]
+
+
+def _paired(folder: Path) -> list[Row]:
+    """Pictures in `images` with maps of their names in `masks`; none where there are other folders, or few pairs."""
+    images, masks = (folder_called(folder, names) for names in PAIRED)
+    if images is None or masks is None or any(map(has_pictures, {*folders_shown(folder)} - {images, masks})):
+        return []
+    listed = sorted(_candidates(folder))
+    maps = {_stem(path, masks): path for path, _ in listed if masks in path.parents}
+    pairs = [(path, fault, _map_of(_stem(path, images), maps)) for path, fault in listed if images in path.parents]
+    if 2 * sum(mapped is not None for _, _, mapped in pairs) <= len(pairs):
+        return []
+    loose = [path.relative_to(folder) for path, _ in listed if path.parent == folder]
+    faults = _faults(folder, ((path, "neither in the folder of pictures nor in that of maps") for path in loose))
+    return [*(_mapped(path, mapped, folder, fault=fault) for path, fault, mapped in pairs), *faults]
+
+
+def _stem(path: Path, place: Path) -> Path:
+    return path.relative_to(place).with_suffix("")
+
+
+def _map_of(stem: Path, maps: Mapping[Path, Path]) -> Path | None:
+    return maps.get(stem) or maps.get(stem.with_name(f"{stem.name}_mask"))
+
+
+def _mapped(path: Path, mapped: Path | None, folder: Path, *, fault: str | None) -> Row:
+    caption, unread = sidecar(path)
+    if mapped is None:
+        unread = "without a map of its name, which the others have"
+    elif mapped.suffix.lower() in LOSSY:
+        unread = "its map is a JPEG, which blurs class ids; PNG keeps them"
+    return Row(path, printable(path.relative_to(folder)), caption=caption, map=mapped, fault=fault or unread)
 
 
 def _faults(folder: Path, listed: Iterable[tuple[Path, str]]) -> list[Row]:
@@ -104,31 +164,33 @@ def _faults(folder: Path, listed: Iterable[tuple[Path, str]]) -> list[Row]:
 
 def _annotated(metadata: Path, caption_field: str) -> list[Row]:
     """The rows of a metadata file, then the pictures in its folder that it does not name."""
-    entries = list(_entries(metadata))
+    entries = list(_entries(metadata) if metadata.name == METADATA else _lines(metadata))
     keys = {key for _, entry in entries for key in entry}
-    if caption_field != "caption" and caption_field not in keys:
+    if caption_field == CAPTION not in keys and OTHERWISE in keys:
+        caption_field = OTHERWISE
+    if caption_field != CAPTION and caption_field not in keys:
         raise DataError(f"{printable(metadata)}: no field {caption_field!r}{did_you_mean(caption_field, keys)}")
     rows = [_row(entry, metadata, line=line, caption_field=caption_field) for line, entry in entries]
     if not rows:
         return []
     named = {path for row in rows for path in (row.path, row.map) if path is not None}
     absent = {path for path in named if not os.path.exists(path)}
-    marked = _marked(rows, absent)
+    marked = _marked(rows, absent, listed=metadata.name)
     if absent and not sound(marked):
         first = ", ".join(printable(path.relative_to(metadata.parent)) for path in sorted(absent)[:3])
         more = ", ..." if len(absent) > 3 else ""
         where = printable(metadata)
         raise DataError(f"{where}: names {len(absent)} of {len(named)} files that are not there: {first}{more}")
-    others = ((path, fault or f"not named in {METADATA}") for path, fault in _candidates(metadata.parent))
+    others = ((path, fault or f"not named in {metadata.name}") for path, fault in _candidates(metadata.parent))
     unnamed = sorted((path.relative_to(metadata.parent), fault) for path, fault in others if path not in named)
     return [*marked, *_faults(metadata.parent, unnamed)]
 
 
-def _marked(rows: Sequence[Row], absent: Container[Path]) -> list[Row]:
+def _marked(rows: Sequence[Row], absent: Container[Path], *, listed: str) -> list[Row]:
     """The rows, their faults that show without opening a file said; a picture may be listed with several captions."""
     marked, seen = list[Row](), set[Row]()
     for row in rows:
-        fault = f"named twice in {METADATA} with the same annotations" if row in seen else None
+        fault = f"named twice in {listed} with the same annotations" if row in seen else None
         if row.map is not None and row.map in absent:
             fault = f"no such map as {printable(Path(row.map.name))}"
         if row.path in absent:
@@ -140,11 +202,7 @@ def _marked(rows: Sequence[Row], absent: Container[Path]) -> list[Row]:
 
 def _entries(metadata: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line number, object) of every line that is not blank."""
-    try:
-        lines = metadata.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{printable(metadata)}: cannot be read ({error.strerror or error})") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_bytes(metadata).split(b"\n"), start=1):
         if not line.strip():
             continue
         where = f"{printable(metadata)} line {number}"
@@ -157,11 +215,36 @@ def _entries(metadata: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, cast("dict[str, Any]", entry)
 
 
+def _lines(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(line number, what its columns say) of every row of a table; whole numbers of labels as such, no empty cells."""
+    where = printable(table)
+    try:
+        reader = csv.DictReader(io.StringIO(_bytes(table).decode("utf-8-sig"), newline=""), strict=True)
+        if "file_name" not in (columns := reader.fieldnames or ()):
+            hint = did_you_mean("file_name", columns)
+            raise DataError(f"{where}: its first line names no column 'file_name'{hint}; add it, or rename this table")
+        for cells in reader:
+            if None in cells:
+                raise DataError(f"{where} line {reader.line_num}: more cells than the {len(columns)} of the first line")
+            said: dict[str, Any] = {key: cell for key, cell in cells.items() if cell}
+            label = said.get("label", "")
+            yield reader.line_num, said | ({"label": int(label)} if label.isdecimal() and len(label) < 10 else {})
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{where}: not valid CSV in UTF-8 ({error})") from None
+
+
+def _bytes(metadata: Path) -> bytes:
+    try:
+        return metadata.read_bytes()
+    except OSError as error:
+        raise DataError(f"{printable(metadata)}: cannot be read ({error.strerror or error})") from None
+
+
 def _row(entry: Mapping[str, Any], metadata: Path, *, line: int, caption_field: str) -> Row:
     where = f"{printable(metadata)} line {line}"
     path = _file(metadata.parent, entry.get("file_name"), key="file_name", where=where)
     if path is None:
-        raise DataError(f"{where}: 'file_name' is missing")
+        raise DataError(f"{where}: 'file_name' is missing{did_you_mean('file_name', entry)}")
     return Row(
         path=path,
         name=printable(path.relative_to(metadata.parent)),

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Final, cast, final
@@ -82,6 +83,21 @@ def size_of(place: Place) -> int:
 def facts_of(place: str) -> Facts:
     """What is known of a file here or elsewhere without reading it; `OSError` where there is none."""
     return find(place) if is_remote(place) else _facts(os.stat(place))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, by name; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as found:  # which knows without asking for each
+            return sorted(Path(each.path) for each in found if each.is_dir())
+    except OSError:
+        return []
+
+
+def folder_called(folder: Path, names: Sequence[str]) -> Path | None:
+    """The folder in this one that has one of these names, in whatever case; where several have, the first name's."""
+    inside = {path.name.lower(): path for path in folders_in(folder)}
+    return next((inside[name] for name in names if name in inside), None)
 
 
 def called(place: str) -> str:

@@ -96,7 +96,9 @@ def safe_path(value: object, *, key: str, where: str) -> Path:
 
 
 def class_name(value: object, *, key: str, where: str) -> Name | None:
-    """A name or number as written; `DataError` for anything else."""
+    """A name or number as written (a whole one may be written 3.0); `DataError` for anything else."""
+    if isinstance(value, float) and value.is_integer():  # as tables with gaps are exported
+        value = int(value)
     if value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)):
         return writable(value) if isinstance(value, str) else value
     raise DataError(f"{where}: {key!r} must be a name or a whole number, {value!r:.80} came")

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final, cast, final
 from darkroom.core.errors import DataError, first_line
 from darkroom.data.decode import check
 from darkroom.data.kinds import foreign, is_picture
-from darkroom.data.metadata import caption_in, objects_in
+from darkroom.data.metadata import CAPTION, caption_in, objects_in
 from darkroom.data.place import Member, Shard, opened
 from darkroom.data.remote import Unreachable
 from darkroom.data.row import Name, Row, class_name
@@ -109,8 +109,8 @@ class _Listing:
     def _annotated(self, row: Row, files: Mapping[str, Member]) -> Row:
         told = _json(files.get("json"))
         caption = caption_in(told.get(self.caption_field), where=row.name, key=self.caption_field)
-        if caption is None and self.caption_field == "caption":
-            caption = _text(files.get("txt"))
+        if not caption and self.caption_field == CAPTION:
+            caption = _text(files.get("txt")) or caption
         label = class_name(told.get("label"), key="label", where=row.name)
         if label is None:
             label = _class(_text(files.get("cls")))

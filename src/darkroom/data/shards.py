@@ -14,13 +14,12 @@ from typing import Final, NamedTuple, final
 from darkroom.core.errors import DataError
 from darkroom.data.index import sound_index
 from darkroom.data.listing import Listing, Piece, reopen
-from darkroom.data.metadata import TEST_FOLDERS, has_pictures
+from darkroom.data.metadata import LACKING, TEST_FOLDERS, has_pictures
 from darkroom.data.place import Shard, facts_of, patterned
 from darkroom.data.remote import is_remote, shown
 from darkroom.data.row import Kinds
 
 SUFFIX: Final = ".tar"
-LACKING: Final = 0.05  # of the samples may be without what all others have: they are left out, and no error
 _THREADS: Final = 8  # that fetch shards
 _OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # faults of this machine
 Faults = tuple[tuple[str, str], ...]  # (name, reason)

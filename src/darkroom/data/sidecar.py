@@ -1,11 +1,14 @@
-"""Captions in text files beside the pictures: `a.txt` tells what `a.png` shows."""
+"""Captions in text files beside the pictures: `a.txt`, or else `a.caption`, tells what `a.png` shows."""
 
 import codecs
+import re
 from pathlib import Path
 from typing import Final
 
+ENDS: Final = (".txt", ".caption")  # the second is what captioning tools write
 LONGEST: Final = 10_000  # characters; no tokenizer sees that many
 _BYTES: Final = 4 * LONGEST  # a character has four at most, and a file may be of any size
+_BOXES: Final = re.compile(r"\d+( \d*\.\d+){4,}(\s|$)")  # a line of YOLO: class, then shares of the sides
 
 
 def sidecar(picture: Path) -> tuple[str | None, str | None]:
@@ -13,10 +16,11 @@ def sidecar(picture: Path) -> tuple[str | None, str | None]:
     (a blank file says nothing).
 
     A file that is not UTF-8 is a fault, as in metadata: read in a wrong encoding, it would teach wrong words unnoticed.
+    So are boxes, which would teach numbers.
     """
-    path = picture.with_suffix(".txt")
     try:
-        if not path.is_file():
+        path = next((path for end in ENDS if (path := picture.with_suffix(end)).is_file()), None)
+        if path is None:
             return None, None
         with path.open("rb") as file:
             start = file.read(_BYTES)
@@ -24,6 +28,9 @@ def sidecar(picture: Path) -> tuple[str | None, str | None]:
         return None, f"its caption cannot be read ({error.strerror or error})"
     whole = len(start) < _BYTES  # else the last character may be cut
     try:
-        return codecs.getincrementaldecoder("utf-8-sig")().decode(start, whole).strip()[:LONGEST] or None, None
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start, whole).strip()[:LONGEST]
     except UnicodeDecodeError:
         return None, "its caption is not UTF-8 text"
+    if _BOXES.match(text):
+        return None, "the text beside it is boxes as YOLO writes them and no caption; COCO and VOC files are read"
+    return text or None, None

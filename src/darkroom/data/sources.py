@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import heapq
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +15,23 @@ from PIL import Image
 
 from darkroom.core.errors import DataError, InputError, did_you_mean
 from darkroom.core.seeds import stream
-from darkroom.data.coco import coco_rows
+from darkroom.data.coco import coco_file, coco_files, coco_rows
 from darkroom.data.decode import printable
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder, checked, listed, name_classes
-from darkroom.data.metadata import METADATA, TEST_FOLDERS, has_pictures, list_rows, sound
+from darkroom.data.kinds import is_picture
+from darkroom.data.metadata import (
+    TEST_FOLDERS,
+    TRAIN_FOLDERS,
+    folders_shown,
+    has_pictures,
+    is_told,
+    list_rows,
+    metadata_file,
+    sound,
+)
 from darkroom.data.parts import Joined, Subset
-from darkroom.data.place import called
+from darkroom.data.place import called, folder_called
 from darkroom.data.remote import is_remote, shown
 from darkroom.data.row import Kinds, Row
 from darkroom.data.shards import are_shards, shard_rows
@@ -32,6 +43,7 @@ __all__ = ["Example", "Folder", "Joined", "ShapesSource", "Source", "Splits", "S
 SHAPES_COUNT: Final = 20_000  # training scenes unless a limit says otherwise
 TEST_SHARE: Final = 0.05
 TEST_MOST: Final = 1000
+SPLITS: Final = (*TRAIN_FOLDERS, *TEST_FOLDERS)
 SCENES: Final[dict[str, Kind]] = {"shapes": "captioned", "shapes:single": "single"}
 
 
@@ -195,14 +207,29 @@ def _files(place: str, *, caption_field: str, alpha: bool) -> tuple[Folder, Fold
         train, test, folder = coco_rows(folder), [], folder.parent
     else:
         train, test = _split_rows(folder, caption_field=caption_field)
-    tables = name_classes(folder, Kinds.of(sound([*train, *test])))
+    rows = sound([*train, *test])
+    _check_pixels(folder, rows)
+    tables = name_classes(folder, Kinds.of(rows))
     name = printable(Path(folder.name))
     whole = checked(name, train, tables=tables, alpha=alpha)
     return whole, checked(name, test, tables=tables, alpha=alpha) if test else None
 
 
+def _check_pixels(folder: Path, rows: Sequence[Row]) -> None:
+    """`DataError` for boxes in shares, each of which would be a corner of the first pixel."""
+    boxes = (box for row in rows for _, box in row.objects or ())
+    first = next(boxes, None)
+    if first is not None and max(first) <= 1 and all(max(box) <= 1 for box in boxes):
+        raise DataError(
+            f"{printable(folder)}: no box reaches beyond the first pixel, as {list(first)} does not; "
+            "boxes are [x, y, width, height] in pixels and not in shares of the picture"
+        )
+
+
 def _folder(place: Path) -> Path:
-    if place.is_dir() or (place.is_file() and place.suffix == ".json"):
+    if place.is_dir():
+        return _unwrapped(place.resolve())
+    if place.is_file() and place.suffix == ".json":
         return place.resolve()
     if place.exists():
         raise DataError(f"{place}: a folder of pictures is needed, this is a file")
@@ -210,31 +237,70 @@ def _folder(place: Path) -> Path:
     raise DataError(f"{place}: no such folder{hint if 'did you mean' in hint else ''}")
 
 
+def _unwrapped(folder: Path) -> Path:
+    """The data set in a folder whose pictures all lie in one inside, as archives unpack; else the folder itself."""
+    inside = list(filter(has_pictures, folders_shown(folder)))
+    if len(inside) != 1 or inside[0].name.lower() in SPLITS or is_told(folder) or _has_own_pictures(folder):
+        return folder
+    (inner,) = inside
+    found = _unwrapped(inner)
+    parted = folder_called(inner, TRAIN_FOLDERS) is not None or sum(map(has_pictures, folders_shown(inner))) > 1
+    return found if found != inner or parted or is_told(inner) else folder
+
+
+def _has_own_pictures(folder: Path) -> bool:
+    return any(is_picture(name) and not name.startswith(".") for name in os.listdir(folder))
+
+
 def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Row]]:
     """Rows of the `train` and `test` (`val`, `validation`) folders; all and none where there are no such."""
-    if not (folder / "train").is_dir() or _has_classes_beside(folder):
+    own = folder_called(folder, TRAIN_FOLDERS)
+    if own is None or _has_classes_beside(folder, own):
         return list_rows(folder, caption_field=caption_field), []
-    if (folder / METADATA).is_file():  # one list for all splits
-        rows = list_rows(folder, caption_field=caption_field)
-        test = next((part for name in TEST_FOLDERS if sound(part := _below(rows, name))), [])
-        apart = {row.name for row in test}
-        return [row for row in rows if row.name not in apart], test
-    train = list_rows(folder / "train", caption_field=caption_field)
-    apart = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
+    if metadata_file(folder) is not None:  # one list for all splits
+        return _apart(list_rows(folder, caption_field=caption_field))
+    if metadata_file(own) is None and not coco_files(own) and (files := coco_files(folder)):
+        return _listed_apart(folder, files)
+    train, apart = list_rows(own, caption_field=caption_field), folder_called(folder, TEST_FOLDERS)
+    if apart is None:
+        return train, []
     labelled = all(row.label is not None for row in sound(train))
-    return train, [] if apart is None else list_rows(apart, caption_field=caption_field, by_class=labelled)
+    test = list_rows(apart, caption_field=caption_field, by_class=labelled)
+    if labelled and all(row.label is None for row in sound(test)):
+        raise DataError(
+            f"{printable(apart)}: these pictures have no class, and those in {own.name} have one; move this folder "
+            f"away, and some of {own.name} are kept for testing"
+        )
+    return train, test
 
 
-def _has_classes_beside(folder: Path) -> bool:
+def _has_classes_beside(folder: Path, own: Path) -> bool:
     """Is `train` one class of several (car, bus, train), not a split? Other folders with pictures tell."""
-    known = {"train", *TEST_FOLDERS}
-    others = (each for each in folder.iterdir() if each.is_dir() and each.name not in known)
-    listed = any((place / METADATA).is_file() for place in (folder, folder / "train"))
+    others = (each for each in folders_shown(folder) if each.name.lower() not in SPLITS)
+    listed = any(metadata_file(place) is not None for place in (folder, own))
     return not listed and any(has_pictures(each) for each in others)
 
 
+def _listed_apart(folder: Path, files: Sequence[Path]) -> tuple[list[Row], list[Row]]:
+    """Rows of COCO files beside the folders of the splits: one for both, or of several those that are named so."""
+    train = [path for path in files if any(name in path.stem.lower() for name in TRAIN_FOLDERS)]
+    others = [path for path in files if path not in train]
+    test = next((path for name in TEST_FOLDERS for path in others if name in path.stem.lower()), None)
+    if len(train) != 1 or test is None:
+        one = coco_file(folder)  # refuses several
+        return _apart([] if one is None else coco_rows(one))
+    return coco_rows(train[0]), coco_rows(test)
+
+
+def _apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows of one list, those in a test folder by themselves."""
+    test = next((part for name in TEST_FOLDERS if sound(part := _below(rows, name))), [])
+    names = {row.name for row in test}
+    return [row for row in rows if row.name not in names], test
+
+
 def _below(rows: Sequence[Row], folder: str) -> list[Row]:
-    return [row for row in rows if row.name.startswith(f"{folder}/")]
+    return [row for row in rows if row.name.lower().startswith(f"{folder}/")]
 
 
 def _by_name(source: Folder, seed: int) -> tuple[Folder, Folder]:

@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 from darkroom.core.errors import DataError
 from darkroom.data.decode import printable
 from darkroom.data.kinds import is_picture
+from darkroom.data.place import folder_called
 from darkroom.data.row import Name, PixelBox, Row, writable
 
-ANNOTATIONS: Final = "Annotations"
-PICTURES: Final = ("JPEGImages", "images", ".")
+ANNOTATIONS: Final = ("annotations",)  # in whatever case
+PICTURES: Final = ("jpegimages", "images")
 LARGEST: Final = 2**24  # bytes of one XML file
 
 
@@ -42,13 +43,11 @@ def voc_rows(folder: Path) -> list[Row]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    place = folder / ANNOTATIONS
-    yield from (place if place.is_dir() else folder).glob("*.xml")
+    yield from (folder_called(folder, ANNOTATIONS) or folder).glob("*.xml")
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    place = next((folder / name for name in PICTURES if (folder / name).is_dir()), folder)
-    yield from (path for path in place.iterdir() if path.is_file())
+    yield from (path for path in (folder_called(folder, PICTURES) or folder).iterdir() if path.is_file())
 
 
 def _row(picture: Path, note: Path | None, folder: Path) -> Row:

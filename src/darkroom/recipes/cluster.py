@@ -14,7 +14,7 @@ from darkroom.core.errors import SpecError, did_you_mean
 from darkroom.core.hollow import hollow
 from darkroom.network.unet import UNet
 from darkroom.recipes.counted import Step, beside_first_stage, first_stage_step, step_of
-from darkroom.recipes.describe import FLOAT, count, denoiser_moments, first_stage_moments, moved_by
+from darkroom.recipes.describe import FLOAT, averages, count, denoiser_moments, first_stage_moments, moved_by
 from darkroom.recipes.length import trained
 from darkroom.recipes.schema import DenoiserRecipe, Recipe
 from darkroom.train.optim import TrainSpec
@@ -91,6 +91,7 @@ def _planned(recipe: Recipe, stage: str, train: TrainSpec, *, gpus: int, gpu: st
         "gpus": gpus,
         "gpu": gpu,
         "strategy": train.strategy,
+        "optimizer": train.optimizer,
         "parameters": count(recipe),
         "operations": asked.step.operations,
         "memory": {**held, "activations": kept * piece},
@@ -138,10 +139,10 @@ def _held(part: DenoiserRecipe, *, train: TrainSpec, trained: int, others: int, 
     Autocast keeps a second copy of the weights, in two bytes each; with FSDP only where the backward pass needs it,
     which does not where it works activations out again.
     """
-    values = {"weights": 1, "gradients": 1, "averages": _averages(train)}
+    values = {"weights": 1, "gradients": 1, "averages": averages(train)}
     if part.distill is not None:
         values |= {"teacher": 1, "follower": 1}
-    moments = denoiser_moments(part) if parts == 1 else 2 * trained  # muon does not work on parts
+    moments = denoiser_moments(part) if parts == 1 else 2 * trained  # adamw's, for muon does not work on parts
     kept = {name: trained * copies for name, copies in values.items()} | {"optimizer": moments}
     held = {name: FLOAT * each // parts for name, each in kept.items()}
     if parts > 1:
@@ -150,11 +151,6 @@ def _held(part: DenoiserRecipe, *, train: TrainSpec, trained: int, others: int, 
     held["cast_weights"] = 0 if uncast else FLOAT // 2 * trained
     held["first_stage"] = FLOAT * others
     return held
-
-
-def _averages(train: TrainSpec) -> int:
-    """How many of the weights are kept."""
-    return int(train.ema > 0) + (0 if train.averages is None else len(train.averages.widths))
 
 
 def _of_first_stage(recipe: Recipe) -> _Asked:
@@ -166,7 +162,7 @@ def _of_first_stage(recipe: Recipe) -> _Asked:
         "weights": FLOAT * (all_ + judge),
         "gradients": FLOAT * (moved + judge),
         "optimizer": FLOAT * (first_stage_moments(part) + 2 * judge),
-        "averages": FLOAT * moved * _averages(part.train),
+        "averages": FLOAT * moved * averages(part.train),
         "cast_weights": 0 if part.train.precision == "float32" else FLOAT // 2 * (moved + judge),
         "features": FLOAT * looking,
     }
@@ -206,6 +202,7 @@ def _lines(plan: Mapping[str, Any]) -> list[str]:
         assumed += f", machines of {MACHINE} with one link of {8 * LINK / 1e9:.0f} Gbit/s each"
     sends = "averages gradients" if plan["strategy"] == "ddp" else "gathers weights and averages gradients"
     others = {name: each for name, each in plan["by_strategy"].items() if name != plan["strategy"] and gpus > 1}
+    then = {"fsdp": ", with optimizer=adamw"} if plan["optimizer"] == "muon" else {}
     return [
         f"{plan['recipe']} on {gpus} x {plan['gpu']}, by {plan['strategy'].upper()}, "
         f"the {plan['stage'].replace('_', ' ')}",
@@ -213,7 +210,7 @@ def _lines(plan: Mapping[str, Any]) -> list[str]:
         f"operations  {plan['operations'] / 1e9:.1f} G multiply-adds a picture, forward",
         f"memory      {total / 1e9:.1f} GB of each GPU, which {_fit(plan)}: "
         + ", ".join(f"{name} {each / 1e9:.1f}" for name, each in memory.items() if each),
-        *(f"            {each / 1e9:.1f} GB by {name.upper()}" for name, each in others.items()),
+        *(f"            {each / 1e9:.1f} GB by {name.upper()}{then.get(name, '')}" for name, each in others.items()),
         f"batch       {batch} pictures, {batch // gpus} a GPU, {plan['at_a_time'] // gpus} at a time; "
         f"at most {plan['largest_batch'] // gpus} at a time fit",
         f"time        {plan['days']:.1f} days for {plan['steps']} steps, {plan['gpu_hours']:.0f} GPU hours: a step "

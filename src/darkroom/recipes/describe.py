@@ -214,9 +214,14 @@ def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
     }
 
 
+def averages(train: TrainSpec) -> int:
+    """How many averages of the weights are kept."""
+    return int(train.ema > 0) + (0 if train.averages is None else len(train.averages.widths))
+
+
 def _copies(train: TrainSpec | None) -> int:
-    """Values that training keeps for each weight beside moments: itself, gradient, its average if there is one."""
-    return 0 if train is None else 3 if train.ema else 2
+    """Values that training keeps for each weight beside moments: itself, gradient, its averages."""
+    return 0 if train is None else 2 + averages(train)
 
 
 def _others(part: DenoiserRecipe) -> int:

@@ -61,10 +61,16 @@ class Usual:
     """The latest logged losses. lines: of the log so far."""
 
     def __init__(self, lines: Lines) -> None:
-        self._losses = deque((line["loss"] for line in lines if "loss" in line), maxlen=OF_LATE)
+        losses = (line["loss"] for line in lines if "loss" in line)
+        self._losses = deque(filter(math.isfinite, losses), maxlen=OF_LATE)
 
     def leap(self, loss: float) -> float | None:
-        """How many times the usual loss this one is, where it leapt; it is among the latest from then on."""
+        """How many times the usual loss this one is, where it leapt; it is among the latest from then on.
+
+        One that is not finite is neither: its step changed nothing, which is said by itself.
+        """
+        if not math.isfinite(loss):
+            return None
         usual = statistics.median(self._losses) if len(self._losses) >= FEWEST else math.nan
         self._losses.append(loss)
         return loss / usual if usual > 0 and loss > LEAP * usual else None

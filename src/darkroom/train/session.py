@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, final
 import torch
 from torch import nn
 
-from darkroom.core.compute import Compute
+from darkroom.core.compute import Compute, wide
 from darkroom.core.errors import DataError, TrainingError
 from darkroom.core.parallel import is_first, mean_over_ranks, on_any, on_first, rank
 from darkroom.core.record import (
@@ -265,7 +265,8 @@ class Session:
 
     def _log(self, progress: Progress) -> Iterator[Event]:
         """A line of the log, with the means over all processes."""
-        values = mean_over_ranks(torch.stack([value.detach().double() for value in progress.values.values()]))
+        found = torch.stack([wide(value.detach()) for value in progress.values.values()])
+        values = mean_over_ranks(found.cpu().double())  # in this order, for Apple's GPUs know no float64
         entry = {
             "step": progress.step,
             "samples": progress.step * self.spec.batch,
