@@ -16,6 +16,7 @@ darkroom reconstruct runs/tiny-vq-0 one.jpg two.png --size 256 --out seen
 
 ON_SHEET, CELL = 64, 256  # pictures on the contact sheet, and the largest side of one there, in pixels
 COLUMNS = 8
+LONGEST = 10**6  # pixels of a side that are asked for
 SHEET = "grid.png"
 NAME_BYTES = 200  # file systems end a name at 255, and ours gets a number, a suffix and, while written, a prefix
 
@@ -26,7 +27,9 @@ def run(
     *,
     out: Annotated[Path, typer.Option(help="Folder for NAME.png of each.")] = Path("reconstructions"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, originals above (64 at most).")] = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Resize the shorter side first; needed above 2 MP.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=LONGEST, help="Resize the shorter side first; needed above 2 MP.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
@@ -39,11 +42,12 @@ def run(
     from darkroom.tasks.first_stage import check_channels, open_first_stage
 
     paths = _listed(pictures, out=out)
-    opened = open_first_stage(model, config=config, compute=sampling_compute(device, precision))
+    compute = sampling_compute(device, precision)
+    opened = open_first_stage(model, config=config, compute=compute)
     check_channels(opened.model)
     for sentence in opened.odd:
         typer.echo(f"note: {sentence}", err=True)
-    work = _Work(opened=opened, compute=sampling_compute(device, precision), out=out, size=size, grid=grid)
+    work = _Work(opened=opened, compute=compute, out=out, size=size, grid=grid)
     with gentle_stop() as stopping:
         for _ in work.each(paths):
             if stopping():

@@ -169,9 +169,16 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
             came = (
                 ""
                 if first["type"] == "value_error" and isinstance(first["input"], (Mapping, BaseModel))
-                else f" ({first['input']!r} came)"
+                else f" ({_shown(first['input'])} came)"
             )
             return f"{at}{message[0].lower()}{message[1:]}{came}"[:400]
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no number of so many digits
+        return "a number of thousands of digits"
 
 
 _TYPE: Final = re.compile(r"(constrained-)?(float|int|str)|\w+\[.*\]")  # as pydantic names plain members of unions

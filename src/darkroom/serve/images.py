@@ -39,6 +39,7 @@ def _none_asked(value: object) -> object:
 
 
 _NONE_ASKED: Final = BeforeValidator(_none_asked)
+Filled = Annotated[str | None, _FILLED]
 Counted = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, _FILLED]
 Whole = Annotated[Annotated[int, Field(ge=0, le=LARGEST)] | None, _FILLED]
 Scale = Annotated[FiniteFloat | None, _FILLED]
@@ -54,7 +55,7 @@ class ImagesAsk(Spec):
     """
 
     prompt: str | None = None
-    model: str | None = Field(default=None, max_length=200)
+    model: Annotated[Annotated[str, Field(max_length=200)] | None, _FILLED] = None
     n: Counted = 1
     size: str | None = Field(default=None, max_length=20)
     response_format: Literal["b64_json", "url"] = "b64_json"
@@ -68,8 +69,8 @@ class ImagesAsk(Spec):
     stream: Annotated[Literal[False] | None, _NONE_ASKED] = None
     partial_images: Annotated[Literal[0] | None, _NONE_ASKED] = None
     user: str | None = None
-    negative: str | None = None
-    label: int | str | None = None
+    negative: Filled = None
+    label: Annotated[int | str | None, _FILLED] = None
     seed: Whole = None
     steps: Counted = None
     guidance: Scale = None
@@ -111,7 +112,7 @@ async def edits(request: Request, door: TheDoor) -> ImagesView:
     def holes() -> dict[str, bytes]:
         return {"image": files["image"], "mask": mask_of(files.get("mask", files["image"]), door.engine.limits)}
 
-    return await _answer(door, request, texts, files=await door.aside(holes))
+    return await _answer(door, request, texts, files=await door.closely(holes))
 
 
 @router.post("/variations", openapi_extra=_form("image"))

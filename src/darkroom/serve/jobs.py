@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from darkroom.serve.asked import NAMES, Ask
+from darkroom.serve.asked import Ask
 from darkroom.serve.door import Door, JobId, TheDoor, body_of
 from darkroom.serve.limits import Refused
 from darkroom.serve.store import Job, State
 from darkroom.serve.views import JobsView, JobView, job_view, schema_of
+from darkroom.tasks.request import PICTURES
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LAST: Final = 10**9 - 1  # number of the event that ends a stream
@@ -21,7 +22,7 @@ AS_FORM: Final = {
     "type": "object",
     "properties": {
         "request": {"type": "string", "contentMediaType": "application/json", "description": "as in JSON"},
-        **{name: {"type": "string", "format": "binary"} for name in NAMES},
+        **{name: {"type": "string", "format": "binary"} for name in PICTURES},
     },
     "required": ["request"],
     "additionalProperties": False,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -12,19 +12,11 @@ from darkroom.core.errors import InputError
 from darkroom.core.pictures import open_picture
 from darkroom.core.spec import Spec, parse
 from darkroom.data.decode import printable
-from darkroom.tasks.request import Label, Placed, Request
+from darkroom.tasks.request import EACH, PICTURES, Label, PictureField, Placed, Request
 
 KEY: Final = "darkroom"  # of the text entry in a PNG, and in `picture.info`
 XMP_KEY: Final = "XML:com.adobe.xmp"  # of XMP in a PNG (XMP specification, part 3, 1.1.5)
 SOURCES: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-PictureField = Literal["map", "low_res", "image", "mask", "guide"]
-PICTURES: Final[dict[PictureField, str]] = {  # those of a wish, and what a request calls them
-    "map": "maps",
-    "low_res": "low_res",
-    "image": "images",
-    "mask": "masks",
-    "guide": "guides",
-}
 _WHERE_IT_APPLIES: Final = (
     "decoder",
     "precision",
@@ -191,17 +183,9 @@ def again(note: Note, changes: Mapping[str, Any]) -> Request:
             raise InputError(
                 f"this was made with a picture as {field} ({known}), which a note cannot hold; give it again"
             )
-    kept: dict[str, Any] = {
-        "prompts": _one(note.prompt),
-        "labels": _one(note.label),
-        "negatives": _one(note.negative),
-        "to_prompts": _one(note.to_prompt),
-        "to_labels": _one(note.to_label),
-        "first": note.index,
-        "layouts": () if note.layout is None else (note.layout,),
-        **{name: getattr(note, name) for name in SHARED},
-    }
-    kept = {key: value for key, value in kept.items() if value is not None}
+    kept: dict[str, Any] = {name: getattr(note, name) for name in SHARED} | {"first": note.index}
+    kept |= {of_all: (getattr(note, name),) for name, of_all in EACH.items() if name not in PICTURES}
+    kept = {key: value for key, value in kept.items() if value not in (None, (None,))}
     if changes.get("solver", note.solver) != note.solver:
         del kept["eta"]
     if changes.get("inverted"):
@@ -223,7 +207,3 @@ def check_maker(note: Note, *, name: str, card: Mapping[str, Any], where: str) -
             f"{where}: decoded by {note.decoder.name!r} (spec {note.decoder.spec_hash}); "
             f"say where that is with --decoder (in Python with_decoder)"
         )
-
-
-def _one(value: Label | None) -> tuple[Label, ...]:
-    return () if value is None else (value,)
