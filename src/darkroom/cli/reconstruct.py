@@ -9,6 +9,8 @@ from typing import Annotated, Any, final
 
 import typer
 
+from darkroom.core.errors import escaped
+
 EXAMPLE = """
 darkroom reconstruct emoji my_pictures --grid
 darkroom reconstruct runs/tiny-vq-0 one.jpg two.png --size 256 --out seen
@@ -92,7 +94,7 @@ class _Work:
             except ModelFileError:  # the model is at fault, not this picture
                 raise
             except InputError as error:
-                self.skipped.append({"source": printable(path), "reason": _writable(str(error))})
+                self.skipped.append({"source": printable(path), "reason": escaped(str(error))})
             else:
                 self._keep(found, path, target)
             counter.show(self.seen, len(paths))
@@ -108,9 +110,9 @@ class _Work:
         from darkroom.tasks.note import KEY
 
         note = {
-            "model": self.opened.name,
+            "model": escaped(self.opened.name),
             "spec_hash": spec_hash(self.opened.model.spec),
-            "reconstruction_of": _writable(path.name),
+            "reconstruction_of": escaped(path.name),
             "source_hash": found.source_hash,
         }
         save_png(found.picture, target, metadata={KEY: json.dumps(note, ensure_ascii=False)})
@@ -134,7 +136,7 @@ class _Work:
             from darkroom.core.pictures import save_png
             from darkroom.tasks.note import KEY
 
-            note = json.dumps({"model": self.opened.name, "sheet_of": len(self.sheet)}, ensure_ascii=False)
+            note = json.dumps({"model": escaped(self.opened.name), "sheet_of": len(self.sheet)}, ensure_ascii=False)
             self.sheet_path = save_png(_sheet(self.sheet), self.out / SHEET, metadata={KEY: note})
 
     def report(self) -> dict[str, Any]:
@@ -203,11 +205,6 @@ def _names(paths: Sequence[Path], *, reserved: set[str]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def _writable(text: str) -> str:
-    """Text that can be printed, whatever bytes a file is named with."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _small(picture: Any) -> Any:

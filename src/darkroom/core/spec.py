@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer
+from pydantic_core import to_json
 
 from darkroom.core.errors import SpecError, did_you_mean
 
@@ -44,8 +45,18 @@ def parse(kind: type[S], data: object, *, where: str) -> S:
     """Read a spec from plain values; `SpecError` names the key, what came and what fits. `where`: the source."""
     if not isinstance(data, Mapping):
         raise SpecError(f"{where}: a mapping of keys is needed, {type(data).__name__} came")
+    return _read(kind, lambda: kind.model_validate(data), where=where)
+
+
+def parse_strictly(kind: type[S], data: Mapping[str, Any], *, where: str) -> S:
+    """As `parse`, by the types of JSON: a text that looks like a number is none, and neither is true."""
+    text = to_json(data, inf_nan_mode="constants")
+    return _read(kind, lambda: kind.model_validate_json(text, strict=True), where=where)
+
+
+def _read(kind: type[S], validated: Callable[[], S], *, where: str) -> S:
     try:
-        return kind.model_validate(data)
+        return validated()
     except ValidationError as error:
         raise SpecError(f"{where}: {_sentence(kind, error)}") from None
 

@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat
 from pydantic_core import from_json
 
 from darkroom.core.errors import InputError
-from darkroom.core.spec import Spec, parse
+from darkroom.core.spec import Spec, parse, parse_strictly
 from darkroom.serve.limits import Limits, Refused
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.request import LARGEST, PICTURES, Placed, Request, Settings, given
@@ -100,7 +100,7 @@ def parted(values: Mapping[str, Any], *, files: Mapping[str, bytes] | None = Non
 
     `InputError` or `Refused` for what does not fit.
     """
-    ask = parse(Ask, values, where="request")
+    ask = parse_strictly(Ask, values, where="request")
     written = {name: getattr(ask, name) for name in PICTURES if getattr(ask, name) is not None}
     twice = sorted(set(written) & set(files or {}))
     if twice:

@@ -142,7 +142,7 @@ async def _answer(door: Door, request: Request, values: Mapping[str, Any], *, fi
     if job.state != "done":
         raise Refused(job.why or f"the job was {job.state}", status=422, code=f"job_{job.state}")
     root = _root(request) if asked.response_format == "url" else None
-    return await door.aside(partial(_pictures, door, job, root=root))
+    return await door.closely(partial(_pictures, door, job, root=root))
 
 
 def _root(request: Request) -> str:
