@@ -71,7 +71,8 @@ def saved(kind: str) -> bytes:
 def of_scans(*, more: int = 0, kind: str = "JPEG", between: bytes = b"", comment: bytes = b"") -> bytes:
     """A progressive JPEG whose last scan comes so many times more."""
     written, picture = io.BytesIO(), Image.new("L", (16, 16), 99)
-    picture.save(written, kind, progressive=True, comment=comment, save_all=True, append_images=[picture])
+    second = {"save_all": True, "append_images": [picture]} if kind == "MPO" else {}
+    picture.save(written, kind, progressive=True, comment=comment, **second)
     whole = written.getvalue()
     end = whole.index(b"\xff\xd9")
     scan = whole[whole.rindex(b"\xff\xda", 0, end) : end]

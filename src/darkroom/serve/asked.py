@@ -150,13 +150,10 @@ def has_many_scans(data: bytes) -> bool:
 
     Markers are followed as a decoder does; what lies in a segment, or after the end, is none.
     """
+    if not data.startswith(_JPEG):
+        return False
     at, scans = len(_JPEG), 0
-    while (
-        data.startswith(_JPEG)
-        and scans <= SCANS
-        and (marker := _MARKER.search(data, at)) is not None
-        and marker[1] != _END
-    ):
+    while scans <= SCANS and (marker := _MARKER.search(data, at)) is not None and marker[1] != _END:
         scans += marker[1] == _SCAN
         at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
     return scans > SCANS
