@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from darkroom.core.errors import InputError
 from darkroom.tasks.generate import generate
-from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
 from darkroom.tasks.note import Note, again, read_note
 from darkroom.tasks.parts import load_autoencoder
@@ -194,10 +192,3 @@ def test_a_setting_goes_with_the_one_it_belonged_to() -> None:
 )
 def test_a_note_in_words(more: dict[str, Any], sentence: str) -> None:
     assert Note(**LEAST | more).words().startswith(sentence)
-
-
-def test_a_model_whose_file_is_called_by_bytes_is_named(model_files: dict[str, Path], tmp_path: Path) -> None:
-    called = tmp_path / os.fsdecode(b"m\xff.safetensors")
-    called.write_bytes(model_files["plain"].read_bytes())
-    (drawn,) = load(called, device="cpu").sample(steps=1)
-    assert read_note(drawn).model == "m\\udcff"

@@ -110,7 +110,7 @@ class _Work:
         from darkroom.tasks.note import KEY
 
         note = {
-            "model": escaped(self.opened.name),
+            "model": self.opened.name,
             "spec_hash": spec_hash(self.opened.model.spec),
             "reconstruction_of": escaped(path.name),
             "source_hash": found.source_hash,
@@ -136,7 +136,7 @@ class _Work:
             from darkroom.core.pictures import save_png
             from darkroom.tasks.note import KEY
 
-            note = json.dumps({"model": escaped(self.opened.name), "sheet_of": len(self.sheet)}, ensure_ascii=False)
+            note = json.dumps({"model": self.opened.name, "sheet_of": len(self.sheet)}, ensure_ascii=False)
             self.sheet_path = save_png(_sheet(self.sheet), self.out / SHEET, metadata={KEY: note})
 
     def report(self) -> dict[str, Any]:

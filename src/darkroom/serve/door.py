@@ -1,7 +1,7 @@
 """What every route needs: the engine, who asks, and what came with the request."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar, final
 
@@ -18,6 +18,8 @@ from darkroom.serve.store import Job
 from darkroom.tasks.request import PICTURES
 
 T = TypeVar("T")
+JSON: Final = "application/json"
+FORM: Final = "multipart/form-data"
 FIELDS: Final = 40  # of a form
 AT_ONCE: Final = 2  # requests looked at closely, for that takes a processor, and what is read of them memory
 
@@ -96,12 +98,9 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{24}$", description="The id of a j
 
 async def body_of(request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The values and files of a request in JSON, or in a form whose `request` is JSON; `Refused` for anything else."""
-    kind, closely = media_type(request), door_of(request).closely
-    if kind == "application/json":
+    closely = door_of(request).closely
+    if media_type(request, (JSON, FORM)) == JSON:
         return await closely(partial(read_json, await request.body())), {}
-    if kind != "multipart/form-data":
-        sentence = f"application/json or multipart/form-data is taken, {kind or 'nothing'} came"
-        raise Refused(sentence, status=415, code="media_type")
     texts, files = await form_of(request)
     unknown = sorted(({*texts} - {"request"}) | ({*files} - {*PICTURES}))
     if unknown:
@@ -142,6 +141,10 @@ def _written(text: str) -> str:
     return text
 
 
-def media_type(request: Request) -> str:
-    """What the body says it is, without parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def media_type(request: Request, taken: Sequence[str]) -> str:
+    """What the body says it is, without parameters; `Refused` with 415 for what is not taken."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in taken:
+        sentence = f"{' or '.join(taken)} is taken here, {kind or 'nothing'} came"
+        raise Refused(sentence, status=415, code="media_type")
+    return kind

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat
 
 from darkroom.core.spec import Spec, parse
 from darkroom.serve.asked import LARGEST, opened
-from darkroom.serve.door import Door, TheDoor, form_of, media_type
+from darkroom.serve.door import FORM, JSON, Door, TheDoor, form_of, media_type
 from darkroom.serve.door import body_of as json_of
 from darkroom.serve.limits import Limits, Refused
 from darkroom.serve.store import Job
@@ -87,19 +87,18 @@ def _form(*files: str) -> dict[str, Any]:
     properties: dict[str, Any] = {name: {"type": "string", "format": "binary"} for name in files}
     schema = schema_of(ImagesAsk)
     whole = {**schema, "properties": {**schema["properties"], **properties}, "required": [files[0]]}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": whole}}}}
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": whole}}}}
 
 
-JSON: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(ImagesAsk)}}}
+AS_JSON: Final[dict[str, Any]] = {
+    "requestBody": {"required": True, "content": {JSON: {"schema": schema_of(ImagesAsk)}}}
 }
 
 
-@router.post("/generations", openapi_extra=JSON)
+@router.post("/generations", openapi_extra=AS_JSON)
 async def generations(request: Request, door: TheDoor) -> ImagesView:
     """Pictures of a prompt (or a label)."""
-    if media_type(request) != "application/json":
-        raise Refused("application/json is taken here", status=415, code="media_type")
+    media_type(request, (JSON,))
     values, _ = await json_of(request)
     return await _answer(door, request, values, files={})
 
@@ -125,14 +124,14 @@ async def variations(request: Request, door: TheDoor) -> ImagesView:
 
 
 async def _parts(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
-    if media_type(request) != "multipart/form-data":
-        raise Refused("multipart/form-data is taken here", status=415, code="media_type")
+    media_type(request, (FORM,))
     texts, named = await form_of(request)
     files = {name.removesuffix("[]"): data for name, data in named.items()}
     if len(files) < len(named):
         raise Refused("one image is taken, two came", code="no_picture")
     if "image" not in files or set(files) - {"image", "mask"}:
-        raise Refused("the files image and, for edits, mask are needed", code="no_picture")
+        came = " and ".join(sorted(files)) or "none"
+        raise Refused(f"the files image and, for edits, mask are needed, {came} came", code="no_picture")
     return texts, files
 
 

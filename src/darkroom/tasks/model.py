@@ -17,7 +17,7 @@ from darkroom.checkpoint.store import spec_hash
 from darkroom.conditioning.text import Tokenizer
 from darkroom.core.compute import Compute
 from darkroom.core.conditions import Conditions
-from darkroom.core.errors import InputError, escaped
+from darkroom.core.errors import InputError
 from darkroom.core.names import NAMELESS, Names
 from darkroom.core.shapes import Images, Latent, Number, PerSample, Time
 from darkroom.core.spec import parse
@@ -63,7 +63,7 @@ class Model:
         )
         self.compute = compute
         self.engine = engine
-        self.name = name = escaped(name)
+        self.name = name
         self.card = card or {}
         self.names = names
         self.tokenizer = tokenizer
