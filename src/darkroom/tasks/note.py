@@ -174,9 +174,8 @@ def check_ours(paths: Iterable[Path]) -> None:
 def again(note: Note, changes: Mapping[str, Any]) -> Request:
     """The request for this picture again, some fields changed (their names are those of `Request`).
 
-    A setting that only made sense beside a changed one goes with it: eta with another solver or walked back, what works
-    through guidance when there is none, the place between two ends when an end is moved. Pictures are not in a note:
-    `InputError` unless each that was given is given again; another one is a change like any.
+    What only made sense beside a changed field goes with it (`_gone`). Pictures are not in a note: `InputError` unless
+    each that was given is given again; another one is a change like any.
     """
     for field, known in (note.pictures or {}).items():
         if PICTURES[field] not in changes:
@@ -185,17 +184,29 @@ def again(note: Note, changes: Mapping[str, Any]) -> Request:
             )
     kept: dict[str, Any] = {name: getattr(note, name) for name in SHARED} | {"first": note.index}
     kept |= {of_all: (getattr(note, name),) for name, of_all in EACH.items() if name not in PICTURES}
-    kept = {key: value for key, value in kept.items() if value not in (None, (None,))}
-    if changes.get("solver", note.solver) != note.solver:
-        del kept["eta"]
-    if changes.get("inverted"):
-        kept.pop("eta", None)
-    if changes.get("guidance") == 1:
-        for key in ("negatives", "guidance_interval", "guidance_rescale"):
-            kept.pop(key, None)
-    if {"to_prompts", "to_labels", "to_seed"} & set(changes):
-        kept.pop("at", None)
+    gone = _gone(note, changes)
+    kept = {key: value for key, value in kept.items() if key not in gone and value not in (None, (None,))}
     return parse(Request, {**kept, **changes}, where="request")
+
+
+def _gone(note: Note, changes: Mapping[str, Any]) -> set[str]:
+    """Of the kept fields those that made sense beside what is changed only.
+
+    Eta with another solver or walked back · what works through guidance when there is none · the place between two ends
+    when an end is moved · how a picture was varied when it is painted into · the size when another one is enlarged.
+    """
+    found: set[str] = set()
+    if changes.get("solver", note.solver) != note.solver or changes.get("inverted"):
+        found |= {"eta"}
+    if changes.get("guidance") == 1:
+        found |= {"negatives", "guidance_interval", "guidance_rescale"}
+    if {"to_prompts", "to_labels", "to_seed"} & set(changes):
+        found |= {"at"}
+    if "masks" in changes:
+        found |= {"strength", "inverted"}
+    if "low_res" in changes:
+        found |= {"size"}
+    return found
 
 
 def check_maker(note: Note, *, name: str, card: Mapping[str, Any], where: str) -> None:
