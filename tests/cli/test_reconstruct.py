@@ -189,6 +189,7 @@ def test_a_name_that_is_no_text(say: Say, model: Path, tmp_path: Path) -> None:
         (("nowhere.png",), "nowhere.png: no such picture or folder"),
         (("empty",), "empty: no pictures in this folder"),
         (("a.png", "--size", "0"), "--size"),
+        (("a.png", "--size", "9" * 400), "--size"),
         (("a.png", "--size", "5000"), "a.png: 7692 x 5000 pixels are more than 2097152 together"),
         (("a.png", "--device", "toaster"), "device 'toaster' is unknown"),
         (("a.png", "--precision", "int8"), "precision 'int8' is unknown"),

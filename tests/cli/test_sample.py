@@ -188,6 +188,8 @@ def test_like_takes_changes(say: Say, tmp_path: Path) -> None:
         (("--to-seed", 2**70), "'to_seed': input should be less than"),
         (("--size", "99999968"), "99999968x99999968 is too large for a model of 64x64 to draw as a whole"),
         (("--size", "64000000000000", "--window", "64"), "pictures have at most 67 million pixels"),
+        (("--size", "0x" + "9" * 400), "size '0x999"),
+        (("--size", "9" * 5000), "write HEIGHTxWIDTH"),
         (("--count", 10**7), "'count': input should be less than or equal to 1000000"),
         (("--at", 0.5), "`at` is a place between two ends"),
         (("--at", 2), "--at"),
@@ -302,6 +304,15 @@ def test_a_prompt_longer_than_the_model_reads_is_told(say: Say, tmp_path: Path) 
     code, _, told = say("sample", "man " * 200, *SMALL, "--out", tmp_path)
     assert code == 0
     assert "note: the prompt is longer than the " in told
+
+
+def test_a_mask_that_paints_nothing_is_told(say: Say, tmp_path: Path) -> None:
+    """As one of 0 and 1 is, which somebody meant to be black and white."""
+    for name, level in (("photo", 90), ("mask", 1)):
+        Image.new("L", (16, 16), level).save(tmp_path / f"{name}.png")
+    words = ("--image", tmp_path / "photo.png", "--mask", tmp_path / "mask.png", "--out", tmp_path / "out")
+    code, _, told = say("sample", "man", *words, *SMALL)
+    assert (code, "note: a mask has nothing white in it, so that nothing is painted" in told) == (0, True)
 
 
 def test_a_prompt_that_is_the_name_of_a_file_is_told(say: Say, tmp_path: Path) -> None:

@@ -152,6 +152,12 @@ def test_numbers_that_spoil_all_others_are_refused(change: str, place: str) -> N
         parse(Recipe, override(recipe("tiny-text").plain(), [change]), where="x")
 
 
+def test_a_number_that_python_does_not_write_is_refused_in_words() -> None:
+    change = "denoiser.train.steps=-0x" + "f" * 5000
+    with pytest.raises(SpecError, match="a number of thousands of digits came"):
+        parse(Recipe, override(recipe("tiny-text").plain(), [change]), where="x")
+
+
 def test_a_place_in_a_list_is_a_number_as_int_reads_it() -> None:
     with pytest.raises(SpecError, match="'²' does not fit, this list has places"):
         override({"conditioners": [{"drop": 0.1}]}, ["conditioners.².drop=0.2"])

@@ -82,6 +82,11 @@ def test_counts_that_no_grid_has(name):
         choose_times(THOUSAND, name, steps=0)
 
 
+def test_continuous_time_has_no_end_of_steps_either():
+    with pytest.raises(InputError, match="steps=4611686018427387904 does not fit: at most 1000000 are taken"):
+        choose_times(FLOW, None, steps=2**62)
+
+
 def test_given_times_end_at_clean():
     assert given(THOUSAND, torch.arange(19, -1, -1)).end == -1
     assert len(given(THOUSAND, torch.arange(19, -1, -1)).visited) == 20

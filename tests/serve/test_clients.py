@@ -77,6 +77,14 @@ def test_of_two_pictures_none_is_left_out(server: Served) -> None:
     assert single.status_code == 200, single.text
 
 
+def test_what_is_left_empty_in_a_form_is_not_asked_for(server: Served) -> None:
+    empty = {"model": "", "label": "", "negative": "", "seed": "", "size": "", "n": ""}
+    answer = server.client.post(
+        "/v1/images/variations", files={"image": ("a.png", png(colours(1)))}, data={**empty, "strength": "0.5"}
+    )
+    assert answer.status_code == 200, answer.text
+
+
 def test_a_form_says_everything_once(server: Served) -> None:
     request = ("request", (None, json.dumps({"steps": 1})))
     refused = server.client.post("/v1/jobs", files=[request, request])

@@ -31,6 +31,13 @@ def drawn(engine: Engine, id: str) -> list[np.ndarray]:
     return [np.asarray(Image.open(engine.store.path(id, place)), int) for place in engine.store.notes(id)]
 
 
+def sent(side: int) -> str:
+    """A square picture in base64."""
+    written = io.BytesIO()
+    Image.new("L", (side, side)).save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
 def batches_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each batch has, while it goes on."""
     sizes: list[int] = []
@@ -140,6 +147,8 @@ def test_a_job_that_takes_too_long_fails_and_frees_the_engine(model_files: dict[
         ({"steps": 5000}, "limit_steps", "5000 steps"),
         ({"size": [2048, 2048]}, "limit_pixels", r"4194304 pixels \(2048x2048\)"),
         ({"model": "text", "prompt": "a" * 2001}, "limit_prompt", "2001 characters in a prompt"),
+        ({"size": [512, 512], "window": 8}, "limit_windows", "16129 windows of 8 pixels were asked for"),
+        ({"image": sent(128), "window": 4}, "limit_windows", "3969 windows of 4 pixels"),
         ({"model": "nowhere"}, "no_model", "no model 'nowhere' is offered here"),
         ({"image": "bm8="}, "no_picture", "image: no readable picture"),
         ({"image": "%%%"}, "no_picture", "image: a picture in base64 is needed"),
@@ -154,10 +163,8 @@ def test_what_is_too_much_is_refused_at_once(engine: Engine, values: dict[str, A
 
 def test_too_large_a_picture_is_refused_before_it_is_decoded(model_files: dict[str, Path], tmp_path: Path) -> None:
     engine = engine_at(tmp_path / "served", [str(model_files["plain"])], limits={"picture": 100})
-    written = io.BytesIO()
-    Image.new("L", (20, 20)).save(written, "PNG")
     with pytest.raises(Refused, match="20 x 20 pixels came, at most 100") as refused:
-        submit(engine, image=base64.b64encode(written.getvalue()).decode())
+        submit(engine, image=sent(20))
     assert refused.value.status == 413
     engine.stop(0)
 

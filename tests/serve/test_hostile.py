@@ -22,7 +22,8 @@ from schemathesis.specs.openapi.checks import response_schema_conformance
 from serving import KINDS, Served, engine_at, over, served, wait_for
 
 from darkroom.core.errors import DarkroomError
-from darkroom.serve.asked import NAMES, parted
+from darkroom.serve.asked import parted
+from darkroom.tasks.request import PICTURES as SENT
 from darkroom.tasks.together import alike
 
 EXAMPLES = 12  # of each operation
@@ -67,6 +68,17 @@ def saved(kind: str) -> bytes:
     return written.getvalue()
 
 
+def of_scans(*, more: int = 0, kind: str = "JPEG", between: bytes = b"", comment: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan comes so many times more."""
+    written, picture = io.BytesIO(), Image.new("L", (16, 16), 99)
+    second = {"save_all": True, "append_images": [picture]} if kind == "MPO" else {}
+    picture.save(written, kind, progressive=True, comment=comment, **second)
+    whole = written.getvalue()
+    end = whole.index(b"\xff\xd9")
+    scan = whole[whole.rindex(b"\xff\xda", 0, end) : end]
+    return whole[:end] + (between + scan) * more + whole[end:]
+
+
 BOMB = png_of(60_000, 60_000, data=bytes(1000))
 TEXT_BOMB = png_of(4, 4, data=bytes(52), extra=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(30_000_000))))
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
@@ -78,6 +90,11 @@ JSON_BODIES: dict[str, tuple[Any, int]] = {
     "a data url of text": ({"image": "data:text/plain;base64,AAAA"}, 422),
     "a picture of too many pixels": ({"image": coded(BOMB)}, 413),
     "a picture with a bomb of text": ({"image": coded(TEXT_BOMB)}, 422),
+    "a picture of very many scans": ({"image": coded(of_scans(more=40))}, 413),
+    "two pictures in one, of very many scans": ({"image": coded(of_scans(more=40, kind="MPO"))}, 413),
+    "a picture whose scans hide": ({"image": coded(of_scans(more=40, between=b"\xff\x01"))}, 413),
+    "a picture of some scans": ({"image": coded(of_scans(more=5))}, 202),
+    "a picture with what looks like scans": ({"image": coded(of_scans(comment=b"\xff\xda" * 99))}, 202),
     "a picture cut short": ({"image": coded(saved("JPEG")[:300])}, 422),
     "a drawing that names a file": ({"image": coded(SVG)}, 422),
     "postscript": ({"image": coded(EPS)}, 422),
@@ -89,6 +106,10 @@ JSON_BODIES: dict[str, tuple[Any, int]] = {
     "a decoder": ({"decoder": "/tmp/evil.ckpt"}, 422),
     "a negative count": ({"count": -1}, 422),
     "a huge count": ({"count": 2**63 - 1}, 422),
+    "a count that is a text": ({"count": "1"}, 422),
+    "a count that is true": ({"count": True}, 422),
+    "a truth that is a number": ({"inverted": 0}, 422),
+    "a number that is whole": ({"eta": 0}, 202),
     "a count beyond any": ({"count": 10**400}, 422),
     "a huge size": ({"size": [10**9, 10**9]}, 422),
     "a size below nothing": ({"size": [-16, -16]}, 422),
@@ -222,7 +243,7 @@ PICTURES = st.builds(sent, st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", 
 @hypothesis.given(
     model=st.sampled_from(KINDS),
     numbers=st.dictionaries(st.sampled_from(NUMBERED), NUMBERS, max_size=4),
-    pictures=st.dictionaries(st.sampled_from(NAMES), PICTURES, max_size=2),
+    pictures=st.dictionaries(st.sampled_from([*SENT]), PICTURES, max_size=2),
     pairs=st.dictionaries(st.sampled_from(["size", "guidance_interval"]), st.tuples(NUMBERS, NUMBERS), max_size=1),
     words=st.dictionaries(st.sampled_from(["prompt", "negative", "to", "solver", "times"]), st.text(max_size=9)),
 )

@@ -102,6 +102,15 @@ def test_pictures_that_cannot_be_kept_fail_in_words(engine: Engine, monkeypatch:
     assert engine.alive
 
 
+def test_a_folder_that_cannot_be_made_is_not_named(engine: Engine) -> None:
+    job = submit(engine)
+    folder = engine.store.path(job.id, 0).parent
+    folder.write_bytes(b"in its place")
+    engine.start()
+    (failed,) = over(engine, job)
+    assert (failed.state, failed.why) == ("failed", "its pictures could not be kept (File exists)")
+
+
 def test_a_full_disk_is_refused_and_with_room_it_goes_on(store: Store) -> None:
     (pages,) = store._base.execute("PRAGMA page_count").fetchone()
     store._base.execute(f"PRAGMA max_page_count={pages + 2}")

@@ -2,16 +2,22 @@
 
 import contextlib
 import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI, Response
 from serving import Served, engine_at, served, wait_for
 
 from darkroom.serve import cookie, tokens
+from darkroom.serve import server as server_module
 from darkroom.serve.engine import Engine
 from darkroom.serve.limits import Refused
+from darkroom.serve.server import configured
 from darkroom.serve.tokens import PAUSE, TRIES, Tries, owner_of, sender_of
+from listening import listening
 
 TOKEN, OTHER = "a-token-of-ours", "another-of-ours"
 
@@ -181,6 +187,28 @@ def test_silent_connections_are_closed_and_those_that_ask_are_not(engine: Engine
             assert mute.recv(100) == halting.recv(100) == b""
         with server.client.stream("GET", f"/v1/jobs/{slow}/events") as events:
             assert "event: done" in [*events.iter_lines()]
+
+
+def test_what_nobody_reads_is_not_held_and_what_is_read_comes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, size, lost = FastAPI(), 2**25, threading.Event()  # more than a system takes on the way
+    app.add_api_route("/large", lambda: Response(bytes(size)))
+    original = server_module._Impatient.connection_lost
+
+    def noted(protocol: Any, error: Exception | None) -> None:
+        original(protocol, error)
+        lost.set()
+
+    with listening(configured(app, idle=1)) as url:
+        assert len(httpx.get(f"{url}/large").content) == size
+        host, port = url.removeprefix("http://").split(":")
+        monkeypatch.setattr(server_module._Impatient, "connection_lost", noted)
+        with socket.create_connection((host, int(port)), timeout=10) as deaf:
+            deaf.sendall(b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert lost.wait(10)
+            read = 0
+            while more := deaf.recv(2**20):
+                read += len(more)
+        assert 0 < read < size
 
 
 def test_connections_have_an_end_and_those_that_are_there_go_on(model_files: dict[str, Path], tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_long_sides_are_worked_out_piece_by_piece(large: int) -> None:
 
 def test_sides_that_are_too_long(small: Small) -> None:
     model = knows(small("low-res"), "bicubic")
-    request = given(pictures={"low_res": Image.new("RGB", (4104, 4))}, others={"window": 16})
+    request = given({"low_res": Image.new("RGB", (4104, 4)), "window": 16})
     assert settle(model, parse(Request, request, where="request")).match == 0
     with pytest.raises(InputError, match="has a side above 8192 pixels"):
         settle(model, parse(Request, {**request, "match": 1}, where="request"))

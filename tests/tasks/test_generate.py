@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from darkroom.core.compute import Compute
 from darkroom.core.errors import InputError, SpecError
+from darkroom.diffusion.model import LatentDiffusion
+from darkroom.process.objective import NoisiestTimeSpec, ObjectiveSpec
+from darkroom.process.schedule import LinearSpec
 from darkroom.tasks.generate import generate
 from darkroom.tasks.input_picture import input_picture
 from darkroom.tasks.model import Model
 from darkroom.tasks.note import Note, again
 from darkroom.tasks.request import Request
-from darkroom.tasks.settle import settle
+from darkroom.tasks.settle import hardly_meant, settle
 
 Small = Callable[[str], Model]
 
@@ -150,8 +155,8 @@ def test_other_sizes_work(small: Small, size: Any, expected: tuple[int, int]) ->
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "unknown label": ("class", {"label": "sqare"}, r"unknown label 'sqare' \(did you mean 'square'\?\)"),
-    "label too high": ("class", {"label": 3}, r"label 3 does not fit: this model has classes 0\.\.2"),
-    "negative label": ("class", {"label": "-1"}, r"label -1 does not fit"),
+    "label too high": ("class", {"label": 3}, r"label '3' is out of range; this model has 3, 0\.\.2"),
+    "negative label": ("class", {"label": "-1"}, r"label '-1' is out of range"),
     "odd label": ("class", {"label": "--1"}, "unknown label '--1'"),
     "odd digit": ("class", {"label": "²"}, "unknown label '²'"),
     "prompt for classes": ("class", {"prompt": "a"}, "class takes no prompt; it is steered by a label"),
@@ -159,7 +164,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "label for text": ("text", {"prompt": "a", "label": 1}, "text takes no label; it is steered by a prompt"),
     "no prompt": ("text", {}, "text needs a prompt"),
     "no label": ("class", {}, "class needs a label"),
-    "unequal": ("both", {"prompt": ["a", "b"], "label": [1]}, "2 prompts and 1 labels came"),
+    "unequal": ("both", {"prompt": ["a", "b"], "label": [1, 2, 0]}, "2 prompts, 3 labels came; give one for all or"),
+    "nothing at once": ("plain", {"batch": 0}, "batch 0 does not fit"),
+    "less than nothing at once": ("plain", {"batch": -1}, "batch -1 does not fit"),
+    "no end of a size": ("plain", {"size": (0, 10**400)}, "size 0x1000.* does not fit"),
     "a map": ("map", {}, "map needs a semantic map"),
     "odd size": ("plain", {"size": (18, 30)}, "size 18x30 .* multiples of 4, the nearest that fits is 16x32"),
     "no size": ("plain", {"size": (0, 16)}, "size 0x16 does not fit"),
@@ -228,6 +236,25 @@ def test_it_is_refused_before_any_work(small: Small, options: dict[str, Any]) ->
 def test_requests_are_parsed_at_the_door(options: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=f"request: .*{next(iter(options))}"):
         Request.of(others=options)
+
+
+def test_a_label_is_one_for_all_prompts(small: Small) -> None:
+    asked = {"seed": 1, "batch": 1}
+    one, each = (small("both").sample(["a star", "a circle"], label=label, **asked) for label in (2, [2, 2]))
+    assert [picture.tobytes() for picture in one] == [picture.tobytes() for picture in each]
+
+
+@pytest.mark.parametrize(
+    ("change", "steps"),
+    [({}, 20), ({"schedule": LinearSpec()}, 50), ({"objective": ObjectiveSpec(times=NoisiestTimeSpec())}, 1)],
+)
+def test_a_model_that_says_no_steps_takes_no_more_than_it_can(small: Small, change: dict[str, Any], steps: int) -> None:
+    spec = small("pixels").spec.model_copy(update=change)
+    model = Model(LatentDiffusion(spec), compute=Compute(torch.device("cpu")))
+    settled = settle(model, Request())
+    assert (settled.steps, hardly_meant(model, settled)) == (steps, [])
+    said = hardly_meant(model, settle(model, Request(steps=2)))
+    assert ["is a regression, which answers in one step" in each for each in said] == [True] * spec.regresses
 
 
 def test_every_step_is_told(small: Small) -> None:

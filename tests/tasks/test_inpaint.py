@@ -47,7 +47,7 @@ def test_known_pixels_are_identical(small: Small, name: str) -> None:
 def test_the_known_region_is_put_back_noised(small: Small) -> None:
     """Where nothing is masked, x before each step is the picture's own latent at that level of noise."""
     model, noise = small("plain"), torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    fields = given(pictures={"images": photo(5), "masks": hole()}, others={})
+    fields = given({"image": photo(5), "mask": hole()})
     request = settle(model, Request(**fields))
     put_back = known_region(model, request, group=request.wishes(), noise=noise)
     assert put_back is not None
@@ -92,7 +92,7 @@ def test_holes_go_on_smoothly_from_what_is_known() -> None:
 def test_moves_meet_the_known_pixels_at_the_edge_of_a_hole(small: Small) -> None:
     """Before known pixels are pasted over it, the drawn picture agrees with those that share cells with the hole."""
     model = small("inpaint")
-    fields = given(pictures={"images": photo(5), "masks": hole()}, others={})
+    fields = given({"image": photo(5), "mask": hole()})
     free, near = (settle(model, Request(**fields, match=moves)) for moves in (0, 4))
     assert matched(model, free, group=free.wishes()) is None
     wrap = matched(model, near, group=near.wishes())
@@ -123,7 +123,7 @@ def test_moves_are_a_models_own_or_asked_for_and_are_noted(small: Small) -> None
     assert np.array_equal(np.asarray(moved)[kept], np.asarray(photo(5))[kept])
     made = recipe("tiny-inpaint", overrides=["denoiser.sample.match=2"])
     own = Model(model.diffusion, compute=model.compute, name="own", card=card_of(made, pictures=1, quality={}))
-    asked = parse(Request, given(pictures={"images": photo(5), "masks": hole()}, others={}), where="request")
+    asked = parse(Request, given({"image": photo(5), "mask": hole()}), where="request")
     assert settle(own, asked).match == 2
     assert settle(own, asked.model_copy(update={"match": 0})).match == 0
     assert settle(model, asked).match == 0

@@ -56,7 +56,7 @@ def test_each_window_is_told_of_the_objects_in_it(small: Small) -> None:
     assert crops_of(model, size=size, window=window) == [(0, 0, 0.5, 1), (0.25, 0, 0.5, 1), (0.5, 0, 0.5, 1)]
     assert crops_of(model, size=size, window=None) == [(0, 0, 1, 1)]
     left, right = ({"category": 1, "box": [x, 0.25, 0.25, 0.5]} for x in (0.0, 0.625))
-    wish = parse(Request, given(layout=[left, right], size=size, others={}), where="request").wishes()[0]
+    wish = parse(Request, given({"layout": [left, right], "size": size}), where="request").wishes()[0]
     tokens = conditions_of(model, [wish], size=size, window=window).tokens
     assert tokens is not None
     for place, seen in enumerate(
@@ -73,7 +73,7 @@ def test_windows_see_their_part_of_drawn_boxes(small: Small) -> None:
     """Any number of boxes, drawn at the size of the whole and cut to each window."""
     model, size = small("boxes"), (16, 64)
     layout = [{"category": at % 3, "box": [at / 16, 0.25, 1 / 16, 0.5]} for at in range(16)]
-    wish = parse(Request, given(layout=layout, size=size, others={}), where="request").wishes()[0]
+    wish = parse(Request, given({"layout": layout, "size": size}), where="request").wishes()[0]
     whole = conditions_of(model, [wish], size=size)
     assert whole.planes is not None
     assert whole.planes.shape == (1, 2, 8, 32)

@@ -179,6 +179,15 @@ def test_a_setting_goes_with_the_one_it_belonged_to() -> None:
     assert again(note, {"to_seed": 9}).at is None
 
 
+def test_of_another_picture_that_is_given_the_size_and_the_way_are_new(small: Small) -> None:
+    given = [Image.new("RGB", (side, side), (90, 40, 200)) for side in (8, 12, 16)]
+    (enlarged,) = small("low-res").sample(low_res=given[0], steps=1)
+    assert small("low-res").sample(low_res=given[1], like=enlarged)[0].size == (24, 24)
+    (varied,) = small("plain").sample(image=given[2], strength=0.3, steps=3)
+    (painted,) = small("plain").sample(image=given[2], mask=Image.new("L", (16, 16), 255), like=varied)
+    assert (read_note(painted).strength, read_note(painted).steps) == (None, 3)
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

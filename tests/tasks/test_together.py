@@ -21,9 +21,7 @@ OURS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
 def asked(model: Model, **fields: Any) -> Request:
-    loose = {name: fields.pop(name) for name in ("prompt", "label", "negative", "to", "layout") if name in fields}
-    pictures = {name: fields.pop(name) for name in ("images", "masks", "guides", "maps", "low_res") if name in fields}
-    return settle(model, Request(**given(**loose, pictures=pictures, others=fields)))
+    return settle(model, Request(**given(fields)))
 
 
 def alone(model: Model, request: Request) -> list[Image.Image]:
@@ -48,9 +46,9 @@ PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "labels": ("class", {"label": 1}, {"label": "star", "seed": 2}),
     "two seeds": ("plain", {"seed": 1, "to_seed": 2, "at": 0.3}, {"seed": 5, "to_seed": 6, "at": 0.9}),
     "two ends": ("text", {"prompt": "a", "to": "a star", "at": 0.5}, {"prompt": "b", "to": "a circle", "at": 0.2}),
-    "holes": ("inpaint", {"images": noise(1), "masks": hole(2)}, {"images": noise(2), "masks": hole(8), "seed": 4}),
-    "variations": ("plain", {"images": noise(1)}, {"images": noise(2), "seed": 4}),
-    "guides": ("plain", {"guides": noise(1)}, {"guides": noise(2), "seed": 4}),
+    "holes": ("inpaint", {"image": noise(1), "mask": hole(2)}, {"image": noise(2), "mask": hole(8), "seed": 4}),
+    "variations": ("plain", {"image": noise(1)}, {"image": noise(2), "seed": 4}),
+    "guide": ("plain", {"guide": noise(1)}, {"guide": noise(2), "seed": 4}),
 }
 
 
@@ -78,8 +76,8 @@ def test_a_picture_does_not_depend_on_its_company(small: Small, case: str) -> No
         {"eta": 0.5},
         {"to": "a star", "at": 0.5},
         {"to_seed": 2, "at": 0.5},
-        {"images": noise(1)},
-        {"guides": noise(1)},
+        {"image": noise(1)},
+        {"guide": noise(1)},
         {"times": "trailing"},
     ],
 )

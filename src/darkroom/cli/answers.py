@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from darkroom.core.errors import escaped
+
 
 def say(words: str, value: object, *, as_json: bool) -> None:
     """Print an answer in words, or as JSON."""
@@ -22,7 +24,7 @@ def say_json(value: object) -> None:
     escaped.
     """
     text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
-    typer.echo(text.encode(errors="backslashreplace").decode())
+    typer.echo(escaped(text))
 
 
 def _finite(value: Any) -> Any:

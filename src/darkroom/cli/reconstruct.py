@@ -9,6 +9,8 @@ from typing import Annotated, Any, final
 
 import typer
 
+from darkroom.core.errors import escaped
+
 EXAMPLE = """
 darkroom reconstruct emoji my-pictures --grid
 darkroom reconstruct runs/tiny-vq-0 one.jpg two.png --size 256 --out seen
@@ -16,6 +18,7 @@ darkroom reconstruct runs/tiny-vq-0 one.jpg two.png --size 256 --out seen
 
 ON_SHEET, CELL = 64, 256  # pictures on the contact sheet, and the largest side of one there, in pixels
 COLUMNS = 8
+LONGEST = 10**6  # pixels of a side that are asked for
 SHEET = "grid.png"
 NAME_BYTES = 200  # file systems end a name at 255, and ours gets a number, a suffix and, while written, a prefix
 
@@ -26,7 +29,9 @@ def run(
     *,
     out: Annotated[Path, typer.Option(help="Folder for NAME.png of each.")] = Path("reconstructions"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, originals above (64 at most).")] = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Resize the shorter side first; needed above 2 MP.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=LONGEST, help="Resize the shorter side first; needed above 2 MP.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of an original checkpoint.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16, float16.")] = "auto",
@@ -39,11 +44,12 @@ def run(
     from darkroom.tasks.first_stage import check_channels, open_first_stage
 
     paths = _listed(pictures, out=out)
-    opened = open_first_stage(model, config=config, compute=sampling_compute(device, precision))
+    compute = sampling_compute(device, precision)
+    opened = open_first_stage(model, config=config, compute=compute)
     check_channels(opened.model)
     for sentence in opened.odd:
         typer.echo(f"note: {sentence}", err=True)
-    work = _Work(opened=opened, compute=sampling_compute(device, precision), out=out, size=size, grid=grid)
+    work = _Work(opened=opened, compute=compute, out=out, size=size, grid=grid)
     with gentle_stop() as stopping:
         for _ in work.each(paths):
             if stopping():
@@ -88,7 +94,7 @@ class _Work:
             except ModelFileError:  # the model is at fault, not this picture
                 raise
             except InputError as error:
-                self.skipped.append({"source": printable(path), "reason": _writable(str(error))})
+                self.skipped.append({"source": printable(path), "reason": escaped(str(error))})
             else:
                 self._keep(found, path, target)
             counter.show(self.seen, len(paths))
@@ -106,7 +112,7 @@ class _Work:
         note = {
             "model": self.opened.name,
             "spec_hash": spec_hash(self.opened.model.spec),
-            "reconstruction_of": _writable(path.name),
+            "reconstruction_of": escaped(path.name),
             "source_hash": found.source_hash,
         }
         save_png(found.picture, target, metadata={KEY: json.dumps(note, ensure_ascii=False)})
@@ -199,11 +205,6 @@ def _names(paths: Sequence[Path], *, reserved: set[str]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def _writable(text: str) -> str:
-    """Text that can be printed, whatever bytes a file is named with."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _small(picture: Any) -> Any:

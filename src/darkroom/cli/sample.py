@@ -113,39 +113,37 @@ def run(
     if prompts is not None and prompt is not None:
         raise InputError("a prompt and --prompts were both given; give one of them")
     fields = given(
-        prompt=_lines(prompts) if prompts is not None else prompt,
-        label=label or None,
-        negative=negative or None,
-        to=to or None,
-        to_label=to_label or None,
-        size=_size(size),
-        layout=[_layout(path) for path in layout] if layout else None,
-        pictures={
-            "maps": semantic or None,
-            "low_res": low_res or None,
-            "images": image or None,
-            "masks": mask or None,
-            "guides": guide or None,
-        },
-        others={
+        {
+            "prompt": _lines(prompts) if prompts is not None else prompt,
+            "label": label,
+            "negative": negative,
+            "to": to,
+            "to_label": to_label,
+            "to_seed": to_seed,
+            "at": at,
+            "layout": [_layout(path) for path in layout] if layout else None,
+            "map": semantic,
+            "low_res": low_res,
+            "image": image,
+            "mask": mask,
+            "guide": guide,
+            "count": count,
+            "seed": seed,
+            "first": first,
+            "size": _size(size),
             "window": window,
             "strength": strength,
             "inverted": inverted or None,
             "guide_weight": guide_weight,
             "match": match,
-            "to_seed": to_seed,
-            "at": at,
-            "count": count,
-            "seed": seed,
-            "first": first,
             "steps": steps,
             "solver": solver,
             "eta": eta,
             "guidance": _guidance(guidance),
-            "guidance_rescale": guidance_rescale,
             "guidance_interval": guidance_interval,
+            "guidance_rescale": guidance_rescale,
             "times": times,
-        },
+        }
     )
     options = {"config": config, "device": device, "dtype": precision, "engine": engine}
     drawing, request = _asked(fields, like=like, out=out, source=model, decoder=decoder, options=options)
@@ -239,7 +237,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
     if text is None:
         return None
-    sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.strip().isdecimal() for side in sides):
-        raise InputError(f"size {text!r} does not fit; write HEIGHTxWIDTH, e.g. 64x96")
+    sides = [side.strip() for side in text.lower().split("x")]
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and len(side) < 19 for side in sides):
+        raise InputError(f"size {text!r:.60} does not fit; write HEIGHTxWIDTH, e.g. 64x96")
     return int(sides[0]), int(sides[-1])

@@ -38,8 +38,8 @@ def run(
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE: body, bodies, sending, picture, pixels, steps, count, prompt, objects, queue, share, "
-            "seconds, connections, kept."
+            help="NAME=VALUE: body, bodies, sending, picture, pixels, windows, steps, count, prompt, objects, queue, "
+            "share, seconds, connections, kept."
         ),
     ] = None,
     studio: Annotated[bool, typer.Option(help="The page for browsers, at /studio, where gradio is installed.")] = True,

@@ -66,6 +66,11 @@ def first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0][:200]
 
 
+def escaped(text: str) -> str:
+    """Text that can be printed and kept, whatever bytes a file is named with: those that are no UTF-8 are escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the nearest option, or the sorted options when nothing is near."""
     names = sorted(set(options))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer
+from pydantic_core import to_json
 
 from darkroom.core.errors import SpecError, did_you_mean
 
@@ -44,8 +45,18 @@ def parse(kind: type[S], data: object, *, where: str) -> S:
     """Read a spec from plain values; `SpecError` names the key, what came and what fits. `where`: the source."""
     if not isinstance(data, Mapping):
         raise SpecError(f"{where}: a mapping of keys is needed, {type(data).__name__} came")
+    return _read(kind, lambda: kind.model_validate(data), where=where)
+
+
+def parse_strictly(kind: type[S], data: Mapping[str, Any], *, where: str) -> S:
+    """As `parse`, by the types of JSON: a text that looks like a number is none, and neither is true."""
+    text = to_json(data, inf_nan_mode="constants")
+    return _read(kind, lambda: kind.model_validate_json(text, strict=True), where=where)
+
+
+def _read(kind: type[S], validated: Callable[[], S], *, where: str) -> S:
     try:
-        return kind.model_validate(data)
+        return validated()
     except ValidationError as error:
         raise SpecError(f"{where}: {_sentence(kind, error)}") from None
 
@@ -169,9 +180,16 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
             came = (
                 ""
                 if first["type"] == "value_error" and isinstance(first["input"], (Mapping, BaseModel))
-                else f" ({first['input']!r} came)"
+                else f" ({_shown(first['input'])} came)"
             )
             return f"{at}{message[0].lower()}{message[1:]}{came}"[:400]
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no number of so many digits
+        return "a number of thousands of digits"
 
 
 _TYPE: Final = re.compile(r"(constrained-)?(float|int|str)|\w+\[.*\]")  # as pydantic names plain members of unions

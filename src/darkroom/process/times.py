@@ -18,6 +18,7 @@ from darkroom.process.schedule import Schedule
 Grid: TypeAlias = Float[Tensor, " n"] | Int[Tensor, " n"]
 
 GRIDS = ("trailing", "original", "original-quad")
+MOST = 1_000_000  # steps in continuous time
 
 
 @final
@@ -147,6 +148,8 @@ def _check_count(schedule: Schedule, steps: int) -> None:
         raise InputError(f"steps={steps}: at least 1 step is needed")
     if schedule.steps is not None and steps > schedule.steps:
         raise InputError(f"more steps than times: {steps} steps asked for, the schedule has {schedule.steps} times")
+    if steps > MOST:
+        raise InputError(f"steps={steps} does not fit: at most {MOST} are taken")
 
 
 def _check_range(schedule: Schedule, values: Sequence[int | float]) -> None:

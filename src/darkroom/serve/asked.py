@@ -6,24 +6,24 @@ import io
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, cast, final, get_args
+from typing import Annotated, Any, Final, cast, final
 
 from PIL import Image
 from pydantic import Field, FiniteFloat
 from pydantic_core import from_json
 
 from darkroom.core.errors import InputError
-from darkroom.core.spec import Spec, parse
+from darkroom.core.spec import Spec, parse, parse_strictly
 from darkroom.serve.limits import Limits, Refused
 from darkroom.tasks.input_picture import input_picture
-from darkroom.tasks.note import PICTURES
-from darkroom.tasks.request import LARGEST, Labels, Placed, Request, Settings, given
+from darkroom.tasks.request import LARGEST, PICTURES, Placed, Request, Settings, given
 
-PictureName = Literal["map", "low_res", "image", "mask", "guide"]
-NAMES: Final[tuple[PictureName, ...]] = get_args(PictureName)
 FORMATS: Final = ("PNG", "JPEG", "WEBP")  # of pictures that are sent: the fewer readers, the less there is to attack
 VALUES: Final = 50_000  # in a body of JSON; thousands of boxes, and what is wrong with each of them fits into memory
 Side = Annotated[int, Field(gt=0, le=LARGEST)]
+SCANS: Final = 32  # of a JPEG; each goes over the whole picture, and a few bytes ask for one
+_MARKER: Final = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # of a segment in a JPEG, or of its end
+_JPEG, _SCAN, _END = b"\xff\xd8", b"\xda", b"\xd9"
 _DATA_URL: Final = re.compile(r"data:image/[a-z+.-]+;base64,")
 
 
@@ -65,26 +65,8 @@ class Asked(Spec):
 
     def request(self, pictures: Mapping[str, Image.Image]) -> Request:
         """The request of `darkroom.tasks`, not settled yet; pictures by field."""
-        plain = self.ask.model_dump(
-            exclude={"model", *NAMES, "prompt", "negative", "label", "to", "to_label", "layout"}
-        )
-        fields = given(
-            prompt=self.ask.prompt,
-            negative=self.ask.negative,
-            label=self._labels(),
-            to=self.ask.to,
-            to_label=self.ask.to_label,
-            layout=None if self.ask.layout is None else [list(self.ask.layout)],
-            pictures={PICTURES[name]: [picture] for name, picture in pictures.items() if name in NAMES},
-            size=plain.pop("size"),
-            others={**plain, "seed": self.seed},
-        )
-        return parse(Request, fields, where="request")
-
-    def _labels(self) -> Labels | None:
-        """The label, once for each of several prompts."""
-        prompt, label = self.ask.prompt, self.ask.label
-        return [label] * len(prompt) if isinstance(prompt, tuple) and label is not None else label
+        asked = {**self.ask.model_dump(exclude={"model"}), **pictures, "seed": self.seed}
+        return parse(Request, given(asked), where="request")
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -118,13 +100,13 @@ def parted(values: Mapping[str, Any], *, files: Mapping[str, bytes] | None = Non
 
     `InputError` or `Refused` for what does not fit.
     """
-    ask = parse(Ask, values, where="request")
-    written = {name: getattr(ask, name) for name in NAMES if getattr(ask, name) is not None}
+    ask = parse_strictly(Ask, values, where="request")
+    written = {name: getattr(ask, name) for name in PICTURES if getattr(ask, name) is not None}
     twice = sorted(set(written) & set(files or {}))
     if twice:
         raise Refused(f"{twice[0]} came twice, as a file and in the request; give one of them")
     pictures = {name: from_base64(text, what=name) for name, text in written.items()} | dict(files or {})
-    plain = ask.model_copy(update=dict.fromkeys(NAMES))
+    plain = ask.model_copy(update=dict.fromkeys(PICTURES))
     return Asked(ask=plain, seed=secrets.randbelow(2**31) if ask.seed is None else ask.seed), pictures
 
 
@@ -148,6 +130,8 @@ def opened(data: bytes, *, what: str, limits: Limits) -> Image.Image:
                     status=413,
                     code="limit_picture",
                 )
+            if has_many_scans(data):
+                raise Refused(f"{what}: a JPEG of more than {SCANS} scans came", status=413, code="limit_picture")
             picture.load()
             return input_picture(picture).picture
     except InputError:
@@ -159,3 +143,17 @@ def opened(data: bytes, *, what: str, limits: Limits) -> Image.Image:
         raise Refused(
             f"{what}: no readable picture ({type(error).__name__}); PNG, JPEG and WebP are taken", code="no_picture"
         ) from None
+
+
+def has_many_scans(data: bytes) -> bool:
+    """Is it a JPEG of more than `SCANS`? Made of 100, one of 70 kB takes a processor for 17 seconds.
+
+    Markers are followed as a decoder does; what lies in a segment, or after the end, is none.
+    """
+    if not data.startswith(_JPEG):
+        return False
+    at, scans = len(_JPEG), 0
+    while scans <= SCANS and (marker := _MARKER.search(data, at)) is not None and marker[1] != _END:
+        scans += marker[1] == _SCAN
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return scans > SCANS

@@ -1,7 +1,7 @@
 """What every route needs: the engine, who asks, and what came with the request."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar, final
 
@@ -11,27 +11,34 @@ from fastapi import Depends, Path, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from darkroom.serve.asked import NAMES, parted, read_json
+from darkroom.serve.asked import parted, read_json
 from darkroom.serve.engine import Engine
 from darkroom.serve.limits import Refused
 from darkroom.serve.store import Job
+from darkroom.tasks.request import PICTURES
 
 T = TypeVar("T")
+JSON: Final = "application/json"
+FORM: Final = "multipart/form-data"
 FIELDS: Final = 40  # of a form
-AT_ONCE: Final = 2  # requests looked at closely, for that takes a processor and decoded pictures memory
+AT_ONCE: Final = 2  # requests looked at closely, for that takes a processor, and what is read of them memory
 
 
 @final
 class Door:
-    """The engine, and a few threads beside the event loop for what takes a while."""
+    """The engine, and threads beside the event loop for what takes a while."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._threads = anyio.CapacityLimiter(AT_ONCE)
+        self._few = anyio.CapacityLimiter(AT_ONCE)
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """The answer of `work`, done in a thread."""
-        return await run_sync(work, limiter=self._threads)
+        """The answer of `work`, done in a thread; it does not wait for those who look `closely`."""
+        return await run_sync(work)
+
+    async def closely(self, work: Callable[[], T]) -> T:
+        """The answer of `work` that reads what was sent, done in one of few threads."""
+        return await run_sync(work, limiter=self._few)
 
     async def submit(self, request: Request, values: dict[str, Any], *, files: dict[str, bytes]) -> Job:
         """A new job of whoever asks."""
@@ -40,7 +47,7 @@ class Door:
             asked, pictures = parted(values, files=files)
             return self.engine.submit(asked, pictures, client=request.state.client, owner=request.state.owner)
 
-        return await self.aside(work)
+        return await self.closely(work)
 
     async def own(self, request: Request, id: str) -> Job:
         """The job of this id; `Refused` with 404 where whoever asks has none."""
@@ -91,26 +98,23 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{24}$", description="The id of a j
 
 async def body_of(request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The values and files of a request in JSON, or in a form whose `request` is JSON; `Refused` for anything else."""
-    kind, aside = media_type(request), door_of(request).aside
-    if kind == "application/json":
-        return await aside(partial(read_json, await request.body())), {}
-    if kind != "multipart/form-data":
-        sentence = f"application/json or multipart/form-data is taken, {kind or 'nothing'} came"
-        raise Refused(sentence, status=415, code="media_type")
+    closely = door_of(request).closely
+    if media_type(request, (JSON, FORM)) == JSON:
+        return await closely(partial(read_json, await request.body())), {}
     texts, files = await form_of(request)
-    unknown = sorted(({*texts} - {"request"}) | ({*files} - {*NAMES}))
+    unknown = sorted(({*texts} - {"request"}) | ({*files} - {*PICTURES}))
     if unknown:
         raise Refused(f"the form has an unknown part {unknown[0]!r}; `request` and pictures by field fit")
     if "request" not in texts:
         raise Refused("the form needs a part `request` that holds JSON", status=400, code="no_form")
-    return await aside(partial(read_json, texts["request"].encode())), files
+    return await closely(partial(read_json, texts["request"].encode())), files
 
 
 async def form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
     """The texts and files of a form, read in memory; `Refused` for what cannot be read, and for two parts of a name."""
     limits = door_of(request).engine.limits
     parser = MultiPartParser(
-        request.headers, request.stream(), max_files=len(NAMES), max_fields=FIELDS, max_part_size=limits.body
+        request.headers, request.stream(), max_files=len(PICTURES), max_fields=FIELDS, max_part_size=limits.body
     )
     parser.spool_max_size = limits.body  # nothing is laid down on disk
     texts: dict[str, str] = {}
@@ -137,6 +141,10 @@ def _written(text: str) -> str:
     return text
 
 
-def media_type(request: Request) -> str:
-    """What the body says it is, without parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def media_type(request: Request, taken: Sequence[str]) -> str:
+    """What the body says it is, without parameters; `Refused` with 415 for what is not taken."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in taken:
+        sentence = f"{' or '.join(taken)} is taken here, {kind or 'nothing'} came"
+        raise Refused(sentence, status=415, code="media_type")
+    return kind

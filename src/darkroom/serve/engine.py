@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from darkroom.core.errors import DarkroomError
+from darkroom.core.errors import DarkroomError, UnwritableError
 from darkroom.core.shapes import Number
 from darkroom.core.spec import parse
 from darkroom.serve.asked import Asked, opened, read_json
@@ -21,7 +21,7 @@ from darkroom.serve.shelf import Offer, Opened, Shelf
 from darkroom.serve.store import Job, State, Store
 from darkroom.tasks.generate import Member, Sampled, draw, steps_taken
 from darkroom.tasks.request import Request
-from darkroom.tasks.settle import offered, settle
+from darkroom.tasks.settle import offered, settle, size_of
 from darkroom.tasks.together import alike
 
 BATCH: Final = 8  # pictures of a model's own size at once
@@ -325,6 +325,8 @@ class Engine:
         decoded = {name: opened(data, what=name, limits=self.limits) for name, data in pictures.items()}
         request = offered(offer.outline, asked.request(decoded))
         check(request, self.limits)
+        request = request.model_copy(update={"size": size_of(offer.outline, request)})
+        check(request, self.limits)
         settled = settle(offer.outline, request)
         check(settled, self.limits)
         return settled
@@ -356,9 +358,9 @@ class Engine:
 def _reason(error: Exception) -> str:
     """Why a job failed, in a sentence that names no file of the server."""
     match error:
+        case UnwritableError(reason=said) | OSError(strerror=said):
+            return f"its pictures could not be kept ({said or type(error).__name__})"
         case DarkroomError():
             return str(error)
-        case OSError():
-            return f"its pictures could not be kept ({error.strerror or type(error).__name__})"
         case _:
             return f"it could not be drawn ({type(error).__name__})"

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from darkroom.core.errors import InputError
+from darkroom.core.errors import InputError, escaped
 from darkroom.serve import cookie
 from darkroom.serve.counts import Counts
 from darkroom.serve.limits import Limits, Refused
@@ -241,6 +241,5 @@ def headers_of(refused: Refused) -> dict[str, str]:
 def failure(sentence: str, *, status: int, code: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error as JSON; text that is no UTF-8 is escaped."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    said = sentence.encode(errors="backslashreplace").decode()
-    told = {"error": {"message": said, "type": kind, "param": None, "code": code}}
+    told = {"error": {"message": escaped(sentence), "type": kind, "param": None, "code": code}}
     return JSONResponse(told, status_code=status, headers=headers)

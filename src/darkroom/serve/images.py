@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat
 
 from darkroom.core.spec import Spec, parse
 from darkroom.serve.asked import LARGEST, opened
-from darkroom.serve.door import Door, TheDoor, form_of, media_type
+from darkroom.serve.door import FORM, JSON, Door, TheDoor, form_of, media_type
 from darkroom.serve.door import body_of as json_of
 from darkroom.serve.limits import Limits, Refused
 from darkroom.serve.store import Job
@@ -39,6 +39,7 @@ def _none_asked(value: object) -> object:
 
 
 _NONE_ASKED: Final = BeforeValidator(_none_asked)
+Filled = Annotated[str | None, _FILLED]
 Counted = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, _FILLED]
 Whole = Annotated[Annotated[int, Field(ge=0, le=LARGEST)] | None, _FILLED]
 Scale = Annotated[FiniteFloat | None, _FILLED]
@@ -54,7 +55,7 @@ class ImagesAsk(Spec):
     """
 
     prompt: str | None = None
-    model: str | None = Field(default=None, max_length=200)
+    model: Annotated[Annotated[str, Field(max_length=200)] | None, _FILLED] = None
     n: Counted = 1
     size: str | None = Field(default=None, max_length=20)
     response_format: Literal["b64_json", "url"] = "b64_json"
@@ -68,8 +69,8 @@ class ImagesAsk(Spec):
     stream: Annotated[Literal[False] | None, _NONE_ASKED] = None
     partial_images: Annotated[Literal[0] | None, _NONE_ASKED] = None
     user: str | None = None
-    negative: str | None = None
-    label: int | str | None = None
+    negative: Filled = None
+    label: Annotated[int | str | None, _FILLED] = None
     seed: Whole = None
     steps: Counted = None
     guidance: Scale = None
@@ -86,19 +87,18 @@ def _form(*files: str) -> dict[str, Any]:
     properties: dict[str, Any] = {name: {"type": "string", "format": "binary"} for name in files}
     schema = schema_of(ImagesAsk)
     whole = {**schema, "properties": {**schema["properties"], **properties}, "required": [files[0]]}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": whole}}}}
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": whole}}}}
 
 
-JSON: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(ImagesAsk)}}}
+AS_JSON: Final[dict[str, Any]] = {
+    "requestBody": {"required": True, "content": {JSON: {"schema": schema_of(ImagesAsk)}}}
 }
 
 
-@router.post("/generations", openapi_extra=JSON)
+@router.post("/generations", openapi_extra=AS_JSON)
 async def generations(request: Request, door: TheDoor) -> ImagesView:
     """Pictures of a prompt (or a label)."""
-    if media_type(request) != "application/json":
-        raise Refused("application/json is taken here", status=415, code="media_type")
+    media_type(request, (JSON,))
     values, _ = await json_of(request)
     return await _answer(door, request, values, files={})
 
@@ -111,7 +111,7 @@ async def edits(request: Request, door: TheDoor) -> ImagesView:
     def holes() -> dict[str, bytes]:
         return {"image": files["image"], "mask": mask_of(files.get("mask", files["image"]), door.engine.limits)}
 
-    return await _answer(door, request, texts, files=await door.aside(holes))
+    return await _answer(door, request, texts, files=await door.closely(holes))
 
 
 @router.post("/variations", openapi_extra=_form("image"))
@@ -124,14 +124,14 @@ async def variations(request: Request, door: TheDoor) -> ImagesView:
 
 
 async def _parts(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
-    if media_type(request) != "multipart/form-data":
-        raise Refused("multipart/form-data is taken here", status=415, code="media_type")
+    media_type(request, (FORM,))
     texts, named = await form_of(request)
     files = {name.removesuffix("[]"): data for name, data in named.items()}
     if len(files) < len(named):
         raise Refused("one image is taken, two came", code="no_picture")
     if "image" not in files or set(files) - {"image", "mask"}:
-        raise Refused("the files image and, for edits, mask are needed", code="no_picture")
+        came = " and ".join(sorted(files)) or "none"
+        raise Refused(f"the files image and, for edits, mask are needed, {came} came", code="no_picture")
     return texts, files
 
 
@@ -141,7 +141,7 @@ async def _answer(door: Door, request: Request, values: Mapping[str, Any], *, fi
     if job.state != "done":
         raise Refused(job.why or f"the job was {job.state}", status=422, code=f"job_{job.state}")
     root = _root(request) if asked.response_format == "url" else None
-    return await door.aside(partial(_pictures, door, job, root=root))
+    return await door.closely(partial(_pictures, door, job, root=root))
 
 
 def _root(request: Request) -> str:

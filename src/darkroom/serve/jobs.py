@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from darkroom.serve.asked import NAMES, Ask
-from darkroom.serve.door import Door, JobId, TheDoor, body_of
+from darkroom.serve.asked import Ask
+from darkroom.serve.door import FORM, JSON, Door, JobId, TheDoor, body_of
 from darkroom.serve.limits import Refused
 from darkroom.serve.store import Job, State
 from darkroom.serve.views import JobsView, JobView, job_view, schema_of
+from darkroom.tasks.request import PICTURES
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LAST: Final = 10**9 - 1  # number of the event that ends a stream
@@ -20,8 +21,8 @@ PATIENCE: Final = 15.0  # seconds between comments that keep a silent connection
 AS_FORM: Final = {
     "type": "object",
     "properties": {
-        "request": {"type": "string", "contentMediaType": "application/json", "description": "as in JSON"},
-        **{name: {"type": "string", "format": "binary"} for name in NAMES},
+        "request": {"type": "string", "contentMediaType": JSON, "description": "as in JSON"},
+        **{name: {"type": "string", "format": "binary"} for name in PICTURES},
     },
     "required": ["request"],
     "additionalProperties": False,
@@ -30,8 +31,8 @@ BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": schema_of(Ask)},
-            "multipart/form-data": {"schema": AS_FORM},
+            JSON: {"schema": schema_of(Ask)},
+            FORM: {"schema": AS_FORM},
         },
     }
 }

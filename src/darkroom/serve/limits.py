@@ -7,6 +7,7 @@ from pydantic import Field, FiniteFloat
 from darkroom.core.errors import InputError
 from darkroom.core.spec import Spec
 from darkroom.tasks.request import Request
+from darkroom.tasks.settle import windows
 
 
 @final
@@ -30,15 +31,16 @@ class Limits(Spec):
     """What one request, and all of them together, may take.
 
     body: bytes of a request, bodies: of all that are being answered · picture: pixels of a picture that is sent ·
-    pixels: of a drawn one · steps, count: of a job · prompt: characters · objects: of a layout · queue: jobs that wait,
-    share: those of one client · seconds: of drawing for one job · sending: seconds of sending a request · connections:
-    at once · kept: finished jobs, the oldest leave.
+    pixels: of a drawn one, windows: that it is drawn in · steps, count: of a job · prompt: characters · objects: of a
+    layout · queue: jobs that wait, share: those of one client · seconds: of drawing for one job · sending: seconds of
+    sending a request · connections: at once · kept: finished jobs, the oldest leave.
     """
 
     body: int = Field(default=2**24, gt=0)
     bodies: int = Field(default=2**28, gt=0)
     picture: int = Field(default=2**24, gt=0)
     pixels: int = Field(default=2**20, gt=0)
+    windows: int = Field(default=1024, gt=0)
     steps: int = Field(default=250, gt=0)
     count: int = Field(default=16, gt=0)
     prompt: int = Field(default=2000, gt=0)
@@ -59,6 +61,7 @@ def check(request: Request, limits: Limits) -> None:
         "count": (request.total, limits.count, "pictures"),
         "steps": (request.steps or 0, limits.steps, "steps"),
         "pixels": (height * width, limits.pixels, f"pixels ({height}x{width})"),
+        "windows": (windows((height, width), request.window), limits.windows, f"windows of {request.window} pixels"),
         "prompt": (max(map(len, texts), default=0), limits.prompt, "characters in a prompt"),
         "objects": (max(map(len, request.layouts), default=0), limits.objects, "objects in a layout"),
     }

@@ -50,7 +50,9 @@ class _Server(uvicorn.Server):
 @final
 class _Impatient(H11Protocol):
     """Closes connections beyond those that are allowed, and those on which nothing is asked, or a request's head comes
-    byte by byte: uvicorn would wait for ever."""
+    byte by byte, or whoever asked does not read the answer: uvicorn would wait for ever."""
+
+    _watching = _read = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """By asyncio."""
@@ -65,6 +67,32 @@ class _Impatient(H11Protocol):
         """By asyncio."""
         super().data_received(data)
         self._wait()
+
+    def pause_writing(self) -> None:
+        """By asyncio, when much waits to be read."""
+        super().pause_writing()
+        if not self._watching:
+            self._watching = True
+            self._watch()
+
+    def resume_writing(self) -> None:
+        """By asyncio, when most of that has been read."""
+        super().resume_writing()
+        self._read = True
+
+    def _watch(self) -> None:
+        """Give the connection up once nothing of what waits is read for as long as a silent one is kept."""
+        self._read, before = False, self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            self._watching = left > 0
+            if left >= before > 0 and not self._read:
+                self.transport.abort()
+            elif left:
+                self._watch()
+
+        self.loop.call_later(self.timeout_keep_alive, look)
 
     def _wait(self) -> None:
         """Close it unless a request has begun by then."""

@@ -13,7 +13,7 @@ from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec, layout_ids
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, check_ids, one_hot
 from darkroom.conditioning.text import TextSpec, Tokenizer
-from darkroom.core.errors import InputError, did_you_mean
+from darkroom.core.errors import InputError
 from darkroom.core.names import Names, number_of
 from darkroom.core.shapes import Images, Mask
 from darkroom.diffusion.model import ModelSpec
@@ -71,7 +71,10 @@ class Fields:
         spec = self.find(ClassSpec, word="label")
         if isinstance(label, Tensor):
             return label
-        return torch.tensor([self._label(each, spec) for each in ([label] if isinstance(label, (int, str)) else label)])
+        said = [label] if isinstance(label, (int, str)) else label
+        return torch.tensor(
+            [number_of(str(each), self._names.classes, count=spec.classes, what="label") for each in said]
+        )
 
     @property
     def slots(self) -> int | None:
@@ -169,14 +172,3 @@ class Fields:
             if isinstance(spec, kind):
                 return spec
         raise InputError(f"{self._model} takes no {word}; {self.takes()}")
-
-    def _label(self, label: int | str, spec: ClassSpec) -> int:
-        if str(label) in self._names.classes:
-            return self._names.classes.index(str(label))
-        try:
-            number = int(label)
-        except ValueError:
-            raise InputError(f"unknown label {label!r}{did_you_mean(str(label), self._names.classes)}") from None
-        if not 0 <= number < spec.classes:
-            raise InputError(f"label {number} does not fit: this model has classes 0..{spec.classes - 1}")
-        return number

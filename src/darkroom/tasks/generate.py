@@ -22,8 +22,8 @@ from darkroom.tasks.guide import guided
 from darkroom.tasks.inpaint import composed, known_region, matched
 from darkroom.tasks.input_picture import InputPicture
 from darkroom.tasks.model import Model, Steps
-from darkroom.tasks.note import KEY, PICTURES, SHARED, XMP_KEY, DecoderNote, Note, PictureField, provenance, sign
-from darkroom.tasks.request import Request, Wish
+from darkroom.tasks.note import KEY, SHARED, XMP_KEY, DecoderNote, Note, provenance, sign
+from darkroom.tasks.request import EACH, PICTURES, PictureField, Request, Wish
 from darkroom.tasks.settle import settle
 from darkroom.tasks.steer import conditions_of, led_away_from, places, scales_of
 from darkroom.tasks.vary import beginning, times_left, window_of
@@ -63,6 +63,8 @@ def generate(
 
     places: which pictures of the request are drawn (None: all).
     """
+    if batch < 1:
+        raise InputError(f"batch {batch} does not fit: pictures are drawn one at a time at least")
     settled = settle(model, request)
     members = [Member(settled, wish) for wish in settled.wishes()]
     members = members if places is None else [members[place] for place in places]
@@ -177,18 +179,13 @@ def _note(model: Model, request: Request, wish: Wish) -> Note:
     dtype = model.compute.dtype
     settings: dict[str, Any] = {name: getattr(request, name) for name in SHARED}
     settings |= {"inverted": request.inverted or None, "at": wish.at}
+    settings |= {name: getattr(wish, name) for name in EACH if name not in PICTURES}
     return Note(
         **settings,
         model=model.name,
         spec_hash=model.card.get("spec_hash"),
         decoder=None if decoder is None else DecoderNote(**decoder),
         precision=None if dtype == torch.float32 else str(dtype).removeprefix("torch."),
-        prompt=wish.prompt,
-        label=wish.label,
-        negative=wish.negative,
-        to_prompt=wish.to_prompt,
-        to_label=wish.to_label,
-        layout=wish.layout,
         pictures={name: each.hash for name, each in pictures.items() if each is not None} or None,
         index=wish.index,
     )

@@ -63,11 +63,13 @@ class InputPicture:
 
 
 def input_picture(source: object) -> InputPicture:
-    """From a picture or a file, turned upright as its EXIF says; `InputError` for what is no picture."""
+    """From a picture or a file, turned upright as its EXIF says; `InputError` for what is none, or empty."""
     if not isinstance(source, (Image.Image, str, Path)):
         raise InputError(f"a picture is a PIL image or the name of a file, {type(source).__name__} came")
     opened = source if isinstance(source, Image.Image) else open_picture(Path(source))
     turned = upright(opened)
+    if 0 in turned.size:
+        raise InputError(f"a picture of {turned.width}x{turned.height} pixels came; one needs a pixel at least")
     facts = f"{turned.mode}/{turned.size}/{turned.getpalette()}".encode()
     return InputPicture(turned, hashlib.blake2b(facts + turned.tobytes(), digest_size=8).hexdigest())
 

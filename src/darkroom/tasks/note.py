@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -12,19 +12,11 @@ from darkroom.core.errors import InputError
 from darkroom.core.pictures import open_picture
 from darkroom.core.spec import Spec, parse
 from darkroom.data.decode import printable
-from darkroom.tasks.request import Label, Placed, Request
+from darkroom.tasks.request import EACH, PICTURES, Label, PictureField, Placed, Request
 
 KEY: Final = "darkroom"  # of the text entry in a PNG, and in `picture.info`
 XMP_KEY: Final = "XML:com.adobe.xmp"  # of XMP in a PNG (XMP specification, part 3, 1.1.5)
 SOURCES: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-PictureField = Literal["map", "low_res", "image", "mask", "guide"]
-PICTURES: Final[dict[PictureField, str]] = {  # those of a wish, and what a request calls them
-    "map": "maps",
-    "low_res": "low_res",
-    "image": "images",
-    "mask": "masks",
-    "guide": "guides",
-}
 _WHERE_IT_APPLIES: Final = (
     "decoder",
     "precision",
@@ -182,36 +174,39 @@ def check_ours(paths: Iterable[Path]) -> None:
 def again(note: Note, changes: Mapping[str, Any]) -> Request:
     """The request for this picture again, some fields changed (their names are those of `Request`).
 
-    A setting that only made sense beside a changed one goes with it: eta with another solver or walked back, what works
-    through guidance when there is none, the place between two ends when an end is moved. Pictures are not in a note:
-    `InputError` unless each that was given is given again; another one is a change like any.
+    What only made sense beside a changed field goes with it (`_gone`). Pictures are not in a note: `InputError` unless
+    each that was given is given again; another one is a change like any.
     """
     for field, known in (note.pictures or {}).items():
         if PICTURES[field] not in changes:
             raise InputError(
                 f"this was made with a picture as {field} ({known}), which a note cannot hold; give it again"
             )
-    kept: dict[str, Any] = {
-        "prompts": _one(note.prompt),
-        "labels": _one(note.label),
-        "negatives": _one(note.negative),
-        "to_prompts": _one(note.to_prompt),
-        "to_labels": _one(note.to_label),
-        "first": note.index,
-        "layouts": () if note.layout is None else (note.layout,),
-        **{name: getattr(note, name) for name in SHARED},
-    }
-    kept = {key: value for key, value in kept.items() if value is not None}
-    if changes.get("solver", note.solver) != note.solver:
-        del kept["eta"]
-    if changes.get("inverted"):
-        kept.pop("eta", None)
-    if changes.get("guidance") == 1:
-        for key in ("negatives", "guidance_interval", "guidance_rescale"):
-            kept.pop(key, None)
-    if {"to_prompts", "to_labels", "to_seed"} & set(changes):
-        kept.pop("at", None)
+    kept: dict[str, Any] = {name: getattr(note, name) for name in SHARED} | {"first": note.index}
+    kept |= {of_all: (getattr(note, name),) for name, of_all in EACH.items() if name not in PICTURES}
+    gone = _gone(note, changes)
+    kept = {key: value for key, value in kept.items() if key not in gone and value not in (None, (None,))}
     return parse(Request, {**kept, **changes}, where="request")
+
+
+def _gone(note: Note, changes: Mapping[str, Any]) -> set[str]:
+    """Of the kept fields those that made sense beside what is changed only.
+
+    Eta with another solver or walked back · what works through guidance when there is none · the place between two ends
+    when an end is moved · how a picture was varied when it is painted into · the size when another one is enlarged.
+    """
+    found: set[str] = set()
+    if changes.get("solver", note.solver) != note.solver or changes.get("inverted"):
+        found |= {"eta"}
+    if changes.get("guidance") == 1:
+        found |= {"negatives", "guidance_interval", "guidance_rescale"}
+    if {"to_prompts", "to_labels", "to_seed"} & set(changes):
+        found |= {"at"}
+    if "masks" in changes:
+        found |= {"strength", "inverted"}
+    if "low_res" in changes:
+        found |= {"size"}
+    return found
 
 
 def check_maker(note: Note, *, name: str, card: Mapping[str, Any], where: str) -> None:
@@ -223,7 +218,3 @@ def check_maker(note: Note, *, name: str, card: Mapping[str, Any], where: str) -
             f"{where}: decoded by {note.decoder.name!r} (spec {note.decoder.spec_hash}); "
             f"say where that is with --decoder (in Python with_decoder)"
         )
-
-
-def _one(value: Label | None) -> tuple[Label, ...]:
-    return () if value is None else (value,)

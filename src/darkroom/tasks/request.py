@@ -4,8 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Final, TypeVar, final
+from typing import Annotated, Any, Final, Literal, TypeVar, final
 
 from PIL import Image
 from pydantic import AfterValidator, Field, FiniteFloat, InstanceOf, field_validator
@@ -20,7 +19,18 @@ Layouts = Sequence[Any]
 Picture = Image.Image | str | Path
 Pictures = Picture | Sequence[Picture]
 V = TypeVar("V")
-GROUPED: Final = ("prompts", "labels", "layouts", "maps", "low_res", "images", "masks", "guides")
+PictureField = Literal["map", "low_res", "image", "mask", "guide"]
+PICTURES: Final[dict[PictureField, str]] = {  # those of one wish, and what a request calls those of all
+    "map": "maps",
+    "low_res": "low_res",
+    "image": "images",
+    "mask": "masks",
+    "guide": "guides",
+}
+ENDS: Final = {"to_prompt": "to_prompts", "to_label": "to_labels"}
+WORDS: Final = {"prompt": "prompts", "label": "labels", "negative": "negatives", **ENDS}
+EACH: Final[dict[str, str]] = {**WORDS, "layout": "layouts", **PICTURES}
+GROUPED: Final = tuple(name for name in EACH.values() if name not in {"negatives", *ENDS.values()})
 MOST_MOVES: Final = 16  # of a step, to what is known at the rim of a hole
 LARGEST: Final = 2**63 - 1  # of whole numbers, which others keep in 64 bits
 LONGEST: Final = 50  # characters of a name
@@ -162,7 +172,7 @@ class Request(Settings):
         others: Mapping[str, Any],
     ) -> "Request":
         """From the looser forms callers use; `others` are fields as they are. `SpecError` for what does not fit."""
-        return parse(cls, given(prompt=prompt, label=label, size=size, others=others), where="request")
+        return parse(cls, given({"prompt": prompt, "label": label, "size": size, **others}), where="request")
 
     @property
     def total(self) -> int:
@@ -184,59 +194,42 @@ class Request(Settings):
         return [self._wish(*divmod(place, self.count)) for place in range(self.total)]
 
     def _wish(self, group: int, place: int) -> Wish:
+        steered = {name: _of_group(getattr(self, of_all), group) for name, of_all in EACH.items()}
         return Wish(
             index=self.first + (group if self.on_a_way else group * self.count + place),
             seed=self.seed,
             to_seed=None if self.to_seed == self.seed else self.to_seed,
-            prompt=_of_group(self.prompts, group),
-            label=_of_group(self.labels, group),
-            negative=_of_group(self.negatives, group) or None,
-            to_prompt=_of_group(self.to_prompts, group),
-            to_label=_of_group(self.to_labels, group),
             at=place / max(1, self.count - 1) if self.on_a_way else self.at,
-            layout=_of_group(self.layouts, group),
-            map=_of_group(self.maps, group),
-            low_res=_of_group(self.low_res, group),
-            image=_of_group(self.images, group),
-            mask=_of_group(self.masks, group),
-            guide=_of_group(self.guides, group),
+            **{**steered, "negative": steered["negative"] or None},
         )
 
 
-def given(
-    *,
-    prompt: Texts | None = None,
-    label: Labels | None = None,
-    negative: Texts | None = None,
-    to: Texts | None = None,
-    to_label: Labels | None = None,
-    layout: Layouts | None = None,
-    pictures: Mapping[str, Pictures | None] = MappingProxyType({}),
-    size: Sequence[int] | int | None = None,
-    others: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Fields of a request from the looser forms callers use; `others` as they are. What is None was not given.
+def given(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a request from what callers call them; what is None was not given, other names pass as they are.
 
-    layout: one layout, a list of {category, box}, or a list of them · pictures: by field, one or several of them, open
-    or as files.
+    prompt, label, negative, to, to_label: one or several · layout: one layout, a list of {category, box}, or a list of
+    them · map, low_res, image, mask, guide: one picture or several, open or as files · size: (height, width), or one
+    side.
     """
-    loose = {
-        "prompts": _several(prompt),
-        "labels": _several(label),
-        "negatives": _several(negative),
-        "to_prompts": _several(to),
-        "to_labels": _several(to_label),
-        "size": (size, size) if isinstance(size, int) else size,
-        "layouts": None if layout is None else _layouts(layout),
-        **{field: None if each is None else _pictures(each) for field, each in pictures.items()},
-        **others,
-    }
-    return {key: value for key, value in loose.items() if value is not None}
+    return dict(_field(name, value) for name, value in asked.items() if value is not None)
 
 
-def _several(values: Labels | None) -> list[Label] | None:
-    if values is None:
-        return None
+def _field(name: str, value: Any) -> tuple[str, Any]:
+    name = "to_prompt" if name == "to" else name
+    match name:
+        case "layout":
+            return EACH[name], _layouts(value)
+        case "size" if isinstance(value, int):
+            return name, (value, value)
+        case _ if name in WORDS:
+            return EACH[name], _several(value)
+        case _ if name in PICTURES:
+            return EACH[name], _pictures(value)
+        case _:
+            return name, value
+
+
+def _several(values: Labels) -> list[Label]:
     return list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
 
 

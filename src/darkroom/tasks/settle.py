@@ -17,12 +17,14 @@ from darkroom.tasks.model import Model
 from darkroom.tasks.request import GROUPED, Request
 from darkroom.tasks.steer import crops_of, seen_by
 
+STEPS: Final = 50  # of a model that does not say how many
 STRENGTH: Final = 0.6  # of an image that is varied
 GUIDE_WEIGHT: Final = 1.0  # the whole way to the guide
 LOW_RES: Final = FIELDS["low_res"]
 LARGEST: Final = 2**21  # pixels drawn as a whole, unless training pictures were nearly as large
 OFTEN: Final = 16  # times the area of a training picture
 MOST: Final = 2**26  # pixels of any picture
+MOST_WINDOWS: Final = 2**16  # 8192 x 8192 in windows of 64
 
 
 def settle(model: Model, request: Request) -> Request:
@@ -31,7 +33,7 @@ def settle(model: Model, request: Request) -> Request:
     _check_counts(request)
     _check_ends(request)
     solver = _solver(model, request.solver)
-    steps = request.steps or model.default("steps", 50)
+    steps = request.steps or _own_steps(model)
     eta = _eta(model, request, solver=solver)
     check_walk(model.schedule, solver=solver, steps=steps, eta=eta, times=request.times)
     if request.inverted and build_solver(solver, eta=eta).stochastic:
@@ -39,7 +41,8 @@ def settle(model: Model, request: Request) -> Request:
             f"an inverted picture is walked back to without noise, and {solver} with eta {eta:g} adds some; use "
             "another solver, or eta 0"
         )
-    size = _size(model, request)
+    size = size_of(model, request)
+    _check_windows(size, request.window)
     _check_layouts(model, request, size=size)
     _check_guides(model, request, size=size)
     filled = {
@@ -75,23 +78,35 @@ def offered(model: Model, request: Request) -> Request:
 
 
 def hardly_meant(model: Model, request: Request) -> list[str]:
-    """Warnings about a settled request: guidance or solver that do not suit a few-step model, or lcm for another."""
+    """Warnings about a settled request: what suits neither the model nor, most likely, whoever asked."""
+    found = _of_distilled(model, request) | {
+        f"{model.name} is a regression, which answers in one step; more ask it about what it never saw": (
+            model.spec.regresses and request.steps != 1
+        ),
+        "a mask has nothing white in it, so that nothing is painted": any(
+            not bool(mask.ink(mask.size).any()) for mask in request.masks
+        ),
+    }
+    return [sentence for sentence, so in found.items() if so]
+
+
+def _of_distilled(model: Model, request: Request) -> dict[str, bool]:
+    """Guidance or solver that do not suit a few-step model, or lcm for another."""
     match model.card.get("distill"):
         case {"guidance": known}:
             scales = request.guidance.values() if isinstance(request.guidance, dict) else [request.guidance]
-            found = {
+            return {
                 f"{model.name} knows a guidance of {known:g} by heart, and the one asked for comes on top of it": any(
                     scale not in (1, None) for scale in scales
                 ),
                 f"{model.name} is distilled for the solver lcm; {request.solver} may do worse": request.solver != "lcm",
             }
         case _:
-            found = {
+            return {
                 f"lcm is for distilled models, and {model.name} does not say that it is one; others it draws blurred": (
                     request.solver == "lcm"
                 )
             }
-    return [sentence for sentence, so in found.items() if so]
 
 
 def _match(model: Model, request: Request, *, size: tuple[int, int]) -> int | None:
@@ -134,7 +149,8 @@ def _strength(request: Request) -> float | None:
     return 1.0 if request.inverted else STRENGTH
 
 
-def _size(model: Model, request: Request) -> tuple[int, int]:
+def size_of(model: Model, request: Request) -> tuple[int, int]:
+    """Height and width that are drawn; `InputError` where the model cannot, or what is given has several."""
     multiple = model.spec.size_multiple
     side = model.spec.image_size
     given = _given_sizes(model, request)
@@ -154,7 +170,7 @@ def _size(model: Model, request: Request) -> tuple[int, int]:
     if area > MOST:
         raise InputError(f"{size[0]}x{size[1]} is too large: pictures have at most {MOST // 10**6} million pixels")
     if any(length <= 0 or length % multiple for length in size):
-        fits = "x".join(str(max(1, round(length / multiple)) * multiple) for length in size)
+        fits = "x".join(str(max(1, round(Fraction(length, multiple))) * multiple) for length in size)
         raise InputError(
             f"size {size[0]}x{size[1]} does not fit this model: sides must be multiples of {multiple}, "
             f"the nearest that fits is {fits}"
@@ -190,6 +206,27 @@ def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
         if found.setdefault(LOW_RES, size) != size:
             raise InputError("low-resolution pictures of different sizes came; enlarge them one after the other")
     return found
+
+
+def windows(size: tuple[int, int], window: int | None) -> int:
+    """How many windows of this side a picture is drawn in, about."""
+    return 1 if window is None else math.prod(max(1, math.ceil(2 * side / window) - 1) for side in size)
+
+
+def _check_windows(size: tuple[int, int], window: int | None) -> None:
+    """`InputError` for very many, each of which is evaluated in every step."""
+    count = windows(size, window)
+    if count > MOST_WINDOWS:
+        raise InputError(
+            f"window {window} does not fit: {size[0]}x{size[1]} would be drawn in some {count} of them, and at most "
+            f"{MOST_WINDOWS} are; say a larger one"
+        )
+
+
+def _own_steps(model: Model) -> int:
+    """The model's own steps; of a regression, and of a short schedule, no more than it has times for."""
+    known = model.default("steps", 1 if model.spec.regresses else STEPS)
+    return min(known, model.schedule.steps or known)
 
 
 def _solver(model: Model, asked: str | None) -> str:
@@ -266,7 +303,7 @@ def _check_fields(model: Model, request: Request) -> None:
         if ends.get(field) and field not in given:
             raise InputError(f"there is a {word} to go to and none to start from; give both")
     _check_pictures(model, request)
-    _check_needed(model, given)
+    _check_needed(model, given & takes)
     if request.negatives and "caption" not in takes:
         raise InputError(f"{model.name} takes no negative prompt; {model.words.takes()}")
     if request.negatives and takes != {"caption"}:
@@ -327,8 +364,6 @@ def _check_pictures(model: Model, request: Request) -> None:
 
 def _check_counts(request: Request) -> None:
     prompts, labels = len(request.prompts), len(request.labels)
-    if prompts and labels and prompts != labels:
-        raise InputError(f"{prompts} prompts and {labels} labels came; give one label per prompt")
     counts = {name: len(getattr(request, name)) for name in GROUPED}
     several = {name: count for name, count in counts.items() if count > 1}
     if len(set(several.values())) > 1:

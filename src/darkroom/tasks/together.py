@@ -3,10 +3,9 @@
 import json
 from typing import Final
 
-from darkroom.tasks.request import GROUPED, Request
+from darkroom.tasks.request import EACH, ENDS, GROUPED, Request
 
-ENDS: Final = ("to_prompts", "to_labels")
-OF_EACH: Final = frozenset({*GROUPED, *ENDS, "negatives", "count", "seed", "to_seed", "first", "at"})
+OF_EACH: Final = frozenset({*EACH.values(), "count", "seed", "to_seed", "first", "at"})
 
 
 def alike(request: Request) -> str:
@@ -17,7 +16,7 @@ def alike(request: Request) -> str:
     in the batch changes a picture by rounding only.
     """
     shared = request.model_dump(mode="json", exclude=set(OF_EACH))
-    given = [name for name in (*GROUPED, *ENDS) if getattr(request, name)]
+    given = [name for name in (*GROUPED, *ENDS.values()) if getattr(request, name)]
     two_seeds = request.to_seed not in (None, request.seed)
     compared = sorted({each.size for each in request.guides})  # guides decide at which size pictures are compared
     return json.dumps([shared, given, two_seeds, compared], sort_keys=True)
