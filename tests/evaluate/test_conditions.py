@@ -19,7 +19,7 @@ from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.tasks.generate import Sampled
-from darkroom.tasks.held_out import Spoiling
+from darkroom.tasks.held_out import Spoiling, spoiling_of
 from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
 
@@ -47,7 +47,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     return found
 
 
-def measured(model: Model, source: ShapesSource, monkeypatch: pytest.MonkeyPatch, *, perfect: bool) -> dict[str, Any]:
+def measured(
+    model: Model,
+    source: ShapesSource,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    perfect: bool,
+    spoiling: Spoiling = Spoiling(),  # noqa: B008
+) -> dict[str, Any]:
     """The report's figures when the model draws the scenes themselves (or one that is not asked for)."""
 
     def drawn(_model: Model, request: Any, **options: Any) -> Any:
@@ -56,7 +63,7 @@ def measured(model: Model, source: ShapesSource, monkeypatch: pytest.MonkeyPatch
             yield Sampled(scene.picture, row, {})
 
     monkeypatch.setattr(room, "generate", drawn)
-    report = evaluate_conditions(model, source, spoiling=Spoiling(), judge=CornerJudge(), sample={"steps": 2})
+    report = evaluate_conditions(model, source, spoiling=spoiling, judge=CornerJudge(), sample={"steps": 2})
     assert report.plain()["protocol"]["sample"]["steps"] == 2
     distances = any("Fréchet distance" in figures for figures in report.ways.values())
     assert [f"of {len(source)} pictures are biased upwards" in note for note in report.plain()["notes"]] == [
@@ -97,10 +104,22 @@ def test_holes_are_compared_with_fills(models: dict[str, Model], monkeypatch: py
     source = ShapesSource(seed=5, count=6)
     found = measured(models["tiny-inpaint"], source, monkeypatch, perfect=True)
     assert found["model"]["known pixels identical"] == 1.0
-    assert found["model"]["hole PSNR (dB)"] == np.inf
+    assert found["model"]["hole PSNR (dB)"] == pytest.approx(100)
     assert found["telea"]["PSNR (dB)"] > found["mean fill"]["PSNR (dB)"]
     wrong = measured(models["tiny-inpaint"], source, monkeypatch, perfect=False)
     assert wrong["model"]["known pixels identical"] < 0.05  # what is masked does not count
+
+
+@pytest.mark.parametrize(("ink", "lacks"), [(0, "hole PSNR (dB)"), (255, "known pixels identical")])
+def test_holes_of_nothing_and_of_all_have_no_figure_that_is_no_number(
+    models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, ink: int, lacks: str
+) -> None:
+    Image.new("L", (64, 64), ink).save(tmp_path / "mask.png")
+    spoiling = spoiling_of(models["tiny-inpaint"], masks=tmp_path)
+    found = measured(models["tiny-inpaint"], ShapesSource(5, count=2), monkeypatch, perfect=True, spoiling=spoiling)
+    assert lacks not in found["model"]
+    assert {"hole PSNR (dB)", "known pixels identical"} - {*found["model"]} == {lacks}
+    assert np.isfinite([value for figures in found.values() for value in figures.values()]).all()
 
 
 def test_a_real_model_answers(models: dict[str, Model]) -> None:

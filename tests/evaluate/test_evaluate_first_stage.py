@@ -18,6 +18,7 @@ from darkroom.core.pictures import from_bytes
 from darkroom.data.loader import still_batches
 from darkroom.data.sources import Source, Subset, open_data
 from darkroom.data.transforms import TransformSpec
+from darkroom.evaluate import judges
 from darkroom.evaluate.first_stage import evaluate_first_stage
 from darkroom.evaluate.judges import Seated, present_judge, present_lpips
 from darkroom.evaluate.report import FirstStageReport
@@ -219,24 +220,44 @@ def test_the_judge_of_the_package_is_the_default(
     assert any("LPIPS is not measured" in note for note in report.notes)
 
 
+class Placed:
+    """Sees only pictures that lie as `Compute.place` lays them, and answers on a device of its own."""
+
+    name, hash = "placed", "0"
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        return images.mean(dim=(2, 3))
+
+    def distance(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        return (self.features(images) - self.features(others)).square().sum(1)
+
+    __call__ = distance
+
+
 def test_a_seated_judge_is_shown_pictures_from_anywhere() -> None:
-    class Placed:
-        """Sees only pictures that lie as `Compute.place` lays them, and answers on a device of its own."""
-
-        name, hash = "placed", "0"
-
-        def features(self, images: torch.Tensor) -> torch.Tensor:
-            assert images.is_contiguous(memory_format=torch.channels_last)
-            return images.mean(dim=(2, 3))
-
-        def distance(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-            return (self.features(images) - self.features(others)).square().sum(1)
-
     pictures = torch.rand(2, 3, 4, 5)
     seated = Seated(Placed(), CPU)
     assert (seated.name, seated.hash) == ("placed", "0")
     torch.testing.assert_close(seated.features(pictures), pictures.mean(dim=(2, 3)))
     assert torch.equal(seated.distance(pictures, pictures), torch.zeros(2))
+
+
+def test_so_is_a_distance_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosted: list[str] = []
+
+    def kept(_self: Compute, module: Placed) -> Placed:
+        hosted.append(module.name)
+        return module
+
+    monkeypatch.setattr(judges, "present", lambda: True)
+    monkeypatch.setattr(judges, "perceptual", lambda name: Placed())
+    monkeypatch.setattr(Compute, "host", kept)
+    distance = present_lpips(CPU)
+    assert distance is not None
+    assert (distance.name, hosted) == ("placed", ["placed"])
+    pictures = torch.rand(2, 3, 4, 5)
+    assert torch.equal(distance(pictures, 1 - pictures), Placed().distance(*map(CPU.place, (pictures, 1 - pictures))))
 
 
 def test_another_distance_joins_where_it_is_given(scenes: Source) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from darkroom.core.compute import sampling_compute
+from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.errors import InputError, ModelFileError
 from darkroom.core.fetch import Source
 from darkroom.core.pictures import from_bytes, to_bytes
@@ -134,6 +134,21 @@ def test_pictures_are_prepared_as_pillow_does() -> None:
     expected = (resized - preparation.mean) / preparation.deviation
     found = preparation.of(to_bytes(picture)[None])[0].permute(1, 2, 0).numpy()
     assert np.abs(found - expected).max() < 1.01 / 255 / min(preparation.deviation)
+
+
+def test_pictures_are_prepared_on_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere eight bits cannot be resized: what goes to the device is ready for the network."""
+    placed: list[tuple[torch.dtype, int]] = []
+    place = Compute.place
+
+    def noted(self: Compute, tensor: Tensor) -> Tensor:
+        placed.append((tensor.dtype, tensor.shape[-1]))
+        return place(self, tensor)
+
+    network, _ = open_network(str(clip(tmp_path / "clip")), CPU)
+    monkeypatch.setattr(Compute, "place", noted)
+    network.look(pictures(side=48))
+    assert placed == [(torch.float32, network.preprocessing["crop"])]
 
 
 def test_networks_come_once_and_are_told_apart(tmp_path: Path) -> None:

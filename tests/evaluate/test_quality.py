@@ -156,6 +156,16 @@ def test_what_a_model_draws_is_kept_in_order(models: dict[str, Model], tmp_path:
     again = Drawn.of(asking, folder=tmp_path, batch=2)  # as it was begun
     again.draw(lambda done, total: None)
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("samples-*/*.safetensors"))] == before
+    kept = drawn.pictures(range(7))
+    files[1].unlink()
+    again = Drawn.of(asking, folder=tmp_path, batch=2)
+    again.draw(lambda done, total: None)
+    assert torch.equal(again.pictures(range(7)), kept)  # drawn together with the same ones, so to the last bit
+    for path in files:
+        path.unlink()
+    few = Drawn.of(asking, folder=tmp_path, batch=4)  # nothing is there: it may be that three were too many
+    few.draw(lambda done, total: None)
+    assert len(list(tmp_path.glob("samples-*/*.safetensors"))) == 2
     other = Drawn.of(Asking(model, {"seed": 6, "steps": 1}, count=7, source=source), folder=tmp_path, batch=3)
     assert other.key() != drawn.key()
 

@@ -218,6 +218,13 @@ class TestInception:
         assert inception_score(rows, splits=splits) == pytest.approx(sum(scores) / splits, rel=1e-9)
         assert 1 <= inception_score(rows) <= 5
 
+    def test_parts_that_are_not_equal_are_those_of_the_papers_code(self) -> None:
+        rows = np.random.default_rng(3).dirichlet(np.ones(4), size=25)
+        places = [(25 * part // 10, 25 * (part + 1) // 10) for part in range(10)]
+        scores = [inception_score(rows[begin:end]) for begin, end in places]
+        assert {end - begin for begin, end in places} == {2, 3}
+        assert inception_score(rows, splits=10) == pytest.approx(sum(scores) / 10, rel=1e-12)
+
     @pytest.mark.parametrize(
         ("rows", "splits", "sentence"),
         [

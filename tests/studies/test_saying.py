@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from darkroom.studies.compression import _of_bias
 from darkroom.studies.lengths import minutes_of, said_of_lengths, slowed, speed_of
 from darkroom.studies.models import asks
 from darkroom.studies.reading import short
@@ -68,8 +69,8 @@ def trained(seconds: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("asked", "seconds", "sentence"),
     [
-        (Wishes(minutes=9), (60, 63), "Denoisers had equal time"),
-        (Wishes(minutes=9), (60, 90), "Their times differ all the same, from 1 minutes (a) to 1.5 (b)"),
+        (Wishes(minutes=9), (60, 63), "Denoisers were given equal time"),
+        (Wishes(minutes=9), (60, 90), "The times of denoisers differ all the same, from 1 minutes (a) to 1.5 (b)"),
         (Wishes(steps=9), (60, 90), "Every training made 9 steps, so neither time"),
         (Wishes(), (60, 90), "Trainings had the steps of the folder's recipe each"),
     ],
@@ -78,7 +79,32 @@ def test_only_what_was_equal_is_called_equal(asked: Wishes, seconds: tuple[float
     found = {"a": trained(seconds[0]), "b": trained(seconds[1])}
     said = said_of_lengths(asked, found, models=["a", "b", "not made yet"])
     assert sentence in said[-1]
-    assert len(said) == 1 + sentence.startswith("Their")
+    assert len(said) == 1 + sentence.startswith("The times")
+
+
+def test_first_stages_that_were_not_equal_are_told_too() -> None:
+    found = {
+        **{name: {"stages": {"first_stage": {"seconds": 60.0 * minutes}}} for name, minutes in (("f", 2), ("g", 3))},
+        **{name: trained(60) for name in ("a", "b")},
+    }
+    said = said_of_lengths(Wishes(minutes=9), found, models=["a", "b"])
+    assert said[1:] == (
+        "The times of first stages differ all the same, from 2 minutes (f) to 3 (g): figures do not compare as they "
+        "should.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("real", "sentence"),
+    [
+        ({"protocol": {"count": 256}}, "held-out-pictures show: a perfect model comes as near as they do"),
+        ({"protocol": {"count": 25}}, "held-out-pictures are only 25, so theirs is larger"),
+        ({"notes": ["too few"]}, "brings 'distance lower' nearer to 1."),
+    ],
+)
+def test_what_held_out_pictures_say_of_a_perfect_model(real: dict[str, Any], sentence: str) -> None:
+    assert sentence in _of_bias(real, count=256)
+    assert ("held-out" in _of_bias(real, count=256)) == ("protocol" in real)
 
 
 def test_speed_is_that_of_training_and_not_of_looking() -> None:
@@ -112,11 +138,12 @@ def test_minutes_have_what_came_before_the_first_step_in_them() -> None:
 
 
 def test_numbers_of_tables_can_be_read() -> None:
-    assert [short(value) for value in (None, 0.123456, 69.82, 9876.5, 12345.6, -20000)] == [
+    assert [short(value) for value in (None, 0.123456, 69.82, 9876.5, 9999.7, 12345.6, -20000)] == [
         "–",
         "0.1235",
         "69.82",
         "9876",
+        "10,000",
         "12,346",
         "-20,000",
     ]

@@ -168,6 +168,8 @@ def test_what_could_not_be_finished_is_not_begun(
     complaint = capsys.readouterr().err
     assert sentence in complaint
     assert complaint.count("\n") == 1
+    assert main(["study", *given, "--device", "cpu", "--out", str(tmp_path / "study"), "--plan"]) == 2  # nor planned
+    assert sentence in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
 
 
@@ -207,7 +209,7 @@ def test_minutes_are_shared_out_and_kept(tmp_path: Path) -> None:
         marks = sorted((tmp_path / "cells" / name / "denoiser" / "models").glob("*"))
         assert int(marks[-1].stem) == settled["steps"]
     found = read_json(tmp_path / "results.json")
-    assert any("Denoisers had equal time, first stages too" in sentence for sentence in found["notes"])
+    assert any("Denoisers were given equal time, first stages too" in sentence for sentence in found["notes"])
     assert all(float(row[5]) > 0 for row in found["tables"][0]["rows"])  # minutes of the denoiser
 
 
@@ -301,9 +303,9 @@ def test_a_plan_tells_what_trainings_cost(tmp_path: Path, monkeypatch: pytest.Mo
     assert [(name, each.seconds) for name, each in found.items()] == [
         ("first-4-kl", pytest.approx(180)),
         ("ldm-4-kl", pytest.approx(420)),
+        ("pace-ldm-4-kl-5", 2 * 16 * 1.5),
         ("course-ldm-4-kl", 4 * 8 * 1.5),
         ("quality-ldm-4-kl-5", 8 * 1.5),
-        ("pace-ldm-4-kl-5", 2 * 16 * 1.5),
         ("held-out-pictures", 0.0),
     ]
     recipe = next(

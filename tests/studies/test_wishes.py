@@ -27,6 +27,7 @@ SMALL = ("pictures=8", "size=32")
         ("compression", ("minutes=5", "steps=3"), "give one of them"),
         ("compression", ("minutes=0",), "'minutes'"),
         ("compression", (*SMALL, "factors=3"), "factors=3 does not fit"),
+        ("compression", (*SMALL, "factors=4,32"), "factors=32 does not fit pictures of 32 px"),
         ("compression", (*SMALL, "bottlenecks=kl,vd"), "'bottlenecks"),
         ("solvers", ("solvers=heum",), "did you mean 'heun'"),
         ("guidance", ("samplings=2,3",), "give one number of steps"),
@@ -85,6 +86,13 @@ def test_compression_has_equal_parameters_and_shares_its_minutes() -> None:
     trains = [each.recipe.denoiser.train for each in denoisers if each.recipe.denoiser and each.recipe.denoiser.train]
     assert [each.batch for each in trains] == [16, 32, 32, 32, 32, 32, 32]  # 32, 16, 8, ... places along a side
     assert len({each.learning_rate for each in trains}) == 1
+
+
+@pytest.mark.parametrize("name", ["compression", "super-resolution", "inpainting"])
+def test_paces_are_measured_one_soon_after_another(name: str) -> None:
+    cells = build_study(name, "shapes", changes=SMALL).cells
+    kinds = [each.kind for each in cells]
+    assert kinds == sorted(kinds, key=("training", "pace", "quality", "held-out").index)
 
 
 def test_bottlenecks_that_are_named_are_made_of_every_factor() -> None:

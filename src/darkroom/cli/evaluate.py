@@ -53,7 +53,7 @@ def run(
     the data, as sets. With --first-stage: how much of pictures is kept, beside bicubic resizing. For a text model and
     `shapes`: 512 captions of one, two and three things each, drawn and read back. For other models: 512 test pictures
     asked for by their own words, classes, boxes, maps, or themselves made small or given holes. Run again with the same
-    words, what was interrupted goes on.
+    words, a set that was interrupted goes on.
     """
     from darkroom.cli.evaluate_reports import reconstructions, steered
     from darkroom.cli.evaluate_sets import Wanted, evaluate_pictures, evaluate_whole, holds_pictures

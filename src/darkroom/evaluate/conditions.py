@@ -28,7 +28,7 @@ from darkroom.metrics.contributions import Estimate, frechet, interval, kernel, 
 from darkroom.metrics.extractors import Extractor
 from darkroom.metrics.fill import mean_fill, telea_fill
 from darkroom.metrics.pairs import psnr, ssim
-from darkroom.metrics.sets import Gaussian, frechet_distance, kernel_distance
+from darkroom.metrics.sets import Gaussian
 from darkroom.scenes.agree import best_overlap
 from darkroom.scenes.vocabulary import NAMED
 from darkroom.tasks.held_out import Spoiling, request_for
@@ -218,18 +218,22 @@ def _filled(request: Request, *, whole: Images, made: Images, mean: Images, judg
     known = (masks <= 0.5).expand_as(whole)
     ways = {"mean fill": mean_fill(whole, masks), "telea": telea_fill(whole, masks), "model": made}
     found = {
-        name: _pairwise(whole, each, judge=judge) | {"hole PSNR (dB)": _alone(_hole_psnr(whole, each, masks))}
+        name: _pairwise(whole, each, judge=judge) | _in_holes(whole, each, masks, named="hole PSNR (dB)")
         for name, each in ways.items()
     }
-    found["model"]["known pixels identical"] = _alone(float((made == whole)[known].float().mean()))
-    found["model"][f"hole PSNR of the mean of {SAMPLES} (dB)"] = _alone(_hole_psnr(whole, mean, masks))
+    if bool(known.any()):
+        found["model"]["known pixels identical"] = _alone(float((made == whole)[known].float().mean()))
+    found["model"] |= _in_holes(whole, mean, masks, named=f"hole PSNR of the mean of {SAMPLES} (dB)")
     return found
 
 
-def _hole_psnr(whole: Images, made: Images, masks: Float[Tensor, "b 1 _h _w"]) -> float:
-    """PSNR of all masked pixels of all pictures together, dB."""
-    error = ((whole - made.clamp(-1, 1)).square() * masks).sum() / (masks.sum() * whole.shape[1])
-    return float(10 * torch.log10(4 / error))
+def _in_holes(whole: Images, made: Images, masks: Float[Tensor, "b 1 _h _w"], *, named: str) -> dict[str, Estimate]:
+    """PSNR of all masked pixels of all pictures together, dB, at most 100 as of pictures; nothing without any."""
+    count = float(masks.sum()) * whole.shape[1]
+    if not count:
+        return {}
+    error = ((whole - made.clamp(-1, 1)).square() * masks).sum() / count
+    return {named: _alone(float(10 * torch.log10(4 / error.clamp(min=4e-10))))}
 
 
 @torch.no_grad()
@@ -247,8 +251,8 @@ def _pairwise(whole: Images, made: Images, *, judge: Extractor) -> dict[str, Est
 
 def _distance(seen: Tensor, drawn: Tensor) -> Estimate:
     """The distance of two sets, with what each drawn picture adds to it."""
-    _, pull = frechet(Gaussian.of(drawn), Gaussian.of(seen))
-    return Estimate(frechet_distance(seen, drawn), pull.of(drawn))
+    value, pull = frechet(Gaussian.of(drawn), Gaussian.of(seen))
+    return Estimate(value, pull.of(drawn))
 
 
 @torch.no_grad()
@@ -259,7 +263,7 @@ def _alike(asked_by: Images, made: Images, *, judge: Extractor) -> dict[str, Est
     found = {"judge distance": _mean(torch.cat([judge.distance(*pair) for pair in parts]))}
     if len(asked_by) > 1:
         found["Fréchet distance"] = _distance(seen, drawn)
-        found["kernel distance"] = Estimate(kernel_distance(seen, drawn), kernel(drawn, seen).contributions)
+        found["kernel distance"] = kernel(drawn, seen)
     if len(asked_by) > NEIGHBOURS:
         found["precision"], found["recall"] = reach(seen, drawn, k=NEIGHBOURS)
     return found

@@ -1,6 +1,6 @@
 """How much of pictures a first stage keeps: by pixels, by features and as a set, beside bicubic resizing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, final
 
@@ -27,7 +27,7 @@ from darkroom.metrics.agreement import agrees, read_scene
 from darkroom.metrics.contributions import Estimate, Interval, frechet, interval, kernel, mean_of, reach, share_of
 from darkroom.metrics.extractors import Extractor, PairDistance
 from darkroom.metrics.pairs import bicubic_round_trip, psnr, ssim
-from darkroom.metrics.sets import Gaussian, frechet_distance, kernel_distance, precision_recall
+from darkroom.metrics.sets import Gaussian
 from darkroom.nn.taps import SMALLEST
 from darkroom.scenes.draw import Scene
 from darkroom.tasks.first_stage import check_channels, through
@@ -77,9 +77,10 @@ def evaluate_first_stage(
     seen_first = torch.cat([each for of_rank in of_all(originals) for each in of_rank])
     for each in (codes, *ways.values()):
         each.join()
-    figures = {name: tally.figures(seen_first) for name, tally in ways.items()}
+    found = {name: tally.estimates(seen_first) for name, tally in ways.items()}
+    figures = {name: _figures(each) for name, each in found.items()}
     return FirstStageReport(
-        intervals={name: tally.intervals(seen_first) for name, tally in ways.items()},
+        intervals={name: _intervals(each) for name, each in found.items()},
         figures=figures.pop("model"),
         bicubic=figures,
         codes=codes.use(),
@@ -124,23 +125,8 @@ class _Tally:
         self._pairs = {name: [each for _, pairs, _ in ranks for each in pairs.get(name, [])] for name in ranks[0][1]}
         self._right = [each for _, _, right in ranks for each in right]
 
-    def figures(self, originals: Tensor) -> Figures:
-        """All of them; what needs more pictures than came stays None."""
-        pairs = {name: torch.cat(values) for name, values in self._pairs.items()}
-        features, count = torch.cat(self._features), len(originals)
-        reach = precision_recall(originals, features, k=NEIGHBOURS) if count > NEIGHBOURS else (None, None)
-        return Figures(
-            **{name: float(values.mean()) for name, values in pairs.items()},
-            psnr_std=float(pairs["psnr"].std(correction=0)),
-            frechet_distance=frechet_distance(originals, features) if count > 1 else None,
-            kernel_distance=kernel_distance(originals, features) if count > 1 else None,
-            precision=reach[0],
-            recall=reach[1],
-            scenes_right=sum(self._right) / len(self._right) if self._right else None,
-        )
-
-    def intervals(self, originals: Tensor) -> dict[str, Interval]:
-        """The interval of each figure that has one."""
+    def estimates(self, originals: Tensor) -> dict[str, Estimate]:
+        """Each figure for which there are pictures enough, with what each of them adds to it."""
         features = torch.cat(self._features)
         found = {name: mean_of(torch.cat(values)) for name, values in self._pairs.items()}
         if self._right:
@@ -151,8 +137,17 @@ class _Tally:
             found["kernel_distance"] = kernel(features, originals)
         if len(originals) > NEIGHBOURS:
             found["precision"], found["recall"] = reach(originals, features, k=NEIGHBOURS)
-        within = {name: interval(each) for name, each in found.items()}
-        return {name: each for name, each in within.items() if each is not None}
+        return found
+
+
+def _figures(found: Mapping[str, Estimate]) -> Figures:
+    values = {name: each.value for name, each in found.items()}
+    return Figures(**values, psnr_std=float(found["psnr"].contributions.std(correction=0)))
+
+
+def _intervals(found: Mapping[str, Estimate]) -> dict[str, Interval]:
+    within = {name: interval(each) for name, each in found.items()}
+    return {name: each for name, each in within.items() if each is not None}
 
 
 @final

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from darkroom.core.compute import Compute
 from darkroom.core.shapes import Images, PerSample
-from darkroom.metrics.extractors import Extractor
-from darkroom.nn.features import PerceptualDistance, judge, perceptual
+from darkroom.metrics.extractors import Extractor, PairDistance
+from darkroom.nn.features import judge, perceptual
 from darkroom.nn.vgg import present
 
 
@@ -33,11 +33,25 @@ class Seated:
             return self._judge.distance(self._compute.place(images), self._compute.place(others)).cpu()
 
 
+@final
+class SeatedDistance:
+    """A distance between pictures on a device; likewise."""
+
+    def __init__(self, distance: PairDistance, compute: Compute) -> None:
+        self._distance, self._compute = distance, replace(compute, dtype=torch.float32)
+        self.name, self.hash = distance.name, distance.hash
+
+    def __call__(self, images: Images, others: Images) -> PerSample:
+        """How unlike two pictures look."""
+        with self._compute.autocast():
+            return self._distance(self._compute.place(images), self._compute.place(others)).cpu()
+
+
 def present_judge(compute: Compute) -> Extractor:
     """The judge that comes with the package, on the device."""
     return Seated(compute.host(judge()), compute)
 
 
-def present_lpips(compute: Compute) -> PerceptualDistance | None:
+def present_lpips(compute: Compute) -> PairDistance | None:
     """LPIPS on the device, when its published weights were fetched before."""
-    return compute.host(perceptual("lpips")) if present() else None
+    return SeatedDistance(compute.host(perceptual("lpips")), compute) if present() else None

@@ -140,7 +140,8 @@ class Drawn:
     """Pictures that a model draws, in files of a folder named by the model and by all that is asked.
 
     pinned: what they depend on, as JSON values · folder: where that folder lies · batch: drawn together, and kept in
-    one file. How many stays as it was begun, so that a set that was interrupted ends bit for bit as it would have.
+    one file. How many stays as it was when the first were drawn, so that a set that was interrupted ends bit for bit as
+    it would have.
     """
 
     asking: Asking
@@ -173,7 +174,7 @@ class Drawn:
 
     def draw(self, on_row: Progress) -> None:
         """Draw what is not there yet."""
-        if rank() == 0 and not (self._place / MANIFEST).exists():
+        if rank() == 0 and not ((self._place / MANIFEST).exists() and any(self._place.glob("*.safetensors"))):
             write_json(writable_folder(self._place) / MANIFEST, {**self.pinned, "together": self.batch})
         wait_for_all()
         self._shards.fill(self._make, on_row=on_row)
@@ -188,7 +189,7 @@ class Drawn:
 
     def _make(self, rows: range) -> dict[str, torch.Tensor]:
         model, channels = self.asking.model, self.asking.transform.channels
-        drawn = generate(model, self.asking.request(rows), batch=self.batch)
+        drawn = generate(model, self.asking.request(rows), batch=self._shards.size)
         return {"pictures": torch.stack([to_bytes(each.picture, channels) for each in drawn])}
 
 

@@ -121,9 +121,9 @@ class EncoderEye:
     @torch.no_grad()
     def look(self, images: Images) -> dict[str, Tensor]:
         """What its class token becomes."""
-        pictures = self._preparation.of(_levels(self._compute.place(images)))
+        pictures = self._preparation.of(_levels(images.cpu()))  # only processors resize eight bits
         with self._compute.autocast():
-            return {"features": self._network(pictures).float().cpu()}
+            return {"features": self._network(self._compute.place(pictures)).float().cpu()}
 
 
 @final

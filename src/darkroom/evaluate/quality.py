@@ -76,10 +76,9 @@ class Pairs:
 class Measuring:
     """Two sets and all that says how they are compared.
 
-    subject: what is measured, as JSON values · reference_name, split: of the real pictures · pictures: how all were
-    brought to one size · asking: by what a model was asked, None for pictures that were given · folder: where features
-    are kept, so that what was interrupted goes on · tell: makes what is told how far each part has come · against: a
-    card, and its name, that the new one shall compare with.
+    subject: what is measured, as JSON values · split: of the real pictures · pairs: None for pictures that were given ·
+    folder: where features are kept, so that what was interrupted goes on · tell: makes what is told how far each part
+    has come · against: a card, and its name, that the new one shall compare with.
     """
 
     subject: Mapping[str, JsonValue]

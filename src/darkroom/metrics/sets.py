@@ -120,8 +120,9 @@ def precision_recall(real: Features, fake: Features, *, k: int = 3) -> Precision
 def inception_score(probabilities: Features, *, splits: int = 1) -> float:
     """exp(E[KL(p(y|x) ‖ p(y))]) of class probabilities (n, classes), 1 to the number of classes; higher is better.
 
-    splits: consecutive parts whose scores are averaged (the paper takes 10) · `InputError` for rows that are no
-    probabilities (negative, or a sum other than 1, as logits have) and for more splits than rows. Salimans et al. 2016.
+    splits: consecutive parts whose scores are averaged (the paper takes 10), part i from row i n // splits on, as in
+    the paper's code · `InputError` for rows that are no probabilities (negative, or a sum other than 1, as logits have)
+    and for more splits than rows. Salimans et al. 2016.
     """
     rows = _rows(probabilities, least=1)
     sums = rows.sum(1, keepdim=True)
@@ -129,7 +130,8 @@ def inception_score(probabilities: Features, *, splits: int = 1) -> float:
         raise InputError("the inception score needs probabilities: no row negative, every row with sum 1 (not logits)")
     if not 1 <= splits <= len(rows):
         raise InputError(f"{splits} splits of {len(rows)} rows do not fit; 1 to {len(rows)} do")
-    scores = [_score(part) for part in (rows / sums).tensor_split(splits)]
+    begins = tuple(part * len(rows) // splits for part in range(1, splits))
+    scores = [_score(part) for part in (rows / sums).tensor_split(begins)]
     return math.fsum(scores) / splits
 
 

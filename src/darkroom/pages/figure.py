@@ -7,13 +7,12 @@ from typing import Any, Final, final
 
 from darkroom.core.shapes import Number
 from darkroom.pages.markup import Html, element, joined
-from darkroom.pages.plot import Axis, Point, number
+from darkroom.pages.plot import SPAN, Axis, Point, finite, number
 
 WIDTH, HEIGHT = 560, 320  # of the frame with its margins; the legend is below
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 30, 46
 ROW: Final = 18  # of the legend
 COLUMNS: Final = 3
-SPAN: Final = 4  # a largest value so many times the smallest is drawn on a logarithmic axis
 # The colours of Okabe and Ito, which colour-blind readers tell apart, but for yellow, which paper swallows.
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777")
 DASHES: Final = ("", "7 3", "2 3")  # of the first seven lines, the next seven, ...
@@ -45,7 +44,7 @@ class Figure:
 
     def svg(self) -> Html:
         """The drawing; empty where no point is finite. Ranges stand in `data-x`, `data-y`, scales in `data-scale`."""
-        kept = [Series(each.name, _finite(each.points)) for each in self.series]
+        kept = [Series(each.name, finite(each.points)) for each in self.series]
         kept = [each for each in kept if each.points]
         if not kept:
             return Html()
@@ -73,10 +72,6 @@ class Figure:
                 "data-scale": f"{_scale(across)} {_scale(up)}",
             },
         )
-
-
-def _finite(points: Sequence[Point]) -> list[Point]:
-    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
 def _axis(values: Sequence[Number], start: Number, stop: Number) -> Axis:

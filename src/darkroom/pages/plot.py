@@ -63,7 +63,7 @@ def chart(lines: Sequence[Line], *, title: str, unit: str = "") -> Html:
     The axes' ranges stand in `data-x`, `data-y` and `data-scale` of the drawing, the frame in `data-frame`, so that
     its lines can be read back into numbers.
     """
-    kept = [Line(line.name, _thinned(_finite(line.points)), line.look) for line in lines]
+    kept = [Line(line.name, _thinned(finite(line.points)), line.look) for line in lines]
     kept = [line for line in kept if line.points]
     if not kept:
         return Html()
@@ -89,7 +89,7 @@ def chart(lines: Sequence[Line], *, title: str, unit: str = "") -> Html:
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
     """Means over a window of a tenth of the points around each, narrower at the ends, so that it stays centred."""
-    values = _finite(points)
+    values = finite(points)
     sums: list[Number] = [0.0]
     for _, value in values:
         sums.append(sums[-1] + value)
@@ -113,7 +113,8 @@ def percent(share: Number, *, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
-def _finite(points: Sequence[Point]) -> list[Point]:
+def finite(points: Sequence[Point]) -> list[Point]:
+    """Those that can be drawn."""
     return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 

@@ -1,5 +1,6 @@
 """Figures 6 and 7: how much may a first stage compress? Equal networks, equal time, other latents."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
@@ -72,9 +73,9 @@ def compression(data: str, asked: Wishes) -> Study:
     """First stages of every factor and denoisers of one size on them, of equal minutes where minutes are given."""
     several = _wanted(asked)
     recipe = base(data, asked.model_copy(update={"parameters": None}), task="unconditional", denoisers=len(several))
-    rungs = _fitting(several, side=recipe.data.size)
+    rungs = _fitting(several, asked, side=recipe.data.size)
     size, against = asked.parameters or PARAMETERS, Against(data=data, most=asked.real)
-    cells = _trainings(recipe, rungs, asked, parameters=size)
+    cells = [*_trainings(recipe, rungs, asked, parameters=size), *_paces(rungs, asked)]
     for each in rungs:
         cells += _measured(each, against, asked)
     known = {"size": recipe.data.size, "channels": recipe.data.channels, "seed": recipe.seed}
@@ -118,10 +119,15 @@ def _bottlenecks(factor: int, asked: Wishes) -> tuple[Bottleneck | None, ...]:
     return asked.bottlenecks or (("kl", "vq") if factor in CODED else ("kl",))
 
 
-def _fitting(rungs: Sequence[Rung], *, side: int) -> list[Rung]:
+def _fitting(rungs: Sequence[Rung], asked: Wishes, *, side: int) -> list[Rung]:
+    """Those of our own that fit; what was asked for by name is refused where it does not."""
     fitting = [each for each in rungs if side % each.factor == 0 and side // each.factor > 1]
-    if not fitting:
-        raise SpecError(f"none of the factors fits pictures of {side} px; give another size")
+    if asked.factors and len(fitting) < len(rungs):
+        wrong = next(each.factor for each in rungs if each not in fitting)
+        raise SpecError(
+            f"factors={wrong} does not fit pictures of {side} px, of which it must leave two places along a side or "
+            "more; leave it away, or give another size"
+        )
     return fitting
 
 
@@ -153,27 +159,23 @@ def _second(recipe: Recipe, rung: Rung, *, on: AutoencoderSpec | PixelsSpec, par
     return of_size(denoiser(recipe, name=f"{recipe.name}-{rung.name}", on=on, network=network), parameters)
 
 
+def _paces(rungs: Sequence[Rung], asked: Wishes) -> list[Cell]:
+    """One soon after another, for the machine may be busier an hour later; of the same number of steps first."""
+    return [
+        Pace(name=f"pace-{each.name}-{steps}", model=each.name, sampling=_sampling(steps, asked), batch=BATCH)
+        for steps in asked.samplings or STEPS
+        for each in rungs
+    ]
+
+
 def _measured(rung: Rung, against: Against, asked: Wishes) -> list[Cell]:
     samplings = asked.samplings or STEPS
     middle = _sampling(samplings[len(samplings) // 2], asked)
-    cells: list[Cell] = [
-        Quality(
-            name=f"course-{rung.name}",
-            model=rung.name,
-            against=against,
-            count=asked.count,
-            sampling=middle,
-            course=True,
-        )
+    quality = functools.partial(Quality, model=rung.name, against=against, count=asked.count)
+    return [
+        quality(name=f"course-{rung.name}", sampling=middle, course=True),
+        *(quality(name=f"quality-{rung.name}-{steps}", sampling=_sampling(steps, asked)) for steps in samplings),
     ]
-    for steps in samplings:
-        drawn = _sampling(steps, asked)
-        named = f"{rung.name}-{steps}"
-        cells.append(
-            Quality(name=f"quality-{named}", model=rung.name, against=against, count=asked.count, sampling=drawn)
-        )
-        cells.append(Pace(name=f"pace-{named}", model=rung.name, sampling=drawn, batch=BATCH))
-    return cells
 
 
 def _sampling(steps: int, asked: Wishes) -> Sampling:
@@ -200,11 +202,22 @@ def _read(found: Mapping[str, Found], rungs: Sequence[Rung], asked: Wishes, *, u
             *said_of_lengths(asked, found, models=[each.name for each in rungs]),
             "Minutes are those of the denoiser, as in Figure 6, with opening, encoding all pictures and looks on the "
             "way; multiply-adds those of one pass through the network for one picture.",
-            "The bias that Fréchet distances of equally few pictures share brings 'distance lower' nearer to 1. How "
-            f"large it is {REAL} show: a perfect model comes as near as they do.",
+            _of_bias(found.get(REAL, {}), count=asked.count),
             *asks(found),
         ),
     )
+
+
+def _of_bias(real: Found, *, count: int) -> str:
+    """What is wrong with distances of so few pictures. real: found of held-out pictures, which may be fewer."""
+    said = "The bias that Fréchet distances of equally few pictures share brings 'distance lower' nearer to 1."
+    match real.get("protocol"):
+        case {"count": known} if known == count:
+            return f"{said} How large it is {REAL} show: a perfect model comes as near as they do."
+        case {"count": known}:
+            return f"{said} {REAL} are only {known}, so theirs is larger: a perfect model comes nearer than they do."
+        case _:
+            return said
 
 
 def _plots(found: Mapping[str, Found], rungs: Sequence[Rung], samplings: Sequence[int]) -> dict[str, Figure]:
@@ -231,9 +244,11 @@ def _unlike(recipe: Recipe, asked: Wishes, *, parameters: int) -> str:
     assert part is not None
     return (
         f"Not as in the paper: nothing steers these models, pictures have {recipe.data.size} px, networks about "
-        f"{parameters / 1e6:.1f} M parameters (390 M there), first stages KL or {CODES} codes (up to 16,384 there). "
+        f"{parameters / 1e6:.1f} M parameters (390 M there), first stages KL or {CODES} codes (up to 16,384 there), "
+        f"latents at least {recipe.data.channels} channels (2 of LDM-2 there). "
         "Both stages are trained far less long: there, first stages are finished and denoisers make 2 million steps. "
-        f"Networks learn {part.prediction} along a {part.schedule.kind} schedule (noise along a linear one there). "
+        f"Networks learn {part.prediction} along a {part.schedule.kind} schedule (noise along a linear one there), by "
+        f"Muon in batches of {asked.batch or 'at most 32'} (by AdamW in batches of 7 to 112 there). "
         f"Course and table are drawn in {samplings[len(samplings) // 2]} steps (100 there); distances there are FIDs "
         "of 5,000 pictures."
     )

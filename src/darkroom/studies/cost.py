@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -14,15 +14,17 @@ from darkroom.recipes.pace import OVERHEAD, pace
 from darkroom.recipes.resolve import resolve
 from darkroom.recipes.run import open_recipe_data
 from darkroom.recipes.schema import Recipe
-from darkroom.studies.carry import DONE
+from darkroom.studies.carry import DONE, PLAN
 from darkroom.studies.cells import Cell, HeldOut, Pace, Quality, Study, Training
 from darkroom.studies.measure import REPEATS, asking_of, untrained
+from darkroom.studies.ready import check_ready
 from darkroom.tasks.generate import generate
 from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
 
 TRIED: Final = 4  # pictures
 STEPS: Final = 2  # beyond the first
+FETCHED: Final = "inception"  # a network that may not be here yet
 LOOKS: Final = 4  # models of a training of so many minutes that are measured
 Drawing = tuple[float, float]  # seconds of a picture in one step, decoded, and of every further step
 
@@ -48,7 +50,12 @@ class Cost:
 
 
 def costs(study: Study, folder: Path, *, device: str) -> list[Cost]:
-    """Of every cell, in order; trainings of so many minutes are taken at their word."""
+    """Of every cell, in order; trainings of so many minutes are taken at their word.
+
+    `InputError` for what would be refused when the study begins (`check_ready`); nothing is fetched for that.
+    """
+    if not (folder / PLAN).exists():
+        check_ready(replace(study, features=[each for each in study.features if each != FETCHED]), device=device)
     trainings = {cell.name: cell for cell in study.cells if isinstance(cell, Training)}
     known: dict[str, Any] = {}
     found: list[Cost] = []

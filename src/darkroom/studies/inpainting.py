@@ -1,5 +1,6 @@
 """Tables 6 and 7: painting holes on pixels or latents, KL or VQ, with attention in the first stage or not, or big."""
 
+import functools
 from collections.abc import Mapping
 from typing import Final
 
@@ -61,8 +62,13 @@ def inpainting(data: str, asked: Wishes) -> Study:
         for name in MODELS
         for each in [quick(_second(recipe, name, firsts), batch=asked.batch)]
     ]
-    for name in MODELS:
-        cells += _measured(name, data, asked, steps=steps)
+    how = Sampling(solver="ddim", eta=0.0, steps=steps, match=0, seed=asked.seed)
+    # One soon after another, for the machine may be busier an hour later.
+    cells += [Pace(name=f"pace-{name}", model=name, sampling=how, batch=BATCH) for name in MODELS]
+    quality = functools.partial(Quality, against=Against(data=data, most=asked.real), count=asked.count, sampling=how)
+    cells += [
+        quality(name=_cell(name, words), model=name, holes=holes) for name in MODELS for words, holes in HOLES.items()
+    ]
     return Study(
         "inpainting",
         "Are holes painted better and faster on latents, and what do attention, codebooks and width do for it?",
@@ -91,20 +97,6 @@ def _big(made: Recipe) -> Recipe:
     network = {"attention": (1, 2, 4), "resample": "residual"}
     other = denoiser(made, name=made.name, on=made.first_stage.model, network=network)
     return of_size(other, round(BIG * count(made)["network"]))
-
-
-def _measured(model: str, data: str, asked: Wishes, *, steps: int) -> list[Cell]:
-    how = Sampling(solver="ddim", eta=0.0, steps=steps, match=0, seed=asked.seed)
-    against = Against(data=data, most=asked.real)
-    return [
-        *(
-            Quality(
-                name=_cell(model, words), model=model, against=against, count=asked.count, sampling=how, holes=holes
-            )
-            for words, holes in HOLES.items()
-        ),
-        Pace(name=f"pace-{model}", model=model, sampling=how, batch=BATCH),
-    ]
 
 
 def _cell(model: str, words: str) -> str:

@@ -1,6 +1,6 @@
 """How long the trainings of a study were, in sentences: whether they compare depends on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any, Final
@@ -24,18 +24,24 @@ def said_of_lengths(asked: Wishes, found: Mapping[str, Found], *, models: Sequen
         )
     if asked.minutes is None:
         return ("Trainings had the steps of the folder's recipe each, not equal time: what costs more was given more.",)
-    said = (
-        "Denoisers had equal time, first stages too; the time of first stages is not counted beside that of denoisers."
-    )
-    minutes = {name: minutes_of(found.get(name), stage="denoiser") for name in models}
-    known = {name: value for name, value in minutes.items() if value}
-    if not known or max(known.values()) <= FAIR * min(known.values()):
-        return (said,)
-    shortest, longest = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    firsts = [name for name, each in found.items() if "first_stage" in each.get("stages", {})]
     return (
-        said,
-        f"Their times differ all the same, from {short(known[shortest])} minutes ({shortest}) to "
-        f"{short(known[longest])} ({longest}): figures do not compare as they should.",
+        "Denoisers were given equal time, first stages too; the time of first stages is not counted beside that of "
+        "denoisers.",
+        *_unequal(found, models, stage="denoiser"),
+        *_unequal(found, firsts, stage="first_stage"),
+    )
+
+
+def _unequal(found: Mapping[str, Found], names: Sequence[str], *, stage: str) -> Iterator[str]:
+    """By how much trainings took more or less time than others."""
+    known = {name: value for name in names if (value := minutes_of(found.get(name), stage=stage))}
+    if not known or max(known.values()) <= FAIR * min(known.values()):
+        return
+    shortest, longest = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    yield (
+        f"The times of {stage.replace('_', ' ')}s differ all the same, from {short(known[shortest])} minutes "
+        f"({shortest}) to {short(known[longest])} ({longest}): figures do not compare as they should."
     )
 
 

@@ -70,7 +70,7 @@ def short(value: Number | None) -> str:
     """A number of a few digits, large ones as whole numbers."""
     if value is None:
         return NONE
-    return f"{value:,.0f}" if abs(value) >= 10**DECIMALS else f"{value:.{DECIMALS}g}"
+    return f"{value:,.0f}" if abs(value) >= 10**DECIMALS - 0.5 else f"{value:.{DECIMALS}g}"
 
 
 def times(value: Number | None, other: Number | None) -> str:

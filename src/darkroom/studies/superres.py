@@ -1,5 +1,6 @@
 """Table 5: enlarging by diffusion on latents, by regression on the same latents, by diffusion on pixels."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -41,19 +42,25 @@ def superres(data: str, asked: Wishes) -> Study:
         )
         for name, each in recipes.items()
     ]
-    against = Against(data=data, most=asked.real)
-    for name in MODELS:
-        for steps in _samplings(name, asked):
-            how = Sampling(solver="ddim", eta=0.0, steps=steps, match=0, seed=asked.seed)
-            named = f"{name}-{steps}"
-            cells.append(Quality(name=f"quality-{named}", model=name, against=against, count=asked.count, sampling=how))
-            cells.append(Pace(name=f"pace-{named}", model=name, sampling=how, batch=BATCH))
+    drawn = [(name, steps) for name in MODELS for steps in _samplings(name, asked)]
+    cells += [  # one soon after another, for the machine may be busier an hour later
+        Pace(name=f"pace-{name}-{steps}", model=name, sampling=_sampling(steps, asked), batch=BATCH)
+        for name, steps in drawn
+    ]
+    quality = functools.partial(Quality, against=Against(data=data, most=asked.real), count=asked.count)
+    cells += [
+        quality(name=f"quality-{name}-{steps}", model=name, sampling=_sampling(steps, asked)) for name, steps in drawn
+    ]
     return Study(
         "super-resolution",
         "Does diffusion on latents enlarge better than regression, and better than diffusion on pixels?",
         cells,
         lambda found: _read(found, asked, unlike=_unlike(recipe)),
     )
+
+
+def _sampling(steps: int, asked: Wishes) -> Sampling:
+    return Sampling(solver="ddim", eta=0.0, steps=steps, match=0, seed=asked.seed)
 
 
 def _samplings(model: str, asked: Wishes) -> tuple[int, ...]:

@@ -83,8 +83,9 @@
         return;
       } catch (error) {
         // Sent again until it is kept: the server counts the first of a question.
-        say(`Not kept yet (${error.message}); trying again.`, true);
-        if (error.status && error.status < 500) return;
+        const passes = !error.status || error.status >= 500 || [408, 429].includes(error.status); // slow, or too many
+        say(passes ? `Not kept yet (${error.message}); trying again.` : `Not kept: ${error.message}`, true);
+        if (!passes) return;
         await new Promise((done) => setTimeout(done, Math.min(5000, 250 * tries)));
       }
     }
