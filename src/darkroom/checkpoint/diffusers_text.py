@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from darkroom.checkpoint.diffusers_config import Count, Plain, check_options, parsed, read_options
+from darkroom.checkpoint.diffusers_config import Count, Plain, check_options, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import DataError, ModelFileError
 from darkroom.core.spec import Spec

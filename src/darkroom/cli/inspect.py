@@ -13,7 +13,6 @@ darkroom inspect runs/tiny-text-0
 darkroom inspect my_pictures --json
 darkroom inspect samples/0000.png
 """
-CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth")
 
 
 def run(
@@ -47,20 +46,21 @@ def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str
     from darkroom.cli.options import refuse
     from darkroom.data.shards import are_shards
     from darkroom.data.sources import SCENES
-    from darkroom.tasks.find import built_in
+    from darkroom.tasks.find import CHECKPOINTS, built_in
 
     known = built_in()
     place = Path(path)
-    if config is not None and (path in known or place.is_dir() or place.suffix not in CHECKPOINTS):
+    checkpoint = place.suffix.lower() in CHECKPOINTS
+    if config is not None and (path in known or place.is_dir() or not checkpoint):
         refuse({"config": config}, why=f"{path} is no original checkpoint, which it would belong to")
     if path in known:
         return _model(known[path]) | ({"data_set": _scenes(path)} if path in SCENES else {})
     listed = place.suffix == ".json" and place.is_file()  # boxes and pictures, as COCO has them
     if path in SCENES or place.is_dir() or are_shards(path) or listed:
         return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
-    if place.suffix == ".safetensors" and place.exists() and config is None and is_ours(place):
+    if checkpoint and place.exists() and config is None and is_ours(place):
         return _model(place)
-    if place.suffix in CHECKPOINTS:
+    if checkpoint:
         return _original(place, config, ema=ema)
     if place.suffix in (".yaml", ".yml") and place.is_file():
         raise _told_of_yaml(place)
