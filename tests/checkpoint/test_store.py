@@ -4,7 +4,6 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -173,25 +172,6 @@ def test_a_scale_per_channel_and_one_that_is_unknown(stored: StoredModel, tmp_pa
         unknown.decode(torch.zeros(1, 3, 8, 8))
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf")])
-def test_a_scale_that_cannot_be(stored: StoredModel, tmp_path: Path, scale: float) -> None:
-    """Latents divided by infinity would all be one grey picture."""
-    wrong = replace(stored, state={**stored.state, "scale": torch.tensor(scale)})
-    for act in (build, partial(save_model, tmp_path / "m.safetensors")):
-        with pytest.raises(ModelFileError, match=rf"scale of latents is {scale}; a finite number above 0 fits"):
-            act(wrong)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_type_that_cannot_hold_a_weight(stored: StoredModel, tmp_path: Path) -> None:
-    name = "network.head.bias"
-    wide = replace(stored, state={**stored.state, name: torch.full_like(stored.state[name], 1e6)})
-    with pytest.raises(ModelFileError, match=f"tensor '{name}' holds numbers that float16 cannot; bfloat16"):
-        save_model(tmp_path / "m.safetensors", wide, dtype="float16")
-    assert not list(tmp_path.iterdir())
-    assert load_model(save_model(tmp_path / "m.safetensors", wide, dtype="bfloat16")).state[name].isfinite().all()
-
-
 def test_a_first_stage_alone(stored: StoredModel, tmp_path: Path) -> None:
     part = first_stage_of(stored)
     path = save_model(tmp_path / "first.safetensors", part)
@@ -265,22 +245,6 @@ def tensor_with(**values: object) -> Callable[[dict[str, Any]], None]:
     return lambda header: header["network.stem.bias"].update(values)
 
 
-def card_with(place: str, key: str, value: object) -> Callable[[dict[str, Any]], None]:
-    return metadata(card=json.dumps({place: {key: value}}))
-
-
-WRONG: list[tuple[str, str, object]] = [
-    ("sample", "steps", "9"),
-    ("sample", "steps", 10**12),
-    ("sample", "eta", None),
-    ("sample", "guidance", [1]),
-    ("sample", "guidance", float("nan")),
-    ("sample", "solver", 3),
-    ("sample", "match", 0.5),
-    ("sample", "prompts", "red"),
-    ("distill", "guidance", "x"),
-    ("data", "degradation", "bicubic"),
-]
 CHANGES = {
     "newer": (metadata(format="3"), "format 3"),
     "kind": (metadata(kind="zebra"), "zebra"),
@@ -296,7 +260,6 @@ CHANGES = {
     "deep-card": (metadata(card='{"a":' * 200 + "1" + "}" * 200), "card is missing or cannot be read"),
     "long-card": (metadata(card=json.dumps({"a": [0] * 100_000})), "its card has 300007 characters"),
     "odd-card": (metadata(card='{"sample": [1]}'), "card: sample is no table"),
-    **{f"card {where} {key}": (card_with(where, key, value), f"card, {where}: .*{key}") for where, key, value in WRONG},
     "levels": (spec_with("network.multipliers", [1] * 10_000), "multipliers"),
     "size": (spec_with("image_size", 10**4000), "image_size"),
     "endless-width": (spec_with("network.channels", 2**62), "cannot be built"),

@@ -269,8 +269,12 @@ def _which_weights(averaged: Mapping[str, str], state: Tensors, *, wanted: bool,
 def _misshapen(table: Table, names: Mapping[str, str], *, state: Tensors) -> Iterable[str]:
     for entry in table.entries:
         name = names[entry.original]
-        if name in state and state.shape(name) != entry.shape:
+        if name not in state:
+            continue
+        if state.shape(name) != entry.shape:
             yield f"tensor {name!r} has shape {state.shape(name)}, the configuration needs {entry.shape}"
+        elif not state.dtype(name).is_floating_point:
+            yield f"tensor {name!r} is of type {state.dtype(name)}, weights are floating point"
 
 
 def _strays(described: OriginalSpec, state: Tensors, *, explained: set[str]) -> tuple[str, ...]:

@@ -299,15 +299,19 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _folder(folder: Path | str) -> dict[str, Any]:
     from darkroom.checkpoint.diffusers import is_folder
+    from darkroom.core.errors import DataError
     from darkroom.data.sources import open_data
     from darkroom.data.summary import summary
-    from darkroom.tasks.find import find
+    from darkroom.tasks.find import find, instead_of
 
     known = any(Path(folder, name).exists() for name in ("model.safetensors", "unet/config.json"))
     if known or is_folder(Path(folder)):
         place = find(folder)
         return _model(place) if place.is_file() else _preview(place) or _diffusers(place)
-    splits = open_data(folder)
+    try:
+        splits = open_data(folder)
+    except DataError as error:
+        raise DataError(f"{error}{instead_of(Path(folder)) if Path(folder).is_dir() else ''}") from None
     return {"kind": "data set", **summary(splits.train), "test": len(splits.test)}
 
 

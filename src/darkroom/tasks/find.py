@@ -12,7 +12,7 @@ from darkroom.checkpoint.diffusers_text import read_words
 from darkroom.checkpoint.header import holds_safetensors
 from darkroom.checkpoint.store import StoredHeader, StoredModel, is_ours, load_model
 from darkroom.conditioning.text import TextSpec, Tokenizer
-from darkroom.core.errors import ModelFileError, did_you_mean
+from darkroom.core.errors import DataError, ModelFileError, did_you_mean
 from darkroom.diffusion.model import ModelSpec
 
 CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")  # how files of weights end, in small letters
@@ -57,9 +57,13 @@ def _inside(folder: Path) -> Path:
         raise ModelFileError(f"{folder}: {INDEX} is missing, which says what the parts of a diffusers folder make")
     if (folder / "recipe.yaml").exists():
         raise ModelFileError(f"{folder}: this run has not finished its first stage yet; run darkroom train again")
-    others = sorted(each.name for each in folder.iterdir() if each.suffix.lower() in CHECKPOINTS)
-    instead = f"; name one of its files itself: {', '.join(others[:5])}" if others else ""
-    raise ModelFileError(f"{folder}: no model in this folder (model.safetensors is missing){instead}")
+    raise ModelFileError(f"{folder}: no model in this folder (model.safetensors is missing){instead_of(folder)}")
+
+
+def instead_of(folder: Path) -> str:
+    """What to name where a folder is no model and holds files of weights; empty where it holds none."""
+    found = sorted(each.name for each in folder.iterdir() if each.suffix.lower() in CHECKPOINTS)
+    return f"; name one of its files itself: {', '.join(found[:5])}" if found else ""
 
 
 def name_of(source: str | Path) -> str:
@@ -113,7 +117,10 @@ def tokenizer_of(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokeniz
     if spec is None:
         return None
     if stored.tokenizer is not None:
-        return Tokenizer.from_json(stored.tokenizer, length=spec.encoder.length)
+        try:
+            return Tokenizer.from_json(stored.tokenizer, length=spec.encoder.length)
+        except DataError as error:
+            raise ModelFileError(f"the tokenizer that was stored with the model: {error}") from None
     if spec.encoder.family == "clip":
         return find_clip_tokenizer(beside, encoder=spec.encoder)
     vocabulary = beside / "vocab.txt"
