@@ -107,7 +107,7 @@ class _Loader(yaml.SafeLoader):
     merged = 0
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = cast("yaml.MappingNode", super().compose_mapping_node(anchor))
+        node = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
