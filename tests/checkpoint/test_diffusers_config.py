@@ -98,6 +98,18 @@ def test_noise_levels(spec: ScheduleSpec) -> None:
     torch.testing.assert_close(same.alphas_cumprod, ours.alphas_cumprod, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_noise_levels_of_every_scheduler(name: str) -> None:
+    """With all that it says, and with what it leaves to its defaults."""
+    made = getattr(diffusers, name)()
+    config = {"_class_name": name, **{key: value for key, value in made.config.items() if key[0] != "_"}}
+    for said in (config, {"_class_name": name}):
+        ours = build_schedule(read_scheduler(said, where="scheduler_config.json")[0])
+        assert isinstance(ours, DiscreteSchedule)
+        torch.testing.assert_close(made.alphas_cumprod.double(), ours.alphas_cumprod[:-1], rtol=2e-4, atol=1e-6)
+
+
 def test_flow_has_no_such_scheduler() -> None:
     with pytest.raises(ModelFileError, match="no DDIMScheduler for the schedule 'flow'"):
         scheduler_config(FlowSpec(), "v")

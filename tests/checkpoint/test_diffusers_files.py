@@ -240,6 +240,30 @@ def test_missing_wrong_and_stray_tensors(folder: Path) -> None:
     refused(folder, "vqvae: holds no weights")
 
 
+def test_shards_without_their_index(sharded: Path) -> None:
+    (sharded / "unet" / f"{WEIGHTS}.safetensors.index.json").unlink()
+    for place, name in enumerate("ab", start=1):
+        shard = sharded / "unet" / f"{name}.safetensors"
+        shard.rename(shard.with_name(f"{WEIGHTS}-0000{place}-of-00002.safetensors"))
+    refused(sharded, f"unet: holds no weights .{WEIGHTS}.safetensors.index.json is missing")
+
+
+def test_notes_that_change_nothing(folder: Path, saved: Path) -> None:
+    """What diffusers' EMAModel and its loader write, an offset of nothing, and a mark that some editors put first."""
+    averaging = {"decay": 0.9999, "min_decay": 0.0, "optimization_step": 900, "update_after_step": 0, "power": 0.7}
+    change(folder / "unet" / "config.json", **averaging, inv_gamma=1.0, use_ema_warmup=False, _commit_hash="ab")
+    change(folder / "vqvae" / "config.json", shift_factor=0.0)
+    index = folder / "model_index.json"
+    index.write_text(index.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_folder(folder).spec == load_folder(saved).spec
+
+
+@pytest.mark.parametrize("count", ["7", 7.0])
+def test_a_number_of_classes_of_another_kind(folder: Path, count: object) -> None:
+    change(folder / "unet" / "config.json", num_class_embeds=count)
+    refused(folder, "'class_embedding.weight' is missing")
+
+
 TEXTS = {
     "nested": ("[" * 100_000, "not valid JSON"),
     "deep": ('{"a":' * 100_000 + "1" + "}" * 100_000, "not valid JSON"),

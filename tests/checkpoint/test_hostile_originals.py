@@ -48,6 +48,14 @@ def test_a_step_that_cannot_be_is_not_told(tmp_path: Path) -> None:
         assert read_checkpoint(path).global_step is None
 
 
+STEERING = {"escape": b"ca\x1b[2Jb\nc\n.", "surrogate": b"\x8c\x03\xed\xa0\x80\x8c\x01c\x93."}
+
+
+@pytest.mark.parametrize("name", STEERING)
+def test_names_that_would_steer_a_terminal(tmp_path: Path, name: str) -> None:
+    refused(zipped(tmp_path / "m.ckpt", raw(STEERING[name])), "its pickle is broken")
+
+
 TWICE = {
     "setitem": b"}X\x0a\x00\x00\x00state_dict}X\x01\x00\x00\x00wK\x01sX\x01\x00\x00\x00wK\x02ss.",
     "setitems": b"}(X\x0a\x00\x00\x00state_dict}X\x0a\x00\x00\x00state_dict}u.",
@@ -120,7 +128,7 @@ def entry(shape: list[int], begin: int, end: int) -> bytes:
 SAFE = save(good())
 SAFETENSORS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty"),
-    "zip": (b"PK\x03\x04" + bytes(100), "not a safetensors file"),
+    "zip": (b"PK\x03\x04" + bytes(100), "truncated or damaged"),
     "truncated": (SAFE[:-4], "truncated"),
     "cut header": (SAFE[:20], "truncated"),
     "more": (SAFE + b"\0", "do not fill"),

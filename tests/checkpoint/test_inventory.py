@@ -47,11 +47,20 @@ def test_only_the_noise_levels_are_read(tmp_path: Path, name: str, storages_read
 def test_all_that_is_amiss_is_told_at_once(tmp_path: Path) -> None:
     state = state_of(described(tmp_path, config()))
     stem, norm = "model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.out.0.weight"
-    state |= {stem: torch.zeros(4, 4), "ddim_sigmas": torch.zeros(2), "loss.logvar": torch.zeros(())}
+    bias = "model.diffusion_model.out.2.bias"
+    state |= {
+        stem: torch.zeros(4, 4),
+        bias: state[bias].int(),
+        "ddim_sigmas": torch.zeros(2),
+        "loss.logvar": torch.zeros(()),
+    }
     del state[norm]
     found = describe_original(checkpoint(tmp_path, state), tmp_path / "config.yaml")
     assert found.missing == (norm,)
-    assert found.misshapen == (f"tensor {stem!r} has shape (4, 4), the configuration needs (32, 4, 3, 3)",)
+    assert found.misshapen == (
+        f"tensor {stem!r} has shape (4, 4), the configuration needs (32, 4, 3, 3)",
+        f"tensor {bias!r} is of type torch.int32, weights are floating point",
+    )
     assert found.strays == ("ddim_sigmas",)
     assert found.left_out == ("1 tensors of its losses, which only train",)
 

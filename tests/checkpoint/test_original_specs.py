@@ -10,7 +10,7 @@ from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.config import read_config
 from darkroom.core.errors import ModelFileError, NotYetError
 from darkroom.diffusion.model import ModelSpec
-from originals import BERT, CLASSES, CONFIGS, ENCODERS, IDENTITY, KL, RESCALER, SPATIAL, config, described
+from originals import BERT, CLASSES, CONFIGS, ENCODERS, IDENTITY, KL, RESCALER, SPATIAL, config, described, written
 
 
 def test_what_guides_and_what_cannot(tmp_path: Path) -> None:
@@ -147,6 +147,10 @@ def embedder(name: str, **params: Any) -> dict[str, Any]:
     return {"target": f"{ENCODERS}{name}", "params": params}
 
 
+def crossed(name: str, **params: Any) -> dict[str, Any]:
+    return config(embedder(name, **params), unet=SPATIAL, concat_mode=False)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "target": ({"target": "os.system", "params": {}}, "unknown target 'os.system'"),
     "near-target": ({**KL, "target": "ldm.models.autoencoder.AutoEncoderKL"}, "did you mean"),
@@ -184,6 +188,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "odd-levels": (kl(resolution=17, ch_mult=[1, 1], attn_resolutions=[17]), "different levels"),
     "codebook": (vq(), "n_embed"),
     "one-code": (vq(n_embed=1), "codes"),
+    "no-classes": (crossed("ClassEmbedder", n_classes=0, embed_dim=24), "'n_classes'"),
+    "no-embedding": (crossed("ClassEmbedder", embed_dim=-1), "'embed_dim'"),
+    "no-layers": (crossed("BERTEmbedder", n_embed=24, n_layer=0), "'n_layer'"),
+    "no-words": (crossed("BERTEmbedder", n_embed=24, n_layer=1, vocab_size=0), "'vocab_size'"),
+    "stages": (config(embedder("SpatialRescaler", n_stages=-1, out_channels=2)), "'n_stages'"),
+    "no-labels": (config(IDENTITY, unet={"num_classes": 0}, conditioning_key="adm"), "'num_classes'"),
+    "no-channels": (config(channels=0), "'channels'"),
+    "linear-in": (config(unet={**SPATIAL, "use_linear_in_transformer": True}), "use_linear_in_transformer"),
     "remap": (vq(n_embed=8, remap="used.npy"), "remap"),
 }
 LATER = {
@@ -238,6 +250,23 @@ def test_broken_configurations(tmp_path: Path, text: str, message: str, monkeypa
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ModelFileError, match="cannot be read"):
         read_config(path)
+
+
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    """The original's reader of YAML refuses it too."""
+    text = written(tmp_path, config()).read_text().splitlines()
+    place = next(number for number, line in enumerate(text) if line.strip().startswith("timesteps:"))
+    (tmp_path / "config.yaml").write_text("\n".join([*text[:place], text[place].replace("50", "40"), *text[place:]]))
+    with pytest.raises(ModelFileError, match=f"config.yaml: key 'timesteps' stands twice, .* line {place + 2}"):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_what_later_repositories_write_at_its_defaults(tmp_path: Path) -> None:
+    """Stability's training code and its descendants: what only trains, and options of its network that are off."""
+    unet = {"use_linear_in_transformer": False, "disable_self_attentions": None, "adm_in_channels": None}
+    trains = {"ucg_training": {"txt": {"p": 0.1, "val": ""}}, "reset_ema": True, "make_it_fit": True}
+    later = config(first=kl(attn_type="vanilla-xformers"), unet=unet, **trains)
+    assert described(tmp_path, later).spec == described(tmp_path, config()).spec
 
 
 def test_sizes_that_do_not_fit_are_rounded_up(tmp_path: Path) -> None:

@@ -112,6 +112,14 @@ def test_what_draws_nothing_is_left_and_said(folder: Path) -> None:
     )
 
 
+def test_a_pipeline_that_differs_in_what_is_asked_of_it(folder: Path) -> None:
+    wanted = load_folder(folder)
+    change(folder / "model_index.json", _class_name="StableDiffusionImg2ImgPipeline")
+    change(folder / "text_encoder" / "config.json", architectures=None)
+    found = load_folder(folder)
+    assert (found.spec, found.card["family"]) == (wanted.spec, wanted.card["family"])
+
+
 CONFIGS: dict[str, tuple[str, dict[str, Any], str]] = {
     "openclip": ("text_encoder", {"hidden_act": "gelu"}, "OpenCLIP's text encoder .* Stable Diffusion 2, is not read"),
     "projection": (

@@ -259,7 +259,7 @@ CHANGES = {
     "card": (metadata(card="7"), "card"),
     "deep-card": (metadata(card='{"a":' * 200 + "1" + "}" * 200), "card is missing or cannot be read"),
     "long-card": (metadata(card=json.dumps({"a": [0] * 100_000})), "its card has 300007 characters"),
-    "odd-card": (metadata(card='{"sample": [1]}'), "sample of its card is no table"),
+    "odd-card": (metadata(card='{"sample": [1]}'), "card: sample is no table"),
     "levels": (spec_with("network.multipliers", [1] * 10_000), "multipliers"),
     "size": (spec_with("image_size", 10**4000), "image_size"),
     "endless-width": (spec_with("network.channels", 2**62), "cannot be built"),

@@ -31,6 +31,32 @@ def unknown(*values: Any) -> None:
     raise AssertionError("called")
 
 
+@pytest.mark.parametrize("name", ["m.ckpt", "m.safetensors", "M.SAFETENSORS", "m.bin", "m"])
+def test_what_a_file_is_its_bytes_say(tmp_path: Path, name: str) -> None:
+    path, state = tmp_path / name, good()
+    for write in (lambda: saved(path, {"state_dict": state}), lambda: save_file(state, path)):
+        write()
+        found = read_checkpoint(path).state_dict
+        assert all(torch.equal(found[each], tensor) for each, tensor in state.items())
+
+
+INSTEAD: dict[str, tuple[Any, str]] = {
+    "wrapped": ({"model": good(), "epoch": 3}, "a table of 'model', 'epoch' came"),
+    "empty": ({}, "an empty table came"),
+    "list": ([1], "a value of type list came"),
+    "module": (torch.nn.Linear(1, 1), "a torch.nn.modules.linear.Linear came"),
+    "tensor": (torch.zeros(2), "a tensor alone came"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", INSTEAD)
+def test_what_came_instead_of_tensors(tmp_path: Path, name: str) -> None:
+    value, message = INSTEAD[name]
+    with pytest.raises(ModelFileError, match=f"holds no 'state_dict' with tensors; {message}"):
+        read_checkpoint(saved(tmp_path / "m.ckpt", value))
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_what_torch_wrote_is_read_exactly(tmp_path: Path, protocol: int) -> None:
     base = torch.randn(4, 6)

@@ -121,6 +121,11 @@ def test_a_given_yaml_that_is_none_is_refused(say: Say, tmp_path: Path) -> None:
         assert REFUSED[name][1] in (complaint if code else out)
 
 
+def test_the_folder_of_a_checkpoint_is_not_taken_for_pictures(refused: Callable[..., str], tmp_path: Path) -> None:
+    both(tmp_path, config())
+    assert refused("inspect", tmp_path).endswith("; name one of its files itself: model.ckpt\n")
+
+
 def test_several_yaml_files_are_named(told: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     path = checkpoint(tmp_path, state_of(described(tmp_path, config())))
     (tmp_path / "other.yaml").write_text("")

@@ -50,6 +50,13 @@ def saved(folder: Path, kind: str) -> tuple[Any, Path]:
     return model, folder / kind
 
 
+def test_a_layer_with_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    names = ("1.weight", "3.conv.0.weight", f"{'9' * 5000}.weight")
+    save_file({name: torch.zeros(4, 4, 3, 3) for name in names}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelFileError, match="tiny decoder"):
+        find_preview(tmp_path / "x.safetensors")
+
+
 KINDS = ("folder", "whole.safetensors", "taesd_decoder.safetensors", "taesd_decoder.pth")
 
 

@@ -1,7 +1,9 @@
 """Captions: the tokenizer's promises, and the encoder behind it."""
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +106,33 @@ def test_unreadable_tokenizers_are_refused(trained: Tokenizer, tmp_path: Path) -
     plain["post_processor"] = None
     with pytest.raises(DataError, match=r"no \[CLS\] token"):
         Tokenizer.from_json(json.dumps(plain), length=7)
+
+
+PARTS: dict[str, tuple[str, Any, str]] = {
+    "abort": ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "'Precompiled' is not supported"),
+    "pattern": (
+        "pre_tokenizer",
+        {
+            "type": "Sequence",
+            "pretokenizers": [{"type": "Split", "pattern": {"Regex": "(a+)+$"}}],
+        },
+        "its pattern .* is not supported",
+    ),
+    "model": ("model", {"type": "WordLevel", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"}, "'WordLevel' is not"),
+    "unknown": ("model", {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "zz"}, "its vocabulary lacks 'zz'"),
+    "no normalizer": ("normalizer", None, "it has no normalizer"),
+    "no cutting": ("pre_tokenizer", None, "it has no pre_tokenizer"),
+    "deep": ("normalizer", functools.reduce(lambda inner, _: {"a": inner}, range(400), {}), "recursion"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_tokenizers_that_mean_harm_or_cut_no_captions(trained: Tokenizer, name: str) -> None:
+    """The first one makes the library abort, the second would take for ever on a caption of many letters a."""
+    part, value, message = PARTS[name]
+    text = json.dumps({**json.loads(trained.to_json()), part: value})
+    with pytest.raises(DataError, match=f"not a tokenizer file .*{message}"):
+        Tokenizer.from_json(text, length=7)
 
 
 @torch.no_grad()

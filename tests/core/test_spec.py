@@ -101,6 +101,18 @@ def test_what_yaml_stumbles_over_is_a_sentence(text: str) -> None:
         parse_yaml(text, where="data.license")
 
 
+def test_a_key_that_stands_twice_is_named() -> None:
+    for text in ("a: 1\nb: {c: 2,\n c: 3}", "- c: 1\n  c: 1\n"):
+        with pytest.raises(SpecError, match=r"^f\.yaml: key 'c' stands twice, the second time at line [23]$"):
+            parse_yaml(text, where="f.yaml")
+    assert parse_yaml("a: &a {c: 1}\nb: {<<: *a, <<: *a, c: 2}\n1: x\n'1': y", where="f.yaml") == {
+        "a": {"c": 1},
+        "b": {"c": 2},
+        1: "x",
+        "1": "y",
+    }
+
+
 def test_aliases_that_would_be_written_out_for_ever() -> None:
     bomb = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
     for text in (bomb, "a: &a [*a]"):

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from darkroom.autoencoder.model import Autoencoder
+from darkroom.cli.inspect import look
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import InputError, ModelFileError
 from darkroom.network.unet import UNet
@@ -72,9 +73,13 @@ def test_what_is_no_model_is_said_so(model_files: dict[str, Path], tmp_path: Pat
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
     (tmp_path / "alone.ckpt").write_bytes(b"PK\x03\x04")
     (tmp_path / "note.txt").write_bytes(b"nonsense")
+    (named := tmp_path / "celeba256").mkdir()
+    (named / "model.ckpt").touch()
     cases: list[tuple[Path, type[InputError], str]] = [
         (tmp_path / "absent", ModelFileError, "no such file, run folder or built-in model"),
         (empty, ModelFileError, "no model in this folder"),
+        (named, ModelFileError, "no model in this folder .*; name one of its files itself: model.ckpt"),
+        (Path("a" * 5000), ModelFileError, "File name too long"),
         (half, ModelFileError, "has not finished its first stage yet; run darkroom train again"),
         (foreign, ModelFileError, "model_index.json is missing, which says what the parts"),
         (tmp_path / "other.safetensors", ModelFileError, "not one of darkroom's"),
@@ -170,6 +175,15 @@ def test_an_original_checkpoint_finds_its_config(original: Path, tmp_path: Path)
     torch.testing.assert_close(network(x, t, conditions).detach(), model.network(x, t, conditions))
     with pytest.raises(InputError, match="tokens"):
         network(x, t, Conditions())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.bin", "MODEL.CKPT"])
+def test_a_checkpoint_that_was_renamed(original: Path, tmp_path: Path, name: str) -> None:
+    """What a file is its bytes say; torch's own under the name of another format is read, and told about."""
+    known = load(original, device="cpu").card["spec_hash"]
+    original.rename(tmp_path / name)
+    assert load(tmp_path / name, device="cpu").card["spec_hash"] == known
+    assert look(str(tmp_path / name))["kind"] == "original model"
 
 
 def test_two_configs_beside_a_checkpoint_leave_a_question(original: Path, tmp_path: Path) -> None:

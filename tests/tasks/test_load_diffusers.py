@@ -1,5 +1,6 @@
 """Folders of diffusers through the same door as all models."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_the_parts_of_a_pipeline(folder: Path) -> None:
     opened = open_first_stage(folder / "vqvae", compute=sampling_compute("cpu", "auto"))
     assert (opened.name, opened.size) == ("vqvae", 16)
     assert open_first_stage(folder, compute=sampling_compute("cpu", "auto")).name == "my.pipeline"
+
+
+def test_weights_for_other_programs_beside_the_index(folder: Path, tmp_path: Path) -> None:
+    whole = shutil.copytree(folder, tmp_path / "both")
+    shutil.copy(whole / "unet" / "diffusion_pytorch_model.safetensors", whole / "model.safetensors")
+    assert find(whole) == whole
+    assert read_whole(whole).card["family"] == "LDMPipeline"
 
 
 def test_captions_in_words(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from pydantic import FiniteFloat
 
-from darkroom.checkpoint.diffusers_config import Count, Plain, check_options, parsed, read_options
+from darkroom.checkpoint.diffusers_config import Count, Plain, check_options, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
 from darkroom.checkpoint.diffusers_text import SAME, TOKENS, NoTokenizer
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.conditioning.byte_pairs import END, START, pieces_of, read_pieces
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import DataError, ModelFileError, NotYetError
@@ -42,7 +43,7 @@ def clip_spec(config: Mapping[str, Any], *, where: str) -> SequenceEncoderSpec:
         )
     fits = {"hidden_act": "quick_gelu", "intermediate_size": 4 * found.hidden_size, "layer_norm_eps": 1e-5}
     came = {name: getattr(found, name) for name in fits}
-    fits["architectures"], came["architectures"] = [CLASS], config.get("architectures")
+    fits["architectures"], came["architectures"] = [CLASS], config.get("architectures") or [CLASS]
     check_options(came, fits, where=where)
     if found.hidden_size % found.num_attention_heads:
         width, heads = found.hidden_size, found.num_attention_heads

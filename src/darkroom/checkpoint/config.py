@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import Field
 
 from darkroom.checkpoint.header import refuse_other_than_files
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.core.errors import ModelFileError, NotYetError, SpecError, did_you_mean
-from darkroom.core.spec import Spec, parse, parse_yaml
-
-P = TypeVar("P", bound=Spec)
+from darkroom.core.spec import Spec, parse_yaml
 
 CONFIG_LIMIT = 2**17  # bytes; reading YAML takes a thousand times its size
 MOST_VALUES = 10_000  # with every alias written out
+Count = Annotated[int, Field(gt=0)]
 LATER = {
     "ldm.models.diffusion.ddpm.LatentUpscaleDiffusion": "the upscaling variant",
     "ldm.models.diffusion.ddpm.LatentUpscaleFinetuneDiffusion": "the upscaling variant",
@@ -42,7 +42,7 @@ class CoderParams(Spec):
     attn_resolutions: tuple[int, ...] = ()
     dropout: float = 0.0
     double_z: bool = True
-    attn_type: Literal["vanilla", "none", "linear"] = "vanilla"
+    attn_type: Literal["vanilla", "vanilla-xformers", "none", "linear"] = "vanilla"
     use_linear_attn: bool = False
     resamp_with_conv: bool = True
     give_pre_end: bool = False
@@ -71,7 +71,7 @@ class FirstStageParams(Spec):
 
 
 class UNetParams(Spec):
-    """`openaimodel.UNetModel`, with the defaults of its last version."""
+    """`openaimodel.UNetModel`, with the defaults of its last version; what Stability's added to it, at its defaults."""
 
     image_size: Any = None
     in_channels: int
@@ -83,7 +83,7 @@ class UNetParams(Spec):
     channel_mult: tuple[int, ...] = (1, 2, 4, 8)
     conv_resample: bool = True
     dims: int = 2
-    num_classes: int | None = None
+    num_classes: Count | None = None
     use_checkpoint: bool = False
     use_fp16: bool = False
     num_heads: int = -1
@@ -97,6 +97,12 @@ class UNetParams(Spec):
     context_dim: int | tuple[int, ...] | None = None
     n_embed: int | None = None
     legacy: bool = True
+    use_bf16: Any = None
+    use_linear_in_transformer: Literal[False] = False
+    disable_self_attentions: None = None
+    disable_middle_self_attn: Literal[False] = False
+    num_attention_blocks: None = None
+    adm_in_channels: None = None
 
 
 class Target(Spec):
@@ -113,7 +119,7 @@ class DiffusionParams(Spec):
     unet_config: Target
     cond_stage_config: Target | str
     image_size: int | tuple[int, ...] = 256
-    channels: int = 3
+    channels: Count = 3
     timesteps: int = Field(default=1000, ge=1, le=1_000_000)
     beta_schedule: Literal["linear", "cosine", "sqrt_linear", "sqrt"] = "linear"
     linear_start: float = 1e-4
@@ -145,23 +151,28 @@ class DiffusionParams(Spec):
     ignore_keys: Any = None
     load_only_unet: Any = None
     use_positional_encodings: Any = None
+    ucg_training: Any = None
+    make_it_fit: Any = None
+    reset_ema: Any = None
+    reset_num_ema_updates: Any = None
+    unet_trainable: Any = None
 
 
 class ClassParams(Spec):
     """ClassEmbedder."""
 
-    embed_dim: int
-    n_classes: int = 1000
+    embed_dim: Count
+    n_classes: Count = 1000
     key: Any = "class"
 
 
 class SequenceParams(Spec):
     """BERTEmbedder and TransformerEmbedder."""
 
-    n_embed: int
-    n_layer: int
-    vocab_size: int = 30522
-    max_seq_len: int = 77
+    n_embed: Count
+    n_layer: Count
+    vocab_size: Count = 30522
+    max_seq_len: Count = 77
     use_tokenizer: bool = True
     device: Any = None
     embedding_dropout: Any = None
@@ -181,20 +192,12 @@ class ClipParams(Spec):
 class RescalerParams(Spec):
     """SpatialRescaler."""
 
-    n_stages: int = 1
+    n_stages: int = Field(default=1, ge=0)
     method: str = "bilinear"
     multiplier: float = 0.5
-    in_channels: int = 3
-    out_channels: int | None = None
+    in_channels: Count = 3
+    out_channels: Count | None = None
     bias: bool = False
-
-
-def read_params(kind: type[P], params: object, *, where: str) -> P:
-    """Parameters of one class; `ModelFileError` names an unknown key, a missing one or a value that does not fit."""
-    try:
-        return parse(kind, params, where=where)
-    except SpecError as error:
-        raise ModelFileError(str(error)) from None
 
 
 def refuse_target(target: str, *, known: Iterable[str], where: str) -> NoReturn:
@@ -223,4 +226,4 @@ def read_config(path: Path) -> Target:
     if not isinstance(model, Mapping):
         raise ModelFileError(f"{path}: not an original configuration, it has no 'model:' with a 'target:'")
     kept = {key: value for key, value in model.items() if key != "base_learning_rate"}
-    return read_params(Target, kept, where=f"{path}, model")
+    return parsed(Target, kept, where=f"{path}, model")

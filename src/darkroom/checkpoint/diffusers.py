@@ -13,7 +13,7 @@ import torch
 from darkroom.autoencoder.bottleneck import VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.clip_text import CLASS, read_clip_tokenizer
-from darkroom.checkpoint.diffusers_config import SCALE, STAGES, UNETS, Plain, parsed
+from darkroom.checkpoint.diffusers_config import SCALE, STAGES, UNETS, Plain
 from darkroom.checkpoint.diffusers_files import read_object
 from darkroom.checkpoint.diffusers_parts import (
     CONFIG,
@@ -27,6 +27,7 @@ from darkroom.checkpoint.diffusers_parts import (
 from darkroom.checkpoint.diffusers_schedule import SCHEDULERS, read_scheduler
 from darkroom.checkpoint.diffusers_text import TOKENS, NoTokenizer, read_tokenizer
 from darkroom.checkpoint.published import sampling
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.checkpoint.store import StoredModel
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
@@ -68,6 +69,7 @@ PIPELINES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "scheduler": SCHEDULERS,
     },
 }
+SAME_PARTS: Final = {"StableDiffusionImg2ImgPipeline": STABLE}  # pipelines that differ in what is asked of the model
 LATER: Final = {"StableDiffusionInpaintPipeline": "Stable Diffusion with a mask as input"}
 UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")  # components that draw nothing
 
@@ -281,7 +283,8 @@ def _alone(folder: Path) -> Opened:
 def _index(folder: Path) -> tuple[str, dict[str, str]]:
     """The pipeline's class, and its components' classes by name; `ModelFileError` unless they are known ones."""
     values = read_object(folder / INDEX)
-    family = str(values.get("_class_name"))[:60]
+    said = str(values.get("_class_name"))[:60]
+    family = SAME_PARTS.get(said, said)
     if family in LATER:
         raise NotYetError(f"{folder / INDEX}: {family} ({LATER[family]}) is not read yet")
     if family not in PIPELINES:

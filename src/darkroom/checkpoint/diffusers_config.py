@@ -7,8 +7,9 @@ from pydantic import Field, FiniteFloat
 
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
-from darkroom.core.errors import ModelFileError, SpecError
-from darkroom.core.spec import Spec, parse
+from darkroom.checkpoint.read_spec import parsed
+from darkroom.core.errors import ModelFileError
+from darkroom.core.spec import Spec
 from darkroom.network.unet import UNetSpec
 
 Plain = dict[str, Any]
@@ -18,7 +19,16 @@ STAGES: Final = ("VQModel", "AutoencoderKL")
 SCALE: Final = 0.18215  # what diffusers takes for the factor on latents where a file does not say it
 MOST: Final = 2**20
 _OLD_KINDS: Final = "UNetRes"  # how types of levels began in the first files
-_SETTINGS: Final = ("_class_name", "_diffusers_version", "_name_or_path", "sample_size")
+_AVERAGING: Final = (  # how an average came about, where diffusers' EMAModel wrote the file
+    "decay",
+    "min_decay",
+    "optimization_step",
+    "update_after_step",
+    "use_ema_warmup",
+    "inv_gamma",
+    "power",
+)
+_SETTINGS: Final = ("sample_size", *_AVERAGING)  # and all that begins with _, which diffusers notes for itself
 Count = Annotated[int, Field(gt=0, le=MOST)]
 Levels = Annotated[tuple[Count, ...], Field(max_length=16)]
 Types = Annotated[tuple[str, ...], Field(max_length=16)]
@@ -91,6 +101,7 @@ _STAGE_USUAL: Final[dict[str, tuple[object, ...]]] = {
     "use_quant_conv": (True,),
     "use_post_quant_conv": (True,),
     "force_upcast": (True, False, None),
+    "shift_factor": (0, None),
 }
 
 
@@ -104,14 +115,6 @@ def check_options(came: Mapping[str, Any], fits: Mapping[str, Any], *, where: st
     for name, value in came.items():
         if value != fits[name]:
             raise ModelFileError(f"{where}: {name} {str(value)[:60]!r} is not supported, {str(fits[name])!r} is")
-
-
-def parsed(kind: type[S], values: Mapping[str, Any], *, where: str) -> S:
-    """A spec from plain values; `ModelFileError` names the key, what came and what fits."""
-    try:
-        return parse(kind, values, where=where)
-    except SpecError as error:
-        raise ModelFileError(str(error)) from None
 
 
 def side(config: Mapping[str, Any]) -> int | None:
@@ -314,7 +317,7 @@ def _check(
 ) -> None:
     """`ModelFileError` for an option that is not read and is set to something."""
     for name, value in config.items():
-        if name in read or name in _SETTINGS:
+        if name in read or name in _SETTINGS or name.startswith("_"):
             continue
         fits = usual.get(name, (None, False))
         if not any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in fits):

@@ -22,6 +22,7 @@ NETWORK: Final = "diffusion_pytorch_model"  # how the weights of a component are
 ENCODERS: Final = ("model", "pytorch_model")  # and those of a text encoder
 _HALF: Final = ("fp16", "bf16")
 _SHARD: Final = re.compile(r"[\w-][\w.-]*")
+_PART: Final = re.compile(r"-\d+-of-\d+\.\w+$")  # how the names of shards end
 _OLD: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME: Final = re.compile(rf"(.*attentions\.\d+)\.({'|'.join(_OLD)})\.(weight|bias)")
 
@@ -42,7 +43,7 @@ def read_object(path: Path, *, limit: int = MOST_JSON) -> dict[str, Any]:
             raise ModelFileError(f"{path}: no such file")
         if path.stat().st_size > limit:
             raise ModelFileError(f"{path}: too large, at most {limit} bytes are read")
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from None
     except TwiceError as error:
@@ -62,7 +63,8 @@ def weights_in(folder: Path, *, stems: tuple[str, ...] = (NETWORK,)) -> Weights:
     """
     found = sorted(_files(folder, stems), key=_rank)
     if not found:
-        raise ModelFileError(f"{folder}: holds no weights ({stems[0]}.safetensors is missing)")
+        lacking = f"{stems[0]}.safetensors" + ".index.json" * any(_PART.search(each.name) for each in folder.iterdir())
+        raise ModelFileError(f"{folder}: holds no weights ({lacking} is missing)")
     taken = found[0]
     others = sorted({each.variant for each in found if each.variant != taken.variant})
     places, odd = (_sharded if taken.index else _whole)(taken.path)

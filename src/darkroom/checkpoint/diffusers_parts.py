@@ -12,7 +12,15 @@ from torch import Tensor
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.clip_names import INSIDE, PLACES
 from darkroom.checkpoint.clip_text import CLASS, clip_spec
-from darkroom.checkpoint.diffusers_config import STAGES, UNETS, first_stage_spec, side, unet_spec
+from darkroom.checkpoint.diffusers_config import (
+    STAGES,
+    UNETS,
+    UNetConfig,
+    first_stage_spec,
+    read_options,
+    side,
+    unet_spec,
+)
 from darkroom.checkpoint.diffusers_files import ENCODERS, NETWORK, read_object, weights_in
 from darkroom.checkpoint.diffusers_keys import bert_table, class_table, clip_table, first_stage_table, unet_table
 from darkroom.checkpoint.diffusers_text import bert_spec
@@ -21,7 +29,8 @@ from darkroom.checkpoint.store import fewest_tensors
 from darkroom.checkpoint.unpickle import Tensors
 from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.text import SequenceEncoderSpec
-from darkroom.core.errors import ModelFileError, did_you_mean
+from darkroom.core.errors import ModelFileError, did_you_mean, first_line
+from darkroom.core.hollow import UNBUILDABLE
 from darkroom.network.unet import UNetSpec
 
 CONFIG: Final = "config.json"
@@ -74,7 +83,7 @@ def unet_part(folder: Path) -> Part[UNetSpec]:
     part = _part(
         folder, family, spec=spec, table=lambda: unet_table(spec, linear=linear), size=side(config), known={CLASSES}
     )
-    return replace(part, classes=config.get("num_class_embeds") or 0)
+    return replace(part, classes=read_options(UNetConfig, config, where=str(folder / CONFIG)).num_class_embeds or 0)
 
 
 def class_part(folder: Path, network: Part[UNetSpec]) -> Part[ClassSpec] | None:
@@ -166,8 +175,8 @@ def _part(
         raise ModelFileError(f"{folder}: damaged, its {CONFIG} has more layers than its weights have tensors")
     try:
         names = table()
-    except (RuntimeError, OverflowError) as error:
-        raise ModelFileError(f"{folder / CONFIG}: cannot be built ({str(error)[:200]})") from None
+    except UNBUILDABLE as error:
+        raise ModelFileError(f"{folder / CONFIG}: cannot be built ({first_line(error)})") from None
     strays = [name for name in _compare(names, found.tensors, where=folder) if name not in known]
     unused = (f"{folder.name}: {some(strays)} in the file and not used",) if strays else ()
     return Part(family, spec, names, found.tensors, size, scale, scaled, odd=(*found.odd, *unused))

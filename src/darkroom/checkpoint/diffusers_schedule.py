@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from darkroom.checkpoint.diffusers_config import Plain, parsed, read_options
+from darkroom.checkpoint.diffusers_config import Plain, read_options
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.core.errors import ModelFileError
 from darkroom.core.spec import Spec
 from darkroom.process.prediction import PredictionName
@@ -29,6 +30,8 @@ SCHEDULERS: Final = (
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
     "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
     "UniPCMultistepScheduler",
 )
 PREDICTIONS: Final[dict[str, PredictionName]] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}

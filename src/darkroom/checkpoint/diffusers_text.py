@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from darkroom.checkpoint.diffusers_config import Count, Plain, check_options, parsed, read_options
+from darkroom.checkpoint.diffusers_config import Count, Plain, check_options, read_options
 from darkroom.checkpoint.diffusers_files import read_object, write_object
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.conditioning.text import SequenceEncoderSpec, Tokenizer
 from darkroom.core.errors import DataError, ModelFileError
 from darkroom.core.spec import Spec
@@ -14,6 +15,7 @@ from darkroom.core.spec import Spec
 TOKENS: Final = 77  # that the pipeline pads captions to, whatever its encoder takes
 MOST_VOCABULARY: Final = 64 * 2**20  # bytes
 SAME: Final = ("normalizer", "pre_tokenizer", "model")  # parts of a tokenizer that say which ids a text gets
+_ANOTHER: Final = "diffusers' LDMTextToImagePipeline needs a BERT tokenizer, and this model's is another"
 _NAMED: Final = {"cls": "[CLS]", "mask": "[MASK]", "pad": "[PAD]", "sep": "[SEP]", "unk": "[UNK]"}
 
 
@@ -121,13 +123,16 @@ def read_words(path: Path, *, encoder: SequenceEncoderSpec) -> Tokenizer:
 
 def write_tokenizer(folder: Path, text: str) -> None:
     """The files of a BertTokenizer; `ModelFileError` when this `tokenizer.json` text does not cut words as it does."""
-    tokenizer = json.loads(Tokenizer.from_json(text, length=TOKENS).to_json())
+    try:
+        tokenizer = json.loads(Tokenizer.from_json(text, length=TOKENS).to_json())
+    except DataError as error:
+        raise ModelFileError(f"{_ANOTHER} ({error})") from None
     vocabulary = tokenizer["model"].get("vocab")
     listed = isinstance(vocabulary, dict)
     pieces = sorted(vocabulary, key=vocabulary.__getitem__) if listed else []
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
     if not listed or not _same(tokenizer, folder / "vocab.txt"):
-        raise ModelFileError("diffusers' LDMTextToImagePipeline needs a BERT tokenizer, and this model's is another")
+        raise ModelFileError(_ANOTHER)
     special = {f"{name}_token": token for name, token in _NAMED.items()}
     options = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
     config = {**special, **options, "model_max_length": TOKENS, "tokenizer_class": "BertTokenizer"}

@@ -91,6 +91,22 @@ def refuse_other_than_files(path: Path) -> None:
         raise ModelFileError(f"{path}: cannot be read (it is no file)")
 
 
+def holds_safetensors(path: Path) -> bool:
+    """Is this a file of tensors as `.safetensors` are, by its first bytes, or by its name where those say nothing?
+
+    `ModelFileError` for what is no file.
+    """
+    refuse_other_than_files(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:
+        start = b""
+    if start[:4] == b"PK\x03\x04":
+        return False
+    return start[8:] == b"{" or path.suffix.lower() == ".safetensors"
+
+
 def is_possible(shape: Sequence[int]) -> bool:
     """Can there be a tensor of this shape? Sides may be numbers of thousands of digits."""
     return len(shape) <= MOST_AXES and math.prod(max(side, 1) for side in shape) < MOST_NUMBERS

@@ -23,12 +23,12 @@ from darkroom.checkpoint.keymap import (
     model_table,
     some,
 )
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.checkpoint.specs import OriginalSpec, original_spec
 from darkroom.checkpoint.store import fewest_tensors
 from darkroom.checkpoint.unpickle import Checkpoint, Tensors, read_checkpoint
-from darkroom.core.errors import ModelFileError, SpecError, first_line
+from darkroom.core.errors import ModelFileError, first_line
 from darkroom.core.hollow import UNBUILDABLE
-from darkroom.core.spec import parse
 from darkroom.diffusion.model import ModelSpec
 from darkroom.process.schedule import DiscreteSchedule, TableSpec, build_schedule, original_buffers
 
@@ -206,10 +206,7 @@ def _with_own_schedule(described: OriginalSpec, state: Tensors) -> OriginalSpec:
         return _with_noise(described, theirs, ours)
     if torch.allclose(theirs, ours, rtol=1e-5, atol=1e-7):
         return described
-    try:
-        table = parse(TableSpec, {"powers": theirs.tolist()}, where=f"tensor {name!r}")
-    except SpecError as error:
-        raise ModelFileError(str(error)[:300]) from None
+    table = parsed(TableSpec, {"powers": theirs.tolist()}, where=f"tensor {name!r}")
     apart = (theirs - ours).abs().max().item()
     sentence = f"its noise levels differ from those of its configuration by up to {apart:.1g}; the file's are taken"
     return replace(described, spec=spec.model_copy(update={"schedule": table}), odd=(*described.odd, sentence))
@@ -272,8 +269,12 @@ def _which_weights(averaged: Mapping[str, str], state: Tensors, *, wanted: bool,
 def _misshapen(table: Table, names: Mapping[str, str], *, state: Tensors) -> Iterable[str]:
     for entry in table.entries:
         name = names[entry.original]
-        if name in state and state.shape(name) != entry.shape:
+        if name not in state:
+            continue
+        if state.shape(name) != entry.shape:
             yield f"tensor {name!r} has shape {state.shape(name)}, the configuration needs {entry.shape}"
+        elif not state.dtype(name).is_floating_point:
+            yield f"tensor {name!r} is of type {state.dtype(name)}, weights are floating point"
 
 
 def _strays(described: OriginalSpec, state: Tensors, *, explained: set[str]) -> tuple[str, ...]:

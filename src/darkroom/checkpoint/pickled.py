@@ -142,7 +142,7 @@ class _Machine:
 
     def name(self, module: Any, qualified: Any) -> None:
         """Push what a global name means here; the name is never looked up."""
-        if not (isinstance(module, str) and isinstance(qualified, str)):
+        if not (isinstance(module, str) and isinstance(qualified, str) and f"{module}{qualified}".isprintable()):
             raise ValueError("a global name that is no text")
         if len(module) + len(qualified) > MOST_NAME:
             raise ModelFileError(f"{self.where}: refused, its pickle has a name of more than {MOST_NAME} characters")

@@ -10,9 +10,10 @@ from pydantic import Field, FiniteFloat
 
 from darkroom.autoencoder.preview import Preview, PreviewSpec
 from darkroom.checkpoint.diffusers import TINY
-from darkroom.checkpoint.diffusers_config import parsed, read_options
+from darkroom.checkpoint.diffusers_config import read_options
 from darkroom.checkpoint.diffusers_files import read_object, weights_in
 from darkroom.checkpoint.keymap import Entry, Table, leaf, some, to_ours
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.checkpoint.unpickle import Tensors, read_checkpoint
 from darkroom.core.errors import ModelFileError
 from darkroom.core.hollow import hollow
@@ -21,7 +22,7 @@ from darkroom.core.spec import Spec
 CONFIG: Final = "config.json"
 INSIDE: Final = "decoder.layers."  # before the numbers of layers, in diffusers' files
 SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-ALONE: Final = re.compile(r"(\d+)\.(conv\.0\.)?(weight|bias)")
+ALONE: Final = re.compile(r"(\d{1,6})\.(conv\.0\.)?(weight|bias)")
 STEM_ALONE: Final = 1  # in a file of the decoder alone, whose first layer limits latents and has no weights
 Counts = Annotated[tuple[int, ...], Field(min_length=1, max_length=8)]
 
@@ -67,7 +68,7 @@ def find_preview(path: Path) -> FoundPreview | None:
         place = path / CONFIG
         config = read_object(place) if place.is_file() else {}
         return _in_folder(path, config) if config.get("_class_name") == TINY else None
-    if path.suffix not in SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return None
     tensors = read_checkpoint(path).state_dict
     if f"{INSIDE}0.weight" in tensors and f"{INSIDE}2.conv.0.weight" in tensors:

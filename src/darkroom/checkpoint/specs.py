@@ -16,10 +16,10 @@ from darkroom.checkpoint.config import (
     SequenceParams,
     Target,
     UNetParams,
-    read_params,
     refuse_target,
 )
 from darkroom.checkpoint.published import trained_with_one_head
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.conditioning import layout
 from darkroom.conditioning.conditioner import ConditionerSpec
 from darkroom.conditioning.embedding import EmbeddingSpec
@@ -27,8 +27,7 @@ from darkroom.conditioning.label import ClassSpec
 from darkroom.conditioning.layout import LayoutSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
-from darkroom.core.errors import ModelFileError, SpecError
-from darkroom.core.spec import parse
+from darkroom.core.errors import ModelFileError
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNetSpec
 
@@ -65,9 +64,9 @@ def original_spec(model: Target, *, where: str) -> OriginalSpec:
     """Our specs for an original `model:`; `ModelFileError` or `NotYetError` name what does not fit."""
     family = model.target.rpartition(".")[2]
     if model.target == MODELS:
-        return _diffusion(read_params(DiffusionParams, model.params, where=f"{where}, LatentDiffusion"), where=where)
+        return _diffusion(parsed(DiffusionParams, model.params, where=f"{where}, LatentDiffusion"), where=where)
     if model.target.startswith(_AUTOENCODER) and family in COMPRESSORS[:3]:
-        params = read_params(FirstStageParams, model.params, where=f"{where}, {family}")
+        params = parsed(FirstStageParams, model.params, where=f"{where}, {family}")
         return OriginalSpec(_autoencoder(params, family=family, where=where), family, params.use_ema)
     return refuse_target(model.target, known=[MODELS, *(_AUTOENCODER + name for name in COMPRESSORS[:3])], where=where)
 
@@ -80,7 +79,7 @@ def _diffusion(params: DiffusionParams, *, where: str) -> OriginalSpec:
         return refuse_target(params.unet_config.target, known=[UNETS], where=where)
     if _full(params) in LATER:  # before the options of its U-Net, which may be as new
         return refuse_target(_full(params), known=(), where=where)
-    unet = read_params(UNetParams, params.unet_config.params, where=f"{where}, UNetModel")
+    unet = parsed(UNetParams, params.unet_config.params, where=f"{where}, UNetModel")
     first_stage = _first_stage(params, where=where)
     network = _network(unet, where=where)
     conditioners, odd = _conditioners(params, unet, where=where)
@@ -104,12 +103,8 @@ def _diffusion(params: DiffusionParams, *, where: str) -> OriginalSpec:
         },
         "scale": None if params.scale_by_std else params.scale_factor,
     }
-    try:
-        spec = parse(ModelSpec, values, where=where)
-    except SpecError as error:
-        raise ModelFileError(str(error)) from None
     return OriginalSpec(
-        spec,
+        parsed(ModelSpec, values, where=where),
         "LatentDiffusion",
         params.use_ema,
         fused_by_head=not unet.use_new_attention_order,
@@ -143,7 +138,7 @@ def _first_stage(params: DiffusionParams, *, where: str) -> FirstStageSpec:
         case "IdentityFirstStage":
             return PixelsSpec(image_channels=params.channels)
         case "AutoencoderKL" | "VQModel" | "VQModelInterface":
-            values = read_params(FirstStageParams, params.first_stage_config.params, where=f"{where}, {family}")
+            values = parsed(FirstStageParams, params.first_stage_config.params, where=f"{where}, {family}")
             return _autoencoder(values, family=family, where=where)
         case _:
             return refuse_target(target, known=[_AUTOENCODER + name for name in COMPRESSORS], where=where)
@@ -171,10 +166,7 @@ def _autoencoder(params: FirstStageParams, *, family: str, where: str) -> Autoen
         "bottleneck": {"kind": "vq", "codes": params.n_embed} if quantised else {"kind": "kl"},
         "dropout": coder.dropout,
     }
-    try:
-        return parse(AutoencoderSpec, values, where=where)
-    except SpecError as error:
-        raise ModelFileError(str(error)) from None
+    return parsed(AutoencoderSpec, values, where=where)
 
 
 def _check_coder(coder: CoderParams, *, where: str) -> None:
@@ -223,10 +215,7 @@ def _network(unet: UNetParams, *, where: str) -> UNetSpec:
         "dropout": unet.dropout,
         "recompute": unet.use_checkpoint,
     }
-    try:
-        return parse(UNetSpec, values, where=where)
-    except SpecError as error:
-        raise ModelFileError(str(error)) from None
+    return parsed(UNetSpec, values, where=where)
 
 
 def _check_unet(unet: UNetParams, *, where: str) -> None:
@@ -287,12 +276,12 @@ def _tokens(params: DiffusionParams, unet: UNetParams, *, where: str) -> tuple[C
     target, values = _target(params)
     match target:
         case "ClassEmbedder":
-            return _classes(read_params(ClassParams, values, where=f"{where}, {target}"))
+            return _classes(parsed(ClassParams, values, where=f"{where}, {target}"))
         case "BERTEmbedder" | "TransformerEmbedder":
-            read = read_params(SequenceParams, values, where=f"{where}, {target}")
+            read = parsed(SequenceParams, values, where=f"{where}, {target}")
             return _sequence(read, params=params, tokenized=target == "BERTEmbedder" and read.use_tokenizer)
         case "FrozenCLIPEmbedder":
-            read_params(ClipParams, values, where=f"{where}, {target}")
+            parsed(ClipParams, values, where=f"{where}, {target}")
             return TextSpec(encoder=VIT_L, drop=NULL_SHARE), []
         case "torch.nn.Identity":
             width = unet.context_dim[0] if isinstance(unet.context_dim, tuple) else unet.context_dim
@@ -338,7 +327,7 @@ def _planes(params: DiffusionParams, unet: UNetParams, *, where: str) -> Conditi
     extra = unet.in_channels - params.channels
     match target:
         case "SpatialRescaler":
-            return _rescaler(read_params(RescalerParams, values, where=f"{where}, {target}"), where=where)
+            return _rescaler(parsed(RescalerParams, values, where=f"{where}, {target}"), where=where)
         case "torch.nn.Identity":
             return LowResSpec(channels=max(extra, 1))
         case "__is_first_stage__":

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.autoencoder.statistics import LatentStatistics
-from darkroom.checkpoint.header import Header, TensorInfo
+from darkroom.checkpoint.card import check_card
+from darkroom.checkpoint.header import Header, TensorInfo, holds_safetensors
 from darkroom.checkpoint.header import read_header as read_safetensors_header
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.checkpoint.rows import STEPS, in_rows, read, unfolded
 from darkroom.conditioning.text import SequenceEncoderSpec
-from darkroom.core.errors import ModelFileError, SpecError, first_line
+from darkroom.core.errors import ModelFileError, first_line
 from darkroom.core.hashes import weights_hash
 from darkroom.core.hollow import UNBUILDABLE, hollow
 from darkroom.core.names import NAMELESS, Names
 from darkroom.core.record import is_nested
-from darkroom.core.spec import Spec, parse
+from darkroom.core.spec import Spec
 from darkroom.core.writing import whole_file, write_safetensors
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.network.unet import UNetSpec
@@ -88,10 +90,12 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
 
     int8: matrices and kernels of the denoiser and its conditioners in rows of eight bits (`checkpoint.rows`), all else,
     first stages too, in bfloat16.
-    `ModelFileError` when the tensors are not those of the spec; `InputError` when it cannot be written.
+    `ModelFileError` when the tensors are not those of the spec, or hold what `dtype` cannot; `InputError` when it
+    cannot be written.
     """
     skeleton = _skeleton(stored.spec)
     _check_tensors(str(path), _described(stored.state), skeleton=skeleton)
+    _check_scale(str(path), stored)
     weights = {name for name, _ in skeleton.named_parameters()}
     written: dict[str, Tensor] = {}
     for name, tensor in stored.state.items():
@@ -100,11 +104,19 @@ def save_model(path: Path, stored: StoredModel, *, dtype: StoredName = "float32"
         elif dtype == "int8" and stored.kind == "model" and tensor.ndim > 1 and not name.startswith(FIRST_STAGE):
             written[name], written[name + STEPS] = in_rows(tensor)
         else:
-            written[name] = tensor.to(FLOATS["bfloat16" if dtype == "int8" else dtype])
+            written[name] = narrowed(tensor, "bfloat16" if dtype == "int8" else dtype, name=name)
     tensors = apart(written)
     with whole_file(path) as temporary:
         write_safetensors(temporary, tensors, metadata=_metadata(stored, tensors))
     return path
+
+
+def narrowed(tensor: Tensor, dtype: FloatName, *, name: str) -> Tensor:
+    """A weight in a type; `ModelFileError` for numbers that the type cannot hold."""
+    made = tensor.to(FLOATS[dtype])
+    if made is not tensor and not bool(made.isfinite().all()) and bool(tensor.isfinite().all()):
+        raise ModelFileError(f"tensor {name!r} holds numbers that {dtype} cannot; bfloat16 and float32 can")
+    return made
 
 
 def compact(tensor: Tensor) -> Tensor:
@@ -130,8 +142,8 @@ def read_header(path: Path) -> StoredHeader:
 
 
 def is_ours(path: Path) -> bool:
-    """Does this `.safetensors` file say that it is one of ours? `ModelFileError` when it is damaged."""
-    return any(key.startswith(PREFIX) for key in read_safetensors_header(path).metadata)
+    """Is this a file of tensors that says it is one of ours? `ModelFileError` when it is damaged."""
+    return holds_safetensors(path) and any(key.startswith(PREFIX) for key in read_safetensors_header(path).metadata)
 
 
 def load_model(path: Path) -> StoredModel:
@@ -155,9 +167,17 @@ def build(stored: StoredModel) -> LatentDiffusion | Autoencoder:
     module = _skeleton(stored.spec)
     _check_tensors("the model", _described(stored.state), skeleton=module)
     if isinstance(module, LatentDiffusion):
+        _check_scale("the model", stored)
         module.scale = torch.empty_like(stored.state["scale"], device="meta")
     module.load_state_dict(dict(stored.state), strict=True, assign=True)
     return module.eval()
+
+
+def _check_scale(where: str, stored: StoredModel) -> None:
+    """`ModelFileError` for a factor on latents that cannot be; one that nobody measured yet (NaN) can."""
+    scale = stored.state["scale"] if stored.kind == "model" else torch.tensor(1.0)
+    if bool((scale <= 0).any()) or bool(scale.isinf().any()):
+        raise ModelFileError(f"{where}: its scale of latents is {scale.tolist()}; a finite number above 0 fits")
 
 
 def first_stage_of(stored: StoredModel) -> StoredModel:
@@ -208,14 +228,8 @@ def _interpret(path: Path, header: Header) -> StoredHeader:
     kind = ours.get("kind")
     if kind not in ("model", "first-stage"):
         raise ModelFileError(f"{path}: damaged, its kind is {str(kind)[:40]!r}; model and first-stage fit")
-    try:
-        spec = parse(
-            ModelSpec if kind == "model" else AutoencoderSpec,
-            _json(path, ours, key="spec", kind=dict),
-            where=f"{path}, spec",
-        )
-    except SpecError as error:
-        raise ModelFileError(str(error)) from None
+    family = ModelSpec if kind == "model" else AutoencoderSpec
+    spec = parsed(family, _json(path, ours, key="spec", kind=dict), where=f"{path}, spec")
     if fewest_tensors(spec) > len(header.tensors):
         raise ModelFileError(f"{path}: damaged, its spec has more layers than the file has tensors")
     names = Names(
@@ -223,8 +237,7 @@ def _interpret(path: Path, header: Header) -> StoredHeader:
         **{key: _texts(path, ours, key=key) for key in _LATER_NAMES if key in ours},
     )
     card = _json(path, ours, key="card", kind=dict)
-    if not all(isinstance(card.get(key, {}), dict) for key in ("data", "sample")):
-        raise ModelFileError(f"{path}: damaged, the data or sample of its card is no table")
+    check_card(card, where=f"{path}, card")
     latents, of = _latents(path, ours, spec=spec)
     tokenizer = ours.get("tokenizer")
     return StoredHeader(cast("Kind", kind), spec, header.tensors, card, names, tokenizer, latents, of)
@@ -237,10 +250,7 @@ def _latents(
     if "latents" not in values:
         return None, None
     found = _json(path, values, key="latents", kind=dict)
-    try:
-        statistics = parse(LatentStatistics, found.get("statistics"), where=f"{path}, latents")
-    except SpecError as error:
-        raise ModelFileError(str(error)) from None
+    statistics = parsed(LatentStatistics, found.get("statistics"), where=f"{path}, latents")
     channels = (spec.first_stage if isinstance(spec, ModelSpec) else spec).latent_channels
     if len(statistics.mean) != channels:
         raise ModelFileError(

@@ -1,5 +1,6 @@
 """Checkpoints of others as tables of tensors: torch `.ckpt` / `.pt` files and `.safetensors`, never executed."""
 
+import itertools
 import math
 import re
 from abc import abstractmethod
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from darkroom.checkpoint.archive import Archive, open_archive
-from darkroom.checkpoint.header import Header, is_possible, read_header
+from darkroom.checkpoint.header import Header, holds_safetensors, is_possible, read_header
 from darkroom.checkpoint.pickled import Foreign, TensorRef, read_pickle
 from darkroom.core.errors import ModelFileError
 
@@ -75,9 +76,10 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """A `.safetensors` file, or a torch checkpoint with or without a key `state_dict` around its tensors.
 
+    Which of both it is, its first bytes say, whatever it is called.
     `ModelFileError`, in one sentence, for files that are missing, damaged, of another kind or unsafe.
     """
-    if path.suffix == ".safetensors":
+    if holds_safetensors(path):
         header = read_header(path)
         step = header.metadata.get(STEP, "")
         return Checkpoint(SafeTensors(path, header), int(step) if re.fullmatch(r"\d{1,18}", step) else None)
@@ -174,7 +176,21 @@ def _parts(path: Path, value: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
         return value["state_dict"], {key: item for key, item in value.items() if key != "state_dict"}
     if isinstance(value, dict) and any(isinstance(item, TensorRef) for item in value.values()):
         return value, {}
-    raise ModelFileError(f"{path}: holds no 'state_dict' with tensors")
+    raise ModelFileError(f"{path}: holds no 'state_dict' with tensors; {_told(value)} came")
+
+
+def _told(value: Any) -> str:
+    """What a pickle held instead of tensors."""
+    match value:
+        case {}:
+            keys = [repr(key)[:60] for key in itertools.islice(value, 5)]
+            return f"a table of {', '.join(keys)}" if keys else "an empty table"
+        case Foreign(name=name):
+            return f"a {name[:200]}"
+        case TensorRef():
+            return "a tensor alone"
+        case _:
+            return f"a value of type {type(value).__name__}"
 
 
 def _tensors(path: Path, state: Mapping[Any, Any], *, archive: Archive) -> tuple[dict[str, TensorRef], list[str]]:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 from torch import Tensor, nn
 
 from darkroom.checkpoint.clip_names import INSIDE, LAYER
-from darkroom.checkpoint.diffusers_config import parsed
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.core.errors import ModelFileError, first_line
 from darkroom.core.hollow import UNBUILDABLE, hollow
 from darkroom.nn.vit import ImageEncoder, ImageEncoderSpec, StackSpec, TextEncoder, TextEncoderSpec

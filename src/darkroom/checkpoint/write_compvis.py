@@ -12,14 +12,15 @@ from torch import Tensor
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.checkpoint.clip_names import clip_empty, clip_places
 from darkroom.checkpoint.compvis import EMPTY_CAPTION, UNFUSED, empty_caption
-from darkroom.checkpoint.config import Target, read_params
+from darkroom.checkpoint.config import Target
 from darkroom.checkpoint.fold import with_scale_one
 from darkroom.checkpoint.inventory import PLACES_OF_TOKENS
 from darkroom.checkpoint.keymap import CONDITIONER, FIRST_STAGE, first_stage_table, model_table, to_original
 from darkroom.checkpoint.published import own_facts
 from darkroom.checkpoint.ramp import nearest_ramp
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.checkpoint.specs import original_spec
-from darkroom.checkpoint.store import FLOATS, FloatName, StoredModel, apart, compact
+from darkroom.checkpoint.store import FloatName, StoredModel, apart, compact, narrowed
 from darkroom.checkpoint.to_compvis import original_config
 from darkroom.checkpoint.unpickle import STEP, Tensors, read_checkpoint
 from darkroom.conditioning.spatial import MaskedSpec
@@ -157,10 +158,7 @@ def _as(dtype: FloatName, tensor: Tensor, *, name: str) -> Tensor:
     """A weight in a type, and what is none as it is; `ModelFileError` for numbers that the type cannot hold."""
     if not (tensor.is_floating_point() and tensor.ndim > 0 and "." in name):
         return tensor
-    made = tensor.to(FLOATS[dtype])
-    if bool(tensor.isfinite().all()) and not bool(made.isfinite().all()):
-        raise ModelFileError(f"tensor {name!r} holds numbers that {dtype} cannot; bfloat16 and float32 can")
-    return made
+    return narrowed(tensor, dtype, name=name)
 
 
 def _check_free(path: Path, yaml: bytes | None) -> None:
@@ -255,7 +253,7 @@ def _lost_facts(stored: StoredModel) -> Iterator[str]:
 def _lost_meaning(spec: ModelSpec | AutoencoderSpec, config: Mapping[str, Any]) -> Iterator[str]:
     """Where the YAML, read again, says something else."""
     where = "the YAML of this model"
-    again = original_spec(read_params(Target, config, where=where), where=where).spec
+    again = original_spec(parsed(Target, config, where=where), where=where).spec
     differ = list(_differences(_settled(spec), _settled(again)))
     if isinstance(spec, ModelSpec) and isinstance(spec.schedule, TableSpec):  # the tables of the checkpoint say it
         differ = [each for each in differ if not each[0].startswith("schedule.")]

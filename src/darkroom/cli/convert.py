@@ -101,7 +101,7 @@ def _facts(path: Path, config: Path | None, *, keep_all: bool, ema: bool) -> dic
     try:
         return look(str(path), config=config, ema=ema)
     except ModelFileError as error:
-        if not keep_all or path.is_dir() or (path.suffix == ".safetensors" and is_ours(path)):
+        if not keep_all or path.is_dir() or is_ours(path):
             raise
         return without_yaml(path, yaml=find_config(path, config=config), reason=str(error))
 

@@ -13,7 +13,6 @@ darkroom inspect runs/tiny-text-0
 darkroom inspect my-pictures --json
 darkroom inspect samples/0000.png
 """
-CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth")
 
 
 def run(
@@ -47,20 +46,21 @@ def look(path: str, *, config: Path | None = None, ema: bool = True) -> dict[str
     from darkroom.cli.options import refuse
     from darkroom.data.shards import are_shards
     from darkroom.data.sources import SCENES
-    from darkroom.tasks.find import built_in
+    from darkroom.tasks.find import CHECKPOINTS, built_in
 
     known = built_in()
     place = Path(path)
-    if config is not None and (path in known or place.is_dir() or place.suffix not in CHECKPOINTS):
+    checkpoint = place.suffix.lower() in CHECKPOINTS
+    if config is not None and (path in known or place.is_dir() or not checkpoint):
         refuse({"config": config}, why=f"{path} is no original checkpoint, which it would belong to")
     if path in known:
         return _model(known[path]) | ({"data_set": _scenes(path)} if path in SCENES else {})
     listed = place.suffix == ".json" and place.is_file()  # boxes and pictures, as COCO has them
     if path in SCENES or place.is_dir() or are_shards(path) or listed:
         return _run(place) if (place / "recipe.yaml").exists() else _folder(path)
-    if place.suffix == ".safetensors" and place.exists() and config is None and is_ours(place):
+    if checkpoint and place.exists() and config is None and is_ours(place):
         return _model(place)
-    if place.suffix in CHECKPOINTS:
+    if checkpoint:
         return _original(place, config, ema=ema)
     if place.suffix in (".yaml", ".yml") and place.is_file():
         raise _told_of_yaml(place)
@@ -299,15 +299,19 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _folder(folder: Path | str) -> dict[str, Any]:
     from darkroom.checkpoint.diffusers import is_folder
+    from darkroom.core.errors import DataError
     from darkroom.data.sources import open_data
     from darkroom.data.summary import summary
-    from darkroom.tasks.find import find
+    from darkroom.tasks.find import find, instead_of
 
     known = any(Path(folder, name).exists() for name in ("model.safetensors", "unet/config.json"))
     if known or is_folder(Path(folder)):
         place = find(folder)
         return _model(place) if place.is_file() else _preview(place) or _diffusers(place)
-    splits = open_data(folder)
+    try:
+        splits = open_data(folder)
+    except DataError as error:
+        raise DataError(f"{error}{instead_of(Path(folder)) if Path(folder).is_dir() else ''}") from None
     return {"kind": "data set", **summary(splits.train), "test": len(splits.test)}
 
 

@@ -194,8 +194,13 @@ def _first(error: ValidationError) -> str:
 
 
 def _say(sentence: str, *, code: int) -> int:
-    print(f"darkroom: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"darkroom: {_safe(' '.join(sentence.split()))}", file=sys.stderr)
     return code
+
+
+def _safe(text: str) -> str:
+    """Words that a stranger's file may have a part in, so that they cannot steer a terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _quiet() -> int:

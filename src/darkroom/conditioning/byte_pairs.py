@@ -12,6 +12,7 @@ from darkroom.core.errors import DataError
 
 START: Final = "<|startoftext|>"
 END: Final = "<|endoftext|>"  # which also stands for what is unknown, and fills captions up
+SPACES: Final = r"\s+"
 WORDS: Final = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 LARGEST: Final = 64 * 2**20  # bytes of a file of words
 Pairs = Sequence[tuple[str, str]]
@@ -30,7 +31,7 @@ def clip_engine(vocabulary: Mapping[str, int], merges: Pairs) -> Engine:
     except Exception as error:  # the library raises bare Exception
         raise DataError(f"its merges do not fit its vocabulary ({error})") from None
     engine = Engine(model)
-    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    spaces = normalizers.Replace(Regex(SPACES), " ")
     engine.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
     split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
     engine.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])

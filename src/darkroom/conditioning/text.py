@@ -14,6 +14,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
 from darkroom.conditioning.byte_pairs import END, START, clip_engine
+from darkroom.conditioning.tokenizer_parts import check_parts
 from darkroom.conditioning.wordpiece import learn_pieces
 from darkroom.core.errors import DataError, InputError
 from darkroom.core.shapes import Choice, Ids, Tokens
@@ -172,8 +173,9 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text: str, *, length: int) -> "Tokenizer":
-        """From what `to_json` wrote, or any WordPiece `tokenizer.json`."""
+        """From what `to_json` wrote, or any WordPiece `tokenizer.json`; `DataError` for others, and damaged ones."""
         try:
+            check_parts(json.loads(text))
             engine = Engine.from_str(text)
         except Exception as error:  # the library raises bare Exception
             raise DataError(f"not a tokenizer file ({error})") from None

@@ -32,10 +32,8 @@ def numbers_of(words: Sequence[str], known: Sequence[str], *, what: str) -> list
 
 def number_of(word: int | str, names: Sequence[str], *, count: int, what: str) -> int:
     """The number of a name or a number written as one; `InputError` names what is unknown. what: e.g. `class`."""
-    if isinstance(word, str) and word in names:
-        return names.index(word)
     try:
-        number = int(word)
+        number = names.index(word) if isinstance(word, str) and word in names else int(word)
     except ValueError:
         hint = did_you_mean(str(word), names) if names else f"; this model knows numbers 0..{count - 1} only"
         raise InputError(f"unknown {what} {word!r:.60}{hint}") from None

@@ -74,6 +74,8 @@ def parse_yaml(text: str, *, where: str, most: int = MOST_VALUES) -> Any:
     """
     try:
         values = yaml.load(text, _Loader)
+    except _TwiceError as error:
+        raise SpecError(f"{where}: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
@@ -103,10 +105,28 @@ def _check_aliases(values: object, most: int, *, where: str) -> None:
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
 
+class _TwiceError(yaml.YAMLError):
+    """A key that stands twice in one mapping: YAML forbids it, and whoever wrote both meant one of them."""
+
+
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with a bound on what `<<` copies: a few lines that merge each other would make 10^9 pairs."""
+    """The safe loader, without doubled keys, and with a bound on what `<<` copies.
+
+    A few lines that merge each other would make 10^9 pairs.
+    """
 
     merged = 0
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if (key.tag, key.value) in seen:
+                    line = key.start_mark.line + 1
+                    raise _TwiceError(f"key {key.value[:100]!r} stands twice, the second time at line {line}")
+                seen.add((key.tag, key.value))
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, value in node.value:

@@ -12,8 +12,8 @@ from pydantic import Field
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from darkroom.checkpoint.diffusers_config import parsed
 from darkroom.checkpoint.diffusers_files import ENCODERS, read_object, weights_in
+from darkroom.checkpoint.read_spec import parsed
 from darkroom.checkpoint.unpickle import read_checkpoint
 from darkroom.checkpoint.vision import image_encoder, text_encoder
 from darkroom.core.compute import Compute

@@ -9,11 +9,13 @@ from darkroom.checkpoint.clip_text import find_clip_tokenizer
 from darkroom.checkpoint.compvis import load_original
 from darkroom.checkpoint.diffusers import INDEX, is_folder, load_first_stage, load_folder
 from darkroom.checkpoint.diffusers_text import read_words
+from darkroom.checkpoint.header import holds_safetensors
 from darkroom.checkpoint.store import StoredHeader, StoredModel, is_ours, load_model
 from darkroom.conditioning.text import TextSpec, Tokenizer
-from darkroom.core.errors import ModelFileError, did_you_mean
+from darkroom.core.errors import DataError, ModelFileError, did_you_mean
 from darkroom.diffusion.model import ModelSpec
 
+CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")  # how files of weights end, in small letters
 DEFAULT = "shapes"  # the built-in model that draws where none is named
 
 
@@ -32,14 +34,20 @@ def find(source: str | Path) -> Path:
     known = built_in()
     if str(source) in known:
         return known[str(source)]
-    if path.is_dir():
+    try:
+        folder, there = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        raise ModelFileError(f"{str(source)[:100]}: cannot be read ({error.strerror or error})") from None
+    if folder:
         return _inside(path)
-    if not path.exists():
+    if not there:
         raise ModelFileError(f"{source}: no such file, run folder or built-in model{did_you_mean(str(source), known)}")
     return path
 
 
 def _inside(folder: Path) -> Path:
+    if (folder / INDEX).is_file():  # whatever else lies there, as the same weights for other programs
+        return folder
     for name in ("model.safetensors", "first_stage/model.safetensors"):
         if (folder / name).exists():
             return folder / name
@@ -49,7 +57,13 @@ def _inside(folder: Path) -> Path:
         raise ModelFileError(f"{folder}: {INDEX} is missing, which says what the parts of a diffusers folder make")
     if (folder / "recipe.yaml").exists():
         raise ModelFileError(f"{folder}: this run has not finished its first stage yet; run darkroom train again")
-    raise ModelFileError(f"{folder}: no model in this folder (model.safetensors is missing)")
+    raise ModelFileError(f"{folder}: no model in this folder (model.safetensors is missing){instead_of(folder)}")
+
+
+def instead_of(folder: Path) -> str:
+    """What to name where a folder is no model and holds files of weights; empty where it holds none."""
+    found = sorted(each.name for each in folder.iterdir() if each.suffix.lower() in CHECKPOINTS)
+    return f"; name one of its files itself: {', '.join(found[:5])}" if found else ""
 
 
 def name_of(source: str | Path) -> str:
@@ -103,7 +117,10 @@ def tokenizer_of(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokeniz
     if spec is None:
         return None
     if stored.tokenizer is not None:
-        return Tokenizer.from_json(stored.tokenizer, length=spec.encoder.length)
+        try:
+            return Tokenizer.from_json(stored.tokenizer, length=spec.encoder.length)
+        except DataError as error:
+            raise ModelFileError(f"the tokenizer that was stored with the model: {error}") from None
     if spec.encoder.family == "clip":
         return find_clip_tokenizer(beside, encoder=spec.encoder)
     vocabulary = beside / "vocab.txt"
@@ -111,8 +128,8 @@ def tokenizer_of(stored: StoredModel | StoredHeader, *, beside: Path) -> Tokeniz
 
 
 def foreign(path: Path, *, config: str | Path | None = None) -> bool:
-    """Is this file to be read as an original checkpoint? It has its YAML, or is no `.safetensors`."""
-    if config is not None or path.suffix != ".safetensors":
+    """Is this file to be read as an original checkpoint? It has its YAML, or is no file of tensors as ours are."""
+    if config is not None or not holds_safetensors(path):
         return True
     return not is_ours(path) and bool(yaml_beside(path))
 
@@ -134,7 +151,7 @@ def find_config(path: Path, *, config: str | Path | None = None) -> Path | None:
 def _config(path: Path, config: str | Path | None) -> Path:
     found = find_config(path, config=config)
     if found is None:
-        if path.suffix != ".safetensors":
+        if not holds_safetensors(path):
             check_torch_file(path)
         raise ModelFileError(f"{path}: {needs_yaml(path)}")
     return found

@@ -42,7 +42,7 @@ def load_decoder(source: str | Path, *, device: str = "auto") -> Autoencoder | P
     Weights in float32. `ModelFileError` as for `load_autoencoder`.
     """
     path = find(source)
-    ours = path.suffix == ".safetensors" and is_ours(path)
+    ours = path.is_file() and is_ours(path)
     found = None if ours else find_preview(path)
     if found is None:
         return load_autoencoder(source, device=device)
