@@ -8,6 +8,7 @@ from sides import (
     BFLOAT16,
     EXACT,
     MIDDLE,
+    OPENVINO,
     OURS,
     STAGE,
     Case,
@@ -23,9 +24,9 @@ from sides import (
 from torch import Tensor, nn
 
 from darkroom.conditioning.embedding import EmbeddingSpec
-from darkroom.core.compute import Compute, sampling_compute
+from darkroom.core.compute import sampling_compute
 from darkroom.core.conditions import Conditions
-from darkroom.diffusion.engine import Eager
+from darkroom.diffusion.engine import build_engine
 from darkroom.diffusion.model import LatentDiffusion, ModelSpec
 from darkroom.diffusion.walk import sample_latents
 from darkroom.network.unet import UNetSpec
@@ -47,8 +48,9 @@ def whole_run(sides: Sequence[str] | None, *, side: int = 32) -> Case:
         context = torch.randn(2, TOKENS, 512, generator=dice)
         return torch.randn(shape, generator=dice), context
 
-    def ours(compute: Compute) -> Run:
-        ready = Model(model, compute=compute, engine=Eager())
+    def ours(dtype: str, engine: str = "eager") -> Run:
+        compute = sampling_compute("cpu", dtype)
+        ready = Model(model, compute=compute, engine=build_engine(engine, compute=compute))
 
         def draw(inputs: Inputs) -> Tensor:
             noise, context = inputs
@@ -61,8 +63,9 @@ def whole_run(sides: Sequence[str] | None, *, side: int = 32) -> Case:
         return draw
 
     made: dict[str, Callable[[], Run]] = {
-        EXACT: lambda: ours(sampling_compute("cpu", "float32")),
-        OURS: lambda: ours(sampling_compute("cpu", "bfloat16")),
+        EXACT: lambda: ours("float32"),
+        OURS: lambda: ours("bfloat16"),
+        OPENVINO: lambda: ours("bfloat16", "openvino"),
         "diffusers float32": lambda: _pipeline(model, torch.float32, compiled=False),
         "diffusers bfloat16": lambda: _pipeline(model, BFLOAT16, compiled=False),
         "diffusers bfloat16 compiled": lambda: _pipeline(model, BFLOAT16, compiled=True),

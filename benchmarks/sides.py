@@ -18,12 +18,14 @@ from darkroom.checkpoint.keymap import to_original
 from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.conditions import Conditions
 from darkroom.diffusion.engine import Compiled
+from darkroom.diffusion.openvino import OpenVINO
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.nn.packed import pack
 
 Inputs: TypeAlias = tuple[Tensor, ...]
 Run: TypeAlias = Callable[[Inputs], Tensor]
 OURS: Final = "ours bfloat16"
+OPENVINO: Final = "ours bfloat16 openvino"
 EXACT: Final = "ours float32"
 BFLOAT16: Final = torch.bfloat16
 
@@ -85,8 +87,11 @@ def step(spec: UNetSpec, sides: Sequence[str] | None, *, side: int, tokens: int 
         context = torch.randn(2, tokens, spec.context_width or 1, generator=dice)
         return x, torch.tensor([999 - number] * 2), context
 
-    made = _ours(network, lambda module, inputs: module(inputs[0], inputs[1], Conditions(tokens=inputs[2])))
-    made |= _diffusers(theirs, ask)
+    def ask_ours(module: Any, inputs: Inputs) -> Tensor:
+        return module(inputs[0], inputs[1], Conditions(tokens=inputs[2]))
+
+    made = _ours(network, ask_ours) | _diffusers(theirs, ask)
+    made[OPENVINO] = lambda: functools.partial(ask_ours, _by_openvino().network(network))
     made["openvino bfloat16"] = lambda: _openvino(
         theirs(), inputs(0), names=("sample", "timestep", "encoder_hidden_states")
     )
@@ -119,6 +124,7 @@ def decode(sides: Sequence[str] | None, *, side: int = 256) -> Case:
 
     made = _ours(stage, lambda module, inputs: module.decode(inputs[0]))
     made |= _diffusers(theirs, ask)
+    made[OPENVINO] = lambda: functools.partial(lambda form, inputs: form(inputs[0]), _by_openvino().decode(stage))
     return Case(
         what=f"decoding {side} x {side}, f = {STAGE.factor}, {millions(stage)} M parameters",
         operations=_operations(lambda: Autoencoder(STAGE).to("meta").decode(inputs(0)[0].to("meta"))),
@@ -145,6 +151,10 @@ def _ours(module: nn.Module, ask: Callable[[Any, Inputs], Tensor]) -> dict[str, 
         OURS: lambda: packed("bfloat16"),
         "ours bfloat16 compiled": compiled,
     }
+
+
+def _by_openvino() -> OpenVINO:
+    return OpenVINO(sampling_compute("cpu", "bfloat16"))
 
 
 def _asked(compute: Compute, module: Any, ask: Callable[[Any, Inputs], Tensor], inputs: Inputs) -> Tensor:

@@ -3,10 +3,11 @@
     pip install -c constraints.txt diffusers openvino
     python benchmarks/speed.py step decode --rounds 9 --out speed.json
 
-Sides: `ours` (float32, bfloat16), `diffusers` (float32 as it comes; bfloat16, kernels in channels_last; that compiled)
-and `openvino` (on diffusers' module, static shapes, bfloat16). A side that cannot be had here is said and left out. The
-figure of a side is the median of its rounds; ratios are medians of the ratios within each round, so that a machine that
-slows down for a while slows all of them. `error`: relative distance of all answers to ours in float32. Pictures of
+Sides: `ours` (float32, bfloat16; that compiled, and by the engine `openvino`), `diffusers` (float32 as it comes;
+bfloat16, kernels in channels_last; that compiled) and `openvino` (on diffusers' module, static shapes, bfloat16). A
+side that cannot be had here is said and left out. The figure of a side is the median of its rounds; ratios are medians
+of the ratios within each round, so that a machine that slows down for a while slows all of them. `error`: relative
+distance of all answers to ours in float32. Pictures of
 `shapes` differ, for ours are drawn by the built-in model's defaults and theirs by fifty steps; it tells how many obey.
 """
 

@@ -116,6 +116,19 @@ def test_openvino_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.modules["openvino_telemetry"] is None
 
 
+def test_openvino_tells_times_apart_in_bfloat16(model_files: dict[str, Path]) -> None:
+    """Of which 998 and 999 are the same, with waves of anything."""
+    engine_or_skip("openvino")
+    exact = moved(model_files["class"])
+    rounded = moved(model_files["class"], engine="openvino", dtype="bfloat16")
+    x, _, condition = asked(exact)
+    for t in (torch.tensor([998, 998]), torch.tensor([999, 999])):
+        with torch.no_grad():
+            wanted = exact.diffusion.whole(exact.diffusion.network)(x, t, condition)
+        error = (rounded.network(x, t, condition) - wanted).norm() / wanted.norm()
+        assert error < 0.03
+
+
 def test_openvino_keeps_what_it_converted(
     model_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

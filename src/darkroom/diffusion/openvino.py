@@ -26,9 +26,9 @@ from darkroom.network.unet import UNet
 
 PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 Ask: TypeAlias = Callable[..., Tensor]  # a module, or a copy of it, and what it is given
-PORTS: Final = ("tokens", "vector", "planes")
+PORTS: Final = ("tokens", "planes")
 FOLDER: Final = "openvino"
-_FORMAT: Final = 1  # of what is kept; another number makes it anew
+_FORMAT: Final = 2  # of what is kept; another number makes it anew
 
 
 @final
@@ -44,18 +44,22 @@ class OpenVINO:
         self.compute = compute
 
     def network(self, module: UNet) -> Callable[[Latent, Time, Conditions], Latent]:
-        """A network, called as the module is; it answers in the type of x."""
+        """A network, called as the module is; it answers in the type of x.
+
+        What times become is the module's own: rounded to bfloat16, neighbouring ones are the same, and waves of them
+        anything.
+        """
         forms = _Forms(self, module, kind="network")
 
         def run(x: Latent, t: Time, conditions: Conditions) -> Latent:
             module.check(x, conditions)
             filled = {name: each for name in PORTS if (each := getattr(conditions, name)) is not None}
 
-            def ask(whole: UNet, x: Tensor, t: Tensor, *ports: Tensor) -> Tensor:
-                # the class's own: a network that was loaded alone has another forward, which leads here
-                return UNet.forward(whole, x, t, Conditions(**dict(zip(filled, ports, strict=True))))
+            def ask(whole: UNet, x: Tensor, embedding: Tensor, *ports: Tensor) -> Tensor:
+                return whole.answer(x, embedding, Conditions(**dict(zip(filled, ports, strict=True))))
 
-            return forms(ask, [x.float(), t, *(each.float() for each in filled.values())], ports=tuple(filled)).to(x)
+            given = [x, module.embed(t, conditions), *filled.values()]
+            return forms(ask, [each.float() for each in given], ports=tuple(filled)).to(x)
 
         return run
 
