@@ -56,7 +56,7 @@ class OpenVINO:
             filled = {name: each for name in PORTS if (each := getattr(conditions, name)) is not None}
 
             def ask(whole: UNet, x: Tensor, embedding: Tensor, *ports: Tensor) -> Tensor:
-                return whole.answer(x, embedding, Conditions(**dict(zip(filled, ports, strict=True))))
+                return whole.answer(x, Conditions(**dict(zip(filled, ports, strict=True))), embedding=embedding)
 
             given = [x, module.embed(t, conditions), *filled.values()]
             return forms(ask, [each.float() for each in given], ports=tuple(filled)).to(x)

@@ -107,14 +107,16 @@ class UNet(nn.Module):
         """The raw output, (b, out_channels, h, w); `InputError` for a wrong size or ports that do not fit."""
         conditions = conditions or Conditions()
         self.check(x, conditions)
-        return self.answer(x, self.embed(t, conditions), conditions)
+        return self.answer(x, conditions, embedding=self.embed(t, conditions))
 
     def embed(self, t: Time, conditions: Conditions) -> Float[Tensor, "b e"]:
         """What every block is told, (b, embedding_width): the time, and the vector among the conditions."""
         embedding = self.time(t)
         return embedding if conditions.vector is None else embedding + conditions.vector.to(embedding.dtype)
 
-    def answer(self, x: Latent, embedding: Float[Tensor, "b e"], conditions: Conditions) -> Float[Tensor, "b out h w"]:
+    def answer(
+        self, x: Latent, conditions: Conditions, *, embedding: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b out h w"]:
         """As `forward`, of inputs that were checked, from what `embed` answers."""
         tokens = None if conditions.tokens is None else conditions.tokens.to(x.dtype)
         if conditions.planes is not None:
