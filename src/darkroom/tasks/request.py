@@ -172,7 +172,8 @@ class Request(Settings):
         others: Mapping[str, Any],
     ) -> "Request":
         """From the looser forms callers use; `others` are fields as they are. `SpecError` for what does not fit."""
-        return parse(cls, given({"prompt": prompt, "label": label, "size": size, **others}), where="request")
+        fields = {**given({"prompt": prompt, "label": label, "size": size}), **others}
+        return parse(cls, fields, where="request")
 
     @property
     def total(self) -> int:
