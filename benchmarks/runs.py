@@ -1,5 +1,6 @@
 """Whole guided runs for `speed.py`: the same work, done by our walk and by what diffusers' pipelines do."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -50,7 +51,8 @@ def whole_run(sides: Sequence[str] | None, *, side: int = 32) -> Case:
 
     def ours(dtype: str, engine: str = "eager") -> Run:
         compute = sampling_compute("cpu", dtype)
-        ready = Model(model, compute=compute, engine=build_engine(engine, compute=compute))
+        own = copy.deepcopy(model)  # engines put forms of their own into it
+        ready = Model(own, compute=compute, engine=build_engine(engine, compute=compute))
 
         def draw(inputs: Inputs) -> Tensor:
             noise, context = inputs
