@@ -110,3 +110,10 @@ def test_a_model_that_is_not_there(say: Say, drawings: Path) -> None:
     code, _, err = say("train", drawings, "--from", "no-such-model")
     assert code == 2
     assert "no-such-model: no such file, run folder or built-in model" in err
+
+
+def test_a_plan_refuses_weights_of_another_first_stage(say: Say, tmp_path: Path) -> None:
+    words = ("train", "tiny-vq", *FEW, "first_stage.begin=pictures-f4", "--plan", "--out", tmp_path / "run")
+    code, _, complaint = say(*words)
+    assert code == 2
+    assert "pictures-f4 is another first stage" in complaint

@@ -76,6 +76,8 @@ def run(
     from darkroom.cli.watch import watch
     from darkroom.core.parallel import on_first
     from darkroom.recipes.asked import Asked
+    from darkroom.recipes.clock import RECIPE
+    from darkroom.recipes.given import check_begin
     from darkroom.recipes.plan import fit, plan_of, told
     from darkroom.recipes.resolve import resolve
     from darkroom.recipes.run import Run, open_recipe_data
@@ -99,6 +101,8 @@ def run(
         return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     _check_apart(folder, recipe.data.source)
+    if not (folder / RECIPE).exists():  # a run that goes on has its weights; this is told before a pace is measured
+        check_begin(recipe.first_stage)
     splits = on_first(lambda: open_recipe_data(recipe.data, seed=recipe.seed))  # one fetches shards, all see the same
 
     def fitted() -> "Recipe":
