@@ -1,5 +1,7 @@
 """`darkroom models`: the models that come with the package."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,17 +26,23 @@ def run(
     if name is not None and name not in known:
         raise ModelFileError(f"no built-in model {name!r}{did_you_mean(name, known)}")
     chosen = [name] if name else list(known)
-    entries = [_entry(each, known[each]) for each in chosen]
-    if as_json:
+    if not as_json:
+        _list({each: known[each] for each in chosen})
+    if name or as_json:
+        entries = [_entry(each, known[each]) for each in chosen]
         say_json(entries[0] if name else entries)
-        return
-    for entry in entries:
-        typer.echo(f"{entry['name']:<15} {entry['megabytes']:>5.1f} MB  {entry['card'].get('summary', '')}")
-        if name:
-            say_json({key: entry[key] for key in ("kind", "fields", "parameters", "flops", "memory", "card")})
 
 
-def _entry(name: str, path: Any) -> dict[str, Any]:
+def _list(chosen: Mapping[str, Path]) -> None:
+    """A line each, of what their headers say: what a model costs takes its network to tell, and is not shown here."""
+    from darkroom.checkpoint.store import read_header
+
+    for name, path in chosen.items():
+        summary = read_header(path).card.get("summary", "")
+        typer.echo(f"{name:<15} {path.stat().st_size / 1e6:>5.1f} MB  {summary}")
+
+
+def _entry(name: str, path: Path) -> dict[str, Any]:
     from darkroom.checkpoint.store import read_header
     from darkroom.diffusion.model import ModelSpec
     from darkroom.recipes.describe import describe_model

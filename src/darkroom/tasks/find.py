@@ -22,7 +22,7 @@ DEFAULT = "shapes"  # the built-in model that draws where none is named
 def built_in() -> dict[str, Path]:
     """Names and files of the models that come with the package."""
     folder = Path(str(files("darkroom"))) / "models"
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem)}
 
 
 def find(source: str | Path) -> Path:
