@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "prompt for nothing": ("plain", {"prompt": "a"}, "plain takes no prompt; it is unconditional"),
     "label for text": ("text", {"prompt": "a", "label": 1}, "text takes no label; it is steered by a prompt"),
     "no prompt": ("text", {}, "text needs a prompt"),
-    "no label": ("class", {}, "class needs a label"),
+    "no label": ("class", {}, r"class needs a label; give one \(--label\), such as circle, square, star"),
     "unequal": ("both", {"prompt": ["a", "b"], "label": [1, 2, 0]}, "2 prompts, 3 labels came; give one for all or"),
     "nothing at once": ("plain", {"batch": 0}, "batch 0 does not fit"),
     "less than nothing at once": ("plain", {"batch": -1}, "batch -1 does not fit"),

@@ -28,6 +28,14 @@ FIELDS: Final = {  # that a request can give, and what they are called
     "low_res": "low-resolution picture",
     "masked": "picture with a mask",
 }
+GIVEN: Final = {  # how the command is told each, besides a prompt
+    "label": "--label",
+    "objects": "--layout",
+    "map": "--map",
+    "low_res": "--low-res",
+    "masked": "--image and --mask",
+}
+LISTED: Final = 12  # class names that a sentence has room for
 TASKS: Final = {  # what a model steered by a field does, in the words of `task=`
     "caption": "text",
     "label": "class",
@@ -55,6 +63,14 @@ class Fields:
         """A clause that says what steers this model."""
         named = [f"a {FIELDS[field]}" if field in FIELDS else field for field in self._spec.fields]
         return f"it is steered by {' and '.join(named)}" if named else "it is unconditional"
+
+    def needs(self, field: str) -> str:
+        """A clause that says that a field was not given, and what would do."""
+        others = f"; {self.takes()}" if len(self._spec.fields) > 1 else ""
+        option = f" ({GIVEN[field]})" if field in GIVEN else ""
+        names = self._names.classes if field == "label" else ()
+        known = f", such as {', '.join(names[:LISTED])}" if names else ""
+        return f"needs a {FIELDS[field]}{others}; give one{option}{known}"
 
     def caption_ids(self, caption: Sequence[str] | str) -> Tensor:
         """(b, l) token ids of texts; `InputError` when the model came without a tokenizer."""

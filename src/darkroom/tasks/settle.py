@@ -335,7 +335,7 @@ def _check_needed(model: Model, given: AbstractSet[str]) -> None:
         if field not in FIELDS:
             raise InputError(f"{model.name} is steered by {field}, which this task does not give yet")
         if field not in given and (field not in optional or not given):
-            raise InputError(f"{model.name} needs a {FIELDS[field]}; {model.words.takes()}")
+            raise InputError(f"{model.name} {model.words.needs(field)}")
 
 
 def _check_pictures(model: Model, request: Request) -> None:
