@@ -100,7 +100,6 @@ def _told_of_yaml(path: Path) -> Exception:
 def _model(path: Path) -> dict[str, Any]:
     from darkroom.checkpoint.store import read_header, spec_hash
     from darkroom.diffusion.model import ModelSpec
-    from darkroom.tasks.fields import task_of
 
     header = read_header(path)
     spec = header.spec
@@ -109,21 +108,31 @@ def _model(path: Path) -> dict[str, Any]:
         "kind": "model" if whole else "first stage",
         "name": header.card.get("name", path.stem),
         "summary": header.card.get("summary", ""),
-        "task": task_of(spec) if whole else None,
-        "fields": list(spec.fields) if whole else [],
-        "image_size": spec.image_size if whole else None,
+        **_asked_by(header),
         "factor": spec.first_stage.factor if whole else spec.factor,
         "parameters": _counted(path, spec) if whole else {"first_stage": _elements(header.tensors)},
         "megabytes": _megabytes(path),
         "precision": sorted({str(info.dtype).removeprefix("torch.") for info in header.tensors.values()}),
-        "classes": list(header.names.classes),
-        **{
-            key: list(getattr(header.names, key)) for key in ("categories", "map_classes") if getattr(header.names, key)
-        },
         "latents": None if header.latents is None else header.latents.plain(),
         "hash": spec_hash(header),
         "card": header.card,
         "spec": spec.plain(),
+    }
+
+
+def _asked_by(header: Any) -> dict[str, Any]:
+    """What a model can be asked for, in the words that a request says."""
+    from darkroom.diffusion.model import ModelSpec
+    from darkroom.tasks.fields import task_of
+
+    spec, names = header.spec, header.names
+    whole = isinstance(spec, ModelSpec)
+    return {
+        "task": task_of(spec) if whole else None,
+        "fields": list(spec.fields) if whole else [],
+        "image_size": spec.image_size if whole else None,
+        "classes": list(names.classes),
+        **{key: list(getattr(names, key)) for key in ("categories", "map_classes") if getattr(names, key)},
     }
 
 
@@ -265,6 +274,7 @@ def _megabytes(path: Path) -> float:
 
 
 def _run(folder: Path) -> dict[str, Any]:
+    from darkroom.checkpoint.store import read_header
     from darkroom.core.errors import InputError
     from darkroom.core.record import read_json, read_log
     from darkroom.recipes.length import trained
@@ -287,12 +297,20 @@ def _run(folder: Path) -> dict[str, Any]:
             except InputError:
                 odd.append(f"{stage}: its report.json is damaged")
         odd += [f"{stage}: {sentence}" for sentence in health(folder / stage, stage)]
+    finished = folder / "model.safetensors"
+    asked: dict[str, Any] = {}
+    if finished.exists():
+        try:
+            asked = _asked_by(read_header(finished))
+        except InputError as error:
+            odd.append(str(error))
     return {
         "kind": "run",
         "recipe": made.name,
         "summary": made.summary,
         "stages": stages,
-        "finished": (folder / "model.safetensors").exists(),
+        "finished": finished.exists(),
+        **asked,
         "odd": odd,
     }
 
