@@ -1,6 +1,7 @@
 """The verbs on real, tiny work: what appears on disk, what is said, what is refused."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -162,10 +163,15 @@ def test_a_folder_of_class_folders_is_enough(say: Say, tmp_path: Path) -> None:
     folder = colours(tmp_path / "flowers", [f"{kind}/{place}.png" for kind in ("rose", "tulip") for place in range(5)])
     out = tmp_path / "run"
     code, told, _ = say("train", folder, *FOLDER, "--device", "cpu", "--out", out)
-    assert (code, told) == (0, f"the run is in {out}\n")
+    first, onward = told.splitlines()
+    assert (code, first) == (0, f"the run is in {out}")
+    assert onward.startswith(f"draw pictures: darkroom sample --model {out} --label=rose --count 16")
+    _, verb, *asked = shlex.split(onward.removeprefix("draw pictures: "))
+    assert say(verb, *asked, "--count", 1, "--steps", 1, "--out", tmp_path / "onward")[0] == 0
     assert (out / "model.safetensors").is_file()
     assert (out / "denoiser" / "samples.png").is_file()
     found = json.loads(say("inspect", out / "model.safetensors", "--json")[1])
+    assert json.loads(say("inspect", out, "--json")[1])["classes"] == found["classes"]
     assert (found["fields"], found["classes"], found["image_size"]) == (["label"], ["rose", "tulip"], 16)
     options = ("--model", out, "--steps", 2, "--out", tmp_path / "drawn")
     assert say("sample", "--label", "tulip", "--label", 0, *options)[0] == 0
@@ -251,6 +257,8 @@ def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> N
     assert (found["kind"], found["recipe"], found["finished"]) == ("run", "tiny-text", True)
     assert found["stages"]["denoiser"]["step"] == 2
     model = told(run / "model.safetensors")
+    for key in ("task", "fields", "image_size", "classes"):  # what to ask it for
+        assert found[key] == model[key], key
     assert (model["kind"], model["fields"], model["factor"]) == ("model", ["caption"], 4)
     assert model["parameters"]["conditioner"] > 0
     alone = told(run / "first_stage" / "model.safetensors")
@@ -325,17 +333,21 @@ def test_a_damaged_run_is_told(say: Say, run: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(run, tmp_path / "run"))
     (broken / "denoiser" / "report.json").write_text("{")
     (broken / "first_stage" / "log.jsonl").write_bytes(b"\xff\n3\n")
+    (broken / "model.safetensors").write_bytes(b"{")
     code, told, _ = say("inspect", broken, "--json")
     found = json.loads(told)
     assert (code, list(found["stages"])) == (0, ["first_stage", "denoiser"])
     assert "denoiser: its report.json is damaged" in found["odd"]
+    assert "model.safetensors" in found["odd"][-1]
 
 
 def test_models_lists_what_is_built_in(
     say: Say, refused: Callable[..., str], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("darkroom.tasks.find.built_in", lambda: {"words": run / "model.safetensors"})
-    code, told, _ = say("models")
+    with monkeypatch.context() as patch:  # a list is of headers: nothing of the models is built for it
+        patch.setattr("darkroom.recipes.describe.describe_model", None)
+        code, told, _ = say("models")
     assert (code, told.split()[0]) == (0, "words")
     (entry,) = json.loads(say("models", "--json")[1])
     assert entry == json.loads(say("models", "words", "--json")[1])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from darkroom.checkpoint.store import StoredModel
     from darkroom.recipes.asked import Asked
     from darkroom.recipes.pace import Pace
+    from darkroom.recipes.run import Run
     from darkroom.recipes.schema import Recipe
 
 Stage = Literal["both", "first"]
@@ -134,6 +135,24 @@ def run(
         typer.echo(told(plan_of(run.recipe, splits, measure=measure)), err=True)
     watch(lambda tell: run.develop(tell=tell) if track is None else tracked(run.develop(tell=tell), folder, name=track))
     typer.echo(f"the run is in {folder}")
+    for line in _afterwards(run):
+        typer.echo(line)
+
+
+def _afterwards(run: "Run") -> list[str]:
+    """What to type next, as the report says it, with a prompt or label of these pictures."""
+    from darkroom.data.inputs import captions
+    from darkroom.recipes.report.commands import Example, own_commands
+
+    part, names = run.recipe.denoiser, run.resolved.names
+    prompts = () if part is None else part.sample.prompts
+    if run.resolved.tokenizer is not None and not prompts:
+        prompts = captions(run.splits.test, most=1)
+    prompt, label = (" ".join(next(iter(each), "").split()) for each in (prompts, names.classes))
+    if not f"{prompt}{label}".isprintable():  # a stranger's captions and folders shall not steer a terminal
+        return []
+    example = Example(prompt or "a picture", label or "0")
+    return [f"{each.does.lower()}: {each.line}" for each in own_commands(run.folder, run.recipe, example=example)]
 
 
 def _check_together(
