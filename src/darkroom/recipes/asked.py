@@ -1,7 +1,9 @@
 """From the words of a command to a recipe: a folder or a recipe's name, changes to it, a time."""
 
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, Final, cast, final
 
 from darkroom.checkpoint.store import StoredModel
 from darkroom.core.errors import SpecError
@@ -15,6 +17,8 @@ from darkroom.recipes.folder import SIZE, fine_tuning, recipe_for_folder, views_
 from darkroom.recipes.read import recipe
 from darkroom.recipes.schema import DataSpec, Recipe
 from darkroom.recipes.tune import from_model
+
+MEANT: Final = 4  # keys that are named, of those that somebody may mean
 
 
 @final
@@ -100,9 +104,35 @@ def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = 
             f"task={task} teaches a model something else; a distilled one does what {name} does, so leave it away"
         )
     plain = _of_folder(asked, start=start, name=name) if asked.of_folder else _named(asked, start=start, name=name)
+    _check_whole_keys(asked.overrides, plain)
     made = parse(Recipe, override(plain.plain(), asked.overrides), where=f"the recipe for {asked.source}")
     check_taught(made, start)
     return made
+
+
+def _check_whole_keys(changes: Sequence[str], recipe: Recipe) -> None:
+    """`SpecError` for the end of a key in place of the key, such as `size=32`, with the keys that end so."""
+    known = list(_keys(recipe.plain()))
+    for change in changes:
+        word, written, _ = change.partition("=")
+        if not written or "." in word or word in Recipe.model_fields:
+            continue
+        ends = {key.rpartition(".")[2] for key in known}
+        near = difflib.get_close_matches(word, sorted(ends), n=1)
+        meant = [key for key in known if near and key.endswith(f".{near[0]}")]
+        if meant:
+            more = ", ..." if len(meant) > MEANT else ""
+            raise SpecError(
+                f"unknown key {word!r}; keys of a recipe are written whole: {', '.join(meant[:MEANT])}{more}"
+            )
+
+
+def _keys(plain: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Every key of nested values, with those above it and dots between."""
+    for key, value in plain.items():
+        yield f"{above}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(cast("Mapping[str, Any]", value), f"{above}{key}.")
 
 
 def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
@@ -132,6 +162,7 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
 
 def _named(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     try:
+        _check_whole_keys(asked.overrides, recipe(asked.source))
         found = recipe(asked.source, overrides=() if start else asked.overrides)
     except SpecError as error:
         unknown = str(error).startswith("unknown recipe")
