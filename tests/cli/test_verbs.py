@@ -250,6 +250,16 @@ def test_a_finished_run_trains_nothing_again(say: Say, run: Path) -> None:
     assert (run / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_run_is_no_folder_of_pictures_and_goes_on_by_its_recipe(
+    say: Say, refused: Callable[..., str], run: Path
+) -> None:
+    told = refused("train", run)
+    assert f"{run}: a run and no pictures" in told
+    _, verb, *words = told.split("`")[1].split()
+    code, _, told = say(verb, *words, "--device", "cpu")
+    assert (code, "this run is finished" in told) == (0, True)
+
+
 def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> None:
     def told(*words: object) -> dict[str, object]:
         code, out, _ = say("inspect", *words, "--json")

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Final, cast, final
 
 from darkroom.checkpoint.store import StoredModel
-from darkroom.core.errors import SpecError
+from darkroom.core.errors import DataError, SpecError
 from darkroom.core.parallel import on_first
 from darkroom.core.spec import Spec, override, parse
 from darkroom.data.remote import is_remote
 from darkroom.data.sources import SCENES, open_data
 from darkroom.data.summary import summary
+from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.distill import check_taught, distilled
 from darkroom.recipes.folder import SIZE, fine_tuning, recipe_for_folder, views_for
 from darkroom.recipes.read import recipe
@@ -136,6 +137,11 @@ def _keys(plain: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
 
 def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
+    if (run := Path(asked.source) / RECIPE).is_file():  # the pictures that it drew are none to learn from
+        raise DataError(
+            f"{asked.source}: a run and no pictures; `darkroom train {run} --out {asked.source}` goes on with it, "
+            f"`darkroom train PICTURES --from {asked.source}` begins with its model"
+        )
     data = asked._data
     found = on_first(lambda: summary(open_data(asked.source, limit=data.count, caption_field=data.caption_field).train))
     place = asked.source if is_remote(asked.source) else str(Path(asked.source))
