@@ -249,7 +249,7 @@ class TestCommands:
     def test_a_first_stage_is_reconstructed_with(self, tmp_path: Path) -> None:
         run = begun(tmp_path / "vq", "tiny-vq", "denoiser=null", steps=(1, 2))
         path = write_page(run)
-        assert _codes(path)[0] == f"darkroom reconstruct {run} my_pictures --grid"
+        assert _codes(path)[0] == f"darkroom reconstruct {run} my-pictures --grid"
         assert "Samples" not in read_page(path).words
 
 

@@ -60,7 +60,7 @@ def _onward(folder: Path, recipe: Recipe) -> list[Command]:
     """How training goes on from here."""
     place = shlex.quote(str(folder))
     if recipe.denoiser is None:
-        source = shlex.quote(shown(recipe.data.source or "my_pictures"))
+        source = shlex.quote(shown(recipe.data.source or "my-pictures"))
         return [Command("Train a denoiser on it", f"darkroom train {source} --first-stage {place}")]
     if recipe.denoiser.distill is not None:  # only its teacher can go on, and where that lies the recipe does not say
         return []
@@ -71,5 +71,5 @@ def _onward(folder: Path, recipe: Recipe) -> list[Command]:
         longer, line = f"Train it longer, for {recipe.minutes:g} minutes more", f"{line} minutes={recipe.minutes:g}"
     return [  # the recipe knows which pictures are kept apart
         Command(longer or "Train it longer", line),
-        Command("Teach it other pictures, in ten minutes", f"darkroom train my_pictures --from {place} minutes=10"),
+        Command("Teach it other pictures, in ten minutes", f"darkroom train my-pictures --from {place} minutes=10"),
     ]

@@ -40,7 +40,7 @@ def own_commands(folder: Path, recipe: Recipe, *, example: Example) -> list[Comm
     """
     place, fields = shlex.quote(str(folder)), _fields(recipe)
     if recipe.denoiser is None:
-        return [Command("Send pictures through it and back", f"darkroom reconstruct {place} my_pictures --grid")]
+        return [Command("Send pictures through it and back", f"darkroom reconstruct {place} my-pictures --grid")]
     pictured = _pictured(folder, fields)
     if not fields <= {"caption", "label", *pictured}:
         return []
