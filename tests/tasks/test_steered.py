@@ -268,7 +268,12 @@ def test_a_masked_picture_is_encoded_with_its_hole_black(small: Small) -> None:
         ("map", {"map": photo()}, "a picture of mode RGB came"),
         ("map", {"map": ids(1, (15, 16))}, "size 15x16 does not fit"),
         ("map", {"map": [ids(1), ids(1, (16, 32))]}, "maps of different sizes"),
-        ("low-res", {"low_res": photo(0, (7, 8))}, "size 14x16 does not fit"),
+        (
+            "low-res",
+            {"low_res": photo(0, (7, 9))},
+            "of 7x9 does not fit: its sides must be multiples of 2; cut it to 6x8",
+        ),
+        ("plain", {"image": photo(0, (15, 16))}, r"the nearest that fits is 16x16 \(--size scales and cuts"),
         ("low-res", {"low_res": photo(0, (8, 8)), "size": 32}, "asks for a size of 16x16 and 32x32 is drawn"),
         ("inpaint", {"image": photo()}, "inpaint paints where a mask says so"),
         ("inpaint", {"mask": hole()}, "give the picture as well"),

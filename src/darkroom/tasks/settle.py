@@ -1,6 +1,7 @@
 """A request meets a model: defaults are filled in, and what does not fit is refused before any work."""
 
 import math
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from fractions import Fraction
 from typing import Final
@@ -173,11 +174,16 @@ def size_of(model: Model, request: Request) -> tuple[int, int]:
         fits = "x".join(str(max(1, round(Fraction(length, multiple))) * multiple) for length in size)
         raise InputError(
             f"size {size[0]}x{size[1]} does not fit this model: sides must be multiples of {multiple}, "
-            f"the nearest that fits is {fits}"
+            f"the nearest that fits is {fits}{_scaled(request, given)}"
         )
     if request.window is not None and request.window % multiple:
         raise InputError(f"window {request.window} does not fit this model: it must be a multiple of {multiple}")
     return size
+
+
+def _scaled(request: Request, given: Mapping[str, tuple[int, int]]) -> str:
+    """What `--size` would do where it was not given and pictures were, for the end of a sentence."""
+    return "" if request.size is not None or not given else " (--size scales and cuts what is given)"
 
 
 def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
@@ -196,13 +202,14 @@ def _given_sizes(model: Model, request: Request) -> dict[str, tuple[int, int]]:
     for each in request.low_res:
         spec = model.words.find(LowResSpec, word=LOW_RES)
         times = Fraction(model.spec.first_stage.factor * spec.enlarge, spec.patch)
-        height, width = (side * times for side in each.size)
-        if height.denominator != 1 or width.denominator != 1:
+        fits = (model.spec.size_multiple / times).numerator  # so that what is drawn is of a size that fits
+        if any(side % fits for side in each.size):
+            cut = "x".join(str(max(side // fits, 1) * fits) for side in each.size)
             raise InputError(
                 f"a low-resolution picture of {each.size[0]}x{each.size[1]} does not fit: its sides must be multiples "
-                f"of {times.denominator}"
+                f"of {fits}; cut it to {cut}"
             )
-        size = int(height), int(width)
+        size = int(each.size[0] * times), int(each.size[1] * times)
         if found.setdefault(LOW_RES, size) != size:
             raise InputError("low-resolution pictures of different sizes came; enlarge them one after the other")
     return found
