@@ -221,6 +221,8 @@ def _lines(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         reader = csv.DictReader(io.StringIO(_bytes(table).decode("utf-8-sig"), newline=""), strict=True)
         if "file_name" not in (columns := reader.fieldnames or ()):
+            if len(columns) == 1 and (found := next((each for each in ";\t" if each in columns[0]), None)):
+                raise DataError(f"{where}: its first line has no comma but {found!r}; columns are separated by commas")
             hint = did_you_mean("file_name", columns)
             raise DataError(f"{where}: its first line names no column 'file_name'{hint}; add it, or rename this table")
         for cells in reader:
