@@ -348,7 +348,8 @@ def _picture(path: Path) -> dict[str, Any]:
     from darkroom.tasks.note import KEY, read_note
 
     picture = open_picture(path)
-    facts: dict[str, Any] = {"kind": "picture", "size": list(picture.size), "mode": picture.mode, "made_by": None}
+    facts: dict[str, Any] = {"kind": "picture", "width": picture.width, "height": picture.height, "mode": picture.mode}
+    facts["made_by"] = None
     with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(str(picture.info.get(KEY)))
         facts["made_by"] = None if is_nested(said) else said
