@@ -71,6 +71,8 @@ def test_a_run_keeps_the_steps_it_was_begun_with(tmp_path: Path) -> None:
     again = Run(fit(made, minutes=5, folder=tmp_path, measure=unmeasured), tmp_path, device="cpu").recipe
     from_file = Run(recipe(str(tmp_path / "recipe.yaml")), tmp_path, device="cpu").recipe
     assert begun == again == from_file
+    new = fit(made, minutes=5, folder=None, measure=lambda: {"first_stage": 0.5, "denoiser": 0.5})
+    assert new == first  # a plan is not of what lies in a folder
     with pytest.raises(InputError, match=r"minutes was 5\.0 and is 6\.0 now"):
         Run(fit(made, minutes=6, folder=tmp_path, measure=unmeasured), tmp_path, device="cpu")
 

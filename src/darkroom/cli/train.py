@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from darkroom.checkpoint.store import StoredModel
+    from darkroom.data.sources import Splits
     from darkroom.recipes.asked import Asked
     from darkroom.recipes.pace import Pace
     from darkroom.recipes.run import Run
@@ -72,7 +75,6 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
 ) -> None:
     """Train both stages, or the first; run the same command again to go on where it stopped."""
-    from darkroom.cli.answers import say
     from darkroom.cli.options import refuse
     from darkroom.cli.watch import watch
     from darkroom.core.parallel import on_first
@@ -102,7 +104,7 @@ def run(
         return
     folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     _check_apart(folder, recipe.data.source)
-    if not (folder / RECIPE).exists():  # a run that goes on has its weights; this is told before a pace is measured
+    if plan or not (folder / RECIPE).exists():  # a run that goes on has its weights; told before a pace is measured
         check_begin(recipe.first_stage)
     splits = on_first(lambda: open_recipe_data(recipe.data, seed=recipe.seed))  # one fetches shards, all see the same
 
@@ -112,11 +114,11 @@ def run(
     measure = functools.cache(lambda: _said(fitted(), device=device))
     minutes = asked.minutes or recipe.minutes
     if minutes is not None:
-        fits = fit(recipe, minutes=minutes, folder=folder, measure=measure, spent=lambda: time.monotonic() - began)
+        kept = None if plan else folder
+        fits = fit(recipe, minutes=minutes, folder=kept, measure=measure, spent=lambda: time.monotonic() - began)
         recipe = on_first(lambda: fits)  # one machine's pace holds for all
     if plan:
-        found = plan_of(fitted(), splits, measure=measure)
-        say(told(found), found, as_json=as_json)
+        _plan_here(fitted(), splits, folder=folder, measure=measure, as_json=as_json)
         return
     _announce_download(recipe)
     spent = time.monotonic() - began
@@ -199,6 +201,20 @@ def _check_apart(folder: Path, source: str | None) -> None:
         raise InputError(
             f"{folder}: the pictures lie in this folder, and a run needs one of its own; choose another --out"
         )
+
+
+def _plan_here(
+    recipe: "Recipe", splits: "Splits", *, folder: Path, measure: "Callable[[], Pace]", as_json: bool
+) -> None:
+    """Say what the recipe would take on this machine, whatever lies in its folder."""
+    from darkroom.cli.answers import say
+    from darkroom.recipes.clock import RECIPE
+    from darkroom.recipes.plan import plan_of, told
+
+    if (folder / RECIPE).exists():
+        typer.echo(f"note: a run was begun in {folder}; this is the plan of a new one", err=True)
+    found = plan_of(recipe, splits, measure=measure)
+    say(told(found), found, as_json=as_json)
 
 
 def _plan_for(recipe: "Recipe", machine: tuple[int, str], *, as_json: bool) -> None:

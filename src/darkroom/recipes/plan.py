@@ -112,7 +112,7 @@ def told(plan: dict[str, Any]) -> str:
 
 
 def fit(
-    recipe: Recipe, *, minutes: Number, folder: Path, measure: Measure, spent: Callable[[], float] = lambda: 0.0
+    recipe: Recipe, *, minutes: Number, folder: Path | None, measure: Measure, spent: Callable[[], float] = lambda: 0.0
 ) -> Recipe:
     """The recipe with steps that take about `minutes` here: 30 % for the first stage, 10 % if it begins as another.
 
@@ -120,11 +120,12 @@ def fit(
 
     measure: finds the pace of the recipe fitted to its data · spent: seconds of the time that are gone, asked when the
     pace is known, for finding it takes a while where steps are compiled. The run itself settles the steps of the
-    denoiser when it knows what time is left for it, and keeps what was begun in `folder` as it is written there.
+    denoiser when it knows what time is left for it, and keeps what was begun in `folder` as it is written there (None:
+    a plan, which is of a new run).
     `SpecError` for what cannot be tried here.
     """
     recipe = recipe.model_copy(update={"minutes": float(minutes)})
-    if (folder / RECIPE).exists():
+    if folder is not None and (folder / RECIPE).exists():
         return recipe
     why = untried(recipe)
     if why is not None:
