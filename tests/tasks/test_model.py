@@ -171,6 +171,7 @@ def test_what_is_known_about_a_model(small: Small) -> None:
     assert model.default("prompts", []) == []
     assert model.odd == ()
     assert model.words.takes() == "it is steered by a prompt and a label"
+    assert repr(model) == "<Model both: 16 x 16 pixels, steered by a prompt and a label>"
     assert small("low-res").words.takes() == "it is steered by a low-resolution picture"
     assert model.spec.network.context_width == 8
     assert model.prediction.name == "eps"

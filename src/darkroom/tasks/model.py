@@ -70,6 +70,11 @@ class Model:
         self.words = Fields(diffusion.spec, model=name, names=names, tokenizer=tokenizer)
         self.odd = tuple(odd)
 
+    def __repr__(self) -> str:
+        """What whoever looks at it in a session of Python wants to know: its size, and what to ask it for."""
+        side = self.spec.image_size
+        return f"<Model {self.name}: {side} x {side} pixels, {self.words.takes().removeprefix('it is ')}>"
+
     @property
     def spec(self) -> ModelSpec:
         """What the model is made of."""
