@@ -44,6 +44,10 @@ def test_a_built_in_name(model_files: dict[str, Path], monkeypatch: pytest.Monke
         load("haerts", device="cpu")
 
 
+def test_built_in_models_stand_in_the_order_of_their_names() -> None:
+    assert list(built_in()) == sorted(built_in())  # shapes before shapes-class, unlike their files
+
+
 def test_built_in_models_can_be_loaded() -> None:
     for path in built_in().values():
         assert path.stat().st_size < 25e6
