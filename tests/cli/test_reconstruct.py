@@ -48,7 +48,7 @@ def test_each_picture_comes_back_at_its_own_size(say: Say, model: Path, tmp_path
     assert [each["ssim"] is None for each in found["pictures"]] == [False, True, False]
     decibels = [each["psnr"] for each in found["pictures"]]
     assert found["mean"]["psnr"] == pytest.approx(sum(decibels) / 3)
-    assert (found["model"], found["skipped"], found["grid"]) == ("small", [], None)
+    assert (found["model"], found["left_out"], found["grid"]) == ("small", [], None)
 
 
 def test_the_figure_is_that_of_the_file(say: Say, model: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_broken_picture_among_others_is_left_out(say: Say, model: Path, tmp_pa
     code, told, said = say("reconstruct", model, folder, "--out", out, "--json")
     assert code == 0
     assert [each.name for each in out.iterdir()] == ["whole.png"]
-    assert [Path(each["source"]).name for each in json.loads(told)["skipped"]] == ["cut.png", "text.jpg"]
+    assert [Path(each["source"]).name for each in json.loads(told)["left_out"]] == ["cut.png", "text.jpg"]
     assert said.count("note: left out: ") == 2
     assert "mend or remove it" in said
 

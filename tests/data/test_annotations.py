@@ -79,7 +79,7 @@ def test_coco_captions(tmp_path: Path) -> None:
 def test_a_picture_that_is_not_there_is_left_out(tmp_path: Path) -> None:
     pictures(tmp_path)
     (tmp_path / "coco.json").write_text(json.dumps(coco(count=5)))
-    assert open_data(tmp_path).skipped == (("4.png", "no such file"),)
+    assert open_data(tmp_path).left_out == (("4.png", "no such file"),)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_voc(tmp_path: Path, inside: tuple[str, str]) -> None:
     name = "0.png" if inside[1] == "." else f"{inside[1]}/0.png"
     assert boxes[name] == [("dog", (0.25, 0.25, 0.5, 0.5))]
     assert len(boxes) == 3
-    assert [reason for _, reason in splits.skipped] == ["has no annotation file"]
+    assert [reason for _, reason in splits.left_out] == ["has no annotation file"]
 
 
 @pytest.mark.parametrize(

@@ -75,14 +75,14 @@ def test_broken_pictures_are_skipped_with_reasons(tmp_path: Path):
     (tmp_path / "misnamed.jpg").write_bytes(whole)
     picture(1, size=(3, 90)).save(tmp_path / "tiny.png")
     train, test = open_data(tmp_path)
-    reasons = dict((*train.skipped, *test.skipped))
+    reasons = dict((*train.left_out, *test.left_out))
     assert set(reasons) == {"cut.png", "cut.jpg", "empty.png", "text.jpg", "tiny.png"}
     assert reasons["cut.jpg"] == reasons["cut.png"] == "truncated"
     assert reasons["empty.png"] == "empty file"
     assert reasons["text.jpg"] == "not a picture but text"
     assert "3 x 90" in reasons["tiny.png"]
     assert len(train) + len(test) == 9
-    assert not test.skipped  # each is told once
+    assert not test.left_out  # each is told once
 
 
 def test_a_picture_broken_inside_is_named_when_met(tmp_path: Path):

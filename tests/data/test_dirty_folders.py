@@ -59,8 +59,8 @@ def names(source: Source) -> list[str]:
 
 
 def reasons(source: Source) -> dict[str, str]:
-    found = dict(source.skipped)
-    assert len(found) == len(source.skipped)  # each is told once
+    found = dict(source.left_out)
+    assert len(found) == len(source.left_out)  # each is told once
     return found
 
 
@@ -162,7 +162,7 @@ def test_copies_are_told_by_bytes_and_annotations(tmp_path: Path):
         scene().save(tmp_path / "train" / name)
     annotate(tmp_path / "train", [{"file_name": f"{name}.png", "caption": name.strip("c")} for name in "abc"])
     train, test = examine(open_data(tmp_path))
-    assert (names(train), names(test), train.skipped) == (["a.png", "b.png", "c.png"], ["t.png"], ())
+    assert (names(train), names(test), train.left_out) == (["a.png", "b.png", "c.png"], ["t.png"], ())
     annotate(tmp_path / "train", [{"file_name": f"{name}.png", "caption": "one"} for name in "abc"])
     assert reasons(examine(open_data(tmp_path)).train) == dict.fromkeys(("b.png", "c.png"), "the same picture as a.png")
     scene().save(tmp_path / "test" / "t.png")
@@ -181,7 +181,7 @@ def test_a_training_picture_takes_the_place_of_test_pictures_drawn_in_vain(tmp_p
     train, test = examine(opened, memo=tmp_path / "memo.json")
     assert (len(train), len(test)) == (4, 1)
     assert set(reasons(test)) == {victim}
-    assert train.skipped == ()
+    assert train.left_out == ()
     assert examine(opened, memo=tmp_path / "memo.json") == (train, test)
 
 
@@ -287,7 +287,7 @@ def test_metadata_and_folder_may_disagree(tmp_path: Path):
     annotate(tmp_path, [*rows, *({"file_name": f"{name}.png", "caption": "y"} for name in "bc")])
     train, test = open_data(tmp_path)
     assert sorted((*names(train), *names(test))) == ["a.png", "a.png", "c.png"]
-    assert sorted(train.skipped) == [
+    assert sorted(train.left_out) == [
         ("a.png", "named twice in metadata.jsonl with the same annotations"),
         ("b.png", "truncated"),
         ("deep/more.jpg", "not named in metadata.jsonl"),
@@ -340,7 +340,7 @@ def test_captions_beside_the_pictures(tmp_path: Path):
     assert found["dog/a.png"] == ("ä" * 10_000, "dog")
     assert found["dog/c.png"] == ("a dog", "dog")
     assert {found[name] for name in found.keys() - {"cat/a.png", "dog/a.png", "dog/c.png"}} <= {("", "cat")}
-    assert train.skipped == (
+    assert train.left_out == (
         ("cat/b.png", "its caption is not UTF-8 text"),
         ("dog/b.png", "the text beside it is boxes as YOLO writes them and no caption; COCO and VOC files are read"),
     )

@@ -29,7 +29,7 @@ def test_a_table_says_what_lines_of_json_would(tmp_path: Path):
     assert told == {"a.png": ('red, and\n"blue"', "2"), "b.png": ("", "10"), "c.png": ("plain", "2")}
     assert open_data(tmp_path).train.classes == ("2", "10")
     fill(tmp_path, ["d.png"])
-    assert open_data(tmp_path).skipped == (("d.png", "not named in metadata.csv"),)
+    assert open_data(tmp_path).left_out == (("d.png", "not named in metadata.csv"),)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_few_pictures_beside_class_folders_take_no_classes_away(tmp_path: Path
     fill(tmp_path, ["all.png", "grid.png"], size=(16, 16))
     train, test = open_data(tmp_path)
     assert (len(train) + len(test), train.classes) == (40, ("cat", "dog"))
-    assert [name for name, reason in train.skipped if "in no folder of a class" in reason] == ["all.png", "grid.png"]
+    assert [name for name, reason in train.left_out if "in no folder of a class" in reason] == ["all.png", "grid.png"]
     fill(tmp_path, ["third.png"])
     assert open_data(tmp_path).train.fields == frozenset()
 
@@ -94,7 +94,7 @@ def test_pictures_and_their_masks_in_two_folders(tmp_path: Path, ends: str):
     train, test = open_data(tmp_path)
     assert train.fields == test.fields == {"map"}
     assert (len(train) + len(test), train.classes) == (5, ())
-    assert train.skipped == (
+    assert train.left_out == (
         ("Images/b/2.jpg", "without a map of its name, which the others have"),
         ("all.png", "neither in the folder of pictures nor in that of maps"),
     )

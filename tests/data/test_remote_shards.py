@@ -72,8 +72,8 @@ def test_a_busy_host_that_breaks_off_gives_what_a_folder_gives(
     host.odd = odd
     here, there = (examine(open_data(f"{place}/{{0..3}}.tar")) for place in (folder, host.place))
     assert everything(here) == everything(there)
-    assert [name for name, _ in there.train.skipped] == ["2.tar"]
-    assert "the server answers 404 Not Found" in dict(there.train.skipped)["2.tar"]
+    assert [name for name, _ in there.train.left_out] == ["2.tar"]
+    assert "the server answers 404 Not Found" in dict(there.train.left_out)["2.tar"]
     part = part_of(there.train)
     assert part is not None
     assert part.remote

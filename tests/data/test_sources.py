@@ -137,7 +137,7 @@ def test_limit_takes_from_the_whole_folder(tmp_path: Path):
     assert {0, 1} == set(labels)
     assert [train.example(row).label for row in range(20)] == labels
     assert train.fingerprint() != open_data(tmp_path).train.fingerprint()
-    assert (train.name, train.fields, train.skipped) == (tmp_path.name, {"label"}, ())
+    assert (train.name, train.fields, train.left_out) == (tmp_path.name, {"label"}, ())
     assert (train.categories, train.map_classes, train.caption(0), train.size(0)) == ((), (), None, (8, 8))
     with pytest.raises(InputError, match="at least 1"):
         open_data(tmp_path, limit=0)
@@ -254,7 +254,7 @@ def test_real_pictures(shared: Path):
         pytest.skip("needs ../shared/data/emoji_64")
     train, test = open_data(folder)
     told = summary(train)
-    assert (told["count"], told["fields"], told["skipped"]) == (3323, ["caption"], [])
+    assert (told["count"], told["fields"], told["left_out"]) == (3323, ["caption"], [])
     assert told["width"] == {"min": 64, "median": 64, "max": 64}
     assert len(test) == 242
     assert train.example(1).caption == "asterisk"
@@ -280,7 +280,7 @@ def test_two_splits_joined() -> None:
     whole = Joined(train, test)
     assert isinstance(whole, Source)
     assert (len(whole), whole.name, whole.classes, whole.fields) == (10, train.name, train.classes, train.fields)
-    assert (whole.categories, whole.map_classes, whole.skipped) == (train.categories, train.map_classes, ())
+    assert (whole.categories, whole.map_classes, whole.left_out) == (train.categories, train.map_classes, ())
     for row, (part, place) in ((0, (train, 0)), (4, (train, 4)), (5, (test, 0)), (9, (test, 4))):
         assert whole.example(row).name == part.example(place).name
         assert (whole.size(row), whole.caption(row)) == (part.size(place), part.caption(place))

@@ -160,7 +160,7 @@ def test_pictures_with_a_tar_beside_them_are_a_folder_of_pictures(tmp_path: Path
     os.mkfifo(tmp_path / "shards" / "1.tar")
     train, test = open_data(tmp_path / "shards")
     assert len(train) + len(test) == 4
-    assert train.skipped == (("1.tar", "a shard that cannot be read (not a file)"),)
+    assert train.left_out == (("1.tar", "a shard that cannot be read (not a file)"),)
     assert not are_shards(str(tmp_path / "cells"))
 
 
@@ -204,7 +204,7 @@ def test_few_samples_without_a_label_are_left_out(tmp_path: Path) -> None:
     labels = {f"{number:02}.cls": b"%d" % (number % 2) for number in range(40)}
     train, test = open_data(shard(tmp_path / "x.tar", files | labels | {"zz.png": png(41)}))
     assert len(train) + len(test) == 40
-    assert train.skipped == (("x.tar/zz.png", "without a label, which the others have"),)
+    assert train.left_out == (("x.tar/zz.png", "without a label, which the others have"),)
     some = dict(list(labels.items())[::2])
     with pytest.raises(DataError, match="'label' is missing in 20 of 40 rows"):
         open_data(shard(tmp_path / "y.tar", files | some))
@@ -240,7 +240,7 @@ def test_shards_keep_names_of_maps_and_pictures_without_an_ending(tmp_path: Path
     annotate(tmp_path / "cells", [{"file_name": name, "map_file_name": each} for name, each in files.items()])
     write_shards(open_data(tmp_path / "cells"), tmp_path / "shards")
     train, test = open_data(tmp_path / "shards")
-    assert (len(train) + len(test), train.map_classes, train.skipped) == (3, ("background", "cell"), ())
+    assert (len(train) + len(test), train.map_classes, train.left_out) == (3, ("background", "cell"), ())
 
 
 def test_a_picture_that_vanishes_is_not_blamed_on_the_shards(tmp_path: Path) -> None:

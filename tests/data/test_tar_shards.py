@@ -133,7 +133,7 @@ def test_samples_of_other_writers(tmp_path: Path) -> None:
         "more",
     ]
     assert train.classes == ("0", "3", "4")
-    reasons = dict(train.skipped)
+    reasons = dict(train.left_out)
     assert set(reasons) == {"x.tar/d", "x.tar/e.png", "x.tar/f.png", "x.tar/i"}
     assert reasons["x.tar/d"] == "a sample without a picture"
     assert "annotations cannot be read" in reasons["x.tar/e.png"]
@@ -167,7 +167,7 @@ def test_every_good_sample_once_an_epoch_and_bad_ones_listed(many: Path, tmp_pat
     splits = examine(open_data(place), memo=tmp_path / "pictures.json")
     lost = 4 * 2 + 3 * 5 + 3 * 5 + 3  # a single sample before noise may have had other files
     assert len(splits.train) + len(splits.test) == 1000 - lost
-    reasons = dict(splits.skipped)
+    reasons = dict(splits.left_out)
     assert {name: words.split(":")[0] for name, words in reasons.items() if name.endswith(".tar")} == {
         **{f"{number:03}.tar": "truncated shard" for number in range(0, 80, 20)},
         **{f"{number:03}.tar": "damaged shard" for number in (80, 100, 120, 140, 160)},

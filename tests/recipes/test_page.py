@@ -123,10 +123,10 @@ def looked(copied: Sequence[bool], *, mode: str = "RGB", asked: str = "a red sta
     return LookBack(tuple(samples), found, "ddim, 50 steps, seed 0", 3323, 3323)
 
 
-def data(*, skipped: Sequence[tuple[str, str]] = (), **more: Any) -> Data:
+def data(*, left_out: Sequence[tuple[str, str]] = (), **more: Any) -> Data:
     extent = {"min": 28, "median": 64, "max": 1024}
     told = {"name": "my <pictures>", "count": 3323, "fields": ["caption"], "width": extent, "height": extent, **more}
-    return Data(told, test=242, skipped=skipped)
+    return Data(told, test=242, left_out=left_out)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_whatever_the_data_says_is_text(text_run: Path) -> None:
     path = write_page(
         text_run,
         look=looked([True, False], asked=HOSTILE),
-        data=data(skipped=[(HOSTILE, HOSTILE), ("bytes\udcff.png", "no picture")], classes={HOSTILE: 3}),
+        data=data(left_out=[(HOSTILE, HOSTILE), ("bytes\udcff.png", "no picture")], classes={HOSTILE: 3}),
         commands=[Command(HOSTILE, HOSTILE)],
         machine=HOSTILE,
     )
@@ -304,8 +304,8 @@ def test_large_pictures_are_made_smaller(text_run: Path) -> None:
 
 
 def test_thousands_of_classes_and_of_pictures_left_out(text_run: Path) -> None:
-    skipped = [(f"folder/{number}.jpg", "no picture" if number % 3 else f"odd {number}") for number in range(3000)]
-    path = write_page(text_run, data=data(skipped=skipped, classes={f"class {n}": n for n in range(2000)}))
+    left_out = [(f"folder/{number}.jpg", "no picture" if number % 3 else f"odd {number}") for number in range(3000)]
+    path = write_page(text_run, data=data(left_out=left_out, classes={f"class {n}": n for n in range(2000)}))
     read = read_page(path)
     listed = [text for tag, text in read.texts if tag == "b"]
     assert {f"folder/{number}.jpg" for number in range(3000)} <= set(listed)

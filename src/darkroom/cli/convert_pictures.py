@@ -21,7 +21,7 @@ def into_shards(source: str, target: Path, *, samples: int, as_json: bool) -> No
         "read": {"path": source, "kind": "data set", "fields": sorted(splits.train.fields)},
         "written": {"to": SHARDS, "paths": [str(path) for path in written], "megabytes": megabytes},
         "samples": len(splits.train) + len(splits.test),
-        "dropped": [f"{name}: {reason}" for name, reason in splits.skipped],
+        "dropped": [f"{name}: {reason}" for name, reason in splits.left_out],
     }
     if as_json:
         say_json(report)

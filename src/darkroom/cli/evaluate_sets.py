@@ -79,7 +79,7 @@ def evaluate_pictures(place: str, wanted: Wanted, *, size: int | None) -> Made:
         compute=compute,
         subject={"kind": "pictures", "name": given.name},
         split=split,
-        notes=_left_out(given.skipped, name=given.name),
+        notes=_left_out(given.left_out, name=given.name),
     )
 
 
@@ -143,7 +143,7 @@ def _measured(
             compute=compute,
             split=split,
             pairs=pairs,
-            notes=[*notes, *odd, *_left_out(real.source.skipped)],
+            notes=[*notes, *odd, *_left_out(real.source.left_out)],
             tell=_counter,
             against=wanted.against,
         )
@@ -159,8 +159,8 @@ def _counter(what: str) -> Callable[[int, int], None]:
     return Counter(what).show
 
 
-def _left_out(skipped: Sequence[tuple[str, str]], *, name: str = "the data") -> list[str]:
-    return [f"{len(skipped)} pictures of {name} were left out, e.g. {': '.join(skipped[0])}"] if skipped else []
+def _left_out(left_out: Sequence[tuple[str, str]], *, name: str = "the data") -> list[str]:
+    return [f"{len(left_out)} pictures of {name} were left out, e.g. {': '.join(left_out[0])}"] if left_out else []
 
 
 def _some(lot: Any) -> list[Any]:

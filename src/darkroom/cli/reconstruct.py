@@ -72,7 +72,7 @@ class _Work:
     grid: bool
     seen: int = 0
     made: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
     sheet: list[tuple[Any, Any]] = field(default_factory=list)
     sheet_path: Path | None = None
 
@@ -94,14 +94,14 @@ class _Work:
             except ModelFileError:  # the model is at fault, not this picture
                 raise
             except InputError as error:
-                self.skipped.append({"source": printable(path), "reason": escaped(str(error))})
+                self.left_out.append({"source": printable(path), "reason": escaped(str(error))})
             else:
                 self._keep(found, path, target)
             counter.show(self.seen, len(paths))
             yield
         if not self.made:
             more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
-            raise InputError(f"nothing could be reconstructed: {self.skipped[0]['reason']}{more}")
+            raise InputError(f"nothing could be reconstructed: {self.left_out[0]['reason']}{more}")
 
     def _keep(self, found: Any, path: Path, target: Path) -> None:
         from darkroom.checkpoint.store import spec_hash
@@ -130,7 +130,7 @@ class _Work:
 
     def end(self) -> None:
         """Write the contact sheet of what was done, and say what was left out."""
-        for each in self.skipped:
+        for each in self.left_out:
             typer.echo(f"note: left out: {each['reason']}", err=True)
         if self.sheet:
             from darkroom.core.pictures import save_png
@@ -146,7 +146,7 @@ class _Work:
             "model": self.opened.name,
             "pictures": self.made,
             "mean": mean,
-            "skipped": self.skipped,
+            "left_out": self.left_out,
             "grid": None if self.sheet_path is None else str(self.sheet_path),
         }
 

@@ -71,7 +71,7 @@ class _Verdict:
 
 
 def examine(splits: Splits, *, memo: Path | None = None, progress: Progress | None = None) -> Splits:
-    """The splits without pictures that cannot be decoded and without copies; `skipped` names them and says why.
+    """The splits without pictures that cannot be decoded and without copies; `left_out` names them and says why.
 
     A copy has the bytes and the annotations of an earlier picture of its split; a test picture goes when a training
     picture has its bytes. Were the test pictures drawn by us and none is left, a training picture takes their place.
@@ -228,21 +228,21 @@ def _without(splits: Splits, parts: Sequence[Part], verdict: _Verdict) -> Splits
     kept = _thinned(splits.train, train, reasons=verdict.train, moved=moved)
     if moved is None:
         return Splits(kept, _thinned(splits.test, test, reasons=verdict.test))
-    apart = replace(train.folder.part([moved]), skipped=_skipped(test.folder, verdict.test), drawn=True)
+    apart = replace(train.folder.part([moved]), left_out=_left_out(test.folder, verdict.test), drawn=True)
     return Splits(kept, apart)
 
 
 def _thinned(source: Source, part: Part, *, reasons: dict[int, str], moved: int | None = None) -> Source:
     """The source without these rows of its folder."""
     left_out = {*reasons, *([] if moved is None else [moved])}
-    folder = replace(part.folder, skipped=_skipped(part.folder, reasons))
+    folder = replace(part.folder, left_out=_left_out(part.folder, reasons))
     if isinstance(source, Subset):
         return Subset(folder, tuple(row for row in part.rows if row not in left_out))
     return folder.without(left_out)
 
 
-def _skipped(folder: Folder, reasons: dict[int, str]) -> tuple[tuple[str, str], ...]:
-    return (*folder.skipped, *((folder.rows[row].name, reasons[row]) for row in sorted(reasons)))
+def _left_out(folder: Folder, reasons: dict[int, str]) -> tuple[tuple[str, str], ...]:
+    return (*folder.left_out, *((folder.rows[row].name, reasons[row]) for row in sorted(reasons)))
 
 
 def _told(verdict: _Verdict, splits: Splits, parts: Sequence[Part]) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _told(verdict: _Verdict, splits: Splits, parts: Sequence[Part]) -> dict[str,
         reasons = sorted(getattr(verdict, key).items())
         told[key] = {
             "fingerprint": source.fingerprint(),
-            "unread": [{"name": name, "reason": why} for name, why in part.folder.skipped],
+            "unread": [{"name": name, "reason": why} for name, why in part.folder.left_out],
             "left_out": [{"row": row, "name": part.folder.rows[row].name, "reason": why} for row, why in reasons],
             "pictures": part.folder.hashes(),
         }

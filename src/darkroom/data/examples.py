@@ -66,7 +66,7 @@ class Source(Protocol):
         ...
 
     @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
+    def left_out(self) -> tuple[tuple[str, str], ...]:
         """(name, reason) of the pictures left out."""
         ...
 

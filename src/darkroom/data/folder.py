@@ -43,7 +43,7 @@ class Folder:
     rows: tuple[Row, ...] | Listing
     sizes: tuple[Size, ...] | Sizes
     tables: Tables = Tables()
-    skipped: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
     alpha: bool = False
     drawn: bool = False  # held out of the training pictures by us, so that some may be moved
 
@@ -173,11 +173,11 @@ class Folder:
 
 
 def checked(name: str, rows: Sequence[Row], *, tables: Tables, alpha: bool = False) -> Folder:
-    """The rows whose pictures look whole as a folder; the others are in its `skipped` with the reason."""
+    """The rows whose pictures look whole as a folder; the others are in its `left_out` with the reason."""
     results = [(row, row.fault or row.size or check(row.path)) for row in rows]
     good = [(row, size) for row, size in results if not isinstance(size, str)]
-    skipped = tuple((row.name, reason) for row, reason in results if isinstance(reason, str))
-    found = Folder(name, tuple(row for row, _ in good), tuple(size for _, size in good), tables, skipped, alpha)
+    left_out = tuple((row.name, reason) for row, reason in results if isinstance(reason, str))
+    found = Folder(name, tuple(row for row, _ in good), tuple(size for _, size in good), tables, left_out, alpha)
     return _some(found)
 
 
@@ -189,10 +189,10 @@ def listed(name: str, shards: Listed, *, tables: Tables, alpha: bool = False) ->
 def _some(folder: Folder) -> Folder:
     if len(folder):
         return folder
-    if not folder.skipped:
+    if not folder.left_out:
         raise DataError(f"{folder.name}: no pictures are listed for training")
-    first = ": ".join(folder.skipped[0])
-    raise DataError(f"{folder.name}: none of {len(folder.skipped)} pictures can be read; first: {first}")
+    first = ": ".join(folder.left_out[0])
+    raise DataError(f"{folder.name}: none of {len(folder.left_out)} pictures can be read; first: {first}")
 
 
 def name_classes(folder: Path, kinds: Kinds) -> Tables:

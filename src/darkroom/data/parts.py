@@ -48,9 +48,9 @@ class Subset:
         return self.source.map_classes
 
     @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
+    def left_out(self) -> tuple[tuple[str, str], ...]:
         """As in the whole."""
-        return self.source.skipped
+        return self.source.left_out
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -125,9 +125,9 @@ class Joined:
         return self.first.map_classes
 
     @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
+    def left_out(self) -> tuple[tuple[str, str], ...]:
         """Of both."""
-        return self.first.skipped + self.second.skipped
+        return self.first.left_out + self.second.left_out
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)

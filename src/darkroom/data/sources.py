@@ -55,9 +55,9 @@ class Splits(NamedTuple):
     test: Source
 
     @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
+    def left_out(self) -> tuple[tuple[str, str], ...]:
         """(name, reason) of all pictures left out, sorted; names are those of their own split."""
-        return tuple(sorted((*self.train.skipped, *self.test.skipped)))
+        return tuple(sorted((*self.train.left_out, *self.test.left_out)))
 
 
 @final
@@ -97,8 +97,8 @@ class ShapesSource:
         return ("background", *SHAPES)
 
     @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Nothing is ever skipped."""
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """Nothing is ever left out."""
         return ()
 
     def __len__(self) -> int:
@@ -170,7 +170,7 @@ def open_data(
 
     size: canvas of the built-in scenes · limit: at most so many of each split, chosen by `seed` ·
     alpha: decode to RGBA. Without a `test/` folder 5 % (1 to 1000) are kept apart, chosen by file name and
-    seed. Files whose headers cannot be read are in `skipped`; `examine` looks at all pixels. `DataError` for what is
+    seed. Files whose headers cannot be read are in `left_out`; `examine` looks at all pixels. `DataError` for what is
     missing, empty or broken. Shards: see `data/shards.py`.
     """
     if limit is not None and limit < 1:
@@ -307,12 +307,12 @@ def _by_name(source: Folder, seed: int) -> tuple[Folder, Folder]:
     """Each picture's side follows from its own name, so that adding pictures moves none of the others."""
     count = len(source)
     if count < 2:
-        without = f" ({': '.join(source.skipped[0])})" if source.skipped else ""
+        without = f" ({': '.join(source.left_out[0])})" if source.left_out else ""
         raise DataError(f"{source.name}: only 1 picture{without}; at least 2 are needed, one of them for testing")
     nearest = heapq.nsmallest(TEST_MOST, ((_share(row.name, seed), place) for place, row in enumerate(source.rows)))
     wanted = sum(share < TEST_SHARE for share, _ in nearest)
     held_out = {place for _, place in nearest[: max(1, min(wanted, count // 2))]}
-    return source.without(held_out), replace(source.part(sorted(held_out)), skipped=(), drawn=True)
+    return source.without(held_out), replace(source.part(sorted(held_out)), left_out=(), drawn=True)
 
 
 def _limited(source: Folder, *, seed: int, limit: int | None) -> Source:

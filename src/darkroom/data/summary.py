@@ -13,7 +13,7 @@ Numbers = Int64[np.ndarray, "_n"]
 
 
 def summary(source: Source) -> dict[str, Any]:
-    """Count, sizes, fields, classes with their counts, skipped pictures with reasons; nothing is decoded.
+    """Count, sizes, fields, classes with their counts, pictures left out with reasons; nothing is decoded.
 
     width, height: {min, median, max} in pixels · captioned: pictures whose caption is not empty, captions: how many
     different ones there are (only with captions) · classes: name -> count (only with labels) · captions_of_a_class: the
@@ -45,7 +45,7 @@ def summary(source: Source) -> dict[str, Any]:
         result["categories"] = list(source.categories)
     if source.map_classes:
         result["map_classes"] = list(source.map_classes)
-    result["skipped"] = [{"name": name, "reason": reason} for name, reason in source.skipped]
+    result["left_out"] = [{"name": name, "reason": reason} for name, reason in source.left_out]
     return result
 
 

@@ -255,9 +255,9 @@ def _notes(source: Source, transform: TransformSpec, *, judge: Extractor, lpips:
         notes.append("LPIPS is not measured: its published weights are not here")
     if enlarged:
         notes.append(f"{enlarged} of {count} pictures are smaller than {transform.size} pixels and were enlarged")
-    if source.skipped:
+    if source.left_out:
         notes.append(
-            f"{len(source.skipped)} pictures of the data set were left out, e.g. {': '.join(source.skipped[0])}"
+            f"{len(source.left_out)} pictures of the data set were left out, e.g. {': '.join(source.left_out[0])}"
         )
     if count <= NEIGHBOURS:
         notes.append(f"measures of sets need {NEIGHBOURS + 1} pictures at least, {count} came; some are left out")

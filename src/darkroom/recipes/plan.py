@@ -53,8 +53,7 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
             "source": shown(recipe.data.source or ""),
             "train": len(splits.train),
             "test": len(splits.test),
-            "skipped": len(splits.skipped),
-            "left_out": [f"{name}: {reason}" for name, reason in splits.skipped],
+            "left_out": [f"{name}: {reason}" for name, reason in splits.left_out],
             "size": recipe.data.size,
             "shapes": _shapes(recipe, splits),
         },
@@ -92,7 +91,7 @@ def told(plan: dict[str, Any]) -> str:
     lines = [
         f"{plan['recipe']}: {plan['summary']}",
         f"data        {data['train']} training and {data['test']} test pictures of {called(data['source'])} "
-        f"at {data['size']} px" + (f", {data['skipped']} left out" if data["skipped"] else ""),
+        f"at {data['size']} px" + (f", {len(data['left_out'])} left out" if data["left_out"] else ""),
         *([f"shapes      {shapes}"] if shapes else []),
         "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items() if count),
         "operations  "

@@ -170,10 +170,10 @@ class Run:
         """Look at every pixel of the pictures once; a run that goes on leaves out what it left out before."""
         progress = None if tell is None else functools.partial(tell, "looking at pictures")
         self.splits = on_first(lambda: examine(self.splits, memo=self.folder / PICTURES, progress=progress))
-        skipped = self.splits.skipped
-        if skipped:
-            name, reason = skipped[0]
-            yield Note(f"{len(skipped)} picture{'s' * (len(skipped) > 1)} left out, e.g. {name}: {reason}")
+        left_out = self.splits.left_out
+        if left_out:
+            name, reason = left_out[0]
+            yield Note(f"{len(left_out)} picture{'s' * (len(left_out) > 1)} left out, e.g. {name}: {reason}")
 
     def _check_maps(self, tell: Tell | None) -> None:
         """Every map is looked at before anything is trained on the pictures."""

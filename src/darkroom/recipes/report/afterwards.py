@@ -40,7 +40,7 @@ def report_on(
     return write_page(
         folder,
         look=look,
-        data=Data(summary(splits.train), len(splits.test), splits.skipped),
+        data=Data(summary(splits.train), len(splits.test), splits.left_out),
         commands=_onward(folder, recipe),
         machine=this_machine(training_compute(device, "auto").device),
     )

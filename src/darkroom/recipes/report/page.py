@@ -47,13 +47,13 @@ REASONS: Final = 10
 class Data:
     """The pictures of a run.
 
-    train: what `data.summary` answers of the training set · test: how many pictures were kept apart · skipped: (name,
+    train: what `data.summary` answers of the training set · test: how many pictures were kept apart · left_out: (name,
     reason) of all that were left out.
     """
 
     train: Mapping[str, Any]
     test: int
-    skipped: Sequence[tuple[str, str]] = ()
+    left_out: Sequence[tuple[str, str]] = ()
 
 
 @final
@@ -277,7 +277,7 @@ def _data(run: _Run) -> Html:
         *([["licence", license_]] if license_ else []),
     ]
     return section(
-        "Data", table(["", str(train.get("name", ""))], rows), _classes(train.get("classes", {})), _skipped(run.data)
+        "Data", table(["", str(train.get("name", ""))], rows), _classes(train.get("classes", {})), _left_out(run.data)
     )
 
 
@@ -296,19 +296,19 @@ def _chips(counts: Iterable[tuple[str, int]]) -> Html:
     return element("ul", *items, css="chips")
 
 
-def _skipped(data: Data) -> Html:
+def _left_out(data: Data) -> Html:
     """How many pictures were left out for which reason, and all of them by name."""
-    if not data.skipped:
+    if not data.left_out:
         return element("p", "No picture was left out.")
-    reasons = Counter(reason for _, reason in data.skipped).most_common()
+    reasons = Counter(reason for _, reason in data.left_out).most_common()
     rows = [[reason, number(times)] for reason, times in reasons[:REASONS]]
     rest = sum(times for _, times in reasons[REASONS:])
     if rest:
         rows.append(["other reasons", number(rest)])
-    items = (element("li", element("b", name), f": {reason}") for name, reason in data.skipped)
+    items = (element("li", element("b", name), f": {reason}") for name, reason in data.left_out)
     return joined(
         [
-            element("h3", f"{number(len(data.skipped))} left out"),
+            element("h3", f"{number(len(data.left_out))} left out"),
             table(["reason", "pictures"], rows),
             details("all of them by name", element("ol", *items)),
         ]
