@@ -44,7 +44,7 @@ def test_each_picture_comes_back_at_its_own_size(say: Say, model: Path, tmp_path
         "b.png": (8, 8),
         "a.png": (21, 40),
     }
-    assert [each["size"] for each in found["pictures"]] == [[33, 18], [8, 8], [21, 40]]
+    assert [(each["width"], each["height"]) for each in found["pictures"]] == [(33, 18), (8, 8), (21, 40)]
     assert [each["ssim"] is None for each in found["pictures"]] == [False, True, False]
     decibels = [each["psnr"] for each in found["pictures"]]
     assert found["mean"]["psnr"] == pytest.approx(sum(decibels) / 3)
@@ -57,7 +57,7 @@ def test_the_figure_is_that_of_the_file(say: Say, model: Path, tmp_path: Path) -
     before, after = (np.asarray(opened(path), dtype=float) for path in (source, tmp_path / "out" / "a.png"))
     expected = 10 * np.log10(255**2 / ((before - after) ** 2).mean())
     assert f"PSNR {expected:6.2f} dB" in told.splitlines()[0]
-    assert "20 x 13" in told.splitlines()[0]
+    assert "13x20" in told.splitlines()[0]
     assert told.splitlines()[1].startswith("mean of 1")
 
 

@@ -111,7 +111,7 @@ def _obedience(model: Any, *, count: int | None, batch: int, sample: dict[str, A
         shares = f"{each.obeyed:>9.1%}{each.shown:>9.1%}{shuffled:>10}"
         lines.append(f"{each.things:>6}{each.prompts:>9}{shares}")
     made = report.protocol
-    lines += ["", ", ".join(f"{name} {value}" for name, value in made["sample"].items())]
+    lines += ["", ", ".join(f"{name} {value}" for name, value in made["sample"].items() if value is not None)]
     lines += [f"model {made['model']['name']}, weights {made['model']['weights_hash']}; {LEGEND}"]
     return Said("\n".join(lines), report, model.compute)
 
@@ -144,7 +144,7 @@ def _conditions(
     lines += [
         "",
         f"{made['data']['pictures']} test pictures of {made['data']['name']}; "
-        + ", ".join(f"{name} {value}" for name, value in made["sample"].items()),
+        + ", ".join(f"{name} {value}" for name, value in made["sample"].items() if value is not None),
     ]
     lines += [f"model {made['model']['name']}, weights {made['model']['weights_hash']}; judge {made['judge']['hash']}"]
     lines += [f"note: {sentence}" for sentence in report.notes]

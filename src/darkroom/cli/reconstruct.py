@@ -120,7 +120,8 @@ class _Work:
             {
                 "source": printable(path),
                 "picture": str(target),
-                "size": list(found.picture.size),
+                "width": found.picture.width,
+                "height": found.picture.height,
                 "psnr": found.psnr,
                 "ssim": found.ssim,
             }
@@ -155,7 +156,7 @@ class _Work:
         if not self.made:
             return "nothing was reconstructed"
         mean = self.report()["mean"]
-        rows = [(Path(e["picture"]).name, "{} x {}".format(*e["size"]), e) for e in self.made]
+        rows = [(Path(e["picture"]).name, f"{e['height']}x{e['width']}", e) for e in self.made]
         total = f"mean of {len(rows)}"
         width = max(len(total), *(len(name) for name, _, _ in rows))
         lines = [f"{name:<{width}}  {size:>11}  {_kept(each)}" for name, size, each in rows]
