@@ -1,4 +1,4 @@
-"""Answers of the command: words for people, or one JSON value for programs, whatever stands in it."""
+"""What the command says: words for people that steer no terminal, or one JSON value for programs."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from darkroom.core.errors import escaped
+from darkroom.core.errors import escaped, harmless
 
 
 def say(words: str, value: object, *, as_json: bool) -> None:
@@ -14,7 +14,17 @@ def say(words: str, value: object, *, as_json: bool) -> None:
     if as_json:
         say_json(value)
     else:
-        typer.echo(words)
+        say_words(words)
+
+
+def say_words(words: str, *, aside: bool = False) -> None:
+    """Print lines that a stranger's files may have a part in. aside: to stderr, beside the answer."""
+    typer.echo(harmless(words), err=aside)
+
+
+def note(sentence: str) -> None:
+    """Print a sentence that whoever reads the answer should know."""
+    say_words(f"note: {sentence}", aside=True)
 
 
 def say_json(value: object) -> None:

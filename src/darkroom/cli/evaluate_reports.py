@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import typer
+from darkroom.cli.answers import note
 
 LARGEST_DEFAULT = 256
 PROMPTS = 512
@@ -64,7 +64,7 @@ def reconstructions(
     source = pictures_of(data, split, seed=seed, size=side, count=count, alpha=channels == 4)
     side = side or usual_size(source, factor=opened.model.spec.factor)
     for sentence in opened.odd:
-        typer.echo(f"note: {sentence}", err=True)
+        note(sentence)
     report = evaluate_first_stage(
         opened.model,
         source,
@@ -77,7 +77,7 @@ def reconstructions(
         on_batch=Counter("pictures").show,
     )
     if blind:
-        typer.echo("note: which pictures this model learnt from is not known; those of the test split may be", err=True)
+        note("which pictures this model learnt from is not known; those of the test split may be")
     return Said(_table(report), report, compute)
 
 
@@ -96,7 +96,7 @@ def _obedience(model: Any, *, count: int | None, batch: int, sample: dict[str, A
 
     known = captions_trained_on(model.card, on_scene=Counter("scenes").show)
     if known is None:
-        typer.echo(f"note: {_unknown(model.card)}", err=True)
+        note(_unknown(model.card))
     report = evaluate_obedience(
         model,
         count=count or PROMPTS,
