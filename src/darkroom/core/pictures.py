@@ -20,6 +20,7 @@ from darkroom.core.shapes import Bytes, Images
 # kinds without a signature, which random bytes can pass for.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+GAP = 2  # pixels between the pictures of a contact sheet
 
 
 def to_bytes(picture: Image.Image, channels: int = 3) -> Tensor:
@@ -45,17 +46,17 @@ def to_pictures(images: Images) -> list[Image.Image]:
     return [Image.fromarray(array) for array in arrays]
 
 
-def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None, gap: int = 2) -> Image.Image:
+def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None) -> Image.Image:
     """Pictures of one size side by side on white, row by row."""
     if not pictures:
         raise ValueError("a contact sheet needs at least one picture")
     width, height = pictures[0].size
     across = columns or math.ceil(math.sqrt(len(pictures)))
     down = math.ceil(len(pictures) / across)
-    sheet = Image.new("RGB", (across * (width + gap) + gap, down * (height + gap) + gap), (255, 255, 255))
+    sheet = Image.new("RGB", (across * (width + GAP) + GAP, down * (height + GAP) + GAP), (255, 255, 255))
     for place, picture in enumerate(pictures):
         row, column = divmod(place, across)
-        sheet.paste(picture.convert("RGB"), (gap + column * (width + gap), gap + row * (height + gap)))
+        sheet.paste(picture.convert("RGB"), (GAP + column * (width + GAP), GAP + row * (height + GAP)))
     return sheet
 
 
