@@ -176,7 +176,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     entries: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             entry: object = json.loads(line)
             if isinstance(entry, dict):
                 entries.append(cast("dict[str, Any]", entry))
