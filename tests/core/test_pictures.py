@@ -36,8 +36,8 @@ def test_a_sheet_holds_every_picture() -> None:
 
 
 def test_png_keeps_its_words(tmp_path: Path) -> None:
-    path = save_png(Image.new("RGB", (4, 4)), tmp_path / "new" / "a.png", metadata={"darkroom": "é 1"})
-    assert open_picture(path).info["darkroom"] == "é 1"
+    path = save_png(Image.new("RGB", (4, 4)), tmp_path / "new" / "a.png", metadata={"darkroom": "é 1 \udcff"})
+    assert open_picture(path).info["darkroom"] == "é 1 \\udcff"
     assert [each.name for each in path.parent.iterdir()] == ["a.png"]
 
 

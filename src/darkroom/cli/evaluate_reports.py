@@ -1,6 +1,7 @@
 """What `darkroom evaluate` says of first stages, obedience and conditions: tables of their reports."""
 
-from dataclasses import dataclass
+import statistics
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -201,16 +202,12 @@ def pictures_of(
 
 def usual_size(source: Any, *, factor: int) -> int:
     """For a model that does not say its size: the pictures' median shorter side, at most 256, a multiple of f."""
-    import statistics
-
     median = statistics.median_low(min(source.size(row)) for row in range(len(source)))
     return max(1, min(LARGEST_DEFAULT, median) // factor) * factor
 
 
 def _table(report: Any) -> str:
     """Figures by row, ways of reconstructing by column; the protocol below."""
-    from dataclasses import asdict
-
     given, made = report.protocol["given"], report.protocol
     ways = {given["model"]: report.figures, **{f"bicubic {name}": each for name, each in report.bicubic.items()}}
     widths = [max(len(name), 10) for name in ways]

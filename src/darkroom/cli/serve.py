@@ -51,6 +51,7 @@ def run(
     ] = "auto",
 ) -> None:
     """Serve models until Ctrl-C: a studio for browsers, jobs with previews, images as OpenAI's clients ask for them."""
+    from darkroom.cli.answers import say_words
     from darkroom.cli.options import refuse
     from darkroom.core.compute import sampling_compute
     from darkroom.core.errors import InputError
@@ -90,7 +91,7 @@ def run(
     app = api.build(engine, tokens=tokens, hosts=(*LOCAL, host) if local else None)
     without = _studio(app, engine, follow=follow, tokens=tokens) if studio else "no studio (--no-studio)"
     address = server.address_of(at)
-    typer.echo(f"serving {', '.join(shelf.offers)} at {address}; jobs and pictures are in {data}; Ctrl-C ends it")
+    say_words(f"serving {', '.join(shelf.offers)} at {address}; jobs and pictures are in {data}; Ctrl-C ends it")
     typer.echo(without or f"the studio is at {address}/studio/")
     server.run(app, engine, at=at)
     typer.echo("stopped; jobs that wait go on when it is started again")

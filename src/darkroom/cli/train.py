@@ -112,7 +112,7 @@ def run(
     def fitted() -> "Recipe":
         return resolve(recipe, splits.train, start=start, held_out=splits.test).recipe
 
-    measure = functools.cache(lambda: _said(fitted(), device=device))
+    measure = functools.cache(lambda: _measured(fitted(), device=device))
     minutes = asked.minutes or recipe.minutes
     if minutes is not None:
         kept = None if plan else folder
@@ -269,7 +269,7 @@ def _recipe(
     return on_pixels(recipe, patches=first_stage == "patches") if first_stage in NO_STAGE else recipe
 
 
-def _said(recipe: "Recipe", *, device: str) -> "Pace":
+def _measured(recipe: "Recipe", *, device: str) -> "Pace":
     """The pace of a recipe here; whoever waits is told why."""
     from darkroom.cli.answers import note
     from darkroom.recipes.pace import busy, pace

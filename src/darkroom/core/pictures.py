@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from darkroom.core.errors import InputError, first_line
+from darkroom.core.errors import InputError, escaped, first_line
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.shapes import Bytes, Images
 
@@ -61,11 +61,11 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None
 
 
 def save_png(picture: Image.Image, path: Path, *, metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a PNG atomically, with text metadata; the folder is made if needed."""
+    """Write a PNG atomically, with text metadata, escaped where it is no text; the folder is made if needed."""
     writable_folder(path.parent)
     info = PngInfo()
     for key, value in (metadata or {}).items():
-        info.add_itxt(key, value)
+        info.add_itxt(key, escaped(value))
     with atomic(path) as temporary:
         picture.save(temporary, format="PNG", pnginfo=info)
     return path
