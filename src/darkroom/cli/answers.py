@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from darkroom.core.errors import escaped, harmless
+from darkroom.core.errors import harmless
 
 
 def say(words: str, value: object, *, as_json: bool) -> None:
@@ -28,13 +28,8 @@ def note(sentence: str) -> None:
 
 
 def say_json(value: object) -> None:
-    """Print a value as JSON that every reader takes.
-
-    null stands for numbers that are not finite, which JSON has no word for; bytes in names that are no text are
-    escaped.
-    """
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
-    typer.echo(escaped(text))
+    """Print a value as JSON that every reader takes; null stands for numbers that are not finite."""
+    say_words(json.dumps(_finite(value), indent=2, ensure_ascii=False))
 
 
 def _finite(value: Any) -> Any:

@@ -11,6 +11,7 @@ DarkroomError
 """
 
 import difflib
+import json
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
@@ -73,10 +74,12 @@ def escaped(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Words that a stranger's file may have a part in, for a terminal: lines stay lines, and nothing steers it."""
+    """Words that a stranger's file may have a part in, for a terminal: lines stay lines, and nothing steers it.
+
+    What would is escaped as JSON does it, so that JSON stays the same value.
+    """
     return "".join(
-        each.encode("unicode_escape").decode() if unicodedata.category(each)[0] == "C" and each != "\n" else each
-        for each in text
+        json.dumps(each)[1:-1] if unicodedata.category(each)[0] == "C" and each != "\n" else each for each in text
     )
 
 
