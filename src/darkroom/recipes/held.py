@@ -35,7 +35,8 @@ def held_by_denoiser(part: DenoiserRecipe, *, trained: int, first_stage: int, pa
     if part.distill is not None:
         values |= {"teacher": 1, "follower": 1}
     alone = parts == 1
-    kept = _denoiser_moments(part.network, part.conditioners, train=train) if alone else 2 * trained  # adamw's alone
+    # Of parts adamw's, for muon does not work on them.
+    kept = _denoiser_moments(part.network, part.conditioners, train=train) if alone else 2 * trained
     held = {name: FLOAT * trained * copies // parts for name, copies in values.items()}
     held["optimizer"] = FLOAT * kept // parts
     if not alone:
