@@ -120,7 +120,17 @@ def test_what_holds_pictures(place: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_card_lies_in_a_folder_without_secrets(data: str, name: str) -> None:
-    wanted = Wanted(data, (), None, None, 16, None, "cpu", "auto")
+    wanted = Wanted(
+        data=data,
+        features=(),
+        split=None,
+        count=None,
+        batch=16,
+        out=None,
+        device="cpu",
+        precision="auto",
+        against=None,
+    )
     assert wanted.folder("m") == Path("evaluations") / name
 
 

@@ -118,7 +118,7 @@ def test_a_value_of_the_wrong_kind_is_a_sentence(models_does: Verb, capsys: pyte
     [
         (SpecError("unknown key 'stepz'"), 2, "darkroom: unknown key 'stepz'\n"),
         (SpecError("two\n  lines"), 2, "darkroom: two lines\n"),
-        (SpecError("type \x1b[2j\udcff"), 2, "darkroom: type \\x1b[2j\\udcff\n"),
+        (SpecError("type \x1b[2j\udcff"), 2, "darkroom: type \\u001b[2j\\udcff\n"),
         (TrainingError("the loss is not finite"), 1, "darkroom: the loss is not finite\n"),
         (KeyboardInterrupt(), 130, "darkroom: stopped; what was written is kept\n"),
         (PermissionError(13, "Permission denied", "a.png"), 2, "darkroom: a.png: permission denied\n"),

@@ -21,7 +21,7 @@ def test_a_folder_becomes_shards_and_they_train_a_model(
     code, told, _ = say("convert", folder, tmp_path / "shards", "--to", "shards", "--samples", 6, "--json")
     report = json.loads(told)
     assert (code, report["samples"], len(report["written"]["paths"])) == (0, 16, 3)
-    assert report["dropped"] == ["red/broken.png: not a picture but text"]
+    assert report["left_out"] == [{"name": "red/broken.png", "reason": "not a picture but text"}]
     cut = tmp_path / "shards" / "000002.tar"
     cut.write_bytes(cut.read_bytes()[:700])
     pattern = f"{tmp_path}/shards/{{000000..000002}}.tar"

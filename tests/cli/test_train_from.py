@@ -117,3 +117,14 @@ def test_a_plan_refuses_weights_of_another_first_stage(say: Say, tmp_path: Path)
     code, _, complaint = say(*words)
     assert code == 2
     assert "pictures-f4 is another first stage" in complaint
+
+
+def test_a_recipe_whose_name_leads_elsewhere_is_given_a_folder(say: Say, tmp_path: Path) -> None:
+    """A stranger's file shall not choose where on this disk it is carried out."""
+    for name in ("../../elsewhere", "/elsewhere", "a/b", "a\\0b"):
+        (tmp_path / "recipe.yaml").write_text(
+            f'name: "{name}"\nsummary: s\ndata: {{source: shapes, size: 32}}\nfirst_stage: {{recipe: tiny-vq}}\n'
+        )
+        code, _, err = say("train", tmp_path / "recipe.yaml", "--plan")
+        assert code == 2
+        assert "no folder can have this name; choose one with --out, or give name=NAME" in err

@@ -76,3 +76,9 @@ def test_a_wrong_download_leaves_nothing(host: str, tmp_path: Path, changes: dic
 def test_a_host_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be fetched"):
         fetch(source("http://127.0.0.1:9"), path=tmp_path / "weights.pth")
+
+
+def test_where_nothing_can_be_kept_it_is_told_what_names_another_place(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(InputError, match=r"cache: cannot be written \(File exists\); DARKROOM_CACHE can name another"):
+        fetch(source("http://127.0.0.1:9"), path=tmp_path / "cache" / "weights.pth")

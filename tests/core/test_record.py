@@ -56,6 +56,7 @@ def test_lines_that_a_disk_has_garbled_are_none(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     append_line(log, {"step": 1, "loss": 0.5})
     with log.open("ab") as file:
+        file.write(b"[" * 100_000 + b"\n")
         file.write(b'{"stap": 2, "loss": 0.5}\n{"step": 2, "loss": "0.5"}\n[3]\n4\n\xff\xfe\n{"step": 3, "lo')
     assert is_torn(log)
     assert read_log(log) == [{"step": 1, "loss": 0.5}]

@@ -181,8 +181,8 @@ def test_first_stages_are_planned_with_what_judges_them(name: str, change: str) 
     assert plan["stage"] == "first_stage"
     assert plan["operations"] == known["flops"]["encode"] + known["flops"]["decode"]
     assert plain["memory"]["weights"] == 4 * known["parameters"]["first_stage"]
-    held = ("weights", "gradients", "optimizer", "averages")
-    assert sum(plain["memory"][each] for each in held) == known["memory"]["train_first_stage"]
+    held = ("weights", "gradients", "optimizer", "averages", "features")
+    assert sum(plan["memory"][each] for each in held) == known["memory"]["train_first_stage"]
     for part in ("features", "activations"):
         assert plan["memory"][part] > plain["memory"][part]
     assert plan["seconds_a_step"]["working"] > plain["seconds_a_step"]["working"]
@@ -195,6 +195,15 @@ def test_both_stages_are_planned() -> None:
     assert (plan["stage"], plan["first_stage"]["stage"]) == ("denoiser", "first_stage")
     given = recipe("tiny-text", overrides=["first_stage.train=null"])
     assert "first_stage" not in plan_for(given, gpus=4, gpu="h200")
+
+
+def test_a_first_stage_that_these_gpus_cannot_share_leaves_the_denoiser_planned() -> None:
+    made = recipe("tiny-class", overrides=["first_stage.train.batch=4"])
+    plan = plan_for(made, gpus=8, gpu="h200")
+    why = "first_stage.train.batch is 4, which gpus=8 cannot share evenly; first_stage.train.batch=8 fits"
+    assert plan["first_stage"] == {"stage": "first_stage", "unplanned": why}
+    assert {**plan, "first_stage": None} == {**plan_for(recipe("tiny-class"), gpus=8, gpu="h200"), "first_stage": None}
+    assert told_for(plan).startswith(f"not planned: {why}\n\ntiny-class on 8 x h200")
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,8 +222,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_cannot_be_planned() -> None:
     with pytest.raises(SpecError, match="did you mean 'h200'"):
         plan_for(recipe("tiny-class"), gpus=8, gpu="h20")
-    with pytest.raises(SpecError, match=r"cannot share evenly; first_stage\.train\.batch=21 fits"):
+    with pytest.raises(SpecError, match=r"cannot share evenly; denoiser\.train\.batch=35 fits"):
         plan_for(recipe("tiny-class"), gpus=7, gpu="h200")
+    with pytest.raises(SpecError, match=r"cannot share evenly; first_stage\.train\.batch=8 fits"):
+        plan_for(recipe("kl-f8"), gpus=8, gpu="h200")
     with pytest.raises(SpecError, match="gpus=0 leaves nothing to plan for"):
         plan_for(recipe("tiny-class"), gpus=0, gpu="h200")
     with pytest.raises(SpecError, match="float64 is for checks"):

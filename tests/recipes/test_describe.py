@@ -6,8 +6,11 @@ import resource
 import pytest
 import torch
 
+from darkroom.autoencoder.adversary import PatchDiscriminator
 from darkroom.autoencoder.model import build_first_stage
+from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import LatentDiffusion, count_parameters
+from darkroom.nn.vgg import VGG16Taps
 from darkroom.recipes.describe import count, describe, describe_model
 from darkroom.recipes.read import recipe
 
@@ -34,13 +37,21 @@ def test_it_is_json_and_the_largest_model_is_not_allocated(largest: dict[str, ob
 
 def test_memory_is_a_multiple_of_the_weights(largest: dict[str, object]) -> None:
     first, second = 83_653_863, 872_300_484 + 581_994_042
+    adversary = recipe("txt2img-1p4b").first_stage.loss.adversary
+    assert adversary is not None
+    with hollow():
+        judge, features = map(_values, (PatchDiscriminator(adversary, image_channels=3), VGG16Taps()))
     assert largest["memory"] == {
         "weights": 4 * (first + second),
-        "train_first_stage": 4 * 4 * first,  # no average of the weights
+        "train_first_stage": 4 * (4 * (first + judge) + features),  # no average of the weights
         "train_denoiser": 4 * (first + 5 * second),
     }
     stored = describe(recipe("txt2img-1p4b", overrides=["denoiser.train.averages.every=1000"]))
     assert stored["memory"]["train_denoiser"] == 4 * (first + 7 * second)  # two averages to choose from afterwards
+
+
+def _values(module: torch.nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())
 
 
 @pytest.mark.parametrize("name", ["tiny-text", "tiny-class", "tiny-uncond", "tiny-vq", "bsr_sr"])

@@ -125,7 +125,7 @@ def test_labels_are_dealt_over_all_classes(splits: Splits) -> None:
     assert seen.drawn == "ddim, 2 steps, guidance 1, seed 0"
 
 
-def test_prompts_are_those_given_or_captions_of_test_pictures(splits: Splits) -> None:
+def test_prompts_are_those_of_its_card_or_captions_of_test_pictures(splits: Splits) -> None:
     known = [splits.test.caption(row) or "" for row in range(120)]
     tokenizer = Tokenizer.train(known, vocabulary=60, length=10)
     encoder = SequenceEncoderSpec(
@@ -135,8 +135,10 @@ def test_prompts_are_those_given_or_captions_of_test_pictures(splits: Splits) ->
     unseen = look_back(texts, splits, transform=CUT, count=4)
     assert [each.asked for each in unseen.samples] == [known[row] for row in (0, 30, 60, 90)]
     assert unseen.drawn.endswith("captions of test pictures as prompts")
-    given = look_back(texts, splits, transform=CUT, count=3, prompts=("a star", "a ring"))
-    assert [each.prompt for each in given.samples] == ["a star", "a ring", "a star"]
+    texts.card["sample"] = {**texts.card["sample"], "prompts": ["a star", "a ring"]}
+    chosen = look_back(texts, splits, transform=CUT, count=3)
+    assert [each.prompt for each in chosen.samples] == ["a star", "a ring", "a star"]
+    assert chosen.drawn.endswith("prompts that were chosen for it")
 
 
 def test_of_a_large_set_some_rows_are_compared(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:

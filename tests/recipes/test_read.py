@@ -9,6 +9,7 @@ from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec
 from darkroom.core.errors import SpecError
 from darkroom.core.spec import parse
+from darkroom.recipes.asked import Asked, recipe_asked
 from darkroom.recipes.read import names, recipe
 from darkroom.recipes.schema import Recipe
 
@@ -132,3 +133,18 @@ def test_pictures_are_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(SpecError, match=r"photos\.zip: no recipe, .* pictures are given as a folder"):
         recipe(tmp_path / "photos.zip")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("epochs=3", "'epochs' (here: steps); keys of a recipe are written whole: first_stage.train.steps, denoiser"),
+        ("lr=1e-4", "'lr' (here: learning_rate); keys of a recipe are written whole: first_stage.train.learning_rate"),
+        ("batch_size=8", "'batch_size'; keys of a recipe are written whole: first_stage.train.batch, denoiser"),
+        ("nothing_like_it=8", "minutes=60 fits, and keys of the recipe that are written whole, e.g. data.size=64"),
+    ],
+)
+def test_what_is_called_otherwise_elsewhere_is_told_with_our_keys(change: str, sentence: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        recipe_asked(Asked(source="tiny-text", changes=(change,)))
+    assert sentence in str(refused.value)

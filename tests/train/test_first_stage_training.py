@@ -18,8 +18,8 @@ from darkroom.autoencoder.revival import RevivalSpec
 from darkroom.checkpoint.store import load_model
 from darkroom.core import seeds
 from darkroom.core.compute import Compute
-from darkroom.core.errors import SpecError
-from darkroom.core.record import read_lines
+from darkroom.core.errors import InputError, SpecError
+from darkroom.core.record import alone_in, read_lines
 from darkroom.data.loader import Batch
 from darkroom.data.order import spread
 from darkroom.recipes.read import recipe
@@ -187,6 +187,15 @@ def test_what_could_only_fail_later_is_refused_first(
     with pytest.raises(SpecError, match=told):
         Run(recipe(source, overrides=changes), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_of_two_that_begin_at_once_one_alone_says_what_is_done(tmp_path: Path) -> None:
+    made = recipe("tiny-vq", overrides=TINY)
+    with alone_in(tmp_path), pytest.raises(InputError, match="another process is at work in this folder"):
+        Run(made, tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
+    assert Run(made, tmp_path, device="cpu").recipe == Run(made, tmp_path, device="cpu").recipe
+    assert (tmp_path / "recipe.yaml").exists()
 
 
 def test_pictures_too_small_for_features_are_refused_first(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answers of the command: words for people, or one JSON value for programs, whatever stands in it."""
+"""What the command says: words for people that steer no terminal, or one JSON value for programs."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from darkroom.core.errors import escaped
+from darkroom.core.errors import harmless
 
 
 def say(words: str, value: object, *, as_json: bool) -> None:
@@ -14,17 +14,22 @@ def say(words: str, value: object, *, as_json: bool) -> None:
     if as_json:
         say_json(value)
     else:
-        typer.echo(words)
+        say_words(words)
+
+
+def say_words(words: str, *, aside: bool = False) -> None:
+    """Print lines that a stranger's files may have a part in. aside: to stderr, beside the answer."""
+    typer.echo(harmless(words), err=aside)
+
+
+def note(sentence: str) -> None:
+    """Print a sentence that whoever reads the answer should know."""
+    say_words(f"note: {sentence}", aside=True)
 
 
 def say_json(value: object) -> None:
-    """Print a value as JSON that every reader takes.
-
-    null stands for numbers that are not finite, which JSON has no word for; bytes in names that are no text are
-    escaped.
-    """
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
-    typer.echo(escaped(text))
+    """Print a value as JSON that every reader takes; null stands for numbers that are not finite."""
+    say_words(json.dumps(_finite(value), indent=2, ensure_ascii=False))
 
 
 def _finite(value: Any) -> Any:

@@ -21,7 +21,7 @@ def into_shards(source: str, target: Path, *, samples: int, as_json: bool) -> No
         "read": {"path": source, "kind": "data set", "fields": sorted(splits.train.fields)},
         "written": {"to": SHARDS, "paths": [str(path) for path in written], "megabytes": megabytes},
         "samples": len(splits.train) + len(splits.test),
-        "dropped": [f"{name}: {reason}" for name, reason in splits.left_out],
+        "left_out": [{"name": name, "reason": reason} for name, reason in splits.left_out],
     }
     if as_json:
         say_json(report)
@@ -29,5 +29,5 @@ def into_shards(source: str, target: Path, *, samples: int, as_json: bool) -> No
     made = f"{len(written)} shards with {report['samples']} samples in {target} ({megabytes} MB)"
     for line in in_lines({"path": source, "written": made}):
         typer.echo(line)
-    for sentence in report["dropped"]:
-        typer.echo(in_lines({"dropped": sentence})[0])
+    for name, reason in splits.left_out:
+        typer.echo(in_lines({"left_out": f"{name}: {reason}"})[0])

@@ -33,7 +33,10 @@ def run(
         typer.Option(min=1, help="Pictures at most, or captions of each kind; 512 without, where a model draws."),
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side in pixels; the model's own without.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split: the model's own without. Of noise: 0.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of noise, 0 without; with --first-stage of the split, the model's own without."),
+    ] = None,
     solver: Annotated[str | None, typer.Option(help="Of drawing; the model's own without.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of drawing; the model's own without.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Of drawing; the model's own without.")] = None,
@@ -65,8 +68,17 @@ def run(
     other = None if against is None else (read_card(against), str(against))
     if out is not None:
         _check_writable(out)
-    places = {"out": out, "device": device, "precision": precision, "against": other}
-    wanted = Wanted(data, tuple(features or ()), split, count, batch, **places)
+    wanted = Wanted(
+        data=data,
+        features=tuple(features or ()),
+        split=split,
+        count=count,
+        batch=batch,
+        out=out,
+        device=device,
+        precision=precision,
+        against=other,
+    )
     answer = Answer(out, other, begun=begun, as_json=as_json)
     if first_stage:
         refuse({**sampling, "masks": masks, "features": features}, why="it is not for --first-stage")

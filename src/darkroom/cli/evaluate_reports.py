@@ -1,10 +1,11 @@
 """What `darkroom evaluate` says of first stages, obedience and conditions: tables of their reports."""
 
-from dataclasses import dataclass
+import statistics
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-import typer
+from darkroom.cli.answers import note
 
 LARGEST_DEFAULT = 256
 PROMPTS = 512
@@ -64,7 +65,7 @@ def reconstructions(
     source = pictures_of(data, split, seed=seed, size=side, count=count, alpha=channels == 4)
     side = side or usual_size(source, factor=opened.model.spec.factor)
     for sentence in opened.odd:
-        typer.echo(f"note: {sentence}", err=True)
+        note(sentence)
     report = evaluate_first_stage(
         opened.model,
         source,
@@ -77,7 +78,7 @@ def reconstructions(
         on_batch=Counter("pictures").show,
     )
     if blind:
-        typer.echo("note: which pictures this model learnt from is not known; those of the test split may be", err=True)
+        note("which pictures this model learnt from is not known; those of the test split may be")
     return Said(_table(report), report, compute)
 
 
@@ -96,7 +97,7 @@ def _obedience(model: Any, *, count: int | None, batch: int, sample: dict[str, A
 
     known = captions_trained_on(model.card, on_scene=Counter("scenes").show)
     if known is None:
-        typer.echo(f"note: {_unknown(model.card)}", err=True)
+        note(_unknown(model.card))
     report = evaluate_obedience(
         model,
         count=count or PROMPTS,
@@ -201,16 +202,12 @@ def pictures_of(
 
 def usual_size(source: Any, *, factor: int) -> int:
     """For a model that does not say its size: the pictures' median shorter side, at most 256, a multiple of f."""
-    import statistics
-
     median = statistics.median_low(min(source.size(row)) for row in range(len(source)))
     return max(1, min(LARGEST_DEFAULT, median) // factor) * factor
 
 
 def _table(report: Any) -> str:
     """Figures by row, ways of reconstructing by column; the protocol below."""
-    from dataclasses import asdict
-
     given, made = report.protocol["given"], report.protocol
     ways = {given["model"]: report.figures, **{f"bicubic {name}": each for name, each in report.bicubic.items()}}
     widths = [max(len(name), 10) for name in ways]

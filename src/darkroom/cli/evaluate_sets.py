@@ -12,7 +12,7 @@ BESIDE = 64  # pictures of each set on the page
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What both kinds of sets are measured by: the options of the command that they share."""
 
@@ -24,7 +24,7 @@ class Wanted:
     out: Path | None
     device: str
     precision: str
-    against: tuple[Any, str] | None = None
+    against: tuple[Any, str] | None
 
     def folder(self, name: str) -> Path:
         """Where the card, pictures and features go."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any
@@ -148,8 +149,6 @@ def _counted(path: Path, spec: Any) -> dict[str, int]:
 
 
 def _elements(tensors: Any) -> int:
-    import math
-
     return sum(math.prod(info.shape) for info in tensors.values())
 
 
@@ -197,8 +196,6 @@ def _original(path: Path, config: Path | None, *, ema: bool) -> dict[str, Any]:
 
 def _preview(path: Path) -> dict[str, Any] | None:
     """Of a tiny decoder of others; None for all else."""
-    import math
-
     from darkroom.checkpoint.previews import find_preview
 
     found = find_preview(path)

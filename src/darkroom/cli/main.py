@@ -22,7 +22,7 @@ import typer
 from pydantic import ValidationError
 
 from darkroom import __version__
-from darkroom.core.errors import DarkroomError, InputError, NotYetError, did_you_mean
+from darkroom.core.errors import DarkroomError, InputError, NotYetError, did_you_mean, harmless
 from darkroom.core.memory import keep_freed_memory, leave_at_once
 
 VERBS = {
@@ -194,13 +194,8 @@ def _first(error: ValidationError) -> str:
 
 
 def _say(sentence: str, *, code: int) -> int:
-    print(f"darkroom: {_safe(' '.join(sentence.split()))}", file=sys.stderr)
+    print(f"darkroom: {harmless(' '.join(sentence.split()))}", file=sys.stderr)
     return code
-
-
-def _safe(text: str) -> str:
-    """Words that a stranger's file may have a part in, so that they cannot steer a terminal."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _quiet() -> int:

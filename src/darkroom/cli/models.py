@@ -18,26 +18,27 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """List the built-in models, or show one."""
-    from darkroom.cli.answers import say_json
+    from darkroom.cli.answers import say_json, say_words
+    from darkroom.cli.inspect import in_lines
     from darkroom.core.errors import ModelFileError, did_you_mean
     from darkroom.tasks.find import built_in
 
     known = built_in()
     if name is not None and name not in known:
         raise ModelFileError(f"no built-in model {name!r}{did_you_mean(name, known)}")
-    chosen = [name] if name else list(known)
-    if not as_json:
-        _list({each: known[each] for each in chosen})
-    if name or as_json:
-        entries = [_entry(each, known[each]) for each in chosen]
-        say_json(entries[0] if name else entries)
+    if as_json:
+        say_json(_entry(name, known[name]) if name else [_entry(*each) for each in known.items()])
+    elif name:
+        say_words("\n".join(in_lines(_entry(name, known[name]))))
+    else:
+        _list(known)
 
 
-def _list(chosen: Mapping[str, Path]) -> None:
+def _list(known: Mapping[str, Path]) -> None:
     """A line each, of what their headers say: what a model costs takes its network to tell, and is not shown here."""
     from darkroom.checkpoint.store import read_header
 
-    for name, path in chosen.items():
+    for name, path in known.items():
         summary = read_header(path).card.get("summary", "")
         typer.echo(f"{name:<15} {path.stat().st_size / 1e6:>5.1f} MB  {summary}")
 

@@ -38,7 +38,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Report what was made as JSON.")] = False,
 ) -> None:
     """Encode and decode pictures of any size, and say how much was kept; names never collide."""
-    from darkroom.cli.answers import say
+    from darkroom.cli.answers import note, say
     from darkroom.cli.watch import gentle_stop
     from darkroom.core.compute import sampling_compute
     from darkroom.tasks.first_stage import check_channels, open_first_stage
@@ -48,7 +48,7 @@ def run(
     opened = open_first_stage(model, config=config, compute=compute)
     check_channels(opened.model)
     for sentence in opened.odd:
-        typer.echo(f"note: {sentence}", err=True)
+        note(sentence)
     work = _Work(opened=opened, compute=compute, out=out, size=size, grid=grid)
     with gentle_stop() as stopping:
         for _ in work.each(paths):
@@ -131,14 +131,16 @@ class _Work:
 
     def end(self) -> None:
         """Write the contact sheet of what was done, and say what was left out."""
+        from darkroom.cli.answers import note
+
         for each in self.left_out:
-            typer.echo(f"note: left out: {each['reason']}", err=True)
+            note(f"left out: {each['reason']}")
         if self.sheet:
             from darkroom.core.pictures import save_png
             from darkroom.tasks.note import KEY
 
-            note = json.dumps({"model": self.opened.name, "sheet_of": len(self.sheet)}, ensure_ascii=False)
-            self.sheet_path = save_png(_sheet(self.sheet), self.out / SHEET, metadata={KEY: note})
+            text = json.dumps({"model": self.opened.name, "sheet_of": len(self.sheet)}, ensure_ascii=False)
+            self.sheet_path = save_png(_sheet(self.sheet), self.out / SHEET, metadata={KEY: text})
 
     def report(self) -> dict[str, Any]:
         """What was made and what was left out, as JSON values."""

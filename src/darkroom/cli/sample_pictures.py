@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import typer
-
 LONG = 10.0  # seconds of drawing, after which it is said what would be faster
 ROW = 12  # pictures on one row of a sheet, where a row has a meaning
 LARGEST_SHEET = 2**28  # pixels: 0.8 GB of memory
@@ -49,6 +47,7 @@ class Work:
 
         Several processes share them, in smaller batches where each would otherwise not have one.
         """
+        from darkroom.cli.answers import note
         from darkroom.cli.watch import Line
         from darkroom.core.compute import faster
         from darkroom.core.parallel import on_first, own_rows, world_size
@@ -57,7 +56,7 @@ class Work:
 
         drawing, request = self.drawing, self.request
         for sentence in [*drawing.odd, *hardly_meant(drawing, request), *_noted(drawing, request), *self._left_over()]:
-            typer.echo(f"note: {sentence}", err=True)
+            note(sentence)
         line, began, done = Line(), time.monotonic(), 0
         batch = min(batch, -(-request.total // world_size()))
         own = own_rows(request.total, batch=batch)
@@ -67,10 +66,10 @@ class Work:
                 _write(sampled.picture, self.paths[place], metadata=sampled.metadata)
                 done += 1
         except KeyboardInterrupt:
-            line.say(f"{done} of {len(own)} pictures are in {_printable(self.out)}")
+            line.say(f"{done} of {len(own)} pictures are in {self.out}")
             raise
         if time.monotonic() - began > LONG and (hint := faster(drawing.compute)) is not None:
-            typer.echo(f"note: {hint}", err=True)
+            note(hint)
         on_first(self._lay_out)
 
     def _lay_out(self) -> None:
@@ -92,7 +91,7 @@ class Work:
         if not old:
             return []
         which = old[0] if len(old) == 1 else f"{old[0]} to {old[-1]} ({len(old)} pictures)"
-        return [f"{_printable(self.out)} also holds {which} of an earlier command"]
+        return [f"{self.out} also holds {which} of an earlier command"]
 
     def report(self) -> dict[str, Any]:
         """What was made, as JSON values."""
@@ -102,8 +101,8 @@ class Work:
     def sentence(self) -> str:
         """What was made."""
         count = len(self.paths)
-        sheet = "" if self.sheet is None else f", together on {_printable(self.sheet)}"
-        return f"{count} picture{'' if count == 1 else 's'} in {_printable(self.out)}{sheet}"
+        sheet = "" if self.sheet is None else f", together on {self.sheet}"
+        return f"{count} picture{'' if count == 1 else 's'} in {self.out}{sheet}"
 
 
 def _progress(line: Any) -> Callable[[int, int], None]:
@@ -125,7 +124,7 @@ def _write(picture: Any, path: Path, *, metadata: Mapping[str, str]) -> None:
     try:
         save_png(picture, path, metadata=metadata)
     except OSError as error:
-        raise InputError(f"{_printable(path)}: cannot be written ({error.strerror or error})") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def _columns(request: Any) -> int:
@@ -167,9 +166,3 @@ def _noted(drawing: Any, request: Any) -> list[str]:
         *said,
         f"{which} longer than the {tokenizer.length} tokens this model reads; what comes after has no effect",
     ]
-
-
-def _printable(path: Path) -> str:
-    from darkroom.data.metadata import printable
-
-    return printable(path)

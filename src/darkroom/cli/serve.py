@@ -51,6 +51,7 @@ def run(
     ] = "auto",
 ) -> None:
     """Serve models until Ctrl-C: a studio for browsers, jobs with previews, images as OpenAI's clients ask for them."""
+    from darkroom.cli.answers import say_words
     from darkroom.cli.options import refuse
     from darkroom.core.compute import sampling_compute
     from darkroom.core.errors import InputError
@@ -89,8 +90,9 @@ def run(
     engine = Engine(shelf, Store(data), limits=limits, batch=batch)
     app = api.build(engine, tokens=tokens, hosts=(*LOCAL, host) if local else None)
     without = _studio(app, engine, follow=follow, tokens=tokens) if studio else "no studio (--no-studio)"
-    typer.echo(f"serving {', '.join(shelf.offers)} at {_address(at)}; jobs and pictures are in {data}; Ctrl-C ends it")
-    typer.echo(without or f"the studio is at {_address(at)}/studio/")
+    address = server.address_of(at)
+    say_words(f"serving {', '.join(shelf.offers)} at {address}; jobs and pictures are in {data}; Ctrl-C ends it")
+    typer.echo(without or f"the studio is at {address}/studio/")
     server.run(app, engine, at=at)
     typer.echo("stopped; jobs that wait go on when it is started again")
 
@@ -132,8 +134,3 @@ def _memory(device: Any) -> float:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, OSError, ValueError):
         return 4.0
-
-
-def _address(at: Any) -> str:
-    host, port = at.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

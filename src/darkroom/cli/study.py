@@ -33,7 +33,7 @@ def run(
     minutes= is shared over all trainings; measuring takes what it takes. Each study ends in tables beside the paper's
     own numbers and in plots: study.md, results.json, study.html and SVG files.
     """
-    from darkroom.cli.answers import say, say_json
+    from darkroom.cli.answers import say, say_json, say_words
     from darkroom.cli.watch import watch
     from darkroom.core.record import read_json
     from darkroom.data.place import called
@@ -53,5 +53,5 @@ def run(
         say_json(read_json(folder / "results.json"))
         return
     found = finished(begun(study, folder), folder)
-    typer.echo(markdown(study, study.read(found), plots=()))
-    typer.echo(f"the study is in {folder}")
+    say_words(markdown(study, study.read(found), plots=()))
+    say_words(f"the study is in {folder}")

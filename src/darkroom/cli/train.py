@@ -45,7 +45,7 @@ def run(
     *,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-SEED without.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn; 0 without.")
+        int | None, typer.Option(min=0, help="Of weights, order, noise: all that is drawn; the recipe's without.")
     ] = None,
     start_from: Annotated[
         str | None,
@@ -75,6 +75,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: answer in JSON.")] = False,
 ) -> None:
     """Train both stages, or the first; run the same command again to go on where it stopped."""
+    from darkroom.cli.answers import say_words
     from darkroom.cli.options import refuse
     from darkroom.cli.watch import watch
     from darkroom.core.parallel import on_first
@@ -102,7 +103,7 @@ def run(
     if asked.machine is not None:
         _plan_for(recipe, asked.machine, as_json=as_json)
         return
-    folder = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
+    folder = out or _own_folder(recipe)
     _check_apart(folder, recipe.data.source)
     if plan or not (folder / RECIPE).exists():  # a run that goes on has its weights; told before a pace is measured
         check_begin(recipe.first_stage)
@@ -111,7 +112,7 @@ def run(
     def fitted() -> "Recipe":
         return resolve(recipe, splits.train, start=start, held_out=splits.test).recipe
 
-    measure = functools.cache(lambda: _said(fitted(), device=device))
+    measure = functools.cache(lambda: _measured(fitted(), device=device))
     minutes = asked.minutes or recipe.minutes
     if minutes is not None:
         kept = None if plan else folder
@@ -134,9 +135,9 @@ def run(
         best=best,
     )
     if asked.of_folder and not run.begun:  # a person's pictures: say what will happen
-        typer.echo(told(plan_of(run.recipe, splits, measure=measure)), err=True)
+        say_words(told(plan_of(run.recipe, splits, measure=measure)), aside=True)
     watch(lambda tell: run.develop(tell=tell) if track is None else tracked(run.develop(tell=tell), folder, name=track))
-    typer.echo(f"the run is in {folder}")
+    say_words(f"the run is in {folder}")
     for line in _afterwards(run):
         typer.echo(line)
 
@@ -187,6 +188,18 @@ def _check_together(
         raise InputError("minutes= fits a run to the machine it is on; a plan for GPUs tells how long its steps take")
 
 
+def _own_folder(recipe: "Recipe") -> Path:
+    """Where a run goes without --out; `InputError` where a stranger's recipe has a name that leads out of `runs`."""
+    from darkroom.core.errors import InputError
+
+    name = f"{recipe.name}-{recipe.seed}"
+    if Path(name).name != name or "\0" in name:
+        raise InputError(
+            f"recipe {recipe.name!r:.100}: no folder can have this name; choose one with --out, or give name=NAME"
+        )
+    return Path("runs") / name
+
+
 def _check_apart(folder: Path, source: str | None) -> None:
     """`InputError` for a run in the very folder of its pictures: what it draws would be taken for some of them."""
     from darkroom.core.errors import InputError
@@ -207,12 +220,12 @@ def _plan_here(
     recipe: "Recipe", splits: "Splits", *, folder: Path, measure: "Callable[[], Pace]", as_json: bool
 ) -> None:
     """Say what the recipe would take on this machine, whatever lies in its folder."""
-    from darkroom.cli.answers import say
+    from darkroom.cli.answers import note, say
     from darkroom.recipes.clock import RECIPE
     from darkroom.recipes.plan import plan_of, told
 
     if (folder / RECIPE).exists():
-        typer.echo(f"note: a run was begun in {folder}; this is the plan of a new one", err=True)
+        note(f"a run was begun in {folder}; this is the plan of a new one")
     found = plan_of(recipe, splits, measure=measure)
     say(told(found), found, as_json=as_json)
 
@@ -256,13 +269,14 @@ def _recipe(
     return on_pixels(recipe, patches=first_stage == "patches") if first_stage in NO_STAGE else recipe
 
 
-def _said(recipe: "Recipe", *, device: str) -> "Pace":
+def _measured(recipe: "Recipe", *, device: str) -> "Pace":
     """The pace of a recipe here; whoever waits is told why."""
+    from darkroom.cli.answers import note
     from darkroom.recipes.pace import busy, pace
 
     crowded = busy()
     if crowded is not None:
-        typer.echo(f"note: {crowded}", err=True)
+        note(crowded)
     typer.echo("measuring how fast this machine is (a few steps of each stage) ...", err=True)
     return pace(recipe, device=device)
 

@@ -70,6 +70,7 @@ def run(
 
 def _serve(pairs: Any, votes: Any, *, host: str, port: int, folder: Path) -> None:
     """Until Ctrl-C or TERM."""
+    from darkroom.cli.answers import say_words
     from darkroom.core.errors import InputError
 
     try:
@@ -80,7 +81,6 @@ def _serve(pairs: Any, votes: Any, *, host: str, port: int, folder: Path) -> Non
 
     at = server.listening(host, port)
     app = voting.build_voting(voting.Booth(pairs, votes), hosts=(*LOCAL, host) if is_loopback(host) else None)
-    called, number = at.getsockname()[:2]
-    address = f"http://[{called}]:{number}" if ":" in called else f"http://{called}:{number}"
-    typer.echo(f"{len(pairs)} pairs are asked about at {address}; votes are in {folder}; Ctrl-C ends it", err=True)
+    where = f"{server.address_of(at)}; votes are in {folder}"
+    say_words(f"{len(pairs)} pairs are asked about at {where}; Ctrl-C ends it", aside=True)
     server.run_alone(app, at=at)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from types import FrameType
 from typing import final
 
+from darkroom.core.errors import harmless
 from darkroom.core.parallel import on_any, world_size
 from darkroom.recipes.run import Tell
 from darkroom.train.events import Advance, Event, Note, Wrote
@@ -42,6 +43,7 @@ class Line:
         if not last and not self.due:
             return
         self._last = time.monotonic()
+        text = harmless(text)
         if self._live:
             text = text[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
@@ -50,7 +52,7 @@ class Line:
 
     def say(self, text: str) -> None:
         """A sentence that stays."""
-        print(f"\r\x1b[K{text}" if self._live else text, file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{harmless(text)}" if self._live else harmless(text), file=sys.stderr, flush=True)
 
 
 @final

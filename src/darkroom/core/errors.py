@@ -11,6 +11,8 @@ DarkroomError
 """
 
 import difflib
+import json
+import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
@@ -69,6 +71,16 @@ def first_line(error: BaseException) -> str:
 def escaped(text: str) -> str:
     """Text that can be printed and kept, whatever bytes a file is named with: those that are no UTF-8 are escaped."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def harmless(text: str) -> str:
+    """Words that a stranger's file may have a part in, for a terminal: lines stay lines, and nothing steers it.
+
+    What would is escaped as JSON does it, so that JSON stays the same value.
+    """
+    return "".join(
+        json.dumps(each)[1:-1] if unicodedata.category(each)[0] == "C" and each != "\n" else each for each in text
+    )
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -45,7 +45,7 @@ def fetch(source: Source, *, path: Path) -> Path:
     """
     if path.is_file():
         return path
-    folder = writable_folder(path.parent)
+    folder = writable_folder(path.parent, instead="DARKROOM_CACHE can name another folder")
     with atomic(folder / path.name) as temporary:
         try:
             with urllib.request.urlopen(source.url, timeout=SECONDS) as answer, temporary.open("wb") as file:

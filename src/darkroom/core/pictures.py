@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from darkroom.core.errors import InputError, first_line
+from darkroom.core.errors import InputError, escaped, first_line
 from darkroom.core.record import atomic, writable_folder
 from darkroom.core.shapes import Bytes, Images
 
@@ -20,6 +20,7 @@ from darkroom.core.shapes import Bytes, Images
 # kinds without a signature, which random bytes can pass for.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+GAP = 2  # pixels between the pictures of a contact sheet
 
 
 def to_bytes(picture: Image.Image, channels: int = 3) -> Tensor:
@@ -45,26 +46,26 @@ def to_pictures(images: Images) -> list[Image.Image]:
     return [Image.fromarray(array) for array in arrays]
 
 
-def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None, gap: int = 2) -> Image.Image:
+def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None) -> Image.Image:
     """Pictures of one size side by side on white, row by row."""
     if not pictures:
         raise ValueError("a contact sheet needs at least one picture")
     width, height = pictures[0].size
     across = columns or math.ceil(math.sqrt(len(pictures)))
     down = math.ceil(len(pictures) / across)
-    sheet = Image.new("RGB", (across * (width + gap) + gap, down * (height + gap) + gap), (255, 255, 255))
+    sheet = Image.new("RGB", (across * (width + GAP) + GAP, down * (height + GAP) + GAP), (255, 255, 255))
     for place, picture in enumerate(pictures):
         row, column = divmod(place, across)
-        sheet.paste(picture.convert("RGB"), (gap + column * (width + gap), gap + row * (height + gap)))
+        sheet.paste(picture.convert("RGB"), (GAP + column * (width + GAP), GAP + row * (height + GAP)))
     return sheet
 
 
 def save_png(picture: Image.Image, path: Path, *, metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a PNG atomically, with text metadata; the folder is made if needed."""
+    """Write a PNG atomically, with text metadata, escaped where it is no text; the folder is made if needed."""
     writable_folder(path.parent)
     info = PngInfo()
     for key, value in (metadata or {}).items():
-        info.add_itxt(key, value)
+        info.add_itxt(key, escaped(value))
     with atomic(path) as temporary:
         picture.save(temporary, format="PNG", pnginfo=info)
     return path

@@ -19,14 +19,14 @@ MOST_NESTED: Final = 64  # of a JSON value that is shown
 _UNFINISHED: Final = re.compile(r"\..+\.(?:safetensors|pt|json|jsonl|yaml|html|png)\.[a-z0-9_]{8}")  # see `atomic`
 
 
-def writable_folder(folder: Path) -> Path:
-    """The folder, made if it is not there; `UnwritableError` when it cannot be written."""
+def writable_folder(folder: Path, *, instead: str = "choose another --out") -> Path:
+    """The folder, made if it is not there; `UnwritableError` when it cannot be written. instead: what to do then."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        raise unwritable(folder, error, instead="choose another --out") from None
+        raise unwritable(folder, error, instead=instead) from None
 
 
 @contextlib.contextmanager
@@ -176,7 +176,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     entries: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             entry: object = json.loads(line)
             if isinstance(entry, dict):
                 entries.append(cast("dict[str, Any]", entry))

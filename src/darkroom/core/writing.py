@@ -19,7 +19,7 @@ def whole_file(path: Path) -> Generator[Path]:
 
     `UnwritableError` when the folder or the file cannot be written; nothing is left then.
     """
-    writable_folder(path.parent)
+    writable_folder(path.parent, instead="choose another folder")
     try:
         with atomic(path) as temporary:
             yield temporary

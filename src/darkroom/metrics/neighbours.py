@@ -90,8 +90,8 @@ class Memorisation:
         return max(0.0, 1 - math.fsum(fewer))
 
 
-def thumbprints(images: Images, *, side: int = SIDE) -> Float[Tensor, "b d"]:
-    """Pictures in [-1, 1] as means over side x side fields, flattened.
+def thumbprints(images: Images) -> Float[Tensor, "b d"]:
+    """Pictures in [-1, 1] as means over `SIDE` x `SIDE` fields, flattened.
 
     Scaled so that the Euclidean distance of two is the root mean square difference of their fields, 0 for equal ones
     and 1 for black against white. What is transparent is laid over mid-grey.
@@ -99,7 +99,7 @@ def thumbprints(images: Images, *, side: int = SIDE) -> Float[Tensor, "b d"]:
     pictures = images.float().clamp(-1, 1)
     if pictures.shape[1] == 4:
         pictures = pictures[:, :3] * ((pictures[:, 3:] + 1) / 2)
-    fields = rearrange(F.adaptive_avg_pool2d(pictures, side), "b c h w -> b (c h w)")
+    fields = rearrange(F.adaptive_avg_pool2d(pictures, SIDE), "b c h w -> b (c h w)")
     return fields / (2 * fields.shape[1] ** 0.5)
 
 

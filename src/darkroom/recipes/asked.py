@@ -20,6 +20,7 @@ from darkroom.recipes.schema import DataSpec, Recipe
 from darkroom.recipes.tune import from_model
 
 MEANT: Final = 4  # keys that are named, of those that somebody may mean
+ELSEWHERE: Final = {"epochs": "steps", "iterations": "steps", "lr": "learning_rate", "resolution": "size"}
 
 
 @final
@@ -112,20 +113,28 @@ def recipe_asked(asked: Asked, *, start: StoredModel | None = None, name: str = 
 
 
 def _check_whole_keys(changes: Sequence[str], recipe: Recipe) -> None:
-    """`SpecError` for the end of a key in place of the key, such as `size=32`, with the keys that end so."""
+    """`SpecError` for the end of a key in place of the key, such as `size=32`, and for what is called so elsewhere.
+
+    It names the keys that may be meant.
+    """
     known = list(_keys(recipe.plain()))
     for change in changes:
         word, written, _ = change.partition("=")
         if not written or "." in word or word in Recipe.model_fields:
             continue
         ends = {key.rpartition(".")[2] for key in known}
-        near = difflib.get_close_matches(word, sorted(ends), n=1)
+        here = f" (here: {ELSEWHERE[word]})" if word in ELSEWHERE else ""
+        near = difflib.get_close_matches(ELSEWHERE.get(word, word), sorted(ends), n=1)
         meant = [key for key in known if near and key.endswith(f".{near[0]}")]
-        if meant:
-            more = ", ..." if len(meant) > MEANT else ""
+        if not meant:
             raise SpecError(
-                f"unknown key {word!r}; keys of a recipe are written whole: {', '.join(meant[:MEANT])}{more}"
+                f"unknown key {word!r}; minutes=60 fits, and keys of the recipe that are written whole, e.g. "
+                "data.size=64 (`darkroom recipes tiny-text` shows such keys)"
             )
+        more = ", ..." if len(meant) > MEANT else ""
+        raise SpecError(
+            f"unknown key {word!r}{here}; keys of a recipe are written whole: {', '.join(meant[:MEANT])}{more}"
+        )
 
 
 def _keys(plain: Mapping[str, Any], above: str = "") -> Iterator[str]:

@@ -5,20 +5,18 @@ pictures that a GPU takes at a time. Time is operations over what a GPU is rated
 (`RATE`), or that of averaging gradients over assumed links where this is longer: an estimate and no measurement.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from darkroom.conditioning.conditioner import Conditioning
 from darkroom.core.errors import SpecError, did_you_mean
-from darkroom.core.hollow import hollow
-from darkroom.network.unet import UNet
-from darkroom.recipes.counted import Step, beside_first_stage, first_stage_step, step_of
-from darkroom.recipes.describe import FLOAT, averages, count, denoiser_moments, first_stage_moments, moved_by
+from darkroom.recipes.counted import Step, first_stage_step, step_of
+from darkroom.recipes.describe import count
+from darkroom.recipes.held import FLOAT, held_by_denoiser, held_by_first_stage
 from darkroom.recipes.length import trained
-from darkroom.recipes.schema import DenoiserRecipe, Recipe
+from darkroom.recipes.schema import Recipe
 from darkroom.train.optim import TrainSpec
-from darkroom.train.parted import units
 from darkroom.train.ranks import pieces_of
 
 RATE: Final = 0.3  # of a GPU's rated operations that a step is assumed to reach
@@ -51,16 +49,25 @@ GPUS: Final = {
 def plan_for(recipe: Recipe, *, gpus: int, gpu: str) -> dict[str, Any]:
     """Memory of a GPU, the largest batch that fits, and days, for the denoiser of a recipe, by its `train.strategy`.
 
-    Where a recipe trains both stages, the plan of its first one stands under `first_stage`; where it trains that alone,
-    it is the plan. `SpecError` for an unknown GPU, a recipe that trains nothing, and a batch that they cannot share.
+    Where a recipe trains both stages, the plan of its first one stands under `first_stage`, or under `unplanned` there
+    why these GPUs cannot train it; where it trains that alone, it is the plan. `SpecError` for an unknown GPU, a recipe
+    that trains nothing, and a batch that they cannot share.
     """
     if gpu not in GPUS:
         raise SpecError(f"gpu={gpu} is unknown{did_you_mean(gpu, GPUS)}")
     stages = trained(recipe)
     if not stages:
         raise SpecError(f"recipe {recipe.name!r} does not say how anything is trained, so nothing can be planned")
-    first, *others = (_planned(recipe, stage, train, gpus=gpus, gpu=gpu) for stage, train in stages.items())
-    return {**others[0], "first_stage": first} if others else first
+    plan = functools.partial(_planned, recipe, gpus=gpus, gpu=gpu)
+    if "denoiser" not in stages:
+        return plan("first_stage", stages["first_stage"])
+    found = plan("denoiser", stages["denoiser"])
+    if "first_stage" in stages:
+        try:
+            found["first_stage"] = plan("first_stage", stages["first_stage"])
+        except SpecError as error:  # the paper's first stages take a few pictures at a time
+            found["first_stage"] = {"stage": "first_stage", "unplanned": str(error)}
+    return found
 
 
 @final
@@ -123,59 +130,18 @@ def _check(train: TrainSpec, *, stage: str, gpus: int) -> None:
 def _of_denoiser(recipe: Recipe, *, gpus: int) -> _Asked:
     parameters, part = count(recipe), recipe.denoiser
     assert part is not None
-    assert part.train is not None
     trained = parameters["network"] + parameters["conditioner"]
     strategies = {"ddp": 1} | ({"fsdp": gpus} if part.distill is None else {})  # students are not shared out yet
     held = {
-        name: _held(part, train=part.train, trained=trained, others=parameters["first_stage"], parts=parts)
+        name: held_by_denoiser(part, trained=trained, first_stage=parameters["first_stage"], parts=parts)
         for name, parts in strategies.items()
     }
     return _Asked(step_of(recipe), trained, held)
 
 
-def _held(part: DenoiserRecipe, *, train: TrainSpec, trained: int, others: int, parts: int) -> dict[str, int]:
-    """Bytes that a GPU holds whatever the batch is; of several parts its shares, and what is whole at a time.
-
-    Autocast keeps a second copy of the weights, in two bytes each; with FSDP only where the backward pass needs it,
-    which does not where it works activations out again.
-    """
-    values = {"weights": 1, "gradients": 1, "averages": averages(train)}
-    if part.distill is not None:
-        values |= {"teacher": 1, "follower": 1}
-    moments = denoiser_moments(part) if parts == 1 else 2 * trained  # adamw's, for muon does not work on parts
-    kept = {name: trained * copies for name, copies in values.items()} | {"optimizer": moments}
-    held = {name: FLOAT * each // parts for name, each in kept.items()}
-    if parts > 1:
-        held["whole_at_a_time"] = FLOAT * _whole_at_a_time(part)
-    uncast = train.precision == "float32" or (parts > 1 and part.network.recompute)
-    held["cast_weights"] = 0 if uncast else FLOAT // 2 * trained
-    held["first_stage"] = FLOAT * others
-    return held
-
-
 def _of_first_stage(recipe: Recipe) -> _Asked:
-    """Its adversary has gradients and moments too, and no average."""
-    part, all_ = recipe.first_stage, count(recipe)["first_stage"]
-    assert part.train is not None
-    (judge, looking), moved = beside_first_stage(part), moved_by(part)
-    held = {
-        "weights": FLOAT * (all_ + judge),
-        "gradients": FLOAT * (moved + judge),
-        "optimizer": FLOAT * (first_stage_moments(part) + 2 * judge),
-        "averages": FLOAT * moved * averages(part.train),
-        "cast_weights": 0 if part.train.precision == "float32" else FLOAT // 2 * (moved + judge),
-        "features": FLOAT * looking,
-    }
-    return _Asked(first_stage_step(recipe), moved + judge, {"ddp": held})
-
-
-def _whole_at_a_time(part: DenoiserRecipe) -> int:
-    """Values of what no unit owns and of the largest unit, with gradients; the next unit's are fetched meanwhile."""
-    with hollow():
-        parts = (UNet(part.network), Conditioning(part.conditioners))
-    sizes = [sum(each.numel() for each in unit.parameters()) for module in parts for unit in units(module)]
-    rest = sum(each.numel() for module in parts for each in module.parameters()) - sum(sizes)
-    return 2 * rest + 3 * max(sizes)
+    held = held_by_first_stage(recipe.first_stage, whole=count(recipe)["first_stage"])
+    return _Asked(first_stage_step(recipe), held["gradients"] // FLOAT, {"ddp": held})
 
 
 def _averaging(strategy: str, *, trained: int, pieces: int, gpus: int, has: Gpu) -> float:
@@ -190,11 +156,13 @@ def _averaging(strategy: str, *, trained: int, pieces: int, gpus: int, has: Gpu)
 
 def told_for(plan: Mapping[str, Any]) -> str:
     """The plan in words, that of a first stage before its denoiser's."""
-    before = [told_for(plan["first_stage"]), ""] if "first_stage" in plan else []
+    before = [*_lines(plan["first_stage"]), ""] if "first_stage" in plan else []
     return "\n".join([*before, *_lines(plan)])
 
 
 def _lines(plan: Mapping[str, Any]) -> list[str]:
+    if "unplanned" in plan:
+        return [f"not planned: {plan['unplanned']}"]
     memory, batch, gpus = plan["memory"], plan["batch"], plan["gpus"]
     total, seconds = sum(memory.values()), plan["seconds_a_step"]
     assumed = f"{RATE:.0%} of what GPUs are rated for"

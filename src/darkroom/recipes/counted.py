@@ -20,13 +20,11 @@ from darkroom.conditioning.spatial import MapSpec, MaskedSpec
 from darkroom.core.hollow import hollow
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet
-from darkroom.nn.feature_file import SHIPPED, load_features
-from darkroom.nn.pyramids import PlainSpec, ResidualSpec, pyramid
 from darkroom.nn.taps import as_rgb, tap_distance
-from darkroom.nn.vgg import VGG16Taps
 from darkroom.recipes.describe import latent_shape
+from darkroom.recipes.held import looking, looking_spec
 from darkroom.recipes.pace import like
-from darkroom.recipes.schema import DenoiserRecipe, FirstStageRecipe, Recipe
+from darkroom.recipes.schema import DenoiserRecipe, Recipe
 from darkroom.train.first_stage import only_decoder
 
 PASSES: Final = 3  # as many operations as the forward pass: it, and two products for each in the backward pass
@@ -63,22 +61,6 @@ def first_stage_step(recipe: Recipe) -> Step:
     return _reconstructed(part.model, part.loss, decoder_alone=part.only is not None, size=recipe.data.size)
 
 
-def beside_first_stage(part: FirstStageRecipe) -> tuple[int, int]:
-    """Parameters of a first stage's adversary, and of the network whose features are compared."""
-    assert isinstance(part.model, AutoencoderSpec)
-    spec, judge, looking = _looking_spec(part.loss), 0, 0
-    with hollow():
-        if part.loss.adversary is not None:
-            judge = _values(PatchDiscriminator(part.loss.adversary, image_channels=part.model.image_channels))
-        if part.loss.perceptual_weight:
-            looking = _values(_looking(spec))
-    return judge, looking
-
-
-def _values(module: nn.Module) -> int:
-    return sum(each.numel() for each in module.parameters())
-
-
 def _asked_too(part: DenoiserRecipe) -> int:
     """Forward passes of those that a student learns from: its average, and its teacher, twice where it is guided."""
     if part.distill is None:
@@ -102,7 +84,7 @@ def _reconstructed(model: AutoencoderSpec, loss: FirstStageLossSpec, *, decoder_
 
     Choosing codes is left out: its distances are a matter of the codebook, and none is kept.
     """
-    spec = _looking_spec(loss)
+    spec = looking_spec(loss.perceptual)
     with hollow(), _Alive() as alive:
         images = torch.empty(1, model.image_channels, size, size)
         made = torch.empty_like(images, requires_grad=True)
@@ -113,8 +95,8 @@ def _reconstructed(model: AutoencoderSpec, loss: FirstStageLossSpec, *, decoder_
         _, encoding = _counted(lambda: trained.moments(images), alive)
         work, beside = PASSES * operations - 2 * encoding * decoder_alone, [0]
         if loss.perceptual_weight:
-            looking = _looking(spec)
-            bytes_, each = _counted(lambda: _compared(looking, images, made), alive)
+            network = looking(spec)
+            bytes_, each = _counted(lambda: _compared(network, images, made), alive)
             beside, work = [*beside, bytes_], work + LOOKS * each // 2
         if loss.adversary is not None:
             judge = PatchDiscriminator(loss.adversary, image_channels=model.image_channels)
@@ -123,19 +105,10 @@ def _reconstructed(model: AutoencoderSpec, loss: FirstStageLossSpec, *, decoder_
     return Step(kept + max(beside), operations, work)
 
 
-def _looking_spec(loss: FirstStageLossSpec) -> PlainSpec | ResidualSpec | None:
-    """Of the network whose features are compared; None for VGG16."""
-    return load_features(SHIPPED / "small.safetensors").spec if loss.perceptual == "small" else None
-
-
-def _looking(spec: PlainSpec | ResidualSpec | None) -> nn.Module:
-    return (VGG16Taps() if spec is None else pyramid(spec)).requires_grad_(False)
-
-
-def _compared(looking: nn.Module, images: Tensor, made: Tensor) -> Tensor:
+def _compared(network: nn.Module, images: Tensor, made: Tensor) -> Tensor:
     with torch.no_grad():
-        wanted = looking(as_rgb(images))
-    found = looking(as_rgb(made))
+        wanted = network(as_rgb(images))
+    found = network(as_rgb(made))
     return tap_distance(found, wanted, heads=[torch.empty(each.shape[1]) for each in found], eps=0.1)
 
 

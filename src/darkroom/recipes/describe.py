@@ -15,20 +15,19 @@ from darkroom.core.hollow import hollow
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet, UNetSpec
+from darkroom.recipes.held import CAST, FLOAT, held_by_denoiser, held_by_first_stage
+from darkroom.recipes.length import trained
 from darkroom.recipes.schema import DataSpec, DenoiserRecipe, FirstStageRecipe, Recipe
-from darkroom.train.first_stage import only_decoder
-from darkroom.train.optim import TrainSpec, moments
-
-FLOAT = 4  # bytes of a float32 weight
+from darkroom.train.optim import TrainSpec
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
     """JSON-ready facts about a recipe; everything is built on the meta device, so no memory is taken.
 
     parameters: of first_stage, network, conditioner · flops: multiply-accumulates of one `network` evaluation,
-    `encode` and `decode`, batch 1 · memory: bytes of float32 `weights`, and of all that training each stage
-    keeps (weights, gradients, the optimiser's moments, averaged weights; without activations) · latent: (c, h, w) ·
-    factor: f · size_multiple: sides of pictures must be multiples of it.
+    `encode` and `decode`, batch 1 · memory: bytes of float32 `weights`, and of all that training each stage keeps but
+    activations: weights, gradients, the optimiser's moments, averages, also of what judges or teaches · latent:
+    (c, h, w) · factor: f · size_multiple: sides of pictures must be multiples of it.
     """
     part, spec, size = recipe.denoiser, recipe.model_spec(), recipe.data.size
     latent = latent_shape(recipe)
@@ -94,16 +93,6 @@ def count(recipe: Recipe) -> dict[str, int]:
     }
 
 
-def denoiser_moments(part: DenoiserRecipe) -> int:
-    """Values that the optimiser of a denoiser keeps; 0 if it is not trained."""
-    return 0 if part.train is None else _denoiser_moments(part.network, part.conditioners, train=part.train)
-
-
-def first_stage_moments(part: FirstStageRecipe) -> int:
-    """Values that the optimiser of a first stage keeps; 0 if it is not trained."""
-    return 0 if part.train is None else _first_stage_moments(part.model, train=part.train, only=part.only is not None)
-
-
 @functools.cache  # each kind by itself: many recipes share a first stage
 def _first_stage_parameters(spec: FirstStageSpec) -> int:
     with hollow():
@@ -120,31 +109,6 @@ def _network_parameters(spec: UNetSpec) -> int:
 def _conditioner_parameters(specs: tuple[ConditionerSpec, ...]) -> int:
     with hollow():
         return _count(Conditioning(specs))
-
-
-@functools.cache
-def _denoiser_moments(network: UNetSpec, conditioners: tuple[ConditionerSpec, ...], *, train: TrainSpec) -> int:
-    with hollow():
-        return moments(UNet(network), train) + moments(Conditioning(conditioners), train)
-
-
-@functools.cache
-def _first_stage_moments(model: FirstStageSpec, *, train: TrainSpec, only: bool) -> int:
-    with hollow():
-        return moments(_moved(model, only=only), train)
-
-
-def moved_by(part: FirstStageRecipe) -> int:
-    """Parameters that training the first stage moves: all, or those of its decoder."""
-    if part.only is None:
-        return _first_stage_parameters(part.model)
-    with hollow():
-        return _count(_moved(part.model, only=True))
-
-
-def _moved(spec: FirstStageSpec, *, only: bool) -> nn.Module:
-    model = build_first_stage(spec)
-    return only_decoder(model) if only and isinstance(model, Autoencoder) else model
 
 
 def _count(module: nn.Module) -> int:
@@ -202,31 +166,18 @@ def _conditions(specs: tuple[ConditionerSpec, ...], *, latent: tuple[int, int, i
 
 
 def _memory(recipe: Recipe, parameters: dict[str, int]) -> dict[str, int]:
-    """Bytes. The denoiser trains beside a first stage that only decodes previews, a decoder beside its encoder."""
+    """Bytes; 0 for a stage that is not trained. Without the copy that autocast keeps, which not every device makes."""
     first, denoiser = parameters["first_stage"], parameters["network"] + parameters["conditioner"]
-    part, moved = recipe.denoiser, moved_by(recipe.first_stage)
-    kept, remembered = (first - moved) if recipe.first_stage.train else 0, first_stage_moments(recipe.first_stage)
-    learning = 0 if part is None else denoiser * (_copies(part.train) + _others(part)) + denoiser_moments(part)
+    part, stages = recipe.denoiser, trained(recipe)
+    alone = held_by_first_stage(recipe.first_stage, whole=first) if "first_stage" in stages else {}
+    both = {}
+    if part is not None and part.train is not None:
+        both = held_by_denoiser(part, trained=denoiser, first_stage=first)
     return {
         "weights": FLOAT * (first + denoiser),
-        "train_first_stage": FLOAT * (kept + moved * _copies(recipe.first_stage.train) + remembered),
-        "train_denoiser": 0 if part is None else FLOAT * (first + learning),
+        "train_first_stage": sum(each for name, each in alone.items() if name != CAST),
+        "train_denoiser": sum(each for name, each in both.items() if name != CAST),
     }
-
-
-def averages(train: TrainSpec) -> int:
-    """How many averages of the weights are kept."""
-    return int(train.ema > 0) + (0 if train.averages is None else len(train.averages.widths))
-
-
-def _copies(train: TrainSpec | None) -> int:
-    """Values that training keeps for each weight beside moments: itself, gradient, its averages."""
-    return 0 if train is None else 2 + averages(train)
-
-
-def _others(part: DenoiserRecipe) -> int:
-    """Models beside it: what is distilled has a teacher and an average of its own."""
-    return 0 if part.distill is None else 2
 
 
 def _training(train: TrainSpec | None) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ def plan_of(recipe: Recipe, splits: Splits, *, measure: Measure) -> dict[str, An
             "source": shown(recipe.data.source or ""),
             "train": len(splits.train),
             "test": len(splits.test),
-            "left_out": [f"{name}: {reason}" for name, reason in splits.left_out],
+            "left_out": [{"name": name, "reason": reason} for name, reason in splits.left_out],
             "size": recipe.data.size,
             "shapes": _shapes(recipe, splits),
         },
@@ -87,25 +87,25 @@ def untried(recipe: Recipe) -> str | None:
 def told(plan: dict[str, Any]) -> str:
     """The plan in words."""
     data, parameters = plan["data"], plan["parameters"]
-    shapes = ", ".join(f"{name} {count}" for name, count in data["shapes"].items())
+    shapes = ", ".join(f"{name} {number}" for name, number in data["shapes"].items())
     lines = [
         f"{plan['recipe']}: {plan['summary']}",
         f"data        {data['train']} training and {data['test']} test pictures of {called(data['source'])} "
         f"at {data['size']} px" + (f", {len(data['left_out'])} left out" if data["left_out"] else ""),
         *([f"shapes      {shapes}"] if shapes else []),
-        "parameters  " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items() if count),
+        "parameters  " + ", ".join(f"{name} {number / 1e6:.2f} M" for name, number in parameters.items() if number),
         "operations  "
-        + ", ".join(f"{name} {count / 1e6:.0f} M" for name, count in plan["flops"].items() if count)
+        + ", ".join(f"{name} {number / 1e6:.0f} M" for name, number in plan["flops"].items() if number)
         + " multiply-adds a picture",
         "memory      "
-        + ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in plan["memory"].items() if count)
+        + ", ".join(f"{name} {number / 1e6:.0f} MB" for name, number in plan["memory"].items() if number)
         + ", and activations",
     ]
     for stage, cost in plan["stages"].items():
         seconds = cost["seconds"]
         time_ = f"not tried here: {plan['untried']}" if seconds is None else f"about {seconds / 60:.1f} minutes here"
         lines.append(f"{stage:<11} {cost['steps']} steps of {cost['batch']} pictures, {time_}")
-    lines += [f"{'left out':<11} {each}" for each in data["left_out"][:NAMED]]
+    lines += [f"{'left out':<11} {each['name']}: {each['reason']}" for each in data["left_out"][:NAMED]]
     lines += [f"{word:<11} {sentence}" for word in ("why", "doubts") for sentence in plan[word]]
     return "\n".join(lines)
 

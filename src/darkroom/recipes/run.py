@@ -347,19 +347,21 @@ class Run:
         return self.folder / ("first_stage/" + MODEL if self.recipe.first_stage.only is None else GIVEN)
 
     def _claim(self) -> None:
-        """Write the recipe into a new folder; refuse a folder in which another recipe was begun."""
-        writable_folder(self.folder)
+        """Write the recipe into a new folder, alone; refuse a folder in which another recipe was begun."""
         path = self.folder / RECIPE
-        if path.exists():
-            before, now = unshared(read_recipe(path)), unshared(self.recipe)
-            if before != now:
-                raise InputError(
-                    f"{self.folder}: another recipe was begun here ({difference(before, now)}); "
-                    f"choose another --out, or run it unchanged to go on; what is finished goes on with "
-                    f"--from {self.folder} and another --out"
-                )
-            self._same_first_stage()
-            return
+        with alone_in(writable_folder(self.folder)):  # of two that begin at once, one alone says what is done here
+            if not path.exists():
+                self._begin(path)
+                return
+        before, now = unshared(read_recipe(path)), unshared(self.recipe)
+        if before != now:
+            raise InputError(
+                f"{self.folder}: another recipe was begun here ({difference(before, now)}); choose another --out, or "
+                f"run it unchanged to go on; what is finished goes on with --from {self.folder} and another --out"
+            )
+        self._same_first_stage()
+
+    def _begin(self, path: Path) -> None:
         check_begin(self.recipe.first_stage)
         with disk_faults(self.folder, kept="nothing was begun"):
             if self.given is not None:

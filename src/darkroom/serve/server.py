@@ -119,6 +119,12 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
+def address_of(at: socket.socket) -> str:
+    """Where a browser finds what listens there."""
+    host, port = at.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def run(app: FastAPI, engine: Engine, *, at: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; returns when all that was being drawn is kept or waits on disk.
 

@@ -70,8 +70,8 @@ class Store:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = writable_folder(folder)
-        self.pictures = writable_folder(folder / "pictures")
+        self.folder = writable_folder(folder, instead="choose another --data")
+        self.pictures = writable_folder(folder / "pictures", instead="choose another --data")
         self._lock = threading.Lock()
         try:
             self._base = sqlite3.connect(

@@ -12,6 +12,7 @@ from darkroom.data.remote import shown
 from darkroom.data.sources import Splits
 from darkroom.data.summary import summary
 from darkroom.data.transforms import TransformSpec
+from darkroom.recipes.clock import RECIPE
 from darkroom.recipes.report.commands import EXAMPLE, Command
 from darkroom.recipes.report.look_back import Tell, look_back
 from darkroom.recipes.report.page import Data, this_machine, write_page
@@ -64,7 +65,7 @@ def _onward(folder: Path, recipe: Recipe) -> list[Command]:
         return [Command("Train a denoiser on it", f"darkroom train {source} --first-stage {place}")]
     if recipe.denoiser.distill is not None:  # only its teacher can go on, and where that lies the recipe does not say
         return []
-    written, more = shlex.quote(str(folder / "recipe.yaml")), shlex.quote(f"{folder}-more")
+    written, more = shlex.quote(str(folder / RECIPE)), shlex.quote(f"{folder}-more")
     line = f"darkroom train {written} --from {place} --out {more}"
     longer = f"Train it longer, for {recipe.denoiser.train.steps:,} steps more" if recipe.denoiser.train else ""
     if recipe.minutes is not None:

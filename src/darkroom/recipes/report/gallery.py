@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from darkroom.core.pictures import GAP
 from darkroom.metrics.neighbours import ALARMS, NEAR, SIDE, Memorisation
 from darkroom.pages.markup import Html, element, image, paragraphs, section
 from darkroom.pages.plot import number, percent
@@ -11,7 +12,6 @@ from darkroom.recipes.report.look_back import LookBack, Neighbour, Sample
 
 LARGE, SMALL = 256, 160  # pixels of a side at most: samples, and what stands beside them
 SURE = 0.01  # a chance small enough to say that a model copies
-GAP = 2  # pixels between the pictures of a contact sheet
 Tiles = list[list[Image.Image]]
 
 

@@ -29,6 +29,7 @@ COMPARED: Final = 20_000  # training pictures at most, evenly chosen; 15 million
 UNSEEN: Final = 1000  # test pictures at most that say how near is near
 KNOWN: Final = 64  # training pictures sent through the first stage: copies by making
 SHOWN: Final = 3  # neighbours of each sample
+SEED: Final = 0  # of the samples
 _CAPTIONS: Final = 256  # test captions of which prompts are chosen
 _BATCH: Final = 64
 WHOLE: Final = Spoiling()
@@ -93,20 +94,18 @@ def look_back(
     transform: TransformSpec,
     spoiling: Spoiling = WHOLE,
     count: int = 16,
-    seed: int = 0,
-    prompts: Sequence[str] = (),
     tell: Tell | None = None,
 ) -> LookBack:
     """`count` samples with the model's own settings, each beside its three nearest training pictures.
 
-    spoiling: for a model steered by test pictures made small or masked · prompts: else those that the model's card
-    names, else captions of test pictures · tell: called with (what, done, of); it may raise. At most 20,000 training
-    pictures are compared, evenly chosen, in `thumbprints`; the nearest of all views that training takes
-    of a sample counts.
+    spoiling: for a model steered by test pictures made small or masked · tell: called with (what, done, of); it may
+    raise. Prompts are those that the model's card names, else captions of test pictures. At most 20,000 training
+    pictures are compared, evenly chosen, in `thumbprints`; the nearest of all views that training takes of a sample
+    counts.
     """
     report = tell or _silent
-    asked = _asked(model, splits, prompts=prompts, count=count, transform=transform, spoiling=spoiling)
-    request = parse(Request, {**asked, "count": 1 if asked else count, "seed": seed}, where="the samples")
+    asked = _asked(model, splits, count=count, transform=transform, spoiling=spoiling)
+    request = parse(Request, {**asked, "count": 1 if asked else count, "seed": SEED}, where="the samples")
     drawn_pictures = generate(model, request, on_step=lambda done, of: report("samples", done, of))
     pictures = [sampled.picture for sampled in drawn_pictures]
     texts, labels = asked.get("prompts"), asked.get("labels")
@@ -128,9 +127,10 @@ def look_back(
         )
         for place, picture in enumerate(pictures)
     ]
-    drawn = _drawn(model, seed=seed, given=bool(prompts))
     first = {name: values[0] for name, values in asked.items()}
-    return LookBack(tuple(samples), found, drawn, compared=len(look.rows), training=len(splits.train), first=first)
+    return LookBack(
+        tuple(samples), found, _drawn(model), compared=len(look.rows), training=len(splits.train), first=first
+    )
 
 
 @final
@@ -192,22 +192,14 @@ def _through(model: Model, images: Images) -> Images:
     return as_saved(torch.cat(parts))
 
 
-def _asked(
-    model: Model,
-    splits: Splits,
-    *,
-    prompts: Sequence[str],
-    count: int,
-    transform: TransformSpec,
-    spoiling: Spoiling,
-) -> dict[str, Any]:
+def _asked(model: Model, splits: Splits, *, count: int, transform: TransformSpec, spoiling: Spoiling) -> dict[str, Any]:
     """What each sample is asked for, as far as the model takes it: fields of a `Request`."""
     test = splits.test
     rows = _dealt(range(len(test)), count=count)
     of_rows = asked_of(model, test, rows=rows, transform=transform, spoiling=spoiling)
     asked: dict[str, Any] = {}
     if "caption" in model.fields:
-        offered = prompts or _own_prompts(model) or captions(test, most=_CAPTIONS)
+        offered = _own_prompts(model) or captions(test, most=_CAPTIONS)
         texts = captions(test) if of_rows else []
         asked["prompts"] = [texts[row] for row in rows] if of_rows else _dealt(offered, count=count)
     if "label" in model.fields:
@@ -244,11 +236,11 @@ def _own_prompts(model: Model) -> list[str]:
     return list(model.default("prompts", []))
 
 
-def _drawn(model: Model, *, seed: int, given: bool) -> str:
+def _drawn(model: Model) -> str:
     solver, steps = model.default("solver", "ddim"), model.default("steps", 50)
     guidance = f", guidance {model.default('guidance', 1.0):g}" if model.spec.guided else ""
     words = ""
     if "caption" in model.fields:
-        chosen = given or bool(_own_prompts(model))
+        chosen = bool(_own_prompts(model))
         words = ", prompts that were chosen for it" if chosen else ", captions of test pictures as prompts"
-    return f"{solver}, {steps} steps{guidance}, seed {seed}{words}"
+    return f"{solver}, {steps} steps{guidance}, seed {SEED}{words}"
