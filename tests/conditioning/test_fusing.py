@@ -153,6 +153,15 @@ def test_exactly_the_fields_of_the_model_are_taken(names: tuple[str, ...], messa
         made("caption", "label")(given(*names))
 
 
+@pytest.mark.parametrize("names", [("caption", "low_res"), ("vector", "map"), ("caption", "label")])
+def test_fields_are_given_for_as_many_samples(names: tuple[str, str]) -> None:
+    """In different ports nothing else would notice, and one sample's condition would steer all."""
+    inputs = given(*names)
+    first = SPECS[names[0]].field
+    with pytest.raises(InputError, match=f"as many samples; .*{first} for 1"):
+        made(*names)({**inputs, first: inputs[first][:1]})
+
+
 def test_an_unconditional_model_takes_nothing() -> None:
     assert made()({}) == Conditions()
     with pytest.raises(InputError, match="steered by nothing; label came"):

@@ -90,7 +90,7 @@ class Conditioning(nn.Module):
         if not set(self.fields) - optional <= set(inputs) <= set(self.fields):
             came, takes = (", ".join(sorted(names)) or "nothing" for names in (inputs, self.fields))
             raise InputError(f"this model is steered by {takes}; {came} came")
-        count = len(next(iter(inputs.values()))) if inputs else 0
+        _check_counts(inputs)
 
         def port(field: str) -> Tensor:
             conditioner = self[field]
@@ -98,7 +98,7 @@ class Conditioning(nn.Module):
                 return conditioner(inputs[field])
             assert size is not None
             like = next(iter(inputs.values()))
-            return conditioner.null(torch.zeros(count, *_shape(conditioner.spec, size), device=like.device))
+            return conditioner.null(torch.zeros(len(like), *_shape(conditioner.spec, size), device=like.device))
 
         return self._fused([(field, port(field)) for field in self.fields])
 
@@ -166,6 +166,13 @@ def extent(spec: ConditionerSpec) -> int:
             return spec.length
         case BoxesSpec() | MapSpec() | LowResSpec() | MaskedSpec():
             return spec.channels
+
+
+def _check_counts(inputs: Mapping[str, Tensor]) -> None:
+    """`InputError` for fields of different numbers of samples, of which one would be spread over the others."""
+    if len({len(values) for values in inputs.values()}) > 1:
+        came = ", ".join(f"{field} for {len(values)}" for field, values in inputs.items())
+        raise InputError(f"every field must be given for as many samples; {came} came")
 
 
 def _shape(spec: ConditionerSpec, size: tuple[int, int]) -> tuple[int, ...]:
