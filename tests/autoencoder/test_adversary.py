@@ -26,7 +26,7 @@ def pictures(seed: int = 0, size: int = 16) -> Tensor:
 
 def adversary(spec: AdversarySpec = SMALL) -> Adversary:
     torch.manual_seed(1)
-    return Adversary(spec, image_channels=3)
+    return Adversary(spec, image_channels=3, steps=0)
 
 
 def first_stage() -> Autoencoder:

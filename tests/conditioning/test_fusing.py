@@ -9,7 +9,7 @@ from torch import Tensor
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning, extent
 from darkroom.conditioning.embedding import EmbeddingSpec
 from darkroom.conditioning.label import ClassSpec
-from darkroom.conditioning.layout import LayoutSpec
+from darkroom.conditioning.layout import LayoutSpec, LayoutTokensSpec
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec
 from darkroom.conditioning.text import SequenceEncoderSpec, TextSpec
 from darkroom.core.conditions import Conditions
@@ -151,6 +151,42 @@ def test_each_field_and_each_sample_is_dropped_on_its_own_before_fusing() -> Non
 def test_exactly_the_fields_of_the_model_are_taken(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         made("caption", "label")(given(*names))
+
+
+@pytest.mark.parametrize("names", [("caption", "low_res"), ("vector", "map"), ("caption", "label")])
+def test_fields_are_given_for_as_many_samples(names: tuple[str, str]) -> None:
+    """In different ports nothing else would notice, and one sample's condition would steer all."""
+    inputs = given(*names)
+    first = SPECS[names[0]].field
+    with pytest.raises(InputError, match=f"as many samples; .*{first} for 1"):
+        made(*names)({**inputs, first: inputs[first][:1]})
+
+
+@torch.no_grad()
+def test_a_layout_takes_as_many_tokens_as_its_scheme_makes() -> None:
+    """Fewer than its encoder could take: else the caption beside it would be taken for shorter than it is."""
+    scheme = LayoutTokensSpec(categories=3, slots=1, grid=3, crop=False)
+    specs = [SPECS["caption"], LayoutSpec(encoder=ENCODER, scheme=scheme, drop=0.1)]
+    torch.manual_seed(0)
+    conditioning = Conditioning(specs).eval()
+    conditioning["caption"].set_empty([2, 3, 0, 0, 0])
+    inputs = {"caption": INPUTS["caption"], "objects": torch.tensor([[0, 1, 8], [2, 0, 4]])}
+    conditions = conditioning(inputs)
+    null = conditioning.null(conditions, drop=["caption"])
+    assert torch.equal(null.tokens[:, 5:], conditions.tokens[:, 5:])
+    empty = conditioning["caption"](torch.tensor([[2, 3, 0, 0, 0]] * 2))
+    torch.testing.assert_close(null.tokens[:, :5], empty)
+    without = conditioning({"caption": inputs["caption"]}, size=(3, 4))
+    assert without.tokens.shape == conditions.tokens.shape
+
+
+@pytest.mark.parametrize(("name", "cut"), [("embedding", 1), ("objects", 3)])
+def test_tokens_that_could_not_be_told_apart_again_are_refused(name: str, cut: int) -> None:
+    inputs = given("caption", name)
+    inputs[name] = inputs[name][:, :cut]
+    with pytest.raises(InputError, match=f"{name} gives {cut} tokens; .* it must be {extent(SPECS[name])}"):
+        made("caption", name)(inputs)
+    assert made(name)({name: inputs[name]}).tokens.shape[1] == cut  # alone it may be of any length
 
 
 def test_an_unconditional_model_takes_nothing() -> None:

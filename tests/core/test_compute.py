@@ -45,8 +45,10 @@ def test_conditions_join_port_by_port() -> None:
     assert both.tokens[:, 0, 0].tolist() == [0, 1, 1]
     assert both.planes is None
     assert concatenate([Conditions(), Conditions()]) == Conditions()
-    with pytest.raises(ValueError, match="'tokens'"):
+    with pytest.raises(InputError, match="all fill the port 'tokens'"):
         concatenate([one, Conditions(vector=torch.zeros(1, 4))])
+    with pytest.raises(InputError, match=r"alike in 'tokens'; \(2, 3\) and \(5, 3\) came"):
+        concatenate([one, Conditions(tokens=torch.zeros(1, 5, 3), vector=torch.zeros(1, 4))])
 
 
 def test_float32_on_cuda_switches_tf32_off_and_nothing_else() -> None:

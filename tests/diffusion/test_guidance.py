@@ -79,6 +79,17 @@ def test_rescaled_guidance_gives_back_the_contrast_of_the_condition():
     torch.testing.assert_close(half, (full + none) / 2)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 1, 1)])
+def test_what_has_no_contrast_is_not_rescaled(shape):
+    """A fresh network that predicts x0 answers the same everywhere, and a latent of one number has no contrast."""
+
+    def flat(x_t, t, conditions):
+        return conditions.vector[:, :, None, None].expand(len(x_t), *shape[1:])
+
+    found = RescaledGuidance(flat, null=NULL, scale=3.0, amount=0.7)(X.new_zeros(shape), T, ASKED)
+    torch.testing.assert_close(found, flat(X.new_zeros(shape), T, ASKED) * 3)
+
+
 def test_limited_guidance_acts_between_two_noise_levels_only():
     schedule = CosineFlowSchedule()
     network, plain = denoiser("v", schedule)

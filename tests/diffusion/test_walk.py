@@ -251,6 +251,13 @@ def test_gradients_stay_on_for_whoever_watches():
         ({"steps": 0}, "at least 1"),
         ({"guidance": 2.0}, "null"),
         ({"times": "orignal"}, "did you mean 'original'"),
+        ({"eta": 5.0}, r"eta=5 adds more noise than time .* holds; at most"),
+        ({"solver": "dpm++2m", "eta": 5.0}, r"eta=5 adds more noise than time .* holds; at most"),
+        ({"eta": 1.0, "noises": [NOISE] * 4 + [NOISE[:1]]}, r"noises\[4\] has shape \(1, 2, 1, 1\), .* \(2, 2, 1, 1\)"),
+        (
+            {"guidance": 2.0, "null": Conditions(), "guidance_interval": (2.0, 0.5)},
+            r"guidance_interval=\(2, 0.5\) does not fit",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_at_once(wrong, words):

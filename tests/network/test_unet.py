@@ -194,6 +194,9 @@ def test_a_size_that_does_not_fit_is_refused_with_the_nearest(size: tuple[int, i
         ("planes", Conditions(planes=torch.zeros(1, 2, 8, 8)), "planes must have the latent's size 4 x 4, 8 x 8 came"),
         ("plain", Conditions(vector=torch.zeros(1, 16)), "a vector of width 64, width 16 came"),
         ("plain", Conditions(vector=torch.zeros(1, 1)), "a vector of width 64, width 1 came"),
+        ("plain", Conditions(vector=torch.zeros(2, 64)), "vector of 2 samples came beside latents of 1"),
+        ("context", Conditions(tokens=torch.zeros(3, 2, 5)), "tokens of 3 samples came beside latents of 1"),
+        ("planes", Conditions(planes=torch.zeros(2, 2, 4, 4)), "planes of 2 samples came beside latents of 1"),
     ],
 )
 def test_ports_that_do_not_fit_are_refused(name: str, conditions: Conditions, message: str) -> None:

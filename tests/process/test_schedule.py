@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from darkroom.core.errors import SpecError
+from darkroom.core.errors import InputError, SpecError
 from darkroom.core.spec import Spec, parse
 from darkroom.process.prediction import build_prediction, check_prediction
 from darkroom.process.schedule import (
@@ -51,6 +51,18 @@ def test_clean_is_clean_and_noise_rises(spec):
     assert (alpha.diff() < 0).all()
     assert (sigma.diff() > 0).all()
     assert alpha.dtype == sigma.dtype == torch.float64
+
+
+@pytest.mark.parametrize("time", [50, 1000, -2])
+def test_times_that_are_none_are_refused(time):
+    """T would read as clean and -2 as pure noise, for both are places of one table."""
+    schedule = build_schedule(LinearSpec(steps=50))
+    t = torch.tensor([3, time])
+    for level in (schedule.alpha, schedule.sigma):
+        with pytest.raises(InputError, match=rf"time {time} lies outside -1 \(clean\) to 49 \(noisiest\)"):
+            level(t)
+    with pytest.raises(InputError, match="lies outside"):
+        add_noise(schedule, torch.zeros(2, 1, 1, 1), noise=torch.ones(2, 1, 1, 1), t=t)
 
 
 @pytest.mark.parametrize("spec", [*DISCRETE, CosineFlowSpec()], ids=lambda spec: spec.kind)

@@ -102,7 +102,7 @@ class Adversary(nn.Module):
     steps: of the whole training, for a start that is a share of them.
     """
 
-    def __init__(self, spec: AdversarySpec, *, image_channels: int, steps: int = 0) -> None:
+    def __init__(self, spec: AdversarySpec, *, image_channels: int, steps: int) -> None:
         super().__init__()
         self.spec = spec.begins(steps)
         self.discriminator = PatchDiscriminator(spec, image_channels=image_channels)

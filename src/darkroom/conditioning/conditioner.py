@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from darkroom.conditioning.boxes import BoxesConditioner, BoxesSpec
 from darkroom.conditioning.embedding import EmbeddingConditioner, EmbeddingSpec
 from darkroom.conditioning.label import ClassConditioner, ClassSpec
-from darkroom.conditioning.layout import LayoutConditioner, LayoutSpec
+from darkroom.conditioning.layout import LayoutConditioner, LayoutSpec, LayoutTokensSpec
 from darkroom.conditioning.spatial import (
     LowResSpec,
     MapConditioner,
@@ -90,7 +90,7 @@ class Conditioning(nn.Module):
         if not set(self.fields) - optional <= set(inputs) <= set(self.fields):
             came, takes = (", ".join(sorted(names)) or "nothing" for names in (inputs, self.fields))
             raise InputError(f"this model is steered by {takes}; {came} came")
-        count = len(next(iter(inputs.values()))) if inputs else 0
+        _check_counts(inputs)
 
         def port(field: str) -> Tensor:
             conditioner = self[field]
@@ -98,9 +98,20 @@ class Conditioning(nn.Module):
                 return conditioner(inputs[field])
             assert size is not None
             like = next(iter(inputs.values()))
-            return conditioner.null(torch.zeros(count, *_shape(conditioner.spec, size), device=like.device))
+            return conditioner.null(torch.zeros(len(like), *_shape(conditioner.spec, size), device=like.device))
 
-        return self._fused([(field, port(field)) for field in self.fields])
+        parts = [(field, port(field)) for field in self.fields]
+        self._check_lengths(parts)
+        return self._fused(parts)
+
+    def _check_lengths(self, parts: Sequence[tuple[str, Tensor]]) -> None:
+        """`InputError` for joined tokens that `_split` could not tell apart again."""
+        joined = [(self[field].spec, port) for field, port in parts if self[field].spec.port == "tokens"]
+        for spec, port in joined if len(joined) > 1 else []:
+            if not isinstance(spec, TextSpec) and port.shape[1] != extent(spec):
+                raise InputError(
+                    f"{spec.field} gives {port.shape[1]} tokens; beside those of other fields it must be {extent(spec)}"
+                )
 
     def null(self, conditions: Conditions, drop: Sequence[str] | None = None) -> Conditions:
         """Conditions of the same shapes with null fields `drop` (None: those that training dropped)."""
@@ -160,12 +171,21 @@ def extent(spec: ConditionerSpec) -> int:
     match spec:
         case ClassSpec():
             return 1
+        case LayoutSpec(scheme=LayoutTokensSpec(length=length)):
+            return length
         case TextSpec() | LayoutSpec():
             return spec.encoder.length
         case EmbeddingSpec():
             return spec.length
         case BoxesSpec() | MapSpec() | LowResSpec() | MaskedSpec():
             return spec.channels
+
+
+def _check_counts(inputs: Mapping[str, Tensor]) -> None:
+    """`InputError` for fields of different numbers of samples, of which one would be spread over the others."""
+    if len({len(values) for values in inputs.values()}) > 1:
+        came = ", ".join(f"{field} for {len(values)}" for field, values in inputs.items())
+        raise InputError(f"every field must be given for as many samples; {came} came")
 
 
 def _shape(spec: ConditionerSpec, size: tuple[int, int]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from darkroom.core.errors import InputError
 from darkroom.core.shapes import Images, Latent, Mask, Tokens, Vector, WindowTokens
 
 
@@ -45,14 +46,17 @@ def by_window(parts: Sequence[Conditions]) -> Conditions:
 
 
 def concatenate(parts: Sequence[Conditions]) -> Conditions:
-    """Batches joined along b; the parts must fill the same ports."""
+    """Batches joined along b; `InputError` unless the parts fill the same ports, alike but for b."""
 
     def join(ports: Sequence[Tensor | None], name: str) -> Tensor | None:
         filled = [port for port in ports if port is not None]
         if not filled:
             return None
         if len(filled) != len(ports):
-            raise ValueError(f"conditions to join must all fill the port {name!r} or none of them")
+            raise InputError(f"conditions to join must all fill the port {name!r} or none of them")
+        if len(shapes := {tuple(port.shape[1:]) for port in filled}) > 1:
+            came = " and ".join(str(shape) for shape in sorted(shapes))
+            raise InputError(f"conditions to join must be alike in {name!r}; {came} came, for each sample")
         return torch.cat(filled)
 
     return Conditions(

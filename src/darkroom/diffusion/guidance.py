@@ -68,7 +68,8 @@ class RescaledGuidance:
     def __call__(self, x_t: Latent, t: Time, conditions: Conditions) -> Latent:
         nothing, asked = _both(self.denoise, x_t, t=t, conditions=self._join([self.null, conditions]))
         guided = nothing + self.scale * (asked - nothing)
-        contrast = asked.std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True)
+        wanted, found = (each.std(dim=(1, 2, 3), correction=0, keepdim=True) for each in (asked, guided))
+        contrast = torch.where(found > 0, wanted / found, 1.0)  # what has no contrast is left as it is
         return guided * (self.amount * contrast + (1 - self.amount))
 
 

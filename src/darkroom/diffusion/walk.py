@@ -82,11 +82,10 @@ def walk(
         window=window,
     )
     denoise = denoise if wrap is None else wrap(denoise)
-    grid = choose_times(model.schedule, times, steps=steps)
-    if noises is not None and len(noises) < len(grid.visited):
-        raise InputError(f"noises has {len(noises)} entries and {len(grid.visited)} steps are taken; give one for each")
+    path = _path(model.schedule, choose_times(model.schedule, times, steps=steps))
+    _check_eta(path, eta=float(eta))
     if noises is not None:
-        draw = _recorded(noises)
+        draw = _recorded(noises, like=noise, steps=len(path) - 1)
     elif method.stochastic:
         draw = step_noise or seeded_noise(noise.shape[1:], seed=0, indices=range(len(noise)))
     else:
@@ -95,7 +94,7 @@ def walk(
         denoise,
         noise,
         conditions=conditions or Conditions(),
-        path=_path(model.schedule, grid),
+        path=path,
         solver=method,
         draw=draw,
         constraint=constraint,
@@ -107,8 +106,7 @@ def check_walk(
 ) -> None:
     """`InputError` for what every walk with these would refuse: solver, grid, more noise than its times hold."""
     build_solver(solver, eta=eta)
-    for now, following in itertools.pairwise(_path(schedule, choose_times(schedule, times, steps=steps))):
-        noise_amplitude(now, following, eta=eta)
+    _check_eta(_path(schedule, choose_times(schedule, times, steps=steps)), eta=eta)
 
 
 def sample_latents(
@@ -220,6 +218,8 @@ def _denoiser(
     if interval is None:
         return guided
     low, high = interval
+    if not low <= high:
+        raise InputError(f"guidance_interval=({low:g}, {high:g}) does not fit: two noise levels do, the lower first")
     return LimitedGuidance(plain, guided=guided, schedule=model.schedule, low=float(low), high=float(high))
 
 
@@ -257,7 +257,23 @@ def _batch_time(point: Point, count: int) -> Time:
     return torch.full((count,), point.t, dtype=kind, device="cpu")
 
 
-def _recorded(noises: Noises) -> StepNoise:
+def _check_eta(path: Sequence[Point], *, eta: float) -> None:
+    """`InputError` when eta asks for more noise than some step of the path holds."""
+    for now, following in itertools.pairwise(path):
+        noise_amplitude(now, following, eta=eta)
+
+
+def _recorded(noises: Noises, *, like: Latent, steps: int) -> StepNoise:
+    """The noises in order; `InputError` for too few, and for one that is not as large as what it is added to."""
+    if len(noises) < steps:
+        raise InputError(f"noises has {len(noises)} entries and {steps} steps are taken; give one for each")
+    for index in range(steps):
+        if noises[index].shape != like.shape:
+            came, fits = (tuple(each.shape) for each in (noises[index], like))
+            raise InputError(
+                f"noises[{index}] has shape {came}, and what it is added to {fits}; give one for each sample"
+            )
+
     def draw(index: int) -> Tensor:
         return noises[index]
 

@@ -161,6 +161,9 @@ class UNet(nn.Module):
         came = None if tokens is None else tokens.shape[-1]
         if came != wants:
             raise InputError(f"this network takes tokens of width {wants}, width {came} came (None: no tokens)")
+        for name, port in (("tokens", tokens), ("vector", vector), ("planes", planes)):
+            if port is not None and len(port) != len(x):  # one would be spread over all in silence, or the latents be
+                raise InputError(f"{name} of {len(port)} samples came beside latents of {len(x)}; give as many")
 
 
 def _residual(spec: UNetSpec, channels: int, out_channels: int, *, resample: Resample | None = None) -> ResidualBlock:

@@ -2,20 +2,20 @@
 
 import math
 from functools import lru_cache
-from typing import final
+from typing import Final, final
 
 import torch
 from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+PERIOD: Final = 10_000.0  # of the slowest wave of a time, divided by 2 pi
 
-def sinusoid(
-    t: Float[Tensor, " b"] | Int[Tensor, " b"], width: int, *, period: float = 10_000.0
-) -> Float[Tensor, "b d"]:
+
+def sinusoid(t: Float[Tensor, " b"] | Int[Tensor, " b"], width: int) -> Float[Tensor, "b d"]:
     """Cosines then sines of t at geometrically falling frequencies (Vaswani et al. 2017, cosine first as in ADM)."""
     half = width // 2
-    rates = torch.exp(-math.log(period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    rates = torch.exp(-math.log(PERIOD) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * rates
     waves = torch.cat([angles.cos(), angles.sin()], dim=1)
     return nn.functional.pad(waves, (0, width % 2))

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from darkroom.core.errors import SpecError
+from darkroom.core.errors import InputError, SpecError
 from darkroom.core.shapes import Latent, Time
 from darkroom.core.spec import Spec
 
@@ -81,10 +81,18 @@ class DiscreteSchedule:
         return torch.cat([power, torch.ones(1, dtype=torch.float64, device="cpu")])
 
     def alpha(self, t: AnyTime) -> Level:
-        return self.alphas_cumprod[t.cpu().long()].sqrt()
+        return self._power(t).sqrt()
 
     def sigma(self, t: AnyTime) -> Level:
-        return (1 - self.alphas_cumprod[t.cpu().long()]).sqrt()
+        return (1 - self._power(t)).sqrt()
+
+    def _power(self, t: AnyTime) -> Level:
+        """The signal power; `InputError` for a time that is none, for T would read as clean and -2 as pure noise."""
+        places = t.cpu().long()
+        if places.numel() and not self.clean <= int(places.min()) <= int(places.max()) <= self.noisiest:
+            wrong = int(places.min()) if int(places.min()) < self.clean else int(places.max())
+            raise InputError(f"time {wrong} lies outside {self.clean} (clean) to {self.noisiest} (noisiest)")
+        return self.alphas_cumprod[places]
 
 
 @final

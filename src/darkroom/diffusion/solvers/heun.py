@@ -24,7 +24,7 @@ class Heun:
         now, following = moment.now, moment.following
         found = moment.evaluate(moment.x, now)
         x = transfer(found, following)
-        if following.sigma > 0 and now.alpha > 0 and now.noise_level <= NEARLY_NOISE:
+        if following.sigma > 0 and now.noise_level <= NEARLY_NOISE:
             ahead = moment.evaluate(x, following)
             width = following.noise_level - now.noise_level
             x = x + following.alpha * width / 2 * (ahead.eps - found.eps)
