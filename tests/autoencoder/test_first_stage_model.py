@@ -68,11 +68,11 @@ def test_grey_colour_and_alpha(channels: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "nearest"), [((30, 32), "32 x 32"), ((33, 50), "32 x 48"), ((3, 4), "16 x 16"), ((57, 1), "64 x 16")]
+    ("size", "nearest"), [((30, 32), "32x32"), ((33, 50), "32x48"), ((3, 4), "16x16"), ((57, 1), "64x16")]
 )
 def test_a_size_that_does_not_fit_is_refused_with_the_nearest(size: tuple[int, int], nearest: str) -> None:
     model = made(multipliers=(1, 1, 1), stem="patch4")
-    with pytest.raises(InputError, match=f"pictures of {size[0]} x {size[1]} do not fit: .* 16, .* fits is {nearest}"):
+    with pytest.raises(InputError, match=f"pictures of {size[0]}x{size[1]} do not fit: .* 16, .* fits is {nearest}"):
         model.moments(pictures(1, 3, *size))
 
 
@@ -185,5 +185,5 @@ def test_squares_of_pixels_are_channels() -> None:
     assert (model.spec.factor, model.spec.latent_channels) == (4, 48)
     assert torch.equal(latents[0, :, 0, 0].reshape(3, 4, 4), images[0, :, :4, :4])
     assert torch.equal(model.decode(latents), images)
-    with pytest.raises(InputError, match="sides must be multiples of 4, the nearest that fits is 8 x 12"):
+    with pytest.raises(InputError, match="sides must be multiples of 4, the nearest that fits is 8x12"):
         model.moments(pictures(1, 3, 9, 12))

@@ -130,7 +130,7 @@ def test_encoding_draws_only_with_a_generator(small: Small) -> None:
 
 
 def test_sizes_and_channels_are_checked(small: Small) -> None:
-    with pytest.raises(InputError, match=r"multiples of 2, the nearest that fits is 16 x 16"):
+    with pytest.raises(InputError, match=r"multiples of 2, the nearest that fits is 16x16"):
         small("plain").encode(torch.zeros(1, 3, 15, 16))
     with pytest.raises(InputError, match="pictures with 1 channels came"):
         small("plain").encode(torch.zeros(1, 1, 16, 16))

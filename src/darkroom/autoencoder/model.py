@@ -14,7 +14,7 @@ from darkroom.autoencoder.bottleneck import BottleneckSpec, Codebook, KLSpec, Po
 from darkroom.autoencoder.coder import Decoder, Encoder
 from darkroom.autoencoder.shortcut import ShortcutIn, ShortcutOut, begin_as_resizing
 from darkroom.autoencoder.tiny import TinyDecoder, TinyDecoderSpec
-from darkroom.core.errors import InputError
+from darkroom.core.errors import InputError, multiples_fit
 from darkroom.core.shapes import Images, Latent, PerSample
 from darkroom.core.spec import Spec
 
@@ -274,8 +274,4 @@ def check_size(images: Tensor, *, factor: int, channels: int) -> None:
         raise InputError(f"pictures with {images.shape[1]} channels came, this first stage takes {channels}")
     height, width = images.shape[-2:]
     if height % factor or width % factor:
-        fits = " x ".join(str(max(1, round(side / factor)) * factor) for side in (height, width))
-        raise InputError(
-            f"pictures of {height} x {width} do not fit: sides must be multiples of {factor}, "
-            f"the nearest that fits is {fits}"
-        )
+        raise InputError(f"pictures of {height}x{width} do not fit: {multiples_fit((height, width), factor)}")

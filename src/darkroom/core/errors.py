@@ -13,7 +13,7 @@ DarkroomError
 import difflib
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 LONGEST_WORD: Final = 100  # characters that are compared; comparing longer words takes long
@@ -90,3 +90,9 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     if near:
         return f" (did you mean {near[0]!r}?)"
     return f" (known: {', '.join(names)})" if names else ""
+
+
+def multiples_fit(size: Sequence[int], multiple: int) -> str:
+    """`sides must be multiples of 8, the nearest that fits is 64x72`, for a size whose sides are none."""
+    near = "x".join(str(max(1, round(side / multiple)) * multiple) for side in size)
+    return f"sides must be multiples of {multiple}, the nearest that fits is {near}"

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from darkroom.core.conditions import Conditions
-from darkroom.core.errors import InputError
+from darkroom.core.errors import InputError, multiples_fit
 from darkroom.core.shapes import Latent, Time
 from darkroom.core.spec import Spec
 from darkroom.network.blocks import Block, DownLevel, Middle, UpLevel
@@ -135,11 +135,8 @@ class UNet(nn.Module):
         multiple = self.spec.size_multiple
         height, width = x.shape[-2:]
         if height % multiple or width % multiple:
-            fits = " x ".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
-            raise InputError(
-                f"latent size {height} x {width} does not fit this network: sides must be multiples of "
-                f"{multiple}, the nearest that fits is {fits}"
-            )
+            fits = multiples_fit((height, width), multiple)
+            raise InputError(f"latent size {height}x{width} does not fit this network: {fits}")
         self._check_ports(x, conditions)
 
     def _check_ports(self, x: Tensor, conditions: Conditions) -> None:

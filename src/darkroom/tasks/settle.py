@@ -8,7 +8,7 @@ from typing import Final
 
 from darkroom.autoencoder.tiles import WHOLE
 from darkroom.conditioning.spatial import LowResSpec
-from darkroom.core.errors import InputError, did_you_mean
+from darkroom.core.errors import InputError, did_you_mean, multiples_fit
 from darkroom.diffusion.solvers.choose import ALIASES, build_solver
 from darkroom.diffusion.walk import check_walk
 from darkroom.tasks.enlarge import LARGEST as HELD
@@ -171,11 +171,8 @@ def size_of(model: Model, request: Request) -> tuple[int, int]:
     if area > MOST:
         raise InputError(f"{size[0]}x{size[1]} is too large: pictures have at most {MOST // 10**6} million pixels")
     if any(length <= 0 or length % multiple for length in size):
-        fits = "x".join(str(max(1, round(Fraction(length, multiple))) * multiple) for length in size)
-        raise InputError(
-            f"size {size[0]}x{size[1]} does not fit this model: sides must be multiples of {multiple}, "
-            f"the nearest that fits is {fits}{_scaled(request, given)}"
-        )
+        fits = multiples_fit(size, multiple) + _scaled(request, given)
+        raise InputError(f"size {size[0]}x{size[1]} does not fit this model: {fits}")
     if request.window is not None and request.window % multiple:
         raise InputError(f"window {request.window} does not fit this model: it must be a multiple of {multiple}")
     return size
