@@ -177,8 +177,7 @@ def _of_folder(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
 
 def _named(asked: Asked, *, start: StoredModel | None, name: str) -> Recipe:
     try:
-        _check_whole_keys(asked.overrides, recipe(asked.source))
-        found = recipe(asked.source, overrides=() if start else asked.overrides)
+        found = recipe(asked.source)  # what is asked to change is changed in `recipe_asked`, for folders alike
     except SpecError as error:
         unknown = str(error).startswith("unknown recipe")
         raise SpecError(f"{asked.source}: no such folder, and {error}" if unknown else str(error)) from None
