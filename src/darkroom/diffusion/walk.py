@@ -25,7 +25,7 @@ from darkroom.process.times import Times, choose_times
 Constraint: TypeAlias = Callable[[Latent, Time, int], Latent]
 Wrap: TypeAlias = Callable[[Denoise], Denoise]
 StepNoise: TypeAlias = Callable[[int], Latent]
-Noises: TypeAlias = Float[Tensor, "steps b c h w"] | Sequence[Tensor]  # of a list, a checker looks at one by chance
+Noises: TypeAlias = Float[Tensor, "steps b c h w"] | Sequence[Tensor]  # each (b, c, h, w); see `_recorded`
 _REMEMBERED = 3  # evaluations that the longest multistep formula (PLMS) looks back at
 
 
