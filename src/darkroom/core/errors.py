@@ -14,6 +14,7 @@ import difflib
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Final
 
 LONGEST_WORD: Final = 100  # characters that are compared; comparing longer words takes long
@@ -94,5 +95,5 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 def multiples_fit(size: Sequence[int], multiple: int) -> str:
     """`sides must be multiples of 8, the nearest that fits is 64x72`, for a size whose sides are none."""
-    near = "x".join(str(max(1, (side + multiple // 2) // multiple) * multiple) for side in size)
+    near = "x".join(str(max(1, round(Fraction(side, multiple))) * multiple) for side in size)
     return f"sides must be multiples of {multiple}, the nearest that fits is {near}"
