@@ -36,7 +36,8 @@ def test_a_table_says_what_lines_of_json_would(tmp_path: Path):
     ("table", "message"),
     [
         (b"file_name;caption\na.png;x\n", "no comma but ';'; columns are separated by commas"),
-        (b"", "names no column 'file_name'"),
+        (b"", "names no column 'file_name'; add it"),
+        (b"image,label\na.png,cat\n", "but 'image', 'label'; call the one with the names of pictures so"),
         (b"file_name,caption\na.png,x,y\n", "line 2: more cells than the 2 of the first line"),
         (b"file_name,caption\na.png,caf\xe9\n", "not valid CSV in UTF-8"),
         (b'file_name,caption\na.png,"x\n', "not valid CSV in UTF-8"),

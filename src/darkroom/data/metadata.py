@@ -289,8 +289,9 @@ def _lines(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if "file_name" not in (columns := reader.fieldnames or ()):
             if len(columns) == 1 and (found := next((each for each in ";\t" if each in columns[0]), None)):
                 raise DataError(f"{where}: its first line has no comma but {found!r}; columns are separated by commas")
-            hint = did_you_mean("file_name", columns)
-            raise DataError(f"{where}: its first line names no column 'file_name'{hint}; add it, or rename this table")
+            there = ", ".join(repr(printable(Path(each))) for each in columns[:6])
+            meant = f", but {there}; call the one with the names of pictures so" if there else "; add it"
+            raise DataError(f"{where}: its first line names no column 'file_name'{meant}, or rename this table")
         for cells in reader:
             if None in cells:
                 raise DataError(f"{where} line {reader.line_num}: more cells than the {len(columns)} of the first line")
