@@ -74,6 +74,7 @@ def test_without_names_classes_are_numbers_and_outlines_are_boxes(tmp_path: Path
         ("1 0.5 0.5 20 10", "line 1 of its text is no box: class, middle x and y"),
         ("0 0.5 0.5 0.1 0.1\n0 0.5 nan 0.1 0.1", "line 2 of its text is no box"),
         ("0 0.5 0.5 0.1", "line 1 of its text is no box"),
+        ("1234567890 0.5 0.5 0.1 0.1", "line 1 of its text is no box"),
         ("2 0.5 0.5 0.1 0.1", "line 1 of its text is of class 2, which has no name among 2"),
         (b"\xff\xfe", "the text with its boxes cannot be read"),
     ],

@@ -16,6 +16,7 @@ PICTURES: Final = ("images", "imgs")
 LABELS: Final = ("labels",)
 LISTS: Final = ("classes.txt", "obj.names", "_darknet.labels")  # a name on each line
 LARGEST: Final = 2**20  # bytes of one text
+DIGITS: Final = 9  # of the number of a class
 _BOX: Final = 4  # numbers after the class; more of them are the corners of an outline
 _ROUNDED: Final = 0.01  # by which a share may leave 0..1
 
@@ -53,14 +54,15 @@ def _beside(picture: Path, images: Path, labels: Path) -> Path | None:
 
 def _are_boxes(texts: Sequence[Path]) -> bool:
     """Is the first text with something in it boxes?"""
-    first = next((text for path in texts if path.is_file() and (text := _text(path))), None)
+    first = next((text for path in texts if (text := _text(path))), None)
     return first is not None and is_boxes(first)
 
 
 def _text(path: Path) -> str | None:
     """What stands in a file; None where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig").strip() if path.stat().st_size <= LARGEST else None
+        read = path.is_file() and path.stat().st_size <= LARGEST  # a pipe would be waited for
+        return path.read_text(encoding="utf-8-sig").strip() if read else None
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -83,13 +85,13 @@ def _objects(text: str, names: Mapping[int, str], *, size: Size) -> Objects | st
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         box = _box(words[1:], size)
-        if words and (box is None or not words[0].isdecimal()):
+        if words and (box is None or not words[0].isdecimal() or len(words[0]) > DIGITS):
             return (
                 f"line {number} of its text is no box: class, middle x and y, width and height in shares of the sides"
             )
         if box is None:
             continue
-        category = int(words[0][:9])
+        category = int(words[0])
         if names and category not in names:
             return f"line {number} of its text is of class {category}, which has no name among {len(names)}"
         if box[2] > 0 and box[3] > 0:
@@ -116,14 +118,14 @@ def _box(words: Sequence[str], size: Size) -> PixelBox | None:
 
 def _names(places: Sequence[Path], *, around: bool = False) -> dict[int, str]:
     """Names by number: of the first YAML file that has `names`, else of a list; around: of a folder around the data,
-    which may hold lists that are none of its own.
+    where only what is called as such files usually are is meant.
     """
     for place in places:
-        for path in sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
+        for path in [place / "data.yaml"] if around else sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
             if found := _in_yaml(path):
                 return found
         for name in LISTS[1:] if around else LISTS:
-            if text := _text(place / name) if (place / name).is_file() else None:
+            if text := _text(place / name):
                 return dict(enumerate(writable(line.strip()) for line in text.splitlines() if line.strip()))
     return {}
 
