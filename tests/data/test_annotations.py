@@ -159,12 +159,41 @@ def test_a_broken_voc_file_is_one_sentence(tmp_path: Path, content: str, sentenc
 def test_several_coco_files_are_named(tmp_path: Path) -> None:
     pictures(tmp_path / "train2017")
     (tmp_path / "annotations").mkdir()
-    for name in ("instances_train2017.json", "instances_val2017.json"):
+    for name in ("instances_a.json", "instances_b.json"):
         (tmp_path / "annotations" / name).write_text(json.dumps(coco()))
-    with pytest.raises(
-        DataError, match=r"instances_train2017.json, annotations/instances_val2017.json\); name the one"
-    ):
+    with pytest.raises(DataError, match=r"instances_a.json, annotations/instances_b.json\); name the one"):
         open_data(tmp_path)
+
+
+@pytest.mark.parametrize("there", ["train2017 val2017", "val2017"])
+def test_coco_as_its_own_archives_unpack(tmp_path: Path, there: str) -> None:
+    """Also where the larger archive was left away, as it often is."""
+    (tmp_path / "annotations").mkdir()
+    for part in ("train2017", "val2017"):
+        images = [{"id": 100 + n, "file_name": f"{part}-{n}.png"} for n in range(4)]
+        (tmp_path / "annotations" / f"instances_{part}.json").write_text(json.dumps(coco(images=images)))
+        (tmp_path / "annotations" / f"captions_{part}.json").write_text(json.dumps(coco(annotations=[])))
+    for part in there.split():
+        for picture in [*pictures(tmp_path / part).iterdir()]:
+            picture.rename(picture.with_name(f"{part}-{picture.name}"))
+    splits = open_data(tmp_path)
+    assert [len(source) for source in splits] == ([4, 4] if "train" in there else [3, 1])
+    assert splits.train.fields == {"objects"}
+    lost = ("instances_train2017.json", "none of the pictures that it names is there")
+    assert (lost in splits.train.left_out) == ("train" not in there)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("result.json", "images"), ("labels.json", "data"), ("annotations/x_default.json", "images/default")],
+)
+def test_a_coco_file_is_known_by_what_stands_in_it(tmp_path: Path, name: str, place: str) -> None:
+    """As tools export it: Label Studio, FiftyOne, CVAT."""
+    pictures(tmp_path / place)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(json.dumps({"info": {"year": 2024}, **coco()}))
+    (tmp_path / "settings.json").write_text('{"images": 4, "annotations": []}')
+    assert found(open_data(tmp_path))["0.png"] == [("dog", (0.25, 0.25, 0.5, 0.5)), ("cat", (0.0, 0.0, 0.2, 0.2))]
 
 
 @pytest.mark.parametrize("content", ["<urlset/>", "<annotation/>"])

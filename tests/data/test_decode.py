@@ -10,6 +10,7 @@ from PIL import Image
 from darkroom.core.errors import DataError
 from darkroom.data.decode import check, decode, decode_map
 from darkroom.data.sources import open_data
+from darkroom.tasks.input_picture import input_picture
 
 
 def saved(path: Path, image: Image.Image, *, exif: Image.Exif | None = None) -> Path:
@@ -113,6 +114,15 @@ def test_maps_are_ids(tmp_path: Path):
     colours = saved(tmp_path / "c.png", picture(0))
     with pytest.raises(DataError, match="one class id per pixel"):
         decode_map(colours)
+    grey = picture(1, mode="L")
+    for mode in ("LA", "RGB", "RGBA"):  # as some programs save any picture
+        place = saved(tmp_path / f"{mode}.png", grey.convert(mode))
+        assert np.array_equal(decode_map(place), np.array(grey))
+        assert np.array_equal(input_picture(place).ids((20, 24))[0].numpy(), np.array(grey))
+    thin = grey.convert("LA")
+    thin.putpixel((0, 0), (0, 128))
+    with pytest.raises(DataError, match="one class id per pixel"):
+        decode_map(saved(tmp_path / "thin.png", thin))
     (tmp_path / "x.png").write_bytes(b"")
     with pytest.raises(DataError, match="cannot be decoded"):
         decode_map(tmp_path / "x.png")

@@ -342,7 +342,10 @@ def test_captions_beside_the_pictures(tmp_path: Path):
     assert {found[name] for name in found.keys() - {"cat/a.png", "dog/a.png", "dog/c.png"}} <= {("", "cat")}
     assert train.left_out == (
         ("cat/b.png", "its caption is not UTF-8 text"),
-        ("dog/b.png", "the text beside it is boxes as YOLO writes them and no caption; COCO and VOC files are read"),
+        (
+            "dog/b.png",
+            "the text beside it is boxes as YOLO writes them, and those of other pictures are captions",
+        ),
     )
 
 

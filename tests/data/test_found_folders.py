@@ -36,7 +36,8 @@ def test_a_table_says_what_lines_of_json_would(tmp_path: Path):
     ("table", "message"),
     [
         (b"file_name;caption\na.png;x\n", "no comma but ';'; columns are separated by commas"),
-        (b"", "names no column 'file_name'"),
+        (b"", "names no column 'file_name'; add it"),
+        (b"image,label\na.png,cat\n", "but 'image', 'label'; call the one with the names of pictures so"),
         (b"file_name,caption\na.png,x,y\n", "line 2: more cells than the 2 of the first line"),
         (b"file_name,caption\na.png,caf\xe9\n", "not valid CSV in UTF-8"),
         (b'file_name,caption\na.png,"x\n', "not valid CSV in UTF-8"),
@@ -108,6 +109,54 @@ def test_pictures_and_their_masks_in_two_folders(tmp_path: Path, ends: str):
     (tmp_path / "all.png").unlink()
     fill(tmp_path / "other", ["c.png"])  # then they are folders like any other
     assert open_data(tmp_path).train.classes == ("Images", "masks", "other")
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_maps_in_a_folder_of_another_name(tmp_path: Path, parted: bool):
+    """`labels` is no class beside `images`; and splits may lie in both."""
+    parts = ["training/", "validation/"] if parted else [""]
+    names_of = [f"{part}{number}" for part in parts for number in range(3)]
+    fill(tmp_path / "images", [f"{name}.jpg" for name in names_of])
+    for name in names_of:
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 24), 1, np.uint8)).save(tmp_path / "labels" / f"{name}.png")
+    train, test = open_data(tmp_path)
+    assert train.fields == test.fields == {"map"}
+    assert (len(train), len(test)) == ((3, 3) if parted else (2, 1))
+    if parted:
+        assert names(test) == {f"images/validation/{number}.jpg" for number in range(3)}
+
+
+def test_maps_beside_their_pictures_are_no_pictures(tmp_path: Path):
+    fill(tmp_path, [f"{number}.jpg" for number in range(4)])
+    for number in range(3):
+        Image.fromarray(np.full((20, 24), number, np.uint8)).save(tmp_path / f"{number}_mask.png")
+    train, test = open_data(tmp_path)
+    assert (names(train) | names(test), train.fields) == ({f"{number}.jpg" for number in range(3)}, {"map"})
+    assert train.left_out == (("3.jpg", "without a map of its name, which the others have"),)
+    for number in (1, 2):
+        (tmp_path / f"{number}_mask.png").unlink()
+    assert open_data(tmp_path).train.fields == frozenset()
+
+
+def test_what_may_tell_of_pictures_and_is_not_read_is_said(tmp_path: Path):
+    fill(tmp_path / "images", ["a.png", "b.png"])
+    (tmp_path / "train.csv").write_text("image,label\na.png,cat\nb.png,dog\n")
+    (tmp_path / "classes.json").write_text('["cat", "dog"]')
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / "a.txt").write_text("a cat")
+    assert open_data(tmp_path).train.left_out == (
+        ("train.csv", "is not read; metadata.jsonl is, and metadata.csv with the column file_name"),
+        ("captions", "its texts are not read; captions lie beside their pictures"),
+    )
+    (tmp_path / "images" / "a.txt").write_text("a cat")
+    assert open_data(tmp_path).train.left_out == ()
+    (tmp_path / "train.csv").rename(tmp_path / "metadata.csv")
+    (tmp_path / "metadata.csv").write_text("file_name,label\na.png,cat\nb.png,dog\n")
+    with pytest.raises(
+        DataError, match=r"a\.png, b\.png; images/a\.png is there: file_name is a file's whole name, from"
+    ):
+        open_data(tmp_path)
 
 
 def test_a_folder_around_the_data_set_says_nothing(tmp_path: Path):

@@ -226,8 +226,8 @@ def test_patterns() -> None:
         patterned("{5..2}.tar")
     with pytest.raises(DataError, match=f"more than {MOST_SHARDS} shards"):
         patterned("{0..99999}{0..99999}{0..99999}.tar")
-    places = ["s3://bucket/cats/{000..199}.tar", "shards/{0..9}.tar", "x/dogs.tar", "x/pictures"]
-    assert [called(place) for place in places] == ["cats", "shards", "dogs", "pictures"]
+    places = ["s3://bucket/cats/{000..199}.tar", "shards/{0..9}.tar", "x/dogs.tar", "x/pictures", "x/boxes.json"]
+    assert [called(place) for place in places] == ["cats", "shards", "dogs", "pictures", "boxes"]
 
 
 def test_shards_keep_names_of_maps_and_pictures_without_an_ending(tmp_path: Path) -> None:

@@ -56,6 +56,12 @@ def test_a_few_captions_make_no_text_model_and_missing_ones_are_said() -> None:
     assert "1000 of 5000 pictures have no caption" in " | ".join(doubts(made(most), most, test=200))
 
 
+def test_maps_in_black_and_white_are_said() -> None:
+    white, named = (told("map") | {"map_classes": [f"{number}" for number in range(count)]} for count in (256, 3))
+    assert "maps have the id 255, so there are 256 classes" in " | ".join(doubts(made(white), white, test=200))
+    assert "255" not in " | ".join(doubts(made(named), named, test=200))
+
+
 def test_a_large_folder_leaves_no_doubt() -> None:
     found = told(pictures=20_000)
     assert doubts(made(found), found, test=1000) == []

@@ -180,7 +180,7 @@ def test_many_pictures_are_not_turned() -> None:
         ("layouts", "did you mean 'layout'"),
         ("text+text", "each task comes once"),
         ("unconditional+text", "unconditional alone"),
-        ("semantic", "needs the field 'map', this data set has caption"),
+        ("semantic", "needs the field 'map', this data set has caption; add maps in a folder masks beside images"),
     ],
 )
 def test_a_task_that_does_not_fit(task: str, sentence: str) -> None:

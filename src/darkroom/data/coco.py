@@ -1,6 +1,7 @@
 """Rows of a data set that a COCO annotation file describes: pictures, boxes with categories, captions."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -11,13 +12,28 @@ from darkroom.data.place import folders_in
 from darkroom.data.row import Name, PixelBox, Row, category, pixel_box, safe_path, writable
 
 NAMED: Final = ("_annotations.coco.json", "annotations.json", "coco.json", "instances.json", "captions.json")
-NEARBY: Final = (".", "images")  # where pictures may lie, from the file
+NEARBY: Final = (".", "images", "data")  # where pictures may lie, from the file
+START: Final = 2**16  # bytes by which a file is known
+FEW: Final = 16  # files of JSON in a folder: where there are more, each tells of one picture
+_LISTS: Final = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*\{')
 
 
 def coco_files(folder: Path) -> list[Path]:
-    """The annotation files of a folder, in it or in its `annotations`."""
+    """The annotation files of a folder, in it or in its `annotations`: by their names, else by how they begin."""
     known = [folder / name for name in NAMED if (folder / name).is_file()]
-    return known or sorted([*folder.glob("instances_*.json"), *folder.glob("annotations/instances_*.json")])
+    named = known or sorted([*folder.glob("instances_*.json"), *folder.glob("annotations/instances_*.json")])
+    if named:
+        return named
+    others = sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json")])
+    return [path for path in others if _begins_so(path)] if len(others) <= FEW else []
+
+
+def _begins_so(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _LISTS.search(file.read(START)) is not None
+    except OSError:
+        return False
 
 
 def coco_file(folder: Path) -> Path | None:
@@ -59,14 +75,16 @@ def coco_rows(path: Path) -> list[Row]:
 
 class _Places:
     """Where pictures lie that are named without their folder: beside the file, in a folder that it is named after
-    (`train2017` for `instances_train2017.json`), or, as COCO's own archives unpack, in any beside `annotations`.
+    (`train2017` for `instances_train2017.json`, or `images/train2017`), or, as COCO's own archives unpack, in any
+    beside `annotations`.
     """
 
     def __init__(self, path: Path) -> None:
         folder, whole = path.parent, path.parent.name == "annotations"
         base = folder.parent if whole else folder
         inside = folders_in(base)
-        named = [each for each in inside if each.name.lower() in path.stem.lower()]
+        within = (each for place in (*inside, folder) if place.name.lower() == "images" for each in folders_in(place))
+        named = [each for each in (*inside, *within) if each.name.lower() in path.stem.lower()]
         self._roots = [*(folder / name for name in NEARBY), base, *named, *(inside if whole else ())]
 
     def find(self, name: Path) -> Path:

@@ -110,6 +110,19 @@ def decode_map(place: Place) -> np.ndarray:
         raise DataError(f"{printable(place)}: the map cannot be decoded ({_brief(error)})") from None
 
 
+def levels(picture: Image.Image) -> Image.Image:
+    """A map that was saved in colours, all of them equal and opaque, as the grey that it is; others as they came."""
+    if picture.mode not in ("LA", "RGB", "RGBA"):
+        return picture
+    bands = picture.split()
+    if picture.mode != "RGB":
+        *bands, alpha = bands
+        if alpha.getextrema() != (255, 255):
+            return picture
+    first = bands[0].tobytes()
+    return bands[0] if all(each.tobytes() == first for each in bands[1:]) else picture
+
+
 def check_map(place: Place, *, size: Size) -> str | None:
     """Why a map, wholly decoded, does not fit a picture of this size; None where it does. As `check_pixels`."""
     try:
@@ -144,9 +157,9 @@ def _opened(place: Place) -> Generator[Image.Image]:
 
 def _ids(place: Place) -> np.ndarray:
     with _opened(place) as picture:
-        ids = np.array(picture)
+        ids = np.array(levels(picture))
     if ids.ndim != 2:
-        raise ValueError("a map holds one class id per pixel (grey or palette PNG), this one has colours")
+        raise ValueError("a map holds one class id per pixel (grey or palette PNG), this one has colours; write grey")
     return ids.astype(np.int32) if ids.dtype != np.uint8 else ids
 
 

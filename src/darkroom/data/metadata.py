@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,15 +20,25 @@ from darkroom.data.place import folder_called, folders_in
 from darkroom.data.row import Name, PixelBox, Row, category, class_name, pixel_box, safe_path, writable
 from darkroom.data.sidecar import sidecar
 from darkroom.data.voc import has_voc, voc_rows
+from darkroom.data.yolo import has_labels, yolo_rows
 
 METADATA, TABLE = "metadata.jsonl", "metadata.csv"  # as Hugging Face's imagefolder has either; the first counts
 CAPTION, OTHERWISE = "caption", "text"  # the key of captions, and what it is called where nothing is called so
 RUN = "recipe.yaml"  # in a folder of pictures that a run drew, and that are no data
 TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
-PAIRED = ("images", "imgs"), ("maps", "masks")  # folders of pictures and of their maps, as segmentations are published
+PAIRED = (  # folders of pictures and of their maps, as segmentations are published
+    ("images", "imgs", "image", "img"),
+    ("maps", "masks", "labels", "annotations", "map", "mask", "label"),
+)
+MASK = "_mask"  # at the end of the name of a picture's map
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+READ = ("classes.json", METADATA, TABLE)
+NAMED = 3  # of what is not read, at most
 LOSSY = (".jpg", ".jpeg")
 LACKING = 0.05  # of the pictures may be without what all others have: they are left out, and no error
+
+Candidate = tuple[Path, str | None]  # what looks like a picture, and why it is none
 
 
 def list_rows(folder: Path, *, caption_field: str = CAPTION, by_class: bool | None = None) -> list[Row]:
@@ -43,7 +53,7 @@ def list_rows(folder: Path, *, caption_field: str = CAPTION, by_class: bool | No
     elif coco is not None:
         rows = coco_rows(coco)
     else:
-        rows = voc_rows(folder) if has_voc(folder) else _paired(folder) or _found(folder, by_class)
+        rows = voc_rows(folder) if has_voc(folder) else _untold(folder, by_class)
     if not rows:
         raise DataError(f"{printable(folder)}: no pictures here ({', '.join(sorted(SUFFIXES))} are looked for)")
     return rows
@@ -56,7 +66,7 @@ def metadata_file(folder: Path) -> Path | None:
 
 def is_told(folder: Path) -> bool:
     """Does a file say of the pictures in a folder what they show?"""
-    return metadata_file(folder) is not None or bool(coco_files(folder)) or has_voc(folder)
+    return metadata_file(folder) is not None or bool(coco_files(folder)) or has_voc(folder) or has_labels(folder)
 
 
 def folders_shown(folder: Path) -> list[Path]:
@@ -92,7 +102,7 @@ def _is_shown(place: str | Path, folder: str) -> bool:
     return not folder.startswith((".", "__")) and not os.path.exists(os.path.join(place, folder, RUN))
 
 
-def _candidates(folder: Path) -> Iterator[tuple[Path, str | None]]:
+def _candidates(folder: Path) -> Iterator[Candidate]:
     """Whatever looks like a picture in and below a folder, and why it is none, where its name or place tells."""
     closed: list[OSError] = []
     for folders, files in _walk(folder, closed.append):
@@ -108,10 +118,23 @@ def _candidates(folder: Path) -> Iterator[tuple[Path, str | None]]:
     yield from ((Path(error.filename), f"a folder that cannot be read ({error.strerror})") for error in closed)
 
 
-def _found(folder: Path, by_class: bool | None) -> list[Row]:
+def _untold(folder: Path, by_class: bool | None) -> list[Row]:
+    """The rows of a folder of which no list tells."""
+    listed = sorted(_candidates(folder))
+    return (
+        _boxed(folder, listed) or _paired(folder, listed) or _masked(folder, listed) or _found(folder, listed, by_class)
+    )
+
+
+def _boxed(folder: Path, listed: Sequence[Candidate]) -> list[Row]:
+    """Pictures with boxes in texts; none where the texts, if there are any, say something else."""
+    rows = yolo_rows(folder, [path for path, fault in listed if fault is None])
+    return [*rows, *_faults(folder, listed)] if rows else []
+
+
+def _found(folder: Path, listed: Sequence[Candidate], by_class: bool | None) -> list[Row]:
     """Pictures below a folder with captions beside them; their labels where sub-folders are classes."""
-    listed = sorted((path.relative_to(folder), fault) for path, fault in _candidates(folder))
-    inside = [path for path, fault in listed if fault is None]
+    inside = [path.relative_to(folder) for path, fault in listed if fault is None]
     tops = {path.parts[0] for path in inside if len(path.parts) > 1}
     outside = sum(len(path.parts) == 1 for path in inside)
     by_class = outside <= LACKING * len(inside) and (len(tops) > 1 if by_class is None else by_class)
@@ -123,22 +146,32 @@ def _found(folder: Path, by_class: bool | None) -> list[Row]:
         label = printable(Path(path.parts[0])) if by_class else None
         return Row(folder / path, printable(path), caption=caption, label=label, fault=fault)
 
-    return [*map(row, inside), *_faults(folder, ((path, fault) for path, fault in listed if fault is not None))]
+    return [*map(row, inside), *_faults(folder, listed)]
 
 
-def _paired(folder: Path) -> list[Row]:
+def _paired(folder: Path, listed: Sequence[Candidate]) -> list[Row]:
     """Pictures in `images` with maps of their names in `masks`; none where there are other folders, or few pairs."""
     images, masks = (folder_called(folder, names) for names in PAIRED)
     if images is None or masks is None or any(map(has_pictures, {*folders_shown(folder)} - {images, masks})):
         return []
-    listed = sorted(_candidates(folder))
     maps = {_stem(path, masks): path for path, _ in listed if masks in path.parents}
     pairs = [(path, fault, _map_of(_stem(path, images), maps)) for path, fault in listed if images in path.parents]
     if 2 * sum(mapped is not None for _, _, mapped in pairs) <= len(pairs):
         return []
-    loose = [path.relative_to(folder) for path, _ in listed if path.parent == folder]
+    loose = [path for path, _ in listed if path.parent == folder]
     faults = _faults(folder, ((path, "neither in the folder of pictures nor in that of maps") for path in loose))
     return [*(_mapped(path, mapped, folder, fault=fault) for path, fault, mapped in pairs), *faults]
+
+
+def _masked(folder: Path, listed: Sequence[Candidate]) -> list[Row]:
+    """Pictures with maps beside them, `a_mask.png` of `a.jpg`; none where there are few pairs."""
+    stems = {path.with_suffix("") for path, _ in listed}
+    ends = {path: path.with_name(path.stem.removesuffix(MASK)) for path, _ in listed if path.stem.endswith(MASK)}
+    maps = {stem: path for path, stem in ends.items() if stem in stems}
+    pictures = [(path, fault) for path, fault in listed if maps.get(ends.get(path, path)) != path]
+    if not maps or 2 * len(maps) <= len(pictures):
+        return []
+    return [_mapped(path, maps.get(path.with_suffix("")), folder, fault=fault) for path, fault in pictures]
 
 
 def _stem(path: Path, place: Path) -> Path:
@@ -146,7 +179,7 @@ def _stem(path: Path, place: Path) -> Path:
 
 
 def _map_of(stem: Path, maps: Mapping[Path, Path]) -> Path | None:
-    return maps.get(stem) or maps.get(stem.with_name(f"{stem.name}_mask"))
+    return maps.get(stem) or maps.get(stem.with_name(f"{stem.name}{MASK}"))
 
 
 def _mapped(path: Path, mapped: Path | None, folder: Path, *, fault: str | None) -> Row:
@@ -158,8 +191,9 @@ def _mapped(path: Path, mapped: Path | None, folder: Path, *, fault: str | None)
     return Row(path, printable(path.relative_to(folder)), caption=caption, map=mapped, fault=fault or unread)
 
 
-def _faults(folder: Path, listed: Iterable[tuple[Path, str]]) -> list[Row]:
-    return [Row(folder / path, printable(path), fault=fault) for path, fault in listed]
+def _faults(folder: Path, listed: Iterable[Candidate]) -> list[Row]:
+    """Those of what is listed that have a fault."""
+    return [Row(path, printable(path.relative_to(folder)), fault=fault) for path, fault in listed if fault is not None]
 
 
 def _annotated(metadata: Path, caption_field: str) -> list[Row]:
@@ -180,10 +214,42 @@ def _annotated(metadata: Path, caption_field: str) -> list[Row]:
         first = ", ".join(printable(path.relative_to(metadata.parent)) for path in sorted(absent)[:3])
         more = ", ..." if len(absent) > 3 else ""
         where = printable(metadata)
-        raise DataError(f"{where}: names {len(absent)} of {len(named)} files that are not there: {first}{more}")
+        meant = _elsewhere(absent, metadata.parent)
+        raise DataError(f"{where}: names {len(absent)} of {len(named)} files that are not there: {first}{more}{meant}")
     others = ((path, fault or f"not named in {metadata.name}") for path, fault in _candidates(metadata.parent))
-    unnamed = sorted((path.relative_to(metadata.parent), fault) for path, fault in others if path not in named)
+    unnamed = sorted((path, fault) for path, fault in others if path not in named)
     return [*marked, *_faults(metadata.parent, unnamed)]
+
+
+def _elsewhere(absent: Collection[Path], folder: Path) -> str:
+    """Where a file lies that was named without its folder, or with another end, for the end of a sentence."""
+    names, stems = {path.name for path in absent}, {path.stem for path in absent}
+    below = sorted(path for path in pictures_in(folder) if path.name in names or path.stem in stems)
+    if not below:
+        return ""
+    there, start = printable(below[0].relative_to(folder)), printable(Path(folder.name))
+    return f"; {there} is there: file_name is a file's whole name, from the folder {start} on"
+
+
+def unread(folder: Path) -> list[Row]:
+    """What lies beside pictures, might say what they show, and is not read: rows with that fault, some of them."""
+    names = {path.stem for path in pictures_in(folder)}
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
+    known = coco_files(folder)
+    tables = [path for path in inside if _is_table(path) and path.stem not in names and path not in known]
+    bare = [path for path in folders_shown(folder) if not has_pictures(path)]
+    texts = [path for path in bare if not names.isdisjoint(text.stem for text in path.glob("*.txt"))]
+    return _faults(
+        folder,
+        [
+            *((path, f"is not read; {METADATA} is, and {TABLE} with the column file_name") for path in tables[:NAMED]),
+            *((path, "its texts are not read; captions lie beside their pictures") for path in texts[:NAMED]),
+        ],
+    )
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLES and path.name not in READ and path.is_file()
 
 
 def _marked(rows: Sequence[Row], absent: Container[Path], *, listed: str) -> list[Row]:
@@ -223,8 +289,9 @@ def _lines(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if "file_name" not in (columns := reader.fieldnames or ()):
             if len(columns) == 1 and (found := next((each for each in ";\t" if each in columns[0]), None)):
                 raise DataError(f"{where}: its first line has no comma but {found!r}; columns are separated by commas")
-            hint = did_you_mean("file_name", columns)
-            raise DataError(f"{where}: its first line names no column 'file_name'{hint}; add it, or rename this table")
+            there = ", ".join(repr(printable(Path(each))) for each in columns[:6])
+            meant = f", but {there}; call the one with the names of pictures so" if there else "; add it"
+            raise DataError(f"{where}: its first line names no column 'file_name'{meant}, or rename this table")
         for cells in reader:
             if None in cells:
                 raise DataError(f"{where} line {reader.line_num}: more cells than the {len(columns)} of the first line")

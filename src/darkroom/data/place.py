@@ -105,7 +105,7 @@ def called(place: str) -> str:
     path = PurePosixPath(shown(place)) if is_remote(place) else Path(place)
     if path.suffix == ".tar":
         return path.parent.name if _RANGE.search(path.name) else path.stem
-    return path.name
+    return path.stem if path.suffix == ".json" else path.name
 
 
 def patterned(place: str) -> list[str]:

@@ -8,7 +8,9 @@ from typing import Final
 ENDS: Final = (".txt", ".caption")  # the second is what captioning tools write
 LONGEST: Final = 10_000  # characters; no tokenizer sees that many
 _BYTES: Final = 4 * LONGEST  # a character has four at most, and a file may be of any size
-_BOXES: Final = re.compile(r"\d+( \d*\.\d+){4,}(\s|$)")  # a line of YOLO: class, then shares of the sides
+_BOXES: Final = re.compile(  # a line of YOLO: class, then shares of the sides, one of them no whole number
+    r"(?=.*\.\d)\d+([ \t]+\d*\.?\d+(e-\d+)?){4,}[ \t\r]*(\n|$)"
+)
 
 
 def sidecar(picture: Path) -> tuple[str | None, str | None]:
@@ -31,6 +33,11 @@ def sidecar(picture: Path) -> tuple[str | None, str | None]:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(start, whole).strip()[:LONGEST]
     except UnicodeDecodeError:
         return None, "its caption is not UTF-8 text"
-    if _BOXES.match(text):
-        return None, "the text beside it is boxes as YOLO writes them and no caption; COCO and VOC files are read"
+    if is_boxes(text):
+        return None, "the text beside it is boxes as YOLO writes them, and those of other pictures are captions"
     return text or None, None
+
+
+def is_boxes(text: str) -> bool:
+    """Does a text begin with a line of numbers as YOLO writes them, and not with words?"""
+    return _BOXES.match(text) is not None

@@ -29,12 +29,14 @@ from darkroom.data.metadata import (
     list_rows,
     metadata_file,
     sound,
+    unread,
 )
 from darkroom.data.parts import Joined, Subset
 from darkroom.data.place import called, folder_called
 from darkroom.data.remote import is_remote, shown
 from darkroom.data.row import Kinds, Row
 from darkroom.data.shards import are_shards, shard_rows
+from darkroom.data.yolo import PICTURES
 from darkroom.scenes.draw import Kind, Scene, draw
 from darkroom.scenes.vocabulary import CANVAS, SHAPES
 
@@ -207,6 +209,8 @@ def _files(place: str, *, caption_field: str, alpha: bool) -> tuple[Folder, Fold
         train, test, folder = coco_rows(folder), [], folder.parent
     else:
         train, test = _split_rows(folder, caption_field=caption_field)
+        if not Kinds.of(sound([*train, *test])).fields:
+            train = [*train, *unread(folder)]
     rows = sound([*train, *test])
     _check_pixels(folder, rows)
     tables = name_classes(folder, Kinds.of(rows))
@@ -256,7 +260,7 @@ def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Ro
     """Rows of the `train` and `test` (`val`, `validation`) folders; all and none where there are no such."""
     own = folder_called(folder, TRAIN_FOLDERS)
     if own is None or _has_classes_beside(folder, own):
-        return list_rows(folder, caption_field=caption_field), []
+        return _split_within(folder, caption_field=caption_field)
     if metadata_file(folder) is not None:  # one list for all splits
         return _apart(list_rows(folder, caption_field=caption_field))
     if metadata_file(own) is None and not coco_files(own) and (files := coco_files(folder)):
@@ -274,6 +278,16 @@ def _split_rows(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Ro
     return train, test
 
 
+def _split_within(folder: Path, *, caption_field: str) -> tuple[list[Row], list[Row]]:
+    """Rows of a folder without split folders; apart where COCO files are named after splits, or `images` has them."""
+    files = [] if metadata_file(folder) is not None else coco_files(folder)
+    if len(files) > 1:
+        return _listed_apart(folder, files)
+    rows, images = list_rows(folder, caption_field=caption_field), folder_called(folder, PICTURES)
+    parted = images is not None and folder_called(images, TRAIN_FOLDERS) is not None
+    return _apart(rows) if parted else (rows, [])
+
+
 def _has_classes_beside(folder: Path, own: Path) -> bool:
     """Is `train` one class of several (car, bus, train), not a split? Other folders with pictures tell."""
     others = (each for each in folders_shown(folder) if each.name.lower() not in SPLITS)
@@ -289,7 +303,16 @@ def _listed_apart(folder: Path, files: Sequence[Path]) -> tuple[list[Row], list[
     if len(train) != 1 or test is None:
         one = coco_file(folder)  # refuses several
         return _apart([] if one is None else coco_rows(one))
-    return coco_rows(train[0]), coco_rows(test)
+    return _there(train[0], test)
+
+
+def _there(train: Path, test: Path) -> tuple[list[Row], list[Row]]:
+    """Rows of both COCO files; where all pictures of one are elsewhere, those of the other, and the file with why."""
+    rows, rows_apart = coco_rows(train), coco_rows(test)
+    if bool(sound(rows)) == bool(sound(rows_apart)):
+        return rows, rows_apart
+    found, path = (rows, test) if sound(rows) else (rows_apart, train)
+    return [*found, Row(path, printable(Path(path.name)), fault="none of the pictures that it names is there")], []
 
 
 def _apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -300,7 +323,8 @@ def _apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def _below(rows: Sequence[Row], folder: str) -> list[Row]:
-    return [row for row in rows if row.name.lower().startswith(f"{folder}/")]
+    begins = tuple(f"{above}{folder}/" for above in ("", *(f"{each}/" for each in PICTURES)))
+    return [row for row in rows if row.name.lower().startswith(begins)]
 
 
 def _by_name(source: Folder, seed: int) -> tuple[Folder, Folder]:

@@ -24,6 +24,7 @@ _PLAINLY: Final = {
 }
 OFTEN: Final = 300  # times that each picture is seen by the denoiser
 SHORT: Final = 1500  # steps of a denoiser
+WHITE: Final = 256  # classes of maps in which white stands for one
 
 
 def reasons(recipe: Recipe, found: Mapping[str, Any]) -> list[str]:
@@ -64,6 +65,11 @@ def doubts(recipe: Recipe, found: Mapping[str, Any], *, test: int) -> list[str]:
             sentences.append(f"every picture is seen {seen:.0f} times, enough to be learnt by heart")
         sentences += [sentence for sentence in [few(recipe)] if sentence]
         sentences += _small_classes(recipe, found)
+        if any(isinstance(each, MapSpec) and each.classes == WHITE for each in part.conditioners):
+            sentences.append(
+                "maps have the id 255, so there are 256 classes; where it is but white, or belongs to no class, write "
+                "maps whose ids count from 0, e.g. 0 and 1"
+            )
     bare = count - int(found.get("captioned", count))
     if bare and part is not None and any(isinstance(each, TextSpec) for each in part.conditioners):
         sentences.append(f"{bare} of {count} pictures have no caption")

@@ -43,6 +43,12 @@ TURNED: Final = 4000  # pictures at most that are turned: latents of eight views
 BICUBIC: Final = BicubicSpec()
 MAP_CHANNELS: Final = 16
 FREE: Final = "unconditional"
+HOW: Final = {  # a person gives a field
+    "caption": "a text beside each picture, or captions in metadata.jsonl",
+    "label": "a sub-folder for each class, or labels in metadata.jsonl",
+    "map": "maps in a folder masks beside images, or map_file_name in metadata.jsonl",
+    "objects": "boxes in metadata.jsonl, or as COCO, VOC or YOLO write them",
+}
 TASKS: Final = (FREE, "class", "text", "layout", "semantic", "super-resolution", "inpainting")
 
 
@@ -160,8 +166,8 @@ def _conditioner(task: str, summary: Mapping[str, Any], *, place: str, channels:
     needs = {"text": {"caption", "label"}, "class": {"label"}, "layout": {"objects"}, "semantic": {"map"}}
     if task in needs and not fields & needs[task]:
         raise DataError(
-            f"{place}: task={task} needs the field {min(needs[task])!r}, "
-            f"this data set has {', '.join(sorted(fields)) or 'pictures alone'}"
+            f"{place}: task={task} needs the field {min(needs[task])!r}, this data set has "
+            f"{', '.join(sorted(fields)) or 'pictures alone'}; add {HOW[min(needs[task])]}"
         )
     match task:
         case "text":

@@ -15,7 +15,7 @@ from torch import Tensor
 from darkroom.core.errors import InputError
 from darkroom.core.pictures import MODES, from_bytes, open_picture, to_bytes
 from darkroom.core.shapes import Images
-from darkroom.data.decode import colours, upright
+from darkroom.data.decode import colours, levels, upright
 
 Size = tuple[int, int]  # height, width
 INK: Final = 128  # level from which a mask's pixel is to be painted
@@ -54,11 +54,12 @@ class InputPicture:
 
     def ids(self, size: Size) -> Int[Tensor, "1 h w"]:
         """The picture as a map: its grey levels or palette numbers are class ids; `InputError` for colours."""
-        if self.picture.mode not in ID_MODES:
+        grey = levels(self.picture)
+        if grey.mode not in ID_MODES:
             raise InputError(
-                f"a map holds class ids as grey levels or palette numbers; a picture of mode {self.picture.mode} came"
+                f"a map holds class ids as grey levels or palette numbers; a picture of mode {grey.mode} came"
             )
-        found = _fitted(self.picture, size, method=Image.Resampling.NEAREST)
+        found = _fitted(grey, size, method=Image.Resampling.NEAREST)
         return torch.from_numpy(np.array(found).astype(np.int64))[None]
 
 
