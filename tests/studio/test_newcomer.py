@@ -75,7 +75,8 @@ def test_each_condition_may_have_a_guidance_of_its_own(newcomer: Visit, small: S
     assert page.input_value("#dr-class-label input") == "star"
     page.click("#dr-settings >> button >> nth=0")
     page.locator("#dr-guidance input").first.wait_for()
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 200)))")  # put back, then shown
+    # put back, then shown
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 200)))")
     newcomer.fill(guidance=3)
     page.click("#dr-class-draw")
     page.get_by_text("give one guidance for all, or one for each condition").wait_for()
