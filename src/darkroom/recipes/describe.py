@@ -24,7 +24,7 @@ from darkroom.train.optim import TrainSpec
 def describe(recipe: Recipe) -> dict[str, Any]:
     """JSON-ready facts about a recipe; everything is built on the meta device, so no memory is taken.
 
-    parameters: of first_stage, network, conditioner · flops: multiply-accumulates of one `network` evaluation,
+    parameters: of first_stage, network, conditioner · flops: multiply-adds of one `network` evaluation,
     `encode` and `decode`, batch 1 · memory: bytes of float32 `weights`, and of all that training each stage keeps but
     activations: weights, gradients, the optimiser's moments, averages, also of what judges or teaches · latent:
     (c, h, w) · factor: f · size_multiple: sides of pictures must be multiples of it.
