@@ -135,7 +135,7 @@ def earlier(schedule: Schedule, t: Time, *, distance: float) -> Time:
 
 
 def _numbers(values: Grid) -> list[int | float]:
-    return cast("list[int | float]", values.tolist())  # pyright: ignore[reportUnknownMemberType]
+    return cast("list[int | float]", values.tolist())
 
 
 def _discrete(schedule: Schedule, name: str) -> int:
