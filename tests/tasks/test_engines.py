@@ -125,10 +125,12 @@ def test_openvino_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_openvino_tells_times_apart_in_bfloat16(
     model_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of which 998 and 999 are the same, with waves of anything."""
+    """Of which 998 and 999 are the same, with waves of anything; also where float32 was compiled before."""
     engine_or_skip("openvino")
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path))
     exact = moved(model_files["class"])
+    before = moved(model_files["class"], engine="openvino")
+    before.network(*asked(before))
     rounded = moved(model_files["class"], engine="openvino", dtype="bfloat16")
     x, _, condition = asked(exact)
     for t in (torch.tensor([998, 998]), torch.tensor([999, 999])):
