@@ -89,7 +89,7 @@ def _ours(model: Model, scenes: ShapesSource) -> Run:
 
 
 def _theirs(model: Model, dtype: torch.dtype, *, compiled: bool = False) -> Run:
-    from diffusers import DDIMScheduler  # noqa: PLC0415
+    from diffusers import DDIMScheduler  # noqa: PLC0415  (a package that only this needs)
 
     spec, scale = model.spec, float(model.default("guidance", 1.0))
     side = spec.image_size // spec.first_stage.factor
@@ -122,7 +122,7 @@ def _check_same(model: Model, theirs: Any, *, side: int) -> None:
 
 def theirs_built_in(network: UNet, *, side: int) -> nn.Module:
     """A U-Net of diffusers' blocks that answers what ours does. side: of the latents."""
-    from diffusers import UNet2DConditionModel  # noqa: PLC0415
+    from diffusers import UNet2DConditionModel  # noqa: PLC0415  (a package that only this needs)
 
     plain = network.spec.model_copy(update={"places": "none", "resample": "conv"})
     made: Any = UNet2DConditionModel.from_config(unet_config(plain, size=side))
@@ -138,8 +138,8 @@ def theirs_built_in(network: UNet, *, side: int) -> nn.Module:
 
 def _without_weights(made: Any) -> None:
     """Halving by the mean and doubling alone, by diffusers' own layers."""
-    from diffusers.models.downsampling import Downsample2D  # noqa: PLC0415
-    from diffusers.models.upsampling import Upsample2D  # noqa: PLC0415
+    from diffusers.models.downsampling import Downsample2D  # noqa: PLC0415  (a package that only this needs)
+    from diffusers.models.upsampling import Upsample2D  # noqa: PLC0415  (a package that only this needs)
 
     for levels, name, kind in (
         (made.down_blocks, "downsamplers", Downsample2D),

@@ -81,7 +81,7 @@ def whole_run(sides: Sequence[str] | None, *, side: int = 32) -> Case:
 
 
 def _pipeline(model: LatentDiffusion, dtype: torch.dtype, *, compiled: bool) -> Run:
-    from diffusers import DDIMScheduler  # noqa: PLC0415
+    from diffusers import DDIMScheduler  # noqa: PLC0415  (a package that only this needs)
 
     network = at_its_best(theirs_network(model.network), dtype, compiled=compiled)
     stage = at_its_best(theirs_first_stage(model.first_stage), dtype)

@@ -173,7 +173,7 @@ def theirs_network(network: UNet) -> nn.Module:
 
 def theirs_first_stage(stage: Autoencoder) -> nn.Module:
     """diffusers' first stage with the same weights."""
-    from diffusers import AutoencoderKL  # noqa: PLC0415
+    from diffusers import AutoencoderKL  # noqa: PLC0415  (a package that only this needs)
 
     made = AutoencoderKL.from_config(first_stage_config(stage.spec, size=256, scale=1.0))
     made.load_state_dict(to_original(first_stage_table(stage.spec), stage.state_dict()))
@@ -210,7 +210,7 @@ def _diffusers(
 
 def _openvino(module: nn.Module, inputs: Inputs, *, names: Sequence[str]) -> Run:
     """The module converted with static shapes."""
-    import openvino  # noqa: PLC0415
+    import openvino  # noqa: PLC0415  (a package that only this needs)
 
     example = dict(zip(names, inputs, strict=True))
     shapes = [(name, list(each.shape)) for name, each in example.items()]

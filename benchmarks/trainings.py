@@ -121,8 +121,8 @@ def _our_training(given: LatentDiffusion, dtype: torch.dtype, *, compiled: bool 
 
 def _their_training(model: LatentDiffusion, way: Theirs) -> Run:
     """A step as `train_text_to_image.py --use_ema` makes it, without its text encoder."""
-    from diffusers import DDPMScheduler  # noqa: PLC0415
-    from diffusers.training_utils import EMAModel  # noqa: PLC0415
+    from diffusers import DDPMScheduler  # noqa: PLC0415  (a package that only this needs)
+    from diffusers.training_utils import EMAModel  # noqa: PLC0415  (a package that only this needs)
 
     network: Any = theirs_network(model.network).train()
     stage: Any = theirs_first_stage(model.first_stage).requires_grad_(requires_grad=False)

@@ -32,6 +32,7 @@ from darkroom.process.schedule import (
     TrueLinearSpec,
     build_schedule,
 )
+from darkroom.process.times import trailing
 from darkroom.recipes.read import groups, recipe
 
 diffusers = pytest.importorskip("diffusers", reason="compares with diffusers")
@@ -108,6 +109,15 @@ def test_noise_levels_of_every_scheduler(name: str) -> None:
         ours = build_schedule(read_scheduler(said, where="scheduler_config.json")[0])
         assert isinstance(ours, DiscreteSchedule)
         torch.testing.assert_close(made.alphas_cumprod.double(), ours.alphas_cumprod[:-1], rtol=2e-4, atol=1e-6)
+
+
+def test_trailing_times_are_theirs() -> None:
+    """At every count; of some theirs has one time more at the end, below the first of all."""
+    theirs, ours = diffusers.DDIMScheduler(timestep_spacing="trailing"), build_schedule(LinearSpec())
+    for steps in range(1, 1001):
+        theirs.set_timesteps(steps)
+        assert theirs.timesteps[:steps].tolist() == trailing(ours, steps).visited.tolist()
+        assert theirs.timesteps[steps:].tolist() in ([], [-1])
 
 
 def test_flow_has_no_such_scheduler() -> None:

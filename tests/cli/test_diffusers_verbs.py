@@ -68,7 +68,7 @@ def test_what_a_part_is(say: Say, folder: Path) -> None:
     found = facts(say, folder / "vqvae")
     assert (found["kind"], found["family"], found["factor"]) == ("diffusers part", "AutoencoderKL", 2)
     found = facts(say, folder / "unet")
-    assert (found["family"], found["factor"], list(found["parameters"])) == ("UNet2DModel", None, ["network"])  # pyright: ignore
+    assert (found["family"], found["factor"], list(found["parameters"])) == ("UNet2DModel", None, ["network"])  # pyright: ignore[reportArgumentType]
     code, told, _ = say("inspect", folder / "unet")
     assert code == 0
     assert "UNet2DModel" in told

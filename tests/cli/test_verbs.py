@@ -311,7 +311,7 @@ def test_inspect_tells_what_things_are(say: Say, run: Path, tmp_path: Path) -> N
 
 
 def test_inspect_does_not_wait_for_the_compiler_of_torch() -> None:
-    """It takes longer to import than all else together, and arithmetic on tensors without memory imports it."""
+    """It takes longer to import than all else together; arithmetic and draws on tensors without memory import it."""
     code = (
         "import sys; from darkroom.cli.inspect import look; from darkroom.tasks.find import built_in\n"
         "for name in built_in(): look(name)\n"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from darkroom.cli.watch import watch
-from darkroom.train.events import Advance, Event, Note
+from darkroom.train.events import Advance, Event, Sentence
 from darkroom.train.loop import Progress
 
 
@@ -22,7 +22,7 @@ def test_the_first_signal_waits_for_the_step_under_way(number: int) -> None:
         try:
             os.kill(os.getpid(), number)
             done.append("step")
-            yield Note("a step")
+            yield Sentence("a step")
             done.append("another")
         finally:
             done.append("closed")
@@ -40,7 +40,7 @@ def test_the_second_signal_stops_at_once() -> None:
         done.append("one")
         os.kill(os.getpid(), signal.SIGINT)
         done.append("two")
-        yield Note("a step")
+        yield Sentence("a step")
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.core.errors import InputError
-from darkroom.core.fetch import Source, fetch
+from darkroom.core.fetch import PublishedFile, fetch
 
 BYTES = bytes(range(256)) * 300
 
@@ -35,13 +35,15 @@ def host(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def source(host: str, *, digest: str | None = None, limit: int = 1 << 20, name: str = "weights.pth") -> Source:
-    return Source(f"{host}/{name}", digest or f"sha256:{hashlib.sha256(BYTES).hexdigest()}", limit)
+def published(
+    host: str, *, digest: str | None = None, limit: int = 1 << 20, name: str = "weights.pth"
+) -> PublishedFile:
+    return PublishedFile(f"{host}/{name}", digest or f"sha256:{hashlib.sha256(BYTES).hexdigest()}", limit)
 
 
 def test_a_file_arrives_whole(host: str, tmp_path: Path) -> None:
     path = tmp_path / "cache" / "deep" / "weights.pth"
-    assert fetch(source(host), path=path) == path
+    assert fetch(published(host), path=path) == path
     assert path.read_bytes() == BYTES
     assert [each.name for each in path.parent.iterdir()] == ["weights.pth"]
 
@@ -49,13 +51,13 @@ def test_a_file_arrives_whole(host: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["md5", "sha256"])
 def test_the_first_digits_of_a_digest_are_enough(host: str, tmp_path: Path, kind: str) -> None:
     digest = hashlib.new(kind, BYTES).hexdigest()[:8]
-    assert fetch(source(host, digest=f"{kind}:{digest}"), path=tmp_path / "weights.pth").is_file()
+    assert fetch(published(host, digest=f"{kind}:{digest}"), path=tmp_path / "weights.pth").is_file()
 
 
 def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"mine")
-    assert fetch(source("http://127.0.0.1:9"), path=path).read_bytes() == b"mine"
+    assert fetch(published("http://127.0.0.1:9"), path=path).read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(
@@ -69,16 +71,16 @@ def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
 def test_a_wrong_download_leaves_nothing(host: str, tmp_path: Path, changes: dict, complaint: str) -> None:
     path = tmp_path / "cache" / "weights.pth"
     with pytest.raises(InputError, match=complaint):
-        fetch(source(host, **changes), path=path)
+        fetch(published(host, **changes), path=path)
     assert list(path.parent.iterdir()) == []
 
 
 def test_a_host_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be fetched"):
-        fetch(source("http://127.0.0.1:9"), path=tmp_path / "weights.pth")
+        fetch(published("http://127.0.0.1:9"), path=tmp_path / "weights.pth")
 
 
 def test_where_nothing_can_be_kept_it_is_told_what_names_another_place(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
     with pytest.raises(InputError, match=r"cache: cannot be written \(File exists\); DARKROOM_CACHE can name another"):
-        fetch(source("http://127.0.0.1:9"), path=tmp_path / "cache" / "weights.pth")
+        fetch(published("http://127.0.0.1:9"), path=tmp_path / "cache" / "weights.pth")

@@ -2,49 +2,54 @@
 
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from darkroom.core.memory import available
+from darkroom.core.memory import available, keep_freed_memory
+from warm import begun
 
-FAULTS = """
-import resource, torch
-from darkroom.core.memory import keep_freed_memory
-kept = keep_freed_memory() if {asked} else False
-for _ in range(20):  # until there is room enough
-    torch.empty(10_000_000).fill_(1)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    torch.empty(10_000_000).fill_(1)
-print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc")
+unchosen = pytest.mark.skipif(
+    any(name.startswith(("MALLOC_", "GLIBC_")) for name in os.environ), reason="the environment says how malloc works"
+)
 
 
-def kept_and_faults(*, asked: bool, **environment: str) -> tuple[bool, int]:
+def _faults(asked: bool) -> None:
+    import resource  # not on every system
+
+    kept = keep_freed_memory() if asked else False
+    for _ in range(20):  # until there is room enough
+        torch.empty(10_000_000).fill_(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.empty(10_000_000).fill_(1)
+    print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+def kept_and_faults(folder: Path, *, asked: bool) -> tuple[bool, int]:
     """Was the setting taken, and how many pages were mapped while 40 MB were taken and freed 20 times more?"""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    run = [sys.executable, "-c", FAULTS.format(asked=asked)]
-    told = subprocess.run(run, env=plain | environment, capture_output=True, text=True, check=True).stdout
-    kept, faults = map(int, told.split())
+    with begun(_faults, asked, folder=folder) as process:
+        assert process.ended() == 0, process.complaints
+        kept, faults = map(int, process.out.split())
     return bool(kept), faults
 
 
 @glibc
-def test_the_same_blocks_are_used_again() -> None:
-    _, without = kept_and_faults(asked=False)
-    kept, faults = kept_and_faults(asked=True)
+@unchosen
+def test_the_same_blocks_are_used_again(tmp_path: Path) -> None:
+    _, without = kept_and_faults(tmp_path, asked=False)
+    kept, faults = kept_and_faults(tmp_path, asked=True)
     assert kept
     assert faults < 1_000
     assert without > 20_000  # else this says nothing
 
 
 @glibc
-def test_a_choice_in_the_environment_stands() -> None:
-    assert kept_and_faults(asked=True, MALLOC_TRIM_THRESHOLD_="131072")[0] is False
+def test_a_choice_in_the_environment_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert keep_freed_memory() is False
 
 
 def test_what_is_left_is_the_least_of_what_linux_and_its_groups_say(tmp_path: Path) -> None:

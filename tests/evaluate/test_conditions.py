@@ -53,7 +53,7 @@ def measured(
     monkeypatch: pytest.MonkeyPatch,
     *,
     perfect: bool,
-    spoiling: Spoiling = Spoiling(),  # noqa: B008
+    spoiling: Spoiling = Spoiling(),  # noqa: B008  (a frozen value)
 ) -> dict[str, Any]:
     """The report's figures when the model draws the scenes themselves (or one that is not asked for)."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from darkroom.core.compute import Compute, sampling_compute
 from darkroom.core.errors import InputError, ModelFileError
-from darkroom.core.fetch import Source
+from darkroom.core.fetch import PublishedFile
 from darkroom.core.pictures import from_bytes, to_bytes
 from darkroom.evaluate import networks
 from darkroom.evaluate.networks import EncoderEye, Preparation, open_network, open_networks
@@ -36,7 +36,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache, an empty torch hub, and no network."""
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(networks, "PUBLISHED", Source("http://127.0.0.1:9/inception.pth", "sha256:00", 10**9))
+    monkeypatch.setattr(networks, "PUBLISHED", PublishedFile("http://127.0.0.1:9/inception.pth", "sha256:00", 10**9))
     return tmp_path / "cache" / "inception" / "inception.pth"
 
 
@@ -70,7 +70,7 @@ def test_published_weights_are_checked(
     _, odd = open_network(str(nowhere), CPU)  # as a file of one's own it is taken, and that is said
     assert "does not have the checksum" in odd[0]
     digest = f"sha256:{hashlib.sha256(nowhere.read_bytes()).hexdigest()[:8]}"
-    monkeypatch.setattr(networks, "PUBLISHED", Source("http://127.0.0.1:9/inception.pth", digest, 10**9))
+    monkeypatch.setattr(networks, "PUBLISHED", PublishedFile("http://127.0.0.1:9/inception.pth", digest, 10**9))
     found, odd = open_network("inception", CPU)
     assert odd == ()
     assert open_network(str(nowhere), CPU)[1] == ()

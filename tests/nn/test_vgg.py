@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom.core.errors import InputError, ModelFileError
-from darkroom.core.fetch import Source
+from darkroom.core.fetch import PublishedFile
 from darkroom.nn import vgg
 from darkroom.nn.features import perceptual
 
@@ -40,7 +40,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     for name in ("VGG16", "HEADS"):
         file = getattr(vgg, name).url.rpartition("/")[2]
-        monkeypatch.setattr(vgg, name, Source(f"http://127.0.0.1:9/{file}", "sha256:00", 1000))
+        monkeypatch.setattr(vgg, name, PublishedFile(f"http://127.0.0.1:9/{file}", "sha256:00", 1000))
     folder = tmp_path / "cache" / "lpips"
     folder.mkdir(parents=True)
     return folder
@@ -91,7 +91,7 @@ def test_it_is_fetched_and_checked(published, cache: Path, monkeypatch: pytest.M
         path.parent.mkdir(exist_ok=True)
         torch.save(weights, path)
         digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        monkeypatch.setattr(vgg, name, Source(path.as_uri(), digest, 10**7))
+        monkeypatch.setattr(vgg, name, PublishedFile(path.as_uri(), digest, 10**7))
     perceptual("lpips")
     assert sorted(path.name for path in cache.iterdir()) == ["vgg.pth", "vgg16-397923af.pth"]
 

@@ -1,5 +1,7 @@
 """Grids of times: any count from 1 to T, the original's grids with their faults named, given times."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from hypothesis import given as forall
@@ -29,6 +31,12 @@ def test_trailing_takes_any_count(total, data):
 
 def test_trailing_with_every_step_visits_every_time():
     assert torch.equal(trailing(THOUSAND, 1000).visited, torch.arange(999, -1, -1))
+
+
+@pytest.mark.parametrize("steps", [1, 7, 16, 32, 50, 61, 80, 160, 400])  # 16, 32, 80, 160 and 400 have halves
+def test_trailing_rounds_halves_to_even(steps):
+    exact = [round(Fraction(1000 * left, steps)) - 1 for left in range(steps, 0, -1)]
+    assert trailing(THOUSAND, steps).visited.tolist() == exact
 
 
 def test_trailing_in_continuous_time():

@@ -115,7 +115,7 @@ def test_the_parts_of_a_plan() -> None:
     plan, known = plan_for(found, gpus=4, gpu="h100"), describe(found)
     trained = known["parameters"]["network"] + known["parameters"]["conditioner"]
     assert plan["parameters"] == known["parameters"]
-    assert plan["operations"] == known["flops"]["network"]
+    assert plan["flops"] == known["flops"]["network"]
     assert plan["memory"]["optimizer"] == 8 * trained
     held = sum(plan["memory"].values()) - plan["memory"]["activations"]
     each = step_of(found).kept // 2
@@ -179,7 +179,7 @@ def test_first_stages_are_planned_with_what_judges_them(name: str, change: str) 
     alone = made.model_copy(update={"first_stage": made.first_stage.model_copy(update={"loss": loss})})
     plain = plan_for(alone, gpus=4, gpu="h200")
     assert plan["stage"] == "first_stage"
-    assert plan["operations"] == known["flops"]["encode"] + known["flops"]["decode"]
+    assert plan["flops"] == known["flops"]["encode"] + known["flops"]["decode"]
     assert plain["memory"]["weights"] == 4 * known["parameters"]["first_stage"]
     held = ("weights", "gradients", "optimizer", "averages", "features")
     assert sum(plan["memory"][each] for each in held) == known["memory"]["train_first_stage"]

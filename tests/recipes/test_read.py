@@ -68,7 +68,7 @@ def test_overrides_reach_every_depth() -> None:
     assert changed.denoiser.train is not None
     assert (changed.denoiser.train.steps, changed.data.source, changed.seed) == (7, "faces", 3)
     assert changed.first_stage.train is None
-    assert changed.denoiser.network == recipe("ffhq256").denoiser.network  # pyright: ignore
+    assert changed.denoiser.network == recipe("ffhq256").denoiser.network  # pyright: ignore[reportOptionalMemberAccess]
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,17 @@ import pytest
 from darkroom.core.errors import InputError
 from darkroom.core.record import append_line, read_lines, write_lines
 from darkroom.recipes.track import FOLDER, check_tracker, tracked
-from darkroom.train.events import Event, Note
+from darkroom.train.events import Event, Sentence
 
 
 def work(run: Path, *, first: int, last: int) -> Generator[Event]:
     """Steps of both stages, a line each; the first event comes before any line."""
-    yield Note("begins")
+    yield Sentence("begins")
     for stage in ("first_stage", "denoiser"):
         (run / stage).mkdir(exist_ok=True, parents=True)
         for step in range(first, last):
             append_line(run / stage / "log.jsonl", {"step": step, "loss": step / 2, "skipped": 0})
-            yield Note(f"{stage} {step}")
+            yield Sentence(f"{stage} {step}")
     append_line(run / "denoiser" / "log.jsonl", {"step": last - 1, "validation_loss": 7.0})
 
 
@@ -38,7 +38,7 @@ def test_tensorboard_has_every_line_once_also_of_a_run_that_goes_on(tmp_path: Pa
     check_tracker("tensorboard")
     stopped = tracked(work(tmp_path, first=1, last=5), tmp_path, name="tensorboard")
     for event in stopped:
-        if event == Note("denoiser 2"):
+        if event == Sentence("denoiser 2"):
             break
     stopped.close()
     assert [step for step, _ in scalars(tmp_path)["denoiser/loss"]] == [1, 2]
@@ -79,14 +79,14 @@ def test_wandb_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def more(run: Path, *, kept: int, last: int, looked: int) -> Generator[Event]:
     """The denoiser goes on from a state: its log is shortened to that, and what went with it is written again."""
-    yield Note("pictures are looked at")
+    yield Sentence("pictures are looked at")
     log = run / "denoiser" / "log.jsonl"
     write_lines(log, read_lines(log)[:kept])
     for step in range(kept + 1, last):
         append_line(log, {"step": step, "loss": step / 2, "skipped": 0, "seconds": 9.25 * step})
         if step == looked:
             append_line(log, {"step": step, "validation_loss": 7.0})
-        yield Note(f"denoiser {step}")
+        yield Sentence(f"denoiser {step}")
 
 
 def test_a_log_that_is_shortened_first_is_told_once(tmp_path: Path) -> None:

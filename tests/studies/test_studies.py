@@ -22,7 +22,7 @@ from darkroom.studies.cells import Quality, Training
 from darkroom.studies.choose import build_study
 from darkroom.studies.measure import real_pictures
 from darkroom.tasks.load import load
-from darkroom.train.events import Note
+from darkroom.train.events import Sentence
 
 TINY = ("pictures=8", "size=32", "batch=2", "parameters=100000")
 SMALL = (*TINY, "steps=1", "count=4", "real=6")
@@ -137,7 +137,9 @@ def test_what_an_earlier_version_began_goes_on_with_its_own_cells(
     assert carry.begun(now, tmp_path).cells == tuple(before.cells) != tuple(now.cells)
     assert carry.begun(now, tmp_path / "new") is now
     said = next(carry_out(now, tmp_path, device="cpu", tell=quiet))
-    assert said == Note("this study was begun by another version, and goes on with the cells that it was begun with")
+    assert said == Sentence(
+        "this study was begun by another version, and goes on with the cells that it was begun with"
+    )
     plan = read_json(tmp_path / "study.json")
     plan["cells"][0]["nobody knows this"] = 1
     write_json(tmp_path / "study.json", plan)

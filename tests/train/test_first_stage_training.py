@@ -25,7 +25,7 @@ from darkroom.data.order import spread
 from darkroom.recipes.read import recipe
 from darkroom.recipes.run import Run
 from darkroom.train.ema import Ema
-from darkroom.train.events import Note
+from darkroom.train.events import Sentence
 from darkroom.train.first_stage_objective import FirstStageObjective, first_stage_objective, opponent_of
 from darkroom.train.loop import train
 from darkroom.train.optim import TrainSpec, build_optimizer
@@ -210,7 +210,7 @@ def test_pictures_too_small_for_features_are_refused_first(tmp_path: Path) -> No
 def test_an_adversary_that_never_plays_is_told(tmp_path: Path) -> None:
     late = [*TINY, "first_stage.loss.adversary={start: 24, layers: 2, channels: 8}"]
     first = next(iter(Run(recipe("tiny-vq", overrides=late), tmp_path / "run", device="cpu").develop()))
-    assert first == Note("the adversary would begin at step 24, and there are only 24: it never plays")
+    assert first == Sentence("the adversary would begin at step 24, and there are only 24: it never plays")
 
 
 @pytest.mark.parametrize(("count", "most", "rows"), [(3, 8, 3), (8, 8, 8), (9, 8, 5), (8191, 4096, 4096), (0, 8, 0)])

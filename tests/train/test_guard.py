@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from darkroom.core.errors import TrainingError
 from darkroom.core.record import read_lines, write_lines
 from darkroom.train import guard
-from darkroom.train.events import Advance, Event, Note, Wrote
+from darkroom.train.events import Advance, Event, Sentence, Wrote
 from darkroom.train.guard import SHARPNESS, VALIDATION, Usual, health, told_when_late
 from darkroom.train.optim import TrainSpec
 
@@ -66,7 +66,7 @@ def test_what_a_device_without_float64_answers_is_logged(tmp_path: Path, monkeyp
 
 
 def notes(events: Iterator[Event]) -> list[str]:
-    return [event.text for event in events if isinstance(event, Note)]
+    return [event.text for event in events if isinstance(event, Sentence)]
 
 
 def test_a_poisoned_batch_is_told_and_changes_nothing(tmp_path: Path) -> None:

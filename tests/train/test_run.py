@@ -22,7 +22,7 @@ from darkroom.recipes.run import Run
 from darkroom.tasks.load import load
 from darkroom.tasks.parts import load_autoencoder, load_network
 from darkroom.train.denoiser_objective import draw_times
-from darkroom.train.events import Advance, Note, Wrote
+from darkroom.train.events import Advance, Sentence, Wrote
 from warm import begun
 
 SMALL = (
@@ -130,7 +130,7 @@ def test_stopped_anywhere_it_ends_the_same(text_run: Path, tmp_path: Path) -> No
         steps = 0
         for event in events:
             steps += isinstance(event, Advance)
-            if isinstance(event, Note) and "damaged" in event.text:
+            if isinstance(event, Sentence) and "damaged" in event.text:
                 remade.append(event.text)
             if steps == patience:
                 with pytest.raises(InputError, match="another process is at work in this folder"):
@@ -162,7 +162,7 @@ def test_a_run_killed_after_its_last_save_logs_each_step_once(text_run: Path, tm
 def test_a_finished_run_says_so_and_changes_nothing(text_run: Path) -> None:
     before = (text_run / "model.safetensors").read_bytes()
     events = finish(Run(recipe("tiny-text", overrides=SMALL), text_run, device="cpu"), page=True)
-    assert [type(event) for event in events] == [Note, Wrote]
+    assert [type(event) for event in events] == [Sentence, Wrote]
     assert (text_run / "model.safetensors").read_bytes() == before
 
 

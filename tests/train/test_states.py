@@ -15,7 +15,7 @@ from darkroom.core.errors import DataError, ModelFileError, TrainingError
 from darkroom.core.record import disk_faults, read_lines, write_json
 from darkroom.core.writing import whole_file
 from darkroom.train import session
-from darkroom.train.events import Advance, Event, Note
+from darkroom.train.events import Advance, Event, Sentence
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import STATE
 from darkroom.train.state import before, find_state
@@ -100,7 +100,7 @@ def test_a_damaged_newest_state_is_passed_over_and_said(damage, calm: Tensor, tm
     damage(state)
     model, events = begin(tmp_path)
     first = next(events)
-    assert isinstance(first, Note)
+    assert isinstance(first, Sentence)
     assert first.text == (
         f"{state}: this training state is damaged and was passed over; the one before it is used, of step 4"
     )

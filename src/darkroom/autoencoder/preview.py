@@ -67,6 +67,6 @@ class Preview(nn.Module):
         for place, level in enumerate(self.levels):
             if place:
                 h = self.enlarged[place - 1](F.interpolate(h, scale_factor=2.0))
-            for block in level:  # pyright: ignore[reportGeneralTypeIssues]
+            for block in level:  # pyright: ignore[reportGeneralTypeIssues]  (of a ModuleList any Module comes)
                 h = block(h)
         return 2 * self.head(h) - 1  # they were made for 0..1

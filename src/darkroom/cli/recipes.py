@@ -60,7 +60,7 @@ def _cost(found: dict[str, Any]) -> list[str]:
     memory = {part: _bytes(number) for part, number in found["memory"].items() if number}
     return [
         f"parameters: {_pairs(parts)}",
-        f"multiply-accumulates at batch 1: {_pairs(flops)}",
+        f"multiply-adds at batch 1: {_pairs(flops)}",
         f"memory in float32, without activations: {_pairs(memory)}",
         f"latent: {' x '.join(map(str, found['latent']))}, f = {found['factor']}; "
         f"sides of pictures are multiples of {found['size_multiple']}",

@@ -12,7 +12,7 @@ from typing import final
 from darkroom.core.errors import harmless
 from darkroom.core.parallel import on_any, world_size
 from darkroom.recipes.run import Tell
-from darkroom.train.events import Advance, Event, Note, Wrote
+from darkroom.train.events import Advance, Event, Sentence, Wrote
 
 AT_ONCE = 3.0  # seconds
 SHOWN = ("loss", "pixel", "perceptual", "perplexity")  # the log has all of them
@@ -112,7 +112,7 @@ def _show(events: Generator[Event], line: Line, *, stopping: Callable[[], bool])
             events.close()
             raise KeyboardInterrupt
         match event:
-            case Note(text):
+            case Sentence(text):
                 line.say(text)
             case Wrote(what, path):
                 line.say(f"{what}: {path}")

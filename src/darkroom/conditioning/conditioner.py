@@ -71,7 +71,7 @@ class Conditioning(nn.Module):
         return tuple(self.by_field)
 
     def __getitem__(self, field: str) -> Conditioner:
-        return self.by_field[field]  # pyright: ignore[reportReturnType]
+        return self.by_field[field]  # pyright: ignore[reportReturnType]  (a ModuleDict holds any Module)
 
     def drop(self, inputs: Mapping[str, Tensor], choices: Mapping[str, Choice]) -> dict[str, Tensor]:
         """Inputs with each field's null where its own choice says so."""

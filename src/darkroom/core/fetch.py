@@ -21,7 +21,7 @@ PIECE = 1 << 20
 
 @final
 @dataclass(frozen=True)
-class Source:
+class PublishedFile:
     """A published file: where it is, how the digest of its bytes begins, and the most bytes it can have.
 
     digest: `sha256:...` or `md5:...`, whole or as many digits as its publisher gives.
@@ -38,7 +38,7 @@ def cache(folder: str) -> Path:
     return (Path(given) if given else Path.home() / ".cache" / "darkroom") / folder
 
 
-def fetch(source: Source, *, path: Path) -> Path:
+def fetch(published: PublishedFile, *, path: Path) -> Path:
     """The file at `path`, downloaded if it is not there; a broken or wrong download leaves nothing behind.
 
     `InputError` when the host does not answer, the file is far too large or its checksum differs.
@@ -48,23 +48,23 @@ def fetch(source: Source, *, path: Path) -> Path:
     folder = writable_folder(path.parent, instead="DARKROOM_CACHE can name another folder")
     with atomic(folder / path.name) as temporary:
         try:
-            with urllib.request.urlopen(source.url, timeout=SECONDS) as answer, temporary.open("wb") as file:
-                found = _copy(iter(partial(answer.read, PIECE), b""), file, source=source)
+            with urllib.request.urlopen(published.url, timeout=SECONDS) as answer, temporary.open("wb") as file:
+                found = _copy(iter(partial(answer.read, PIECE), b""), file, published=published)
         except (OSError, HTTPException, ValueError) as error:
-            raise InputError(f"{source.url} cannot be fetched: {_reason(error)}") from None
-        if not found.startswith(source.digest):
-            raise InputError(f"{source.url} is not the file that is known: {found} came, {source.digest} fits")
+            raise InputError(f"{published.url} cannot be fetched: {_reason(error)}") from None
+        if not found.startswith(published.digest):
+            raise InputError(f"{published.url} is not the file that is known: {found} came, {published.digest} fits")
     return path
 
 
-def _copy(pieces: Iterator[bytes], file: BufferedWriter, *, source: Source) -> str:
+def _copy(pieces: Iterator[bytes], file: BufferedWriter, *, published: PublishedFile) -> str:
     """Copy all bytes and answer their digest; `InputError` as soon as there are more than there can be."""
-    kind, size = source.digest.partition(":")[0], 0
+    kind, size = published.digest.partition(":")[0], 0
     digest = hashlib.new(kind, usedforsecurity=False)
     for piece in pieces:
         size += len(piece)
-        if size > source.limit:
-            raise InputError(f"{source.url} is not the file that is known: it has more than {source.limit} bytes")
+        if size > published.limit:
+            raise InputError(f"{published.url} is not the file that is known: it has more than {published.limit} bytes")
         digest.update(piece)
         file.write(piece)
     return f"{kind}:{digest.hexdigest()}"

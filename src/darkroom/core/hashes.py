@@ -1,4 +1,4 @@
-"""A short hash that identifies weights."""
+"""Short hashes that identify weights and texts."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,3 +13,8 @@ def weights_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def text_hash(text: str) -> str:
+    """Thirty-two hexadecimal digits of a text (BLAKE2b), which may name files in any bytes."""
+    return hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=16).hexdigest()

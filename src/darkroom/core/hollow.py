@@ -22,6 +22,11 @@ def hollow() -> Generator[None]:
         yield
 
 
+def parameters_of(module: nn.Module) -> int:
+    """How many values its parameters have, shared ones counted once."""
+    return sum(each.numel() for each in module.parameters())
+
+
 @final
 class _Undrawn(TorchFunctionMode):
     """Random filling in place leaves a tensor as it is."""

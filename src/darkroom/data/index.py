@@ -22,6 +22,7 @@ import numpy as np
 
 from darkroom.core.errors import DataError, InputError
 from darkroom.core.fetch import cache
+from darkroom.core.hashes import text_hash
 from darkroom.core.record import atomic, writable_folder
 from darkroom.data.examples import Size
 from darkroom.data.place import Member, Shard, facts_of
@@ -136,7 +137,7 @@ def _path(shard: Shard, caption_field: str) -> Path:
     """Where the index is kept; it belongs to a place, a size and a date."""
     place = shown(shard.place) if shard.remote else str(Path(shard.place).resolve())
     known = repr((place, shard.facts.size, shard.facts.tag, caption_field, _VERSION))
-    return cache("shards") / hashlib.blake2b(known.encode(errors="backslashreplace"), digest_size=16).hexdigest()
+    return cache("shards") / text_hash(known)
 
 
 def _recalled(path: Path) -> Index | None:

@@ -1,6 +1,5 @@
 """The latent cache: posterior moments of every training picture, computed once, in files that are memory-mapped."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from darkroom.autoencoder.statistics import LatentStatistics, LatentSums
 from darkroom.core.errors import DataError, SpecError
+from darkroom.core.hashes import text_hash
 from darkroom.core.parallel import on_first, world_size
 from darkroom.core.pictures import from_bytes
 from darkroom.core.record import known_json, writable_folder, write_json
@@ -138,7 +138,7 @@ def _statistics(tables: Sequence[LatentTable]) -> LatentStatistics:
 def cache_key(first_stage: str, *, source: Source, spec: TransformSpec) -> str:
     """A hash of what the table depends on. first_stage: a hash of its weights and spec."""
     facts = json.dumps([_VERSION, first_stage, source.fingerprint(), spec.plain()], sort_keys=True)
-    return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+    return text_hash(facts)
 
 
 def cache_latents(

@@ -1,6 +1,5 @@
 """Parts of data sets, and data sets made of parts."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
@@ -8,6 +7,7 @@ from typing import NamedTuple, final
 import numpy as np
 from jaxtyping import Integer
 
+from darkroom.core.hashes import text_hash
 from darkroom.data.examples import Example, Size, Source, Thing
 from darkroom.data.folder import Folder
 from darkroom.data.listing import Listing
@@ -81,7 +81,7 @@ class Subset:
 
     def fingerprint(self) -> str:
         """A hash of the whole and of the rows taken."""
-        return _hash(f"{self.source.fingerprint()}/{','.join(map(str, self.rows))}")
+        return text_hash(f"{self.source.fingerprint()}/{','.join(map(str, self.rows))}")
 
 
 def subset(source: Source, rows: Sequence[int]) -> Subset:
@@ -168,7 +168,7 @@ class Joined:
 
     def fingerprint(self) -> str:
         """A hash of both."""
-        return _hash(f"{self.first.fingerprint()}/{self.second.fingerprint()}")
+        return text_hash(f"{self.first.fingerprint()}/{self.second.fingerprint()}")
 
 
 @final
@@ -210,7 +210,3 @@ def part_of(source: Source) -> Part | None:
             return Part(folder, rows)
         case _:
             return None
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

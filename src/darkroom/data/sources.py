@@ -14,6 +14,7 @@ from jaxtyping import Integer
 from PIL import Image
 
 from darkroom.core.errors import DataError, InputError, did_you_mean
+from darkroom.core.hashes import text_hash
 from darkroom.core.seeds import stream
 from darkroom.data.coco import coco_file, coco_files, coco_rows
 from darkroom.data.decode import printable
@@ -146,7 +147,7 @@ class ShapesSource:
 
     def fingerprint(self) -> str:
         """A hash of seed, side, count and kind."""
-        return _hash(f"{self.kind}/{self.seed}/{self.side}/{self.count}")
+        return text_hash(f"{self.kind}/{self.seed}/{self.side}/{self.count}")
 
 
 @functools.lru_cache(maxsize=2**18)
@@ -350,7 +351,3 @@ def _limited(source: Folder, *, seed: int, limit: int | None) -> Source:
 def _share(name: str, seed: int) -> float:
     digest = hashlib.blake2b(f"split/{seed}/{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -16,7 +16,7 @@ from darkroom.conditioning.fill import filled
 from darkroom.conditioning.spatial import LowResSpec, MapSpec, MaskedSpec, one_hot, shrunk
 from darkroom.core.conditions import Conditions
 from darkroom.core.errors import ModelFileError, SpecError
-from darkroom.core.hollow import hollow
+from darkroom.core.hollow import hollow, parameters_of
 from darkroom.core.shapes import Images, Latent, Mask, PerSample, Time
 from darkroom.core.spec import Spec
 from darkroom.diffusion.denoiser import Network
@@ -268,7 +268,7 @@ def count_parameters(spec: ModelSpec) -> dict[str, int]:
     with hollow():
         model = LatentDiffusion(spec)
     return {
-        "first_stage": sum(p.numel() for p in model.first_stage.parameters()),
-        "network": sum(p.numel() for p in model.network.parameters()),
-        "conditioner": sum(p.numel() for p in model.conditioning.parameters()),
+        "first_stage": parameters_of(model.first_stage),
+        "network": parameters_of(model.network),
+        "conditioner": parameters_of(model.conditioning),
     }

@@ -100,7 +100,7 @@ class _Forms:
             "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
-            "CACHE_DIR": str(folder),
+            "CACHE_DIR": str(folder / PRECISIONS[dtype]),  # it takes what was compiled for another one, and answers NaN
         }
         return library.compile_model(folder / "form.xml", "CPU", options)
 

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from darkroom.core.errors import ModelFileError
-from darkroom.core.fetch import Source
+from darkroom.core.fetch import PublishedFile
 
 SIDE: Final = 299
 CLASSES: Final = 1008
 WIDTH: Final = 2048
-PUBLISHED: Final = Source(
+PUBLISHED: Final = PublishedFile(
     url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
     digest="sha256:6726825d",
     limit=120_000_000,

@@ -8,34 +8,34 @@ import torch
 from torch import Tensor
 
 from darkroom.core.errors import InputError, ModelFileError
-from darkroom.core.fetch import Source, cache, fetch
+from darkroom.core.fetch import PublishedFile, cache, fetch
 
 _PIECE: Final = 2**20
 
 
-def cached(source: Source, *, folder: str) -> Path:
+def cached(published: PublishedFile, *, folder: str) -> Path:
     """Where a downloaded file is kept: in this folder of `$DARKROOM_CACHE`, else of `~/.cache/darkroom`."""
-    return cache(folder) / source.url.rpartition("/")[2]
+    return cache(folder) / published.url.rpartition("/")[2]
 
 
-def of_torch_hub(source: Source) -> Path:
+def of_torch_hub(published: PublishedFile) -> Path:
     """Where torch hub keeps a file of that name."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / source.url.rpartition("/")[2]
+    return Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
 
 
-def find(source: Source, *, folder: str, hub: bool, needs: str, instead: str) -> Path:
+def find(published: PublishedFile, *, folder: str, hub: bool, needs: str, instead: str) -> Path:
     """The file in our cache, else in torch hub's, else fetched into ours.
 
     needs, instead: what asks for it and what works without, for the one sentence of the `InputError` when it is neither
     there nor to be had.
     """
-    path, theirs = cached(source, folder=folder), of_torch_hub(source)
+    path, theirs = cached(published, folder=folder), of_torch_hub(published)
     if path.is_file():
         return path
     if hub and theirs.is_file():
         return theirs
     try:
-        return fetch(source, path=path)
+        return fetch(published, path=path)
     except InputError as error:
         raise InputError(
             f"{needs} needs a file that is not here ({error}); put it at {path} yourself, or use {instead}, which "
@@ -55,10 +55,10 @@ def load_table(path: Path) -> dict[str, Tensor]:
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
-def is_whole(path: Path, source: Source) -> bool:
+def is_whole(path: Path, published: PublishedFile) -> bool:
     """Are a file's bytes those that were published?"""
-    digest = hashlib.new(source.digest.partition(":")[0], usedforsecurity=False)
+    digest = hashlib.new(published.digest.partition(":")[0], usedforsecurity=False)
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
             digest.update(piece)
-    return f"{digest.name}:{digest.hexdigest()}".startswith(source.digest)
+    return f"{digest.name}:{digest.hexdigest()}".startswith(published.digest)

@@ -10,17 +10,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from darkroom.core.errors import ModelFileError
-from darkroom.core.fetch import Source
+from darkroom.core.fetch import PublishedFile
 from darkroom.nn.published import cached, find, load_table, of_torch_hub
 
 EPS = 1e-10
 _FOLDER: Final = "lpips"
-VGG16 = Source(
+VGG16 = PublishedFile(
     url="https://download.pytorch.org/models/vgg16-397923af.pth",
     digest="sha256:397923af",
     limit=600_000_000,
 )
-HEADS = Source(
+HEADS = PublishedFile(
     url="https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/vgg.pth",
     digest="md5:d507d7349b931f0638a25a48a722f98a",
     limit=100_000,
@@ -97,9 +97,9 @@ def present() -> bool:
     return _cached(HEADS).is_file() and (_cached(VGG16).is_file() or of_torch_hub(VGG16).is_file())
 
 
-def _cached(source: Source) -> Path:
-    return cached(source, folder=_FOLDER)
+def _cached(published: PublishedFile) -> Path:
+    return cached(published, folder=_FOLDER)
 
 
-def _find(source: Source, *, hub: bool) -> Path:
-    return find(source, folder=_FOLDER, hub=hub, needs="perceptual: lpips", instead="perceptual: small")
+def _find(published: PublishedFile, *, hub: bool) -> Path:
+    return find(published, folder=_FOLDER, hub=hub, needs="perceptual: lpips", instead="perceptual: small")

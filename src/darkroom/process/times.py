@@ -45,15 +45,16 @@ class Times:
 def trailing(schedule: Schedule, steps: int) -> Times:
     """Evenly spaced from the noisiest time, the last step ending at clean data; any count from 1 to T works.
 
-    Discrete: t_i = round((S - i) T / S) - 1 for i = 0 .. S-1, so that S = T visits every time once.
+    Discrete: t_i = round((S - i) T / S) - 1 for i = 0 .. S-1, so that S = T visits every time once; halves are rounded
+    to even, of steps of T / S in float64, so that these are diffusers' times at every count.
     Continuous: t_i = t_max (S - i) / S.
     """
     _check_count(schedule, steps)
     if schedule.steps is None:
         left = torch.arange(steps, 0, -1, dtype=torch.float64, device="cpu")
         return Times(schedule.noisiest * left / steps, end=schedule.clean)
-    rounded = [(2 * k * schedule.steps + steps) // (2 * steps) - 1 for k in range(steps, 0, -1)]
-    return Times(torch.tensor(rounded, device="cpu"), end=schedule.clean)
+    left = np.arange(schedule.steps, 0, -schedule.steps / steps)[:steps]  # rounding may leave one more, of nearly 0
+    return Times(torch.tensor(left.round().astype(np.int64) - 1, device="cpu"), end=schedule.clean)
 
 
 def original(schedule: Schedule, steps: int) -> Times:
@@ -134,7 +135,7 @@ def earlier(schedule: Schedule, t: Time, *, distance: float) -> Time:
 
 
 def _numbers(values: Grid) -> list[int | float]:
-    return cast("list[int | float]", values.tolist())  # pyright: ignore[reportUnknownMemberType]
+    return cast("list[int | float]", values.tolist())
 
 
 def _discrete(schedule: Schedule, name: str) -> int:

@@ -100,7 +100,7 @@ def _planned(recipe: Recipe, stage: str, train: TrainSpec, *, gpus: int, gpu: st
         "strategy": train.strategy,
         "optimizer": train.optimizer,
         "parameters": count(recipe),
-        "operations": asked.step.operations,
+        "flops": asked.step.flops,
         "memory": {**held, "activations": kept * piece},
         "by_strategy": {name: sum(values.values()) + kept * piece for name, values in asked.held.items()},
         "largest_batch": max(0, int(room // kept)) * gpus,
@@ -175,7 +175,7 @@ def _lines(plan: Mapping[str, Any]) -> list[str]:
         f"{plan['recipe']} on {gpus} x {plan['gpu']}, by {plan['strategy'].upper()}, "
         f"the {plan['stage'].replace('_', ' ')}",
         "parameters  " + ", ".join(f"{name} {each / 1e6:.2f} M" for name, each in plan["parameters"].items()),
-        f"operations  {plan['operations'] / 1e9:.1f} G multiply-adds a picture, forward",
+        f"operations  {plan['flops'] / 1e9:.1f} G multiply-adds a picture, forward",
         f"memory      {total / 1e9:.1f} GB of each GPU, which {_fit(plan)}: "
         + ", ".join(f"{name} {each / 1e9:.1f}" for name, each in memory.items() if each),
         *(f"            {each / 1e9:.1f} GB by {name.upper()}{then.get(name, '')}" for name, each in others.items()),

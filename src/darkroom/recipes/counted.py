@@ -37,11 +37,11 @@ JUDGED: Final = 7  # a made picture forwards, back to it and back to the judge's
 @dataclass(frozen=True)
 class Step:
     """What a picture costs in training: bytes kept for the backward pass (float32); multiply-adds of the model's
-    forward pass (operations), and of all that is done (work).
+    forward pass (flops), and of all that is done (work).
     """
 
     kept: int
-    operations: int
+    flops: int
     work: int
 
 
@@ -50,8 +50,8 @@ def step_of(recipe: Recipe) -> Step:
     model, part = recipe.model_spec(), recipe.denoiser
     assert model is not None
     assert part is not None
-    kept, operations = _denoised(model, latent_shape(recipe))
-    return Step(kept, operations, operations * ((AGAIN if part.network.recompute else PASSES) + _asked_too(part)))
+    kept, flops = _denoised(model, latent_shape(recipe))
+    return Step(kept, flops, flops * ((AGAIN if part.network.recompute else PASSES) + _asked_too(part)))
 
 
 def first_stage_step(recipe: Recipe) -> Step:
@@ -91,9 +91,9 @@ def _reconstructed(model: AutoencoderSpec, loss: FirstStageLossSpec, *, decoder_
         trained = Autoencoder(model).train()
         if decoder_alone:
             only_decoder(trained)
-        kept, operations = _counted(lambda: trained.decode_raw(trained.moments(images)[0]), alive)
+        kept, flops = _counted(lambda: trained.decode_raw(trained.moments(images)[0]), alive)
         _, encoding = _counted(lambda: trained.moments(images), alive)
-        work, beside = PASSES * operations - 2 * encoding * decoder_alone, [0]
+        work, beside = PASSES * flops - 2 * encoding * decoder_alone, [0]
         if loss.perceptual_weight:
             network = looking(spec)
             bytes_, each = _counted(lambda: _compared(network, images, made), alive)
@@ -102,7 +102,7 @@ def _reconstructed(model: AutoencoderSpec, loss: FirstStageLossSpec, *, decoder_
             judge = PatchDiscriminator(loss.adversary, image_channels=model.image_channels)
             bytes_, each = _counted(lambda: (judge(made), judge(images)), alive)
             beside, work = [*beside, bytes_], work + JUDGED * each // 2
-    return Step(kept + max(beside), operations, work)
+    return Step(kept + max(beside), flops, work)
 
 
 def _compared(network: nn.Module, images: Tensor, made: Tensor) -> Tensor:

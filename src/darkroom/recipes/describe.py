@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec, FirstStageSpec, build_first_stage
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning, extent
 from darkroom.core.conditions import Conditions
-from darkroom.core.hollow import hollow
+from darkroom.core.hollow import hollow, parameters_of
 from darkroom.core.spec import parse
 from darkroom.diffusion.model import ModelSpec
 from darkroom.network.unet import UNet, UNetSpec
@@ -24,7 +23,7 @@ from darkroom.train.optim import TrainSpec
 def describe(recipe: Recipe) -> dict[str, Any]:
     """JSON-ready facts about a recipe; everything is built on the meta device, so no memory is taken.
 
-    parameters: of first_stage, network, conditioner · flops: multiply-accumulates of one `network` evaluation,
+    parameters: of first_stage, network, conditioner · flops: multiply-adds of one `network` evaluation,
     `encode` and `decode`, batch 1 · memory: bytes of float32 `weights`, and of all that training each stage keeps but
     activations: weights, gradients, the optimiser's moments, averages, also of what judges or teaches · latent:
     (c, h, w) · factor: f · size_multiple: sides of pictures must be multiples of it.
@@ -96,23 +95,19 @@ def count(recipe: Recipe) -> dict[str, int]:
 @functools.cache  # each kind by itself: many recipes share a first stage
 def _first_stage_parameters(spec: FirstStageSpec) -> int:
     with hollow():
-        return _count(build_first_stage(spec))
+        return parameters_of(build_first_stage(spec))
 
 
 @functools.cache
 def _network_parameters(spec: UNetSpec) -> int:
     with hollow():
-        return _count(UNet(spec))
+        return parameters_of(UNet(spec))
 
 
 @functools.cache
 def _conditioner_parameters(specs: tuple[ConditionerSpec, ...]) -> int:
     with hollow():
-        return _count(Conditioning(specs))
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+        return parameters_of(Conditioning(specs))
 
 
 def _flops(recipe: Recipe, *, latent: tuple[int, int, int]) -> dict[str, int]:

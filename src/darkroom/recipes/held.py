@@ -8,7 +8,7 @@ from torch import nn
 from darkroom.autoencoder.adversary import AdversarySpec, PatchDiscriminator
 from darkroom.autoencoder.model import Autoencoder, AutoencoderSpec
 from darkroom.conditioning.conditioner import ConditionerSpec, Conditioning
-from darkroom.core.hollow import hollow
+from darkroom.core.hollow import hollow, parameters_of
 from darkroom.network.unet import UNet, UNetSpec
 from darkroom.nn.feature_file import SHIPPED, load_features
 from darkroom.nn.pyramids import PlainSpec, ResidualSpec, pyramid
@@ -85,13 +85,9 @@ def _whole_at_a_time(part: DenoiserRecipe) -> int:
     """Values of what no unit owns and of the largest unit, with gradients; the next unit's are fetched meanwhile."""
     with hollow():
         modules = (UNet(part.network), Conditioning(part.conditioners))
-    sizes = [_values(unit) for module in modules for unit in units(module)]
-    rest = sum(map(_values, modules)) - sum(sizes)
+    sizes = [parameters_of(unit) for module in modules for unit in units(module)]
+    rest = sum(map(parameters_of, modules)) - sum(sizes)
     return 2 * rest + 3 * max(sizes)
-
-
-def _values(module: nn.Module) -> int:
-    return sum(each.numel() for each in module.parameters())
 
 
 @functools.cache
@@ -109,7 +105,7 @@ def _first_stage_moments(model: AutoencoderSpec, *, train: TrainSpec, only: bool
 @functools.cache
 def _decoder(model: AutoencoderSpec) -> int:
     with hollow():
-        return _values(only_decoder(Autoencoder(model)))
+        return parameters_of(only_decoder(Autoencoder(model)))
 
 
 @functools.cache
@@ -117,11 +113,11 @@ def _judge(adversary: AdversarySpec | None, *, channels: int) -> int:
     if adversary is None:
         return 0
     with hollow():
-        return _values(PatchDiscriminator(adversary, image_channels=channels))
+        return parameters_of(PatchDiscriminator(adversary, image_channels=channels))
 
 
 @functools.cache
 def _features(perceptual: str) -> int:
     spec = looking_spec(perceptual)
     with hollow():
-        return _values(looking(spec))
+        return parameters_of(looking(spec))

@@ -40,7 +40,7 @@ from darkroom.recipes.tune import begin_with, check_start
 from darkroom.tasks.load import load
 from darkroom.tasks.model import Model
 from darkroom.train.denoiser import train_denoiser
-from darkroom.train.events import Event, Note, Wrote
+from darkroom.train.events import Event, Sentence, Wrote
 from darkroom.train.first_stage import measure_latents, train_decoder, train_first_stage
 from darkroom.train.guesses import fit_guesses
 from darkroom.train.optim import TrainSpec
@@ -136,7 +136,7 @@ class Run:
     def _developed(self, tell: Tell | None, *, page: bool) -> Generator[Event]:
         path = self.folder / MODEL
         if path.exists() and (not page or (self.folder / PAGE).exists()):
-            yield Note("this run is finished")
+            yield Sentence("this run is finished")
             yield Wrote("model", path)
             return
         yield from self._examined(tell)
@@ -173,7 +173,7 @@ class Run:
         left_out = self.splits.left_out
         if left_out:
             name, reason = left_out[0]
-            yield Note(f"{len(left_out)} picture{'s' * (len(left_out) > 1)} left out, e.g. {name}: {reason}")
+            yield Sentence(f"{len(left_out)} picture{'s' * (len(left_out) > 1)} left out, e.g. {name}: {reason}")
 
     def _check_maps(self, tell: Tell | None) -> None:
         """Every map is looked at before anything is trained on the pictures."""
@@ -190,7 +190,7 @@ class Run:
         cut = sum(tokenizer.cuts(text) for text in texts) if tokenizer is not None else 0
         if cut:
             assert tokenizer is not None
-            yield Note(f"{cut} captions are longer than {tokenizer.length} tokens; what is beyond is not seen")
+            yield Sentence(f"{cut} captions are longer than {tokenizer.length} tokens; what is beyond is not seen")
 
     def _first_stage(self) -> Generator[Event, None, Autoencoder | Pixels]:
         part = self.recipe.first_stage
@@ -233,7 +233,7 @@ class Run:
             latents=known or on_first(lambda: measure(model)),
         )
         on_first(lambda: save_model(path, stored))
-        yield Note(_first_stage_sentence(report))
+        yield Sentence(_first_stage_sentence(report))
         yield Wrote("first stage", path)
         return model
 
@@ -248,7 +248,7 @@ class Run:
         model.first_stage.load_state_dict(first_stage.state_dict())
         compute = self._compute(part.train)
         middle = ", cut from their middle: random crops are for first stages yet" * self.recipe.transform.random
-        yield Note(f"caching latents of {len(self.splits.train)} training pictures{middle}")
+        yield Sentence(f"caching latents of {len(self.splits.train)} training pictures{middle}")
         latents = cached(
             model,
             self.splits,
@@ -259,7 +259,7 @@ class Run:
             progress=None if tell is None else functools.partial(tell, "latents"),
         )
         for path in (*latents.train.remade, *latents.test.remade):
-            yield Note(f"{path} was damaged, and was made anew")
+            yield Sentence(f"{path} was damaged, and was made anew")
         statistics = statistics_of(latents.train, self.folder / "latents")
         if spec.scale is None and self.start is None:
             model.scale = statistics.scale(part.spread).to(model.scale.device)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from darkroom.core.hollow import parameters_of
 from darkroom.core.pictures import to_pictures
 from darkroom.core.shapes import Latent
 from darkroom.tasks.model import Model
@@ -30,7 +31,7 @@ class Sketcher:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._weights = sum(each.numel() for each in model.decoder.parameters())
+        self._weights = parameters_of(model.decoder)
         self._projection: Projection | None = None
 
     def pictures(self, latents: Latent, size: tuple[int, int]) -> list[Image.Image]:

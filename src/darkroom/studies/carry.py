@@ -25,7 +25,7 @@ from darkroom.studies.cells import Cell, Found, HeldOut, Made, Pace, Quality, St
 from darkroom.studies.lengths import slowed, speed_of
 from darkroom.studies.measure import Place, held_out, pace, quality
 from darkroom.studies.ready import check_ready
-from darkroom.train.events import Event, Note, Wrote
+from darkroom.train.events import Event, Sentence, Wrote
 
 PLAN: Final = "study.json"
 DONE: Final = "done.json"
@@ -40,7 +40,7 @@ def carry_out(study: Study, folder: Path, *, device: str, tell: Tell) -> Generat
     if (folder / PLAN).exists():
         asked, study = study, begun(study, folder)
         if study is not asked:
-            yield Note("this study was begun by another version, and goes on with the cells that it was begun with")
+            yield Sentence("this study was begun by another version, and goes on with the cells that it was begun with")
     else:
         check_ready(study, device=device)
         write_json(writable_folder(folder) / PLAN, study.plain())
@@ -48,7 +48,7 @@ def carry_out(study: Study, folder: Path, *, device: str, tell: Tell) -> Generat
     place = Place(folder, trainings, tuple(study.features), device, tell)
     for number, cell in enumerate(study.cells, start=1):
         if not (place.of(cell.name) / DONE).exists():
-            yield Note(f"{number}/{len(study.cells)} {cell.name}")
+            yield Sentence(f"{number}/{len(study.cells)} {cell.name}")
             found = yield from _made(cell, place)
             write_json(writable_folder(place.of(cell.name)) / DONE, Made(cell=cell, found=found).plain())
             if not isinstance(cell, Training):  # a page of what there is, for whoever has no time for the rest

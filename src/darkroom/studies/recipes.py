@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from darkroom.autoencoder.bottleneck import KLSpec, VQSpec
 from darkroom.autoencoder.model import AutoencoderSpec, PixelsSpec
-from darkroom.core.hollow import hollow
+from darkroom.core.hollow import hollow, parameters_of
 from darkroom.core.spec import parse
 from darkroom.network.unet import UNet
 from darkroom.recipes.given import coarse_first, on_latents
@@ -77,7 +77,7 @@ def _parameters(recipe: Recipe, width: int) -> int:
     assert recipe.denoiser is not None
     spec = recipe.denoiser.network.model_copy(update={"channels": width * _grain(recipe)})
     with hollow():
-        return sum(each.numel() for each in UNet(spec).parameters())
+        return parameters_of(UNet(spec))
 
 
 def _as_wide(recipe: Recipe, width: int) -> Recipe:

@@ -6,11 +6,11 @@ from typing import Any, Final, final
 import gradio as gr
 
 from darkroom.diffusion.solvers.choose import SOLVERS, TAKE_ETA
+from darkroom.process.times import GRIDS
 from darkroom.serve.limits import Limits
 from darkroom.tasks.request import MOST_MOVES
 
 OWN: Final = "the model's"  # of a choice that is left to the model
-TIMES: Final = (OWN, "trailing", "original", "original-quad")
 
 
 @final
@@ -72,7 +72,7 @@ def _usual(limits: Limits) -> list[Named]:
 def _more() -> list[Named]:
     with gr.Accordion("More", open=False, elem_id="dr-more"), gr.Row(elem_classes="dr-tight"):
         return [
-            Named("times", gr.Dropdown(list(TIMES), value=OWN, label="Times of the steps", elem_id="dr-times")),
+            Named("times", gr.Dropdown([OWN, *GRIDS], value=OWN, label="Times of the steps", elem_id="dr-times")),
             real("guidance_low", "Guidance from", info="noise level, noise over picture"),
             real("guidance_high", "Guidance to", info="noise level; empty: any"),
             real("guidance_rescale", "Guidance rescale", high=1, info="against glaring colours, 0 to 1"),

@@ -9,7 +9,7 @@ from darkroom.train.loop import Progress
 
 @final
 @dataclass(frozen=True)
-class Note:
+class Sentence:
     """A sentence for the reader."""
 
     text: str
@@ -34,4 +34,4 @@ class Wrote:
     path: Path
 
 
-Event = Note | Advance | Wrote
+Event = Sentence | Advance | Wrote

@@ -25,7 +25,7 @@ from darkroom.data.transforms import TransformSpec
 from darkroom.metrics.pairs import bicubic_round_trip, psnr
 from darkroom.nn.features import judge
 from darkroom.nn.taps import SMALLEST
-from darkroom.train.events import Event, Note, Wrote
+from darkroom.train.events import Event, Sentence, Wrote
 from darkroom.train.first_stage_objective import first_stage_objective, opponent_of
 from darkroom.train.optim import TrainSpec
 from darkroom.train.session import Looked, Session
@@ -108,7 +108,9 @@ class _Work:
         check_adversary(self.loss.adversary, size=self.transform.shortest)
         begins = None if self.loss.adversary is None else self.loss.adversary.begins(train.steps).start
         if isinstance(begins, int) and begins >= train.steps:
-            yield Note(f"the adversary would begin at step {begins}, and there are only {train.steps}: it never plays")
+            yield Sentence(
+                f"the adversary would begin at step {begins}, and there are only {train.steps}: it never plays"
+            )
         objective = first_stage_objective(viewer.model, self.loss, train=train, compute=viewer.compute, seed=self.seed)
         session = Session(
             trained,

@@ -35,7 +35,7 @@ class Muon(torch.optim.AdamW):
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, closure: Callable[[], float] | None = None) -> None:
         """Move all weights; gradients of orthogonal groups are used up by it."""
         assert closure is None, "there is one step a gradient"
         for group in self.param_groups:

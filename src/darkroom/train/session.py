@@ -24,7 +24,7 @@ from darkroom.core.record import (
 )
 from darkroom.train.averages import FOLDER, PowerAverages
 from darkroom.train.ema import Ema
-from darkroom.train.events import Advance, Event, Note
+from darkroom.train.events import Advance, Event, Sentence
 from darkroom.train.guard import GOALS, Usual, skipped_words, told_when_late
 from darkroom.train.loop import After, Losses, Pieces, Progress, train
 from darkroom.train.optim import TrainSpec, optimizer_of
@@ -95,7 +95,7 @@ class Session:
             raise TrainingError(f"{found.path}: this training state is gone, or process {rank()} does not see it")
         self._lines = self._known_lines(self.training.step) if is_first() else []
         self._usual = Usual(self._lines)
-        return [] if found.said is None else [Note(f"{found.said}, of step {self.training.step}")]
+        return [] if found.said is None else [Sentence(f"{found.said}, of step {self.training.step}")]
 
     @property
     def samples(self) -> int:
@@ -284,11 +284,13 @@ class Session:
         with self._disk():
             append_line(self.folder / LOG, entry)
         if leap is not None:
-            yield Note(f"step {progress.step}: the loss leapt to {entry['loss']:.4g}, {leap:.1f} times what is usual")
+            yield Sentence(
+                f"step {progress.step}: the loss leapt to {entry['loss']:.4g}, {leap:.1f} times what is usual"
+            )
 
 
 def _notes(sentence: str | None) -> list[Event]:
-    return [] if sentence is None else [Note(sentence)]
+    return [] if sentence is None else [Sentence(sentence)]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
