@@ -63,12 +63,16 @@ def test_a_map_is_opened_drawn_and_saved(newcomer: Visit, small: Small) -> None:
     wide = np.kron(IDS[:6, :10], np.ones((4, 4), np.uint8))
     assert open_file(newcomer, element, png(Image.fromarray(wide))) == "40 x 24 pixels"
     assert np.array_equal(levels(newcomer, element), wide)
+    for mode in ("RGB", "RGBA", "LA"):  # grey that was saved in colours
+        assert open_file(newcomer, element, png(Image.fromarray(IDS).convert(mode))) == "16 x 16 pixels"
+        assert np.array_equal(levels(newcomer, element), IDS)
     large = np.kron(IDS, np.ones((5, 5), np.uint8))
     aside = np.concatenate([np.full((80, 15), 3, np.uint8), large, np.full((80, 15), 3, np.uint8)], axis=1)
     assert open_file(newcomer, element, png(Image.fromarray(aside))) == "110 x 80 pixels, brought to 16 x 16"
     assert np.array_equal(levels(newcomer, element), IDS)
     for wrong, said in (
         (png(colours()), "this PNG has colours"),
+        (png(Image.merge("LA", [Image.fromarray(IDS), Image.new("L", (16, 16), 254)])), "this PNG has colours"),
         (png(Image.fromarray(IDS + 4)), "this model has 4 map classes, 0 to 3"),
         (bits[:60], "cannot be read"),
         (b"GIF89a", "this is none"),

@@ -4,7 +4,8 @@
 {
   const SIGN = [137, 80, 78, 71, 13, 10, 26, 10];
   const LARGEST = 2 ** 24; // pixels that are read
-  const [GREY, PALETTE] = [0, 3]; // kinds of PNG
+  const GREY = 0; // a kind of PNG
+  const BANDS = { [GREY]: 1, 2: 3, 3: 1, 4: 2, 6: 4 }; // numbers of a pixel: grey, colours, palette, the first two with alpha
 
   const table = Uint32Array.from({ length: 256 }, (_, number) => {
     let value = number;
@@ -46,18 +47,21 @@
     if (bytes.length < 33 || SIGN.some((each, place) => bytes[place] !== each)) throw new Error("A map is a PNG, and this is none.");
     const [width, height] = [view.getUint32(16), view.getUint32(20)];
     const [bits, kind, , , interlaced] = bytes.subarray(24, 29);
-    if (kind !== GREY && kind !== PALETTE) throw new Error("A map holds class ids as grey levels or palette numbers; this PNG has colours.");
+    const bands = BANDS[kind];
     if (interlaced) throw new Error("This PNG is interlaced; save it without.");
     if (!width || !height || width * height > LARGEST) throw new Error(`${width} x ${height} pixels are not taken for a map.`);
+    let levels;
     try {
       const packed = await through(parts(bytes, view), new DecompressionStream("deflate"));
-      const across = Math.ceil((width * bits) / 8);
-      const levels = numbers(rows(packed, height, across, bits > 8 ? 2 : 1), { width, height, across, bits });
-      const times = kind === GREY && bits > 1 && bits < 8 ? 255 / (2 ** bits - 1) : 1; // levels of grey, for these few
-      return { levels: times === 1 ? levels : levels.map((level) => level * times), width, height };
+      const across = Math.ceil((width * bands * bits) / 8);
+      const found = rows(packed, height, across, Math.ceil((bands * bits) / 8));
+      levels = bands === 1 ? numbers(found, { width, height, across, bits }) : bits === 8 && greyOf(found, bands);
     } catch {
       throw new Error("This PNG cannot be read.");
     }
+    if (!levels) throw new Error("A map holds class ids as grey levels or palette numbers; this PNG has colours.");
+    const times = kind === GREY && bits > 1 && bits < 8 ? 255 / (2 ** bits - 1) : 1; // levels of grey, for these few
+    return { levels: times === 1 ? levels : levels.map((level) => level * times), width, height };
   };
 
   /** The data of its chunks of pixels. */
@@ -94,6 +98,13 @@
     const [byLeft, byAbove, byCorner] = [left, above, corner].map((each) => Math.abs(left + above - corner - each));
     if (byLeft <= byAbove && byLeft <= byCorner) return left;
     return byAbove <= byCorner ? above : corner;
+  }
+
+  /** The level of each pixel, where all of its colours are the same and it is opaque; null for a picture with others. */
+  function greyOf(bytes, bands) {
+    const colours = bands % 2 ? bands : bands - 1;
+    const fits = (byte, at) => byte === (at % bands < colours ? bytes[at - (at % bands)] : 255);
+    return bytes.every(fits) ? Uint16Array.from({ length: bytes.length / bands }, (_, pixel) => bytes[pixel * bands]) : null;
   }
 
   /** A number a pixel, of 1 to 16 bits. */
