@@ -48,7 +48,14 @@ def told(request: Request) -> list[Row]:
 
 
 def sheet(
-    data: str, names: Sequence[str], *, chosen: Sequence[int], count: int, masks: Path | None, keep: Path
+    data: str,
+    names: Sequence[str],
+    *,
+    chosen: Sequence[int],
+    count: int,
+    masks: Path | None,
+    keep: Path,
+    guidance: float | None,
 ) -> None:
     """Draw it, and say what its rows are."""
     models = [darkroom.load(name, device="cpu") for name in names]
@@ -66,7 +73,7 @@ def sheet(
                 rows=rows,
                 transform=transform,
                 spoiling=spoiling_of(model, masks=masks),
-                sample={"seed": 0},
+                sample={"seed": 0} if guidance is None else {"seed": 0, "guidance": guidance},
             ),
         )
         for model in models
@@ -89,6 +96,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[], help="of the test split")
     parser.add_argument("--count", type=int, default=6, help="test pictures, unless rows are named")
     parser.add_argument("--masks", type=Path, default=None, help="a folder of holes, instead of the models' own")
+    parser.add_argument("--guidance", type=float, default=None, help="the models' own without")
     parser.add_argument("--keep", type=Path, default=Path("sheet.png"), help="the file")
     options = parser.parse_args()
     try:
@@ -99,6 +107,7 @@ def main() -> None:
             count=options.count,
             masks=options.masks,
             keep=options.keep,
+            guidance=options.guidance,
         )
     except DarkroomError as error:
         parser.error(str(error))

@@ -26,6 +26,7 @@ def measured(model: Model, options: argparse.Namespace, sample: dict[str, Any]) 
         data=options.data,
         features=("judge",),
         split=None,
+        against=None,
         count=options.count,
         batch=options.batch,
         out=options.out,

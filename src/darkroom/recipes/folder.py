@@ -37,7 +37,6 @@ VOCABULARY: Final = 4096
 TOKENS: Final = 32
 DROP: Final = 0.1  # share of samples trained without their condition, for guidance (Ho & Salimans 2022)
 GUIDANCE: Final = 2.5
-MAP_GUIDANCE: Final = 1.5
 FACTOR: Final = 4
 TURNED: Final = 4000  # pictures at most that are turned: latents of eight views of each are kept
 BICUBIC: Final = BicubicSpec()
@@ -329,7 +328,6 @@ def _sampling(conditioners: tuple[ConditionerSpec, ...]) -> SampleSpec:
 
 
 def _guidance(conditioners: tuple[ConditionerSpec, ...]) -> float:
-    """What says a lot of each pixel needs little of it."""
-    if not any(each.drop > 0 for each in conditioners):
-        return 1.0
-    return GUIDANCE if any(each.port == "tokens" for each in conditioners) else MAP_GUIDANCE
+    """What says a lot of each pixel is obeyed without it, and pictures are likelier so (docs/results.md)."""
+    guided = any(each.drop > 0 and each.port == "tokens" for each in conditioners)
+    return GUIDANCE if guided else 1.0
